@@ -1,0 +1,159 @@
+//! What a volume wants done and what it is told: the whole of its contact with the world.
+//!
+//! The driver carries out [`Action`]s in any order and any number at a time; each but a reply comes back as one
+//! [`Event`] with the same id and, where it took buffers, with them.
+
+use crate::buffer::Buffer;
+use crate::error::DiskFault;
+use crate::map::PageWrite;
+use crate::pool::{Lease, LeaseClass, SegmentRow};
+use crate::request::{Reply, Request, RequestId};
+use smallvec::SmallVec;
+use units::{Lsn, SegmentId};
+
+/// Names an append, fetch, sync, page load or write-back under way within one volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoId(pub u64);
+
+/// A page of the map, counted in spans of [`crate::map::PAGE_BLOCKS`] blocks from the volume's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageIndex(pub u64);
+
+/// Part of a scattered read: `len` bytes of the pool from `pool_offset` go to the buffer from `buffer_offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchPiece {
+    /// Byte in the pool, a multiple of 4096.
+    pub pool_offset: u64,
+    /// Byte in the buffer, a multiple of 4096.
+    pub buffer_offset: usize,
+    /// Bytes, a multiple of 4096.
+    pub len: usize,
+}
+
+/// What a volume wants the driver to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Write `buffers`, whole blocks each, one after the other to the pool from `pool_offset` on.
+    Append {
+        /// Comes back in [`Event::Appended`].
+        id: IoId,
+        /// Byte in the pool, a multiple of 4096.
+        pool_offset: u64,
+        /// The bytes.
+        buffers: Vec<Buffer>,
+    },
+    /// Read `pieces` of the pool into `buffer`.
+    Fetch {
+        /// Comes back in [`Event::Fetched`].
+        id: IoId,
+        /// Where the bytes go.
+        buffer: Buffer,
+        /// What to read; at least one.
+        pieces: SmallVec<[FetchPiece; 2]>,
+    },
+    /// Make everything durable whose [`Event::Appended`] came before this action was given.
+    Sync {
+        /// Comes back in [`Event::Synced`].
+        id: IoId,
+    },
+    /// Answer a request.
+    Reply(Reply),
+    /// Load a map page from the store; when there is none, tell which one comes next.
+    LoadPage {
+        /// The page; comes back in [`Event::PageLoaded`].
+        page: PageIndex,
+    },
+    /// Write map pages to the store in one atomic step, and note how far the map there is complete.
+    WriteBack {
+        /// Comes back in [`Event::WroteBack`].
+        id: IoId,
+        /// Pages and ranges of pages, in the order they apply.
+        pages: Vec<PageWrite>,
+        /// The map in the store, with these pages, holds everything up to here.
+        folded_to: Lsn,
+        /// The volume's size up to there or later.
+        size_bytes: u64,
+    },
+    /// Obtain a slot for a new segment. Answered by [`Event::Leased`]; one at a time.
+    Lease {
+        /// Whether the slots kept back for trims and metadata may be used.
+        class: LeaseClass,
+    },
+    /// Note in the store that a segment has been opened or sealed. No answer.
+    NoteSegment(SegmentRow),
+    /// Give back the slot of a segment that nothing maps any more. Its header has been made void, durably. No answer.
+    Release {
+        /// The segment.
+        segment: SegmentId,
+    },
+}
+
+/// What a volume is told.
+#[derive(Debug)]
+pub enum Event {
+    /// A front end asks.
+    Request {
+        /// Comes back in the reply.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+    },
+    /// An append ended. The buffers come back either way.
+    Appended {
+        /// Of the action.
+        id: IoId,
+        /// Of the action.
+        buffers: Vec<Buffer>,
+        /// Whether all of it has left the process.
+        result: Result<(), DiskFault>,
+    },
+    /// A fetch ended; on success every piece is filled.
+    Fetched {
+        /// Of the action.
+        id: IoId,
+        /// Of the action.
+        buffer: Buffer,
+        /// Whether every piece was read.
+        result: Result<(), DiskFault>,
+    },
+    /// A sync ended. A failed one is final: what it covered may be lost.
+    Synced {
+        /// Of the action.
+        id: IoId,
+        /// Whether everything is durable.
+        result: Result<(), DiskFault>,
+    },
+    /// A map page came from the store.
+    PageLoaded {
+        /// Of the action.
+        page: PageIndex,
+        /// What the store has.
+        result: Result<LoadedPage, DiskFault>,
+    },
+    /// A write-back ended.
+    WroteBack {
+        /// Of the action.
+        id: IoId,
+        /// On success, the segments that no page in the store names any more and that hold nothing unfolded.
+        result: Result<Vec<SegmentId>, DiskFault>,
+    },
+    /// A slot was leased, or there is none.
+    Leased {
+        /// The slot, or none when the pool is full.
+        result: Result<Lease, DiskFault>,
+    },
+    /// Time has passed; given about once a second.
+    Tick,
+}
+
+/// A page as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadedPage {
+    /// Its encoded form.
+    Present(Vec<u8>),
+    /// No such page, nor any before `next`; no page at all from it on when that is `None`.
+    Absent {
+        /// The next page that the store has.
+        next: Option<PageIndex>,
+    },
+}

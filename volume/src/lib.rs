@@ -1,0 +1,10 @@
+//! The log engine of a volume, sans-io: a state machine that is given events and returns actions.
+#![forbid(unsafe_code)]
+
+pub mod buffer;
+pub mod engine;
+pub mod error;
+pub mod io;
+pub mod map;
+pub mod pool;
+pub mod request;

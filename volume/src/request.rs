@@ -1,0 +1,113 @@
+//! What front ends ask of a volume, and what it answers.
+
+use crate::buffer::Buffer;
+use crate::error::Error;
+use smallvec::SmallVec;
+use units::ByteRange;
+
+/// Most bytes of one payload piece of a write; a longer write brings several, all but the last of this length.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of one read or write request.
+pub const REQUEST_BYTES_MAX: u64 = 32 << 20;
+
+/// The driver's name for a request; it comes back in the reply. Unique among a volume's requests under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The pieces of a write's payload in order.
+///
+/// Every piece but the last holds [`PIECE_BYTES_MAX`] bytes; together they hold the bytes of the range.
+pub type Payload = SmallVec<[Buffer; 1]>;
+
+/// One request of a front end.
+#[derive(Debug)]
+pub enum Request {
+    /// Read the bytes of `range`, at most [`REQUEST_BYTES_MAX`]. Answered by [`Completion::Read`].
+    Read {
+        /// What to read.
+        range: ByteRange,
+    },
+    /// Write `payload` to `range`. Answered when it survives the process, with `fua` when it survives power loss.
+    Write {
+        /// Where to write.
+        range: ByteRange,
+        /// The bytes.
+        payload: Payload,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Forget `range`, of any length: it reads as zeros afterwards, and its space is given back.
+    Trim {
+        /// What to forget.
+        range: ByteRange,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Make `range`, of any length, read as zeros.
+    WriteZeroes {
+        /// What to zero.
+        range: ByteRange,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Make every write answered so far durable.
+    Flush,
+    /// Bring `range` near, as a hint. Answered when the map of it is in memory.
+    Cache {
+        /// What will be read soon.
+        range: ByteRange,
+    },
+    /// Tell which parts of `range` hold data. Answered by [`Completion::Extents`].
+    Extents {
+        /// What to look at; not empty.
+        range: ByteRange,
+        /// Most extents to return; at least 1.
+        extents_max: usize,
+    },
+    /// Change the volume's size. A smaller one is refused when data lies beyond it, unless `discard_tail`. Durable when answered.
+    Resize {
+        /// The new size in bytes, a multiple of 512, at most 2^63.
+        size_bytes: u64,
+        /// Whether data beyond the new size may be thrown away.
+        discard_tail: bool,
+    },
+    /// Write back what the store lacks and make all of it durable, so that the next start has nothing to replay.
+    Checkpoint,
+}
+
+/// The answer to a request that succeeded.
+#[derive(Debug)]
+pub enum Completion {
+    /// Bytes read: `buffer[skip..skip + len]`. The front end gives the buffer back to the pool when it is sent.
+    Read {
+        /// Holds whole blocks.
+        buffer: Buffer,
+        /// Where the range begins in it.
+        skip: usize,
+        /// Number of bytes.
+        len: usize,
+    },
+    /// A write, trim, write-zeroes, flush, cache, resize or checkpoint is done.
+    Done,
+    /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
+    Extents(Vec<Extent>),
+}
+
+/// A run of bytes in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes; block granularity inside the range.
+    pub len: u64,
+    /// Whether data is there; if not, it is a hole and reads as zeros.
+    pub is_data: bool,
+}
+
+/// A request's id and its outcome.
+#[derive(Debug)]
+pub struct Reply {
+    /// The request answered.
+    pub id: RequestId,
+    /// The outcome.
+    pub result: Result<Completion, Error>,
+}
