@@ -1,0 +1,46 @@
+# Aljibe: what a person runs. Everything is built with one profile (release), into a folder outside the clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
+
+.PHONY: help build test demo bench bench-disk soak fmt lint doc
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the program (release)
+	@scripts/install-deps.sh build
+	cargo build --release --locked
+
+test: ## Install what is missing; format, lints, documentation, fuzz smoke, then every test
+	@scripts/install-deps.sh test
+	@scripts/test.sh
+
+demo: ## A disk image in a volume: written, read back, checked, and a kill -9 that loses nothing
+	@scripts/install-deps.sh demo
+	cargo build --release --locked
+	@scripts/demo.sh
+
+bench: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-server (over an hour)
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	python3 benches/peers/run.py $(BENCH_ARGS)
+
+bench-disk: ## What this disk says to the engine's open questions (docs/decisions)
+	@scripts/install-deps.sh test
+	python3 benches/disk/run.py $(BENCH_ARGS)
+
+soak: ## 10,000 seeds of the simulator (ALJIBE_SIM_SEEDS=n for another number)
+	@scripts/install-deps.sh build
+	ALJIBE_SIM_SEEDS=$${ALJIBE_SIM_SEEDS:-10000} cargo test --release --locked -p sim -- --nocapture
+
+fmt: ## Format every source
+	cargo fmt --all
+
+lint: ## Format check and clippy, as `make test` runs them
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+doc: ## Build the documentation of every crate
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that building and testing need and that this machine lacks.
+# Quick and silent when nothing is missing; needs root or sudo only when something is.
+# Usage: scripts/install-deps.sh [build|test|demo]...   (default: test; each includes those before it)
+set -euo pipefail
+
+# The RocksDB crate is C++ and reads its headers through libclang.
+BUILD=(build-essential clang libclang-dev pkg-config)
+# Real clients and servers: fio, libnbd's tools and Python module, the peers, TLS certificates, file system tools.
+TEST=(fio libnbd-bin python3 python3-libnbd nbdkit nbd-server fuse2fs fuse3 qemu-utils gnutls-bin e2fsprogs fdisk jq curl
+    procps strace)
+# A boot loader for the disk image that the demo makes.
+DEMO=(grub-common grub-pc-bin)
+
+wanted=()
+for group in "${@:-test}"; do
+    case "$group" in
+        build) wanted+=("${BUILD[@]}") ;;
+        test) wanted+=("${BUILD[@]}" "${TEST[@]}") ;;
+        demo) wanted+=("${BUILD[@]}" "${TEST[@]}" "${DEMO[@]}") ;;
+        *) echo "install-deps: no group '$group' (build, test or demo)" >&2; exit 2 ;;
+    esac
+done
+
+is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing=()
+for package in "${wanted[@]}"; do
+    is_installed "$package" || missing+=("$package")
+done
+# Debian 12 ships qemu-storage-daemon in qemu-system-common, later releases in qemu-utils.
+if [[ " ${wanted[*]} " == *" qemu-utils "* ]] && grep -q '^VERSION_ID="12"' /etc/os-release &&
+    ! command -v qemu-storage-daemon >/dev/null; then
+    missing+=(qemu-system-common)
+fi
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "install-deps: this is no Debian; install the equivalents of: ${missing[*]}" >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "install-deps: run as root: apt-get install ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+fi
+echo "install-deps: installing ${missing[*]}"
+"${as_root[@]}" apt-get -qq update
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null
