@@ -420,7 +420,7 @@ fn is_signature(line: &str) -> bool {
 
 /// The files that the `mod name;` lines of `file` may mean.
 fn modules_of(file: &Path, text: &str) -> Vec<PathBuf> {
-    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
     let stem = file.file_stem().unwrap_or_default();
     let is_folder_root = ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| file.ends_with(name))
         || ["tests", "benches", "fuzz_targets", "bin", "examples"].iter().any(|name| folder.ends_with(name));
