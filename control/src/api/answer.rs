@@ -1,0 +1,84 @@
+//! How requests are taken apart and errors answered, so that every refusal is a problem document.
+
+use crate::error::{ErrorCode, ServiceError};
+use crate::name::VolumeName;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use tracing::Instrument;
+
+/// The error travels beside an empty body; [`super::guard::watch`] writes the body, since it knows the request's id.
+impl IntoResponse for ServiceError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A request's body, read as JSON.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ServiceError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ServiceError> {
+        let Json(body) = Json::from_request(request, state).await.map_err(|rejection| refused_body(&rejection))?;
+        Ok(Self(body))
+    }
+}
+
+/// A request's query.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        let refused = |rejection: QueryRejection| ServiceError::new(ErrorCode::InvalidRequest, rejection.body_text());
+        let Query(query) = Query::from_request_parts(parts, state).await.map_err(refused)?;
+        Ok(Self(query))
+    }
+}
+
+/// The volume that a request's path names.
+pub(super) struct Named(pub(super) VolumeName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
+        let Path(name): Path<String> = Path::from_request_parts(parts, state).await.map_err(refused)?;
+        Ok(Self(name.parse()?))
+    }
+}
+
+/// Runs a change to its end, whatever becomes of the client or of the request's time.
+pub(super) async fn run_to_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+) -> Result<T, ServiceError> {
+    tokio::spawn(change.in_current_span()).await.unwrap_or_else(|failure| {
+        tracing::error!(%failure, "change ended early");
+        Err(ServiceError::new(
+            ErrorCode::Internal,
+            "the daemon failed on the way: see its log, and look what became of it",
+        ))
+    })
+}
+
+fn refused_body(rejection: &JsonRejection) -> ServiceError {
+    let code = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
+        _ => ErrorCode::InvalidRequest,
+    };
+    if code == ErrorCode::UnsupportedMediaType {
+        return ServiceError::new(code, "send the body with \"Content-Type: application/json\"");
+    }
+    ServiceError::new(code, rejection.body_text())
+}

@@ -1,0 +1,145 @@
+//! What surrounds every request: its id, its time, whom it may name, its count and log line, and problem bodies.
+
+use super::Context;
+use crate::error::{ErrorCode, ServiceError};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tracing::Instrument;
+
+/// Carries a request's id both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Most characters of an id that a client may give.
+const REQUEST_ID_LEN_MAX: usize = 64;
+
+/// Watches over one request.
+pub(super) async fn watch(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("api", request_id = %id, method, path = request.uri().path());
+
+    let response = answer(&context, request, next).instrument(span.clone()).await;
+
+    let status = response.status().as_u16();
+    context.requests.count(method, &route, status, started.elapsed());
+    let _entered = span.enter();
+    tracing::debug!(status, duration_us = started.elapsed().as_micros(), "answered");
+    finish(response, id)
+}
+
+async fn answer(context: &Context, request: Request, next: Next) -> Response {
+    if !context.options.is_any_host_answered
+        && let Err(refusal) = check_host(&request)
+    {
+        return refusal.into_response();
+    }
+    let limit = context.options.request_duration_max;
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {limit:?}: a change may still be made, look before asking again");
+        ServiceError::new(ErrorCode::Timeout, detail).into_response()
+    })
+}
+
+/// Gives the answer its id, and an error its body.
+fn finish(mut response: Response, id: String) -> Response {
+    let id_header = HeaderValue::from_str(&id);
+    if let Some(error) = response.extensions_mut().remove::<ServiceError>() {
+        if response.status().is_server_error() {
+            tracing::warn!(code = error.code.as_str(), detail = error.detail, "request failed");
+        }
+        response = problem_response(response, error, id);
+    }
+    if let Ok(value) = id_header {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn problem_response(response: Response, error: ServiceError, id: String) -> Response {
+    let code = error.code;
+    let body = serde_json::to_string(&error.into_problem(Some(id))).unwrap_or_default();
+    let (mut head, _) = response.into_parts();
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    head.headers.remove(header::CONTENT_LENGTH);
+    if matches!(code, ErrorCode::Unavailable | ErrorCode::ShuttingDown) {
+        head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Response::from_parts(head, body.into())
+}
+
+/// The client's id for the request when it is a sane one, else one of ours.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let is_sane = |id: &&str| {
+        (1..=REQUEST_ID_LEN_MAX).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    given.filter(is_sane).map_or_else(next_id, str::to_owned)
+}
+
+/// Unique within a run, and between runs by the time of the first one.
+fn next_id() -> String {
+    static RUN: OnceLock<u128> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let run = RUN.get_or_init(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros()));
+    format!("{run:x}-{:x}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Any text can be a method, so only those of the API become labels.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+fn check_host(request: &Request) -> Result<(), ServiceError> {
+    let named = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or("?"));
+    let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(named);
+    match host {
+        Some(host) if !is_own_host(host) => {
+            let detail = format!(
+                "the request names host {host:?}: name the daemon by address or as localhost, or start it with \
+                 --insecure-no-auth to answer to any name"
+            );
+            Err(ServiceError::new(ErrorCode::HostRefused, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `host`, with or without a port, is an address or `localhost`.
+fn is_own_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_localhost_are_own_hosts() {
+        for host in ["127.0.0.1", "127.0.0.1:9440", "[::1]:9440", "[::1]", "localhost", "LOCALHOST:1"] {
+            assert!(is_own_host(host), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:9440", "localhost.evil.example", "127.0.0.1.evil.example"] {
+            assert!(!is_own_host(host), "{host}");
+        }
+    }
+}

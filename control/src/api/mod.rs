@@ -1,0 +1,99 @@
+//! The REST API under `/v1`, its OpenAPI document, and `GET /metrics`.
+//!
+//! Routes and document come from the same annotations, so neither can tell more than the other. A request has an id, a
+//! time and a length that it may take; a change is run to its end even when its client has gone.
+
+mod answer;
+mod guard;
+mod status;
+mod volumes;
+
+use crate::error::{ErrorCode, Problem, ServiceError};
+use crate::metrics::RequestMetrics;
+use crate::service::Service;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::http::header;
+use axum::routing::get;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Most bytes of a request's body.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What an API can be told.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Longest time of a request.
+    pub request_duration_max: Duration,
+    /// Whether requests may name any host. If not, they must name an address or `localhost`: with no authentication, a
+    /// web page that rebinds its own name to this address must not reach it.
+    pub is_any_host_answered: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { request_duration_max: Duration::from_secs(30), is_any_host_answered: false }
+    }
+}
+
+/// What every handler sees.
+#[derive(Clone)]
+pub(crate) struct Context {
+    service: Arc<dyn Service>,
+    requests: RequestMetrics,
+    options: Options,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Aljibe",
+        description = "Thin volumes on a log: create, resize and delete them, and look at the pool."
+    ),
+    components(schemas(Problem))
+)]
+struct Document;
+
+/// Makes the API over `service`.
+///
+/// # Errors
+/// When a metric or the OpenAPI document cannot be made, which is our own mistake.
+pub fn router(service: Arc<dyn Service>, options: Options) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+    let context = Context { service, requests: RequestMetrics::new()?, options };
+    let (router, document) = documented_routes().split_for_parts();
+    let document = document.to_pretty_json()?;
+    let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    Ok(router
+        .route("/v1/openapi.json", get(document))
+        .fallback(route_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(context.clone(), guard::watch))
+        .with_state(context))
+}
+
+fn documented_routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(volumes::list, volumes::create))
+        .routes(routes!(volumes::show, volumes::delete))
+        .routes(routes!(volumes::resize))
+        .routes(routes!(status::pool))
+        .routes(routes!(status::health))
+        .routes(routes!(status::ready))
+        .routes(routes!(status::metrics))
+}
+
+async fn route_not_found(uri: Uri) -> ServiceError {
+    let detail = format!("{:?} is not a path of this API: see /v1/openapi.json", uri.path());
+    ServiceError::new(ErrorCode::RouteNotFound, detail)
+}
+
+async fn method_not_allowed(uri: Uri) -> ServiceError {
+    let detail = format!("{:?} has no such method: see /v1/openapi.json", uri.path());
+    ServiceError::new(ErrorCode::MethodNotAllowed, detail)
+}

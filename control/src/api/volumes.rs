@@ -1,0 +1,104 @@
+//! `/v1/volumes`.
+
+use super::Context;
+use super::answer::{Body, Named, Parameters, run_to_end};
+use crate::error::{ErrorCode, Problem, ServiceError};
+use crate::model::{CreateVolume, ResizeVolume, Volume, VolumeList};
+use crate::name::VolumeName;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use serde::Deserialize;
+
+/// Lists every volume.
+#[utoipa::path(get, path = "/v1/volumes", responses((status = 200, body = VolumeList)))]
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeList>, ServiceError> {
+    let mut volumes = context.service.list_volumes().await?;
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(VolumeList { volumes }))
+}
+
+/// Makes a volume. It is thin: it takes room as it is written.
+#[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(
+    (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
+    (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
+    (status = 409, body = Problem, description = "volume_exists"),
+    (status = 507, body = Problem, description = "no_space"),
+))]
+pub(super) async fn create(
+    State(context): State<Context>,
+    Body(wanted): Body<CreateVolume>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
+    let name: VolumeName = wanted.name.parse()?;
+    let size = wanted.requested_size()?;
+    let location = format!("/v1/volumes/{name}");
+    let volume = run_to_end(async move { context.service.create_volume(name, size).await }).await?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
+}
+
+/// Shows a volume.
+#[utoipa::path(get, path = "/v1/volumes/{name}", params(("name" = String, Path, description = "The volume")), responses(
+    (status = 200, body = Volume),
+    (status = 404, body = Problem, description = "volume_not_found"),
+))]
+pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> Result<Json<Volume>, ServiceError> {
+    Ok(Json(context.service.show_volume(name).await?))
+}
+
+/// Changes a volume's size while it serves. A smaller one is refused when data lies beyond it, unless `discard_tail`.
+#[utoipa::path(post, path = "/v1/volumes/{name}/resize", request_body = ResizeVolume,
+    params(("name" = String, Path, description = "The volume")), responses(
+    (status = 200, body = Volume),
+    (status = 400, body = Problem, description = "invalid_size, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found"),
+    (status = 409, body = Problem, description = "shrink_refused, volume_quarantined"),
+))]
+pub(super) async fn resize(
+    State(context): State<Context>,
+    Named(name): Named,
+    Body(wanted): Body<ResizeVolume>,
+) -> Result<Json<Volume>, ServiceError> {
+    let size = wanted.requested_size()?;
+    let change = async move { context.service.resize_volume(name, size, wanted.discard_tail).await };
+    Ok(Json(run_to_end(change).await?))
+}
+
+/// Deletes a volume and all its data. Refused while clients are attached, unless `force`.
+#[utoipa::path(delete, path = "/v1/volumes/{name}",
+    params(
+        ("name" = String, Path, description = "The volume"),
+        ("force" = Option<bool>, Query, description = "Cut attached clients off first"),
+    ), responses(
+    (status = 204, description = "Gone"),
+    (status = 404, body = Problem, description = "volume_not_found"),
+    (status = 409, body = Problem, description = "volume_in_use"),
+))]
+pub(super) async fn delete(
+    State(context): State<Context>,
+    Named(name): Named,
+    Parameters(parameters): Parameters<DeleteParameters>,
+) -> Result<StatusCode, ServiceError> {
+    let is_forced = parameters.is_forced()?;
+    run_to_end(async move { context.service.delete_volume(name, is_forced).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteParameters {
+    /// Cut attached clients off first: `?force` or `?force=true`.
+    force: Option<String>,
+}
+
+impl DeleteParameters {
+    fn is_forced(&self) -> Result<bool, ServiceError> {
+        match self.force.as_deref() {
+            None | Some("false" | "0") => Ok(false),
+            Some("" | "true" | "1") => Ok(true),
+            Some(other) => {
+                let detail = format!("force={other:?} is neither true nor false");
+                Err(ServiceError::new(ErrorCode::InvalidRequest, detail))
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What can go wrong, in the API's words: a stable code for programs, a sentence for people.
+
+use crate::name::InvalidName;
+use crate::size::InvalidSize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use utoipa::ToSchema;
+
+/// What failed. Its text form, status and meaning never change; new ones may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The text cannot name a volume.
+    InvalidName,
+    /// The value is no size that a volume can have.
+    InvalidSize,
+    /// The request's body or query is not what the route takes.
+    InvalidRequest,
+    /// The request's `Host` is a name that the daemon does not answer to.
+    HostRefused,
+    /// No such path in the API.
+    RouteNotFound,
+    /// No volume of that name.
+    VolumeNotFound,
+    /// The path exists, but not with that method.
+    MethodNotAllowed,
+    /// A volume of that name is there already.
+    VolumeExists,
+    /// Clients are attached to the volume.
+    VolumeInUse,
+    /// Data lies beyond the smaller size.
+    ShrinkRefused,
+    /// The volume was found damaged and is set aside.
+    VolumeQuarantined,
+    /// The request's body is longer than any route takes.
+    BodyTooLarge,
+    /// The request's body is not declared as JSON.
+    UnsupportedMediaType,
+    /// The daemon is at fault.
+    Internal,
+    /// It cannot be done now; another try may succeed.
+    Unavailable,
+    /// The daemon is stopping.
+    ShuttingDown,
+    /// It took longer than a request may; a change that was asked for may still be made.
+    Timeout,
+    /// The pool has no room.
+    NoSpace,
+}
+
+/// A request that a [`crate::Service`] could not fulfil.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceError {
+    /// What failed.
+    pub code: ErrorCode,
+    /// What failed on what, and what to do about it: a sentence without a full stop.
+    pub detail: String,
+}
+
+/// The body of every answer that is not a success. RFC 9457 3.1, with the members `code` and `request_id` added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A URI that names the kind of problem: `urn:aljibe:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind of problem in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What failed on what, and what to do about it.
+    pub detail: String,
+    /// What failed, for programs.
+    #[schema(example = "volume_not_found")]
+    pub code: String,
+    /// The request's id, as in the `x-request-id` header and in the daemon's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidName,
+        Self::InvalidSize,
+        Self::InvalidRequest,
+        Self::HostRefused,
+        Self::RouteNotFound,
+        Self::VolumeNotFound,
+        Self::MethodNotAllowed,
+        Self::VolumeExists,
+        Self::VolumeInUse,
+        Self::ShrinkRefused,
+        Self::VolumeQuarantined,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::Internal,
+        Self::Unavailable,
+        Self::ShuttingDown,
+        Self::Timeout,
+        Self::NoSpace,
+    ];
+
+    /// Its name in a problem document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.words().0
+    }
+
+    /// The kind of problem in words.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.words().1
+    }
+
+    /// The HTTP status it is answered with.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
+            Self::RouteNotFound | Self::VolumeNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::VolumeExists | Self::VolumeInUse | Self::ShrinkRefused | Self::VolumeQuarantined => 409,
+            Self::BodyTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::HostRefused => 421,
+            Self::Internal => 500,
+            Self::Unavailable | Self::ShuttingDown => 503,
+            Self::Timeout => 504,
+            Self::NoSpace => 507,
+        }
+    }
+
+    /// The code of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::InvalidName => ("invalid_name", "The name is not valid"),
+            Self::InvalidSize => ("invalid_size", "The size is not valid"),
+            Self::InvalidRequest => ("invalid_request", "The request is not valid"),
+            Self::HostRefused => ("host_refused", "The host name is not answered to"),
+            Self::RouteNotFound => ("route_not_found", "There is no such path"),
+            Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
+            Self::MethodNotAllowed => ("method_not_allowed", "The path has no such method"),
+            Self::VolumeExists => ("volume_exists", "The volume exists"),
+            Self::VolumeInUse => ("volume_in_use", "The volume is in use"),
+            Self::ShrinkRefused => ("shrink_refused", "Data lies beyond the new size"),
+            Self::VolumeQuarantined => ("volume_quarantined", "The volume is quarantined"),
+            Self::BodyTooLarge => ("body_too_large", "The request is too large"),
+            Self::UnsupportedMediaType => ("unsupported_media_type", "The request is not JSON"),
+            Self::Internal => ("internal", "The daemon failed"),
+            Self::Unavailable => ("unavailable", "Not possible now"),
+            Self::ShuttingDown => ("shutting_down", "The daemon is stopping"),
+            Self::Timeout => ("timeout", "The request took too long"),
+            Self::NoSpace => ("no_space", "The pool is full"),
+        }
+    }
+}
+
+impl ServiceError {
+    /// Makes an error of `code`; `detail` is a sentence without a full stop that ends in what to do.
+    #[must_use]
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// It as the body of an answer.
+    #[must_use]
+    pub fn into_problem(self, request_id: Option<String>) -> Problem {
+        Problem {
+            kind: format!("urn:aljibe:problem:{}", self.code.as_str()),
+            title: self.code.title().to_owned(),
+            status: self.code.status(),
+            detail: self.detail,
+            code: self.code.as_str().to_owned(),
+            request_id,
+        }
+    }
+}
+
+impl From<InvalidName> for ServiceError {
+    fn from(invalid: InvalidName) -> Self {
+        Self::new(ErrorCode::InvalidName, invalid.to_string())
+    }
+}
+
+impl From<InvalidSize> for ServiceError {
+    fn from(invalid: InvalidSize) -> Self {
+        Self::new(ErrorCode::InvalidSize, invalid.to_string())
+    }
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_code_has_a_name_of_its_own_and_an_error_status() {
+        let names: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
+            assert!((400..600).contains(&code.status()));
+        }
+        assert_eq!(ErrorCode::from_name("nonsense"), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! The one way from the API to the shards.
+
+use crate::error::ServiceError;
+use crate::metrics::Snapshot;
+use crate::model::{Pool, Volume};
+use crate::name::VolumeName;
+use crate::size::VolumeSize;
+use std::pin::Pin;
+
+/// What a [`Service`] answers, in its own time.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>> + Send + 'a>>;
+
+/// What the API can ask for.
+///
+/// Each call is atomic towards the others and durable when answered. The API runs a change to its end even when its
+/// client has gone.
+pub trait Service: Send + Sync + 'static {
+    /// Makes a volume. Fails with `volume_exists`, naming the size it has, or `no_space`.
+    fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume>;
+
+    /// Every volume, in any order.
+    fn list_volumes(&self) -> Answer<'_, Vec<Volume>>;
+
+    /// One volume. Fails with `volume_not_found`.
+    fn show_volume(&self, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Changes a volume's size while it serves. Fails with `shrink_refused` when data lies beyond it, unless
+    /// `discard_tail`.
+    fn resize_volume(&self, name: VolumeName, size: VolumeSize, discard_tail: bool) -> Answer<'_, Volume>;
+
+    /// Deletes a volume and all its data. Fails with `volume_in_use` while clients are attached, unless `force`, which
+    /// cuts them off first.
+    fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
+
+    /// The pool.
+    fn show_pool(&self) -> Answer<'_, Pool>;
+
+    /// Whether every shard answers. Fails with `unavailable` or `shutting_down`, saying which does not.
+    fn check_ready(&self) -> Answer<'_, ()>;
+
+    /// The figures of every shard and volume at about this moment.
+    fn metrics(&self) -> Answer<'_, Snapshot>;
+}

@@ -1,0 +1,263 @@
+//! The API through its router, over a service that keeps volumes in memory.
+
+mod memory;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use control::api::{BODY_BYTES_MAX, Options, router};
+use control::{ErrorCode, Problem, Volume};
+use http_body_util::BodyExt;
+use memory::MemoryService;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+struct Api {
+    service: Arc<MemoryService>,
+    router: Router,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Api {
+    fn new() -> Self {
+        Self::with_options(Options::default())
+    }
+
+    fn with_options(options: Options) -> Self {
+        let service = Arc::new(MemoryService::new());
+        let router = router(Arc::clone(&service) as _, options).unwrap();
+        Self { service, router }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Reply {
+        let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Reply { status: head.status, headers: head.headers, body }
+    }
+
+    async fn call(&self, method: &str, path: &str) -> Reply {
+        self.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.post_raw(path, body.to_string()).await
+    }
+
+    async fn post_raw(&self, path: &str, body: String) -> Reply {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body));
+        self.send(request.unwrap()).await
+    }
+}
+
+impl Reply {
+    fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// Checks that it is a whole problem document of `code`, and gives its detail.
+    fn problem(&self, code: ErrorCode) -> String {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{}", self.text());
+        let problem: Problem = self.json();
+        assert_eq!(problem.code, code.as_str(), "{}", problem.detail);
+        assert_eq!((self.status.as_u16(), problem.status), (code.status(), code.status()));
+        assert_eq!(problem.kind, format!("urn:aljibe:problem:{}", code.as_str()));
+        assert_eq!(problem.request_id.as_deref(), self.headers["x-request-id"].to_str().ok());
+        problem.detail
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_made_shown_listed_resized_and_deleted() {
+    let api = Api::new();
+    let made = api.post("/v1/volumes", &json!({"name": "vm-1", "size": "10G"})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    assert_eq!(made.headers[header::LOCATION], "/v1/volumes/vm-1");
+    let volume: Volume = made.json();
+    assert_eq!((volume.name.as_str(), volume.size_bytes), ("vm-1", 10 << 30));
+    let shown: Value = api.call("GET", "/v1/volumes/vm-1").await.json();
+    assert_eq!(shown["state"], "online");
+    assert_eq!(shown["created_at"], "2026-01-02T03:04:05Z");
+    assert_eq!(shown["nbd_uris"][0], "nbd://127.0.0.1:10809/vm-1");
+
+    api.post("/v1/volumes", &json!({"name": "a", "size_bytes": 512})).await;
+    let list: Value = api.call("GET", "/v1/volumes").await.json();
+    let names: Vec<_> = list["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "vm-1"]);
+
+    let grown: Volume = api.post("/v1/volumes/vm-1/resize", &json!({"size": "20G"})).await.json();
+    assert_eq!(grown.size_bytes, 20 << 30);
+    assert_eq!(api.call("DELETE", "/v1/volumes/vm-1").await.status, StatusCode::NO_CONTENT);
+    api.call("GET", "/v1/volumes/vm-1").await.problem(ErrorCode::VolumeNotFound);
+    api.call("DELETE", "/v1/volumes/vm-1").await.problem(ErrorCode::VolumeNotFound);
+}
+
+#[tokio::test]
+async fn a_second_volume_of_a_name_is_refused_with_the_size_of_the_first() {
+    let api = Api::new();
+    let wanted = json!({"name": "vm-1", "size": "1G"});
+    api.post("/v1/volumes", &wanted).await;
+    let detail = api.post("/v1/volumes", &wanted).await.problem(ErrorCode::VolumeExists);
+    assert!(detail.contains("1073741824"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_wrong_body_is_refused_with_its_own_code() {
+    let api = Api::new();
+    for (body, code) in [
+        (json!({"name": "a/b", "size": "1G"}), ErrorCode::InvalidName),
+        (json!({"name": "a@b", "size": "1G"}), ErrorCode::InvalidName),
+        (json!({"name": "", "size": "1G"}), ErrorCode::InvalidName),
+        (json!({"name": "a", "size": "1GB"}), ErrorCode::InvalidSize),
+        (json!({"name": "a", "size_bytes": 1000}), ErrorCode::InvalidSize),
+        (json!({"name": "a", "size_bytes": 0}), ErrorCode::InvalidSize),
+        (json!({"name": "a", "size_bytes": u64::MAX}), ErrorCode::InvalidSize),
+        (json!({"name": "a"}), ErrorCode::InvalidRequest),
+        (json!({"name": "a", "size": "1G", "size_bytes": 1}), ErrorCode::InvalidRequest),
+        (json!({"name": "a", "size": "1G", "shards": 1}), ErrorCode::InvalidRequest),
+        (json!({"name": "a", "size_bytes": -512}), ErrorCode::InvalidRequest),
+        (json!([]), ErrorCode::InvalidRequest),
+    ] {
+        let detail = api.post("/v1/volumes", &body).await.problem(code);
+        assert!(!detail.is_empty());
+    }
+    api.post_raw("/v1/volumes", "{".into()).await.problem(ErrorCode::InvalidRequest);
+    let long = format!("{{\"name\": \"{}\"}}", "x".repeat(BODY_BYTES_MAX));
+    api.post_raw("/v1/volumes", long).await.problem(ErrorCode::BodyTooLarge);
+    let plain = Request::post("/v1/volumes").body(Body::from("{\"name\":\"a\",\"size\":\"1G\"}")).unwrap();
+    let detail = api.send(plain).await.problem(ErrorCode::UnsupportedMediaType);
+    assert!(detail.contains("application/json"));
+    assert_eq!(api.call("GET", "/v1/volumes").await.json::<Value>(), json!({"volumes": []}));
+}
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_there_are_problems_too() {
+    let api = Api::new();
+    api.call("GET", "/").await.problem(ErrorCode::RouteNotFound);
+    api.call("GET", "/v2/volumes").await.problem(ErrorCode::RouteNotFound);
+    api.call("PATCH", "/v1/volumes").await.problem(ErrorCode::MethodNotAllowed);
+    api.call("BREW", "/v1/pool").await.problem(ErrorCode::MethodNotAllowed);
+    api.call("GET", "/v1/volumes/..%2f..").await.problem(ErrorCode::InvalidName);
+    api.call("GET", "/v1/volumes/%ff").await.problem(ErrorCode::InvalidName);
+}
+
+/// P8. Deleting a volume under its clients needs the word.
+#[tokio::test]
+async fn a_volume_in_use_is_deleted_only_by_force() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.service.attach("vm-1", 2);
+    api.call("DELETE", "/v1/volumes/vm-1").await.problem(ErrorCode::VolumeInUse);
+    api.call("DELETE", "/v1/volumes/vm-1?force=false").await.problem(ErrorCode::VolumeInUse);
+    api.call("DELETE", "/v1/volumes/vm-1?force=maybe").await.problem(ErrorCode::InvalidRequest);
+    api.call("DELETE", "/v1/volumes/vm-1?farce").await.problem(ErrorCode::InvalidRequest);
+    assert_eq!(api.call("DELETE", "/v1/volumes/vm-1?force").await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_volume_with_data_in_its_tail_shrinks_only_when_told_to_discard_it() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.service.write_to("vm-1", 800 << 20);
+    let shrink = json!({"size": "512M"});
+    api.post("/v1/volumes/vm-1/resize", &shrink).await.problem(ErrorCode::ShrinkRefused);
+    let shrunk = api.post("/v1/volumes/vm-1/resize", &json!({"size": "512M", "discard_tail": true})).await;
+    assert_eq!(shrunk.json::<Volume>().size_bytes, 512 << 20);
+    api.post("/v1/volumes/none/resize", &shrink).await.problem(ErrorCode::VolumeNotFound);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_shards_and_health_does_not() {
+    let api = Api::new();
+    assert_eq!(api.call("GET", "/v1/ready").await.status, StatusCode::OK);
+    api.service.stop();
+    let reply = api.call("GET", "/v1/ready").await;
+    reply.problem(ErrorCode::ShuttingDown);
+    assert_eq!(reply.headers[header::RETRY_AFTER], "1");
+    assert_eq!(api.call("GET", "/v1/health").await.json::<Value>()["status"], "ok");
+}
+
+#[tokio::test]
+async fn a_change_outlives_the_time_of_its_request() {
+    let api = Api::with_options(Options { request_duration_max: Duration::from_millis(1), ..Options::default() });
+    let release = api.service.hold_changes();
+    let wanted = json!({"name": "late", "size": "1G"});
+    api.post("/v1/volumes", &wanted).await.problem(ErrorCode::Timeout);
+    release.send(()).unwrap();
+    api.service.change_made.notified().await;
+    assert!(api.service.has("late"));
+}
+
+#[tokio::test]
+async fn a_sane_request_id_is_kept_and_another_replaced() {
+    let api = Api::new();
+    let ask = |id: &'static str| Request::get("/v1/health").header("x-request-id", id).body(Body::empty()).unwrap();
+    assert_eq!(api.send(ask("abc-1.2_3")).await.headers["x-request-id"], "abc-1.2_3");
+    let first = api.send(ask("a b")).await.headers["x-request-id"].clone();
+    let second = api.call("GET", "/v1/health").await.headers["x-request-id"].clone();
+    assert_ne!(first, "a b");
+    assert_ne!(first, second);
+}
+
+/// P8. A web page that points its own name at the daemon's address is refused.
+#[tokio::test]
+async fn a_foreign_host_name_is_refused_unless_any_is_answered() {
+    let ask = |host: &str| Request::get("/v1/volumes").header(header::HOST, host).body(Body::empty()).unwrap();
+    let api = Api::new();
+    assert_eq!(api.send(ask("127.0.0.1:9440")).await.status, StatusCode::OK);
+    api.send(ask("evil.example:9440")).await.problem(ErrorCode::HostRefused);
+    let open = Api::with_options(Options { is_any_host_answered: true, ..Options::default() });
+    assert_eq!(open.send(ask("storage.example:9440")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_openapi_document_lists_every_route_and_problem() {
+    let api = Api::new();
+    let document: Value = api.call("GET", "/v1/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let operations = |path: &str| document["paths"][path].as_object().map(|item| item.len());
+    for (path, count) in [
+        ("/v1/volumes", 2),
+        ("/v1/volumes/{name}", 2),
+        ("/v1/volumes/{name}/resize", 1),
+        ("/v1/pool", 1),
+        ("/v1/health", 1),
+        ("/v1/ready", 1),
+        ("/metrics", 1),
+    ] {
+        assert_eq!(operations(path), Some(count), "{path}");
+    }
+    for schema in ["Volume", "Pool", "Slots", "Problem", "CreateVolume", "ResizeVolume", "VolumeState"] {
+        assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_show_the_service_and_the_api_itself() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.call("GET", "/v1/volumes/none").await;
+    let reply = api.call("GET", "/metrics").await;
+    assert!(reply.headers[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = reply.text();
+    for line in [
+        "aljibe_volume_size_bytes{volume=\"vm-1\"} 1073741824",
+        "aljibe_pool_slots{state=\"free\"} 30",
+        "aljibe_api_requests_total{method=\"GET\",route=\"/v1/volumes/{name}\",status=\"404\"} 1",
+        "aljibe_api_requests_total{method=\"POST\",route=\"/v1/volumes\",status=\"201\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} not in {text}");
+    }
+    let pool: Value = api.call("GET", "/v1/pool").await.json();
+    assert_eq!(pool["slots"], json!({"total": 32, "free": 30, "reserved": 2, "used": 0}));
+}
