@@ -1,5 +1,7 @@
 //! The API through its router, over a service that keeps volumes in memory.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 mod memory;
 
 use axum::Router;
