@@ -2,6 +2,7 @@
 //!
 //! A unit that means powers of 1000 elsewhere (`GB`) is refused, since nobody should get 7 % less than was asked for.
 
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;
 use std::str::FromStr;
 use units::{ADDRESS_SPACE_BYTES, SECTOR_BYTES};
@@ -120,6 +121,35 @@ impl FromStr for VolumeSize {
     }
 }
 
+/// Reads a text with a unit or a number of bytes, as a configuration file may give it.
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+struct SizeVisitor;
+
+impl Visitor<'_> for SizeVisitor {
+    type Value = Size;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a size such as \"10G\", or a number of bytes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+        Ok(Size(bytes))
+    }
+
+    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+        u64::try_from(bytes).map(Size).map_err(|_| E::custom("a size cannot be negative"))
+    }
+}
+
 /// Bytes that `unit`, as written behind a number, stands for.
 fn multiplier_of(unit: &str, whole_text: &str) -> Result<u64, InvalidSize> {
     let unit = unit.trim().to_ascii_uppercase();
@@ -205,6 +235,16 @@ mod tests {
         assert_eq!(VolumeSize::from_bytes(0), Err(InvalidSize::Zero));
         assert_eq!(VolumeSize::from_bytes(1000), Err(InvalidSize::NotSectors(1000, 512, 1024)));
         assert_eq!(VolumeSize::from_bytes((1 << 63) + 512), Err(InvalidSize::BeyondAddressSpace((1 << 63) + 512)));
+    }
+
+    #[test]
+    fn a_file_gives_a_text_or_a_number() {
+        let read = |json: &str| serde_json::from_str::<Size>(json).map(Size::bytes).map_err(|e| e.to_string());
+        assert_eq!(read("\"10G\""), Ok(10 << 30));
+        assert_eq!(read("4096"), Ok(4096));
+        assert!(read("-1").unwrap_err().contains("negative"));
+        assert!(read("\"10GB\"").unwrap_err().contains("GiB"));
+        assert!(read("true").unwrap_err().contains("a size such as"));
     }
 
     #[test]

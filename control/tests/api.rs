@@ -1,5 +1,6 @@
 //! The API through its router, over a service that keeps volumes in memory.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod memory;

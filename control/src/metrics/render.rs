@@ -132,7 +132,7 @@ fn add_pool(families: &mut Families, pool: &Pool) {
     for (state, count) in [("free", slots.free), ("reserved", slots.reserved), ("used", slots.used)] {
         families.gauge("aljibe_pool_slots", "Slots of the pool by use.", &[("state", state)], count as f64);
     }
-    families.gauge("aljibe_pool_slots_all", "Slots of the pool.", &[], slots.total as f64);
+    families.gauge("aljibe_pool_capacity_slots", "Slots of the pool.", &[], slots.total as f64);
     families.gauge("aljibe_pool_segments", "Segments that hold data.", &[], pool.segments as f64);
     families.gauge("aljibe_pool_volumes", "Volumes in the pool.", &[], pool.volumes as f64);
     for state in [PoolState::Online, PoolState::Full, PoolState::Failed] {

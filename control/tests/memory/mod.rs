@@ -11,6 +11,8 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) struct MemoryService {
     state: Mutex<State>,
     held: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Notified when a change begins to wait.
+    pub(crate) change_waits: Notify,
     /// Notified after each change.
     pub(crate) change_made: Notify,
 }
@@ -25,7 +27,12 @@ struct State {
 
 impl MemoryService {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), held: Mutex::new(None), change_made: Notify::new() }
+        Self {
+            state: Mutex::default(),
+            held: Mutex::new(None),
+            change_waits: Notify::new(),
+            change_made: Notify::new(),
+        }
     }
 
     /// Makes the next change wait until something is sent.
@@ -54,6 +61,7 @@ impl MemoryService {
     async fn wait_if_held(&self) {
         let held = self.held.lock().unwrap().take();
         if let Some(held) = held {
+            self.change_waits.notify_one();
             held.await.unwrap();
         }
     }

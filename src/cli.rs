@@ -1,0 +1,214 @@
+//! The command line.
+
+use crate::address::Address;
+use crate::config::ServeOptions;
+use crate::failure::{EXIT_CODES_HELP, Failure};
+use clap::{Args, Parser, Subcommand};
+use control::{VolumeName, VolumeSize};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Pay-per-use block storage: thin volumes on a log, served over NBD.
+#[derive(Debug, Parser)]
+#[command(name = "aljibe", version, after_help = EXIT_CODES_HELP, disable_help_subcommand = false)]
+pub(crate) struct Cli {
+    /// Print one JSON document on stdout, and failures as JSON on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon.
+    Serve(Box<ServeOptions>),
+    /// Create, list, show, resize and delete volumes.
+    Volume(VolumeCommand),
+    /// Look at the pool; check it or make its index anew while the daemon is stopped.
+    Pool(PoolCommand),
+}
+
+/// `aljibe volume`.
+#[derive(Debug, Args)]
+pub(crate) struct VolumeCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: VolumeVerb,
+}
+
+/// What to do with volumes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeVerb {
+    /// Make a thin volume.
+    Create {
+        /// 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit; also the NBD export's name.
+        name: VolumeName,
+        /// Its size, such as 10G: powers of 1024, a multiple of 512 bytes.
+        #[arg(long)]
+        size: VolumeSize,
+    },
+    /// List every volume.
+    List,
+    /// Show one volume.
+    Show {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// Change a volume's size while it serves.
+    Resize {
+        /// The volume.
+        name: VolumeName,
+        /// The new size, such as 20G.
+        #[arg(long)]
+        size: VolumeSize,
+        /// Throw away data beyond a smaller size, which refuses to shrink otherwise.
+        #[arg(long)]
+        discard_tail: bool,
+    },
+    /// Delete a volume and all its data.
+    Delete {
+        /// The volume.
+        name: VolumeName,
+        /// Cut attached clients off first.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `aljibe pool`.
+#[derive(Debug, Args)]
+pub(crate) struct PoolCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: PoolVerb,
+}
+
+/// What to do with the pool.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolVerb {
+    /// Show the pool of a running daemon.
+    Show,
+    /// Check every structure of the pool; the daemon must be stopped.
+    Check(OfflinePool),
+    /// Make the index anew from the pool alone; the daemon must be stopped.
+    Rebuild(OfflinePool),
+}
+
+/// A pool that no daemon has open.
+#[derive(Debug, Args)]
+pub(crate) struct OfflinePool {
+    /// The pool's file or device, unless it is DIR/pool.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pool: Option<PathBuf>,
+}
+
+/// Which daemon is meant. Flags win over the environment, an address over a directory.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Target {
+    /// The daemon's data directory [env: ALJIBE_DATA].
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "api")]
+    pub(crate) data: Option<PathBuf>,
+    /// The daemon's API, HOST:PORT or unix:PATH [env: ALJIBE_API] [default: 127.0.0.1:9440].
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub(crate) api: Option<Address>,
+}
+
+impl Target {
+    /// Where the daemon's API is.
+    pub(crate) fn address(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Address, Failure> {
+        if let Some(api) = &self.api {
+            return Ok(api.clone());
+        }
+        if let Some(data) = &self.data {
+            return Ok(Address::Unix(data.join("api.sock")));
+        }
+        if let Some(api) = environment("ALJIBE_API") {
+            let refused = |reason: String| Failure::usage(format!("ALJIBE_API: {reason}"));
+            let text = api.into_string().map_err(|_| refused("it is not text".to_owned()))?;
+            return text.parse().map_err(|error: crate::address::InvalidAddress| refused(error.to_string()));
+        }
+        if let Some(data) = environment("ALJIBE_DATA") {
+            return Ok(Address::Unix(PathBuf::from(data).join("api.sock")));
+        }
+        Ok(Address::Tcp { host: "127.0.0.1".to_owned(), port: 9440 })
+    }
+
+    /// The data directory, for what works on it without a daemon.
+    pub(crate) fn data_dir(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Failure> {
+        let given = self.data.clone().or_else(|| environment("ALJIBE_DATA").map(PathBuf::from));
+        given.ok_or_else(|| Failure::usage("name the data directory by --data DIR or ALJIBE_DATA"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn refusal(line: &str) -> String {
+        parse(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_verb() {
+        for line in [
+            "aljibe --json volume --data /d create vm-1 --size 10G",
+            "aljibe volume create vm-1 --size 10G --data /d --json",
+        ] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json);
+            let Command::Volume(command) = cli.command else { panic!("{line}") };
+            assert_eq!(command.target.data, Some(PathBuf::from("/d")));
+            let VolumeVerb::Create { name, size } = command.verb else { panic!("{line}") };
+            assert_eq!((name.as_str(), size.bytes()), ("vm-1", 10 << 30));
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_what_to_write() {
+        assert!(refusal("aljibe volume create a/b --size 10G").contains("letters, digits"));
+        assert!(refusal("aljibe volume create a --size 10GB").contains("GiB"));
+        assert!(refusal("aljibe volume create a --size 1000").contains("multiple of 512"));
+        assert!(refusal("aljibe volume create a").contains("--size"));
+        assert!(refusal("aljibe volume list --api nonsense").contains("HOST:PORT"));
+        assert!(refusal("aljibe volume list --api 127.0.0.1:1 --data /d").contains("cannot be used with"));
+        assert!(refusal("aljibe serve --shards 0").contains("--shards"));
+    }
+
+    #[test]
+    fn help_shows_the_exit_codes() {
+        assert!(refusal("aljibe --help").contains("5  the daemon does not answer"));
+        assert!(refusal("aljibe help").contains("Exit codes"));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_an_address_over_a_directory() {
+        let environment = |set: &'static [(&str, &str)]| {
+            move |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        let both = environment(&[("ALJIBE_API", "127.0.0.1:1"), ("ALJIBE_DATA", "/e")]);
+        let address = |target: &Target| target.address(both).unwrap().to_string();
+        let none = Target::default();
+        assert_eq!(address(&none), "127.0.0.1:1");
+        assert_eq!(address(&Target { data: Some("/d".into()), api: None }), "unix:/d/api.sock");
+        assert_eq!(address(&Target { data: None, api: Some("[::1]:2".parse().unwrap()) }), "[::1]:2");
+        let data_only = environment(&[("ALJIBE_DATA", "/e")]);
+        assert_eq!(none.address(data_only).unwrap().to_string(), "unix:/e/api.sock");
+        assert_eq!(none.address(|_| None).unwrap().to_string(), "127.0.0.1:9440");
+        assert!(none.address(environment(&[("ALJIBE_API", "x")])).unwrap_err().detail.contains("ALJIBE_API"));
+        assert!(none.data_dir(|_| None).unwrap_err().detail.contains("--data"));
+    }
+}

@@ -1,0 +1,232 @@
+//! Calls a daemon's API over TCP or a unix socket, one request a connection, and waits for the answer.
+
+use crate::address::Address;
+use crate::failure::{Exit, Failure};
+use anyhow::Context;
+use control::Problem;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+/// A daemon's API.
+#[derive(Debug)]
+pub(crate) struct Client {
+    address: Address,
+    runtime: Runtime,
+}
+
+/// Longest wait for a connection.
+const CONNECT_DURATION_MAX: Duration = Duration::from_secs(5);
+
+/// Longest wait for an answer: longer than the daemon lets a request take, so that its own refusal is seen.
+const ANSWER_DURATION_MAX: Duration = Duration::from_secs(45);
+
+/// Most bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+impl Client {
+    pub(crate) fn new(address: Address) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { address, runtime: runtime.context("cannot start the client")? })
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        decode(&self.call(Method::GET, path, Bytes::new())?)
+    }
+
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).context("cannot encode the request")?;
+        decode(&self.call(Method::POST, path, body.into())?)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.call(Method::DELETE, path, Bytes::new()).map(|_| ())
+    }
+
+    fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let request = self.request(method, path, body)?;
+        self.runtime.block_on(async {
+            match &self.address {
+                Address::Tcp { host, port } => {
+                    let stream = self.connect(TcpStream::connect((host.as_str(), *port))).await?;
+                    self.exchange(stream, request).await
+                }
+                Address::Unix(path) => {
+                    let stream = self.connect(UnixStream::connect(path)).await?;
+                    self.exchange(stream, request).await
+                }
+            }
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+        let host = match &self.address {
+            Address::Tcp { .. } => self.address.to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
+        };
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(body));
+        Ok(request.context("cannot make the request")?)
+    }
+
+    async fn connect<S>(&self, connecting: impl Future<Output = std::io::Result<S>>) -> Result<S, Failure> {
+        match timeout(CONNECT_DURATION_MAX, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable(&format!("no connection within {CONNECT_DURATION_MAX:?}"))),
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = timeout(ANSWER_DURATION_MAX, exchange(stream, request)).await;
+        let (status, body) = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(self.unreachable(&format!("{error:#}"))),
+            Err(_) => return Err(self.unreachable(&format!("no answer within {ANSWER_DURATION_MAX:?}"))),
+        };
+        if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Failure {
+        serde_json::from_slice::<Problem>(body).map_or_else(
+            |_| {
+                let detail = format!("{} answers {status} without a reason: is it an aljibe daemon?", self.address);
+                Failure::new(Exit::Failure, "bad_answer", detail)
+            },
+            Failure::from,
+        )
+    }
+
+    fn unreachable(&self, reason: &str) -> Failure {
+        let hint = "is the daemon running, and are --data or --api right?";
+        let detail = format!("cannot reach the daemon at {}: {reason}: {hint}", self.address);
+        Failure::new(Exit::Unreachable, "daemon_unreachable", detail)
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // An error of the connection reaches the request, too.
+    tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+    Ok((head.status, body.to_bytes()))
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        let detail =
+            format!("the daemon's answer is not what this program expects: {error}: do their versions differ?");
+        Failure::new(Exit::Failure, "bad_answer", detail)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryService;
+    use control::listener::{Listener, serve};
+    use control::{CreateVolume, Volume, VolumeList};
+    use std::sync::Arc;
+    use tokio::net::{TcpListener, UnixListener};
+    use tokio::sync::oneshot;
+
+    /// Serves the API in a thread of its own until dropped.
+    struct Daemon {
+        service: Arc<MemoryService>,
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl Daemon {
+        fn start(bind: impl FnOnce() -> Listener + Send + 'static) -> Self {
+            let service = Arc::new(MemoryService::new());
+            let router = control::api::router(Arc::clone(&service) as _, control::api::Options::default()).unwrap();
+            let (stop, stopped) = oneshot::channel();
+            let (bound, is_bound) = std::sync::mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let listener = bind();
+                    bound.send(()).unwrap();
+                    serve(listener, router, async { drop(stopped.await) }).await;
+                });
+            });
+            is_bound.recv().unwrap();
+            Self { service, stop: Some(stop), thread: Some(thread) }
+        }
+    }
+
+    impl Drop for Daemon {
+        fn drop(&mut self) {
+            drop(self.stop.take());
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    fn create(name: &str) -> CreateVolume {
+        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None }
+    }
+
+    #[test]
+    fn commands_reach_the_api_over_a_unix_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.sock");
+        let socket = path.clone();
+        let daemon = Daemon::start(move || Listener::Unix(UnixListener::bind(socket).unwrap()));
+        let client = Client::new(Address::Unix(path)).unwrap();
+        let made: Volume = client.post("/v1/volumes", &create("vm-1")).unwrap();
+        assert_eq!(made.size_bytes, 1 << 30);
+        let conflict = client.post::<Volume>("/v1/volumes", &create("vm-1")).unwrap_err();
+        assert_eq!((conflict.exit, conflict.code.as_str()), (Exit::Conflict, "volume_exists"));
+        assert!(conflict.request_id.is_some());
+        daemon.service.attach("vm-1", 1);
+        assert_eq!(client.delete("/v1/volumes/vm-1").unwrap_err().exit, Exit::Conflict);
+        client.delete("/v1/volumes/vm-1?force").unwrap();
+        assert!(client.get::<VolumeList>("/v1/volumes").unwrap().volumes.is_empty());
+        assert_eq!(client.get::<Volume>("/v1/volumes/vm-1").unwrap_err().exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn commands_reach_the_api_over_tcp() {
+        let (address, is_bound) = std::sync::mpsc::channel();
+        let _daemon = Daemon::start(move || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            address.send(listener.local_addr().unwrap()).unwrap();
+            Listener::Tcp(TcpListener::from_std(listener).unwrap())
+        });
+        let client = Client::new(Address::from(is_bound.recv().unwrap())).unwrap();
+        assert!(client.get::<VolumeList>("/v1/volumes").unwrap().volumes.is_empty());
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_unreachable_and_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.sock");
+        let failure = Client::new(Address::Unix(path.clone())).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert!(failure.detail.contains(path.to_str().unwrap()), "{failure}");
+        // Something listens and hangs up without an answer.
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || drop(listener.accept()));
+        let failure = Client::new(Address::Unix(path)).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,4 @@
+//! The commands, one noun a file.
+
+pub(crate) mod pool;
+pub(crate) mod volume;

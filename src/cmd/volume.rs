@@ -1,0 +1,80 @@
+//! `aljibe volume`.
+
+use crate::cli::{VolumeCommand, VolumeVerb};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{Output, fields, table};
+use control::{CreateVolume, ResizeVolume, Size, Volume, VolumeList, VolumeName, VolumeSize};
+use serde_json::json;
+
+pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure> {
+    let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
+    match command.verb {
+        VolumeVerb::Create { name, size } => create(&client, output, &name, size),
+        VolumeVerb::List => list(&client, output),
+        VolumeVerb::Show { name } => {
+            let volume: Volume = client.get(&path_of(&name))?;
+            output.show(&volume, || described(&volume))
+        }
+        VolumeVerb::Resize { name, size, discard_tail } => {
+            let wanted = ResizeVolume { size_bytes: Some(size.bytes()), size: None, discard_tail };
+            let volume: Volume = client.post(&format!("{}/resize", path_of(&name)), &wanted)?;
+            output.show(&volume, || described(&volume))
+        }
+        VolumeVerb::Delete { name, force } => {
+            client.delete(&format!("{}?force={force}", path_of(&name)))?;
+            output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
+        }
+    }
+}
+
+fn create(client: &Client, output: Output, name: &VolumeName, size: VolumeSize) -> Result<(), Failure> {
+    let wanted = CreateVolume { name: name.to_string(), size_bytes: Some(size.bytes()), size: None };
+    let volume: Volume = client.post("/v1/volumes", &wanted)?;
+    output.show(&volume, || described(&volume))
+}
+
+fn list(client: &Client, output: Output) -> Result<(), Failure> {
+    let list: VolumeList = client.get("/v1/volumes")?;
+    output.show(&list, || {
+        let rows: Vec<_> = list.volumes.iter().map(row).collect();
+        table(&["NAME", "SIZE", "WRITTEN", "STATE", "CLIENTS", "SHARD", "CREATED"], &rows)
+    })
+}
+
+fn row(volume: &Volume) -> Vec<String> {
+    let written = volume.written_bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded());
+    vec![
+        volume.name.clone(),
+        Size::from_bytes(volume.size_bytes).rounded(),
+        written,
+        volume.state.to_string(),
+        volume.connections.to_string(),
+        volume.shard.to_string(),
+        volume.created_at.to_string(),
+    ]
+}
+
+fn described(volume: &Volume) -> String {
+    fields(&[
+        ("name", Some(volume.name.clone())),
+        ("id", Some(volume.id.to_string())),
+        ("size", Some(sized(volume.size_bytes))),
+        ("written", volume.written_bytes.map(sized)),
+        ("state", Some(volume.state.to_string())),
+        ("reason", volume.state_reason.clone()),
+        ("clients", Some(volume.connections.to_string())),
+        ("shard", Some(volume.shard.to_string())),
+        ("created", Some(volume.created_at.to_string())),
+        ("nbd", Some(volume.nbd_uris.join("\n         ")).filter(|uris| !uris.is_empty())),
+    ])
+}
+
+fn sized(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded())
+}
+
+/// A volume's name needs no escaping in a path.
+fn path_of(name: &VolumeName) -> String {
+    format!("/v1/volumes/{name}")
+}

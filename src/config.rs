@@ -1,0 +1,283 @@
+//! The daemon's settings: flags win over the file, the file over defaults. The file is TOML with the flags' names.
+
+use crate::address::Address;
+use crate::failure::Failure;
+use clap::{Args, ValueEnum};
+use control::Size;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// What flags or a file say; nothing where they say nothing.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct ServeOptions {
+    /// Directory of the pool, its index, the lock and the API's socket; made if it is missing.
+    #[arg(long, value_name = "DIR", env = "ALJIBE_DATA", hide_env_values = true)]
+    data: Option<PathBuf>,
+    /// Listen for NBD clients; may be given again [default: 127.0.0.1:10809].
+    #[arg(long, value_name = "ADDR")]
+    nbd: Vec<Address>,
+    /// Listen for API clients, besides DIR/api.sock [default: 127.0.0.1:9440].
+    #[arg(long, value_name = "ADDR")]
+    api: Option<Address>,
+    /// Read settings from this TOML file; its keys are the names of these flags.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// The pool's file or block device [default: DIR/pool].
+    #[arg(long, value_name = "PATH")]
+    pool: Option<PathBuf>,
+    /// Size of a pool file that is made or grown.
+    #[arg(long, value_name = "SIZE")]
+    pool_size: Option<Size>,
+    /// Size of a slot of a pool that is made [default: 32M].
+    #[arg(long, value_name = "SIZE")]
+    slot_size: Option<Size>,
+    /// Threads that serve volumes [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX))]
+    shards: Option<u16>,
+    /// Most memory for map pages, of all shards together [default: 256M].
+    #[arg(long, value_name = "SIZE")]
+    map_cache: Option<Size>,
+    /// Write around the kernel's page cache.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    direct: Option<bool>,
+    /// Whether NBD clients must use TLS [default with a certificate: required].
+    #[arg(long, value_name = "MODE")]
+    tls: Option<TlsMode>,
+    /// The NBD server's certificate chain, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The NBD server's private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Ask NBD clients for a certificate that one of these authorities has signed, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Let the API, which has no authentication, listen beyond loopback and answer to any host name.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    insecure_no_auth: Option<bool>,
+    /// How log lines look [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// Whether NBD clients must use TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TlsMode {
+    /// They may.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The daemon's settings, complete and consistent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) nbd: Vec<Address>,
+    pub(crate) api: Address,
+    pub(crate) pool: PathBuf,
+    pub(crate) pool_size: Option<Size>,
+    pub(crate) slot_size: Size,
+    pub(crate) shards: u16,
+    pub(crate) map_cache: Size,
+    pub(crate) direct: bool,
+    pub(crate) tls: Option<TlsSettings>,
+    pub(crate) insecure_no_auth: bool,
+    pub(crate) log_format: LogFormat,
+}
+
+/// How NBD clients are met with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsSettings {
+    pub(crate) mode: TlsMode,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Puts flags, file and defaults together.
+    pub(crate) fn resolve(flags: ServeOptions) -> Result<Self, Failure> {
+        let file = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        flags.or(file).complete()
+    }
+}
+
+impl ServeOptions {
+    /// These options where they say something, else those of `file`.
+    fn or(self, file: Self) -> Self {
+        Self {
+            data: self.data.or(file.data),
+            nbd: if self.nbd.is_empty() { file.nbd } else { self.nbd },
+            api: self.api.or(file.api),
+            config: self.config,
+            pool: self.pool.or(file.pool),
+            pool_size: self.pool_size.or(file.pool_size),
+            slot_size: self.slot_size.or(file.slot_size),
+            shards: self.shards.or(file.shards),
+            map_cache: self.map_cache.or(file.map_cache),
+            direct: self.direct.or(file.direct),
+            tls: self.tls.or(file.tls),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+
+    fn complete(self) -> Result<Settings, Failure> {
+        let tls = self.tls_settings()?;
+        let shards = self.shards.unwrap_or_else(default_shards);
+        if shards == 0 || i64::from(shards) > SHARDS_MAX {
+            return Err(Failure::usage(format!("shards is {shards}: it must be 1 to {SHARDS_MAX}")));
+        }
+        let missing = || Failure::usage("name the data directory by --data DIR, ALJIBE_DATA or data in the file");
+        let data = self.data.ok_or_else(missing)?;
+        let nbd = if self.nbd.is_empty() { vec![loopback(10809)] } else { self.nbd };
+        Ok(Settings {
+            nbd,
+            api: self.api.unwrap_or_else(|| loopback(9440)),
+            pool: self.pool.unwrap_or_else(|| data.join("pool")),
+            pool_size: self.pool_size,
+            slot_size: self.slot_size.unwrap_or(SLOT_SIZE_DEFAULT),
+            shards,
+            map_cache: self.map_cache.unwrap_or(MAP_CACHE_DEFAULT),
+            direct: self.direct.unwrap_or(false),
+            tls,
+            insecure_no_auth: self.insecure_no_auth.unwrap_or(false),
+            log_format: self.log_format.unwrap_or_default(),
+            data,
+        })
+    }
+
+    fn tls_settings(&self) -> Result<Option<TlsSettings>, Failure> {
+        let (cert, key) = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+            (None, None) if self.tls.is_none() && self.tls_client_ca.is_none() => return Ok(None),
+            _ => return Err(Failure::usage("TLS needs both --tls-cert and --tls-key")),
+        };
+        let mode = self.tls.unwrap_or(TlsMode::Required);
+        if mode == TlsMode::Optional && self.tls_client_ca.is_some() {
+            let detail = "--tls-client-ca needs --tls required: a client without TLS would need no certificate";
+            return Err(Failure::usage(detail));
+        }
+        Ok(Some(TlsSettings { mode, cert, key, client_ca: self.tls_client_ca.clone() }))
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServeOptions, Failure> {
+    let refused = |reason: String| Failure::usage(format!("configuration file {}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| refused(error.to_string().trim_end().to_owned()))
+}
+
+fn default_shards() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores).unwrap_or(u16::MAX).min(SHARDS_DEFAULT_MAX)
+}
+
+fn loopback(port: u16) -> Address {
+    Address::Tcp { host: "127.0.0.1".to_owned(), port }
+}
+
+/// Most shards that can be asked for.
+const SHARDS_MAX: i64 = 256;
+
+/// Most shards that are started unasked.
+const SHARDS_DEFAULT_MAX: u16 = 64;
+
+const SLOT_SIZE_DEFAULT: Size = Size::from_bytes(32 << 20);
+const MAP_CACHE_DEFAULT: Size = Size::from_bytes(256 << 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use std::io::Write;
+
+    fn flags(line: &str) -> ServeOptions {
+        let cli = Cli::try_parse_from(["aljibe", "serve"].into_iter().chain(line.split_whitespace())).unwrap();
+        let Command::Serve(options) = cli.command else { panic!("not serve") };
+        *options
+    }
+
+    fn resolve(line: &str, file: &str) -> Result<Settings, Failure> {
+        let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+        on_disk.write_all(file.as_bytes()).unwrap();
+        Settings::resolve(ServeOptions { config: Some(on_disk.path().to_owned()), ..flags(line) })
+    }
+
+    fn refusal(line: &str, file: &str) -> String {
+        resolve(line, file).unwrap_err().detail
+    }
+
+    #[test]
+    fn a_data_directory_alone_is_enough() {
+        let settings = Settings::resolve(flags("--data /d")).unwrap();
+        assert_eq!(settings.nbd, [loopback(10809)]);
+        assert_eq!(settings.api, loopback(9440));
+        assert_eq!(settings.pool, PathBuf::from("/d/pool"));
+        assert_eq!(settings.slot_size.bytes(), 32 << 20);
+        assert!(settings.shards >= 1);
+        assert!(!settings.direct && !settings.insecure_no_auth && settings.tls.is_none());
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = "data = '/file'\nnbd = ['127.0.0.1:1', 'unix:/n']\nmap-cache = '1G'\nslot-size = 1048576\n\
+                    direct = true\nshards = 3\nlog-format = 'json'\npool = '/dev/x'\n";
+        let settings = resolve("--data /flag --shards 5 --direct=false --map-cache 2G", file).unwrap();
+        assert_eq!(settings.data, PathBuf::from("/flag"));
+        assert_eq!((settings.shards, settings.direct), (5, false));
+        assert_eq!(settings.map_cache.bytes(), 2 << 30);
+        assert_eq!(settings.slot_size.bytes(), 1 << 20);
+        assert_eq!(settings.nbd.len(), 2);
+        assert_eq!(settings.log_format, LogFormat::Json);
+        assert_eq!(settings.pool, PathBuf::from("/dev/x"));
+        let one = resolve("--data /flag --nbd 127.0.0.1:9", file).unwrap();
+        assert_eq!(one.nbd.len(), 1);
+        assert!(one.direct);
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_name_and_key() {
+        assert!(refusal("--data /d", "mapcache = '1G'").contains("`mapcache`"));
+        assert!(refusal("--data /d", "map-cache = '1GB'").contains("GiB"));
+        assert!(refusal("--data /d", "api = '127.0.0.1'").contains("port is missing"));
+        assert!(refusal("--data /d", "shards = 0").contains("1 to 256"));
+        assert!(refusal("--data /d", "data = ").contains("configuration file /"));
+        let nowhere = ServeOptions { config: Some("/nonexistent/aljibe.toml".into()), ..Default::default() };
+        assert!(Settings::resolve(nowhere).unwrap_err().detail.contains("/nonexistent/aljibe.toml"));
+        assert!(refusal("", "").contains("--data DIR"));
+    }
+
+    #[test]
+    fn tls_is_required_with_a_certificate_unless_it_is_said_otherwise() {
+        let with = |line: &str| Settings::resolve(flags(&format!("--data /d {line}")));
+        let tls = with("--tls-cert c --tls-key k").unwrap().tls.unwrap();
+        assert_eq!(tls.mode, TlsMode::Required);
+        let tls = with("--tls-cert c --tls-key k --tls optional").unwrap().tls.unwrap();
+        assert_eq!(tls.mode, TlsMode::Optional);
+        for line in ["--tls required", "--tls-cert c", "--tls-key k", "--tls-client-ca a"] {
+            assert!(with(line).unwrap_err().detail.contains("both --tls-cert and --tls-key"), "{line}");
+        }
+        let lax = with("--tls-cert c --tls-key k --tls optional --tls-client-ca a");
+        assert!(lax.unwrap_err().detail.contains("--tls required"));
+    }
+}
