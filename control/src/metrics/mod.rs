@@ -1,7 +1,7 @@
 //! The daemon's figures as plain data, and their Prometheus text.
 //!
-//! Names begin with `aljibe_`, units are base units, counters end in `_total`. Latencies are kept by shard and operation,
-//! not by volume, so that the number of series stays in proportion to the volumes.
+//! Names begin with `aljibe_`, units are base units, counters end in `_total`. Latencies are kept by shard and
+//! operation, not by volume, so that the number of series stays in proportion to the volumes.
 
 mod render;
 mod requests;

@@ -1,4 +1,4 @@
-//! A snapshot as Prometheus text. One function per subject; [`Families`] collects and keeps each name's samples together.
+//! A snapshot as Prometheus text. One function per subject; [`Families`] keeps each name's samples together.
 
 use super::snapshot::{Histogram, OperationMetrics, ShardMetrics, Snapshot, VolumeMetrics};
 use crate::model::{Pool, PoolState, VolumeState};
