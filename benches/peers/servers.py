@@ -301,7 +301,7 @@ class Aljibe(Server):
         listen = ["--nbd", f"unix:{socket_path}"]
         if tls_port:
             pki = self.bench.certificates
-            listen = ["--nbd", f"127.0.0.1:{tls_port}", "--tls-certificate", os.path.join(pki, "server-cert.pem"),
+            listen = ["--nbd", f"127.0.0.1:{tls_port}", "--tls-cert", os.path.join(pki, "server-cert.pem"),
                       "--tls-key", os.path.join(pki, "server-key.pem"), "--tls", "required"]
         return [self.bench.aljibe_binary, "serve", "--data", self.data, *listen, "--api",
                 f"unix:{os.path.join(self.bench.work, 'api.sock')}"]
