@@ -27,12 +27,15 @@ clean_up() {
 trap clean_up EXIT
 
 say() {
-    printf '\n\033[1m%s\033[0m\n' "$*"
+    if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi
 }
 
+# Runs a command and shows it with what it says; $W stands for the temporary folder.
 shown() {
-    echo "  \$ ${*//$work/\$W}"
-    "$@" | sed 's/^/    /'
+    local line="$*"
+    line="${line//$aljibe/aljibe}"
+    echo "  \$ ${line//$work/\$W}"
+    "$@" 2>&1 | sed "s|$work|\$W|g; s/^/    /"
 }
 
 uri() {
