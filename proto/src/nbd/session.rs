@@ -76,6 +76,7 @@ impl Session {
         match header.command {
             command::READ => self.read(header, flags),
             command::WRITE => self.write(header, flags),
+            // A farewell is heeded whatever it carries, since nothing may follow it.
             command::DISC => Ok(Request::Disconnect),
             command::FLUSH => self.flush(header, flags),
             command::TRIM => self.trim(header, flags),
@@ -86,17 +87,15 @@ impl Session {
         }
     }
 
-    /// The flags other than the one that announces a payload, which only and always a write of extended form has.
-    fn payload_flag_checked(&self, header: &RequestHeader) -> Result<u16, Broken> {
+    /// The flags other than the one that announces a payload, which only a write of extended form may have.
+    ///
+    /// It must have it too, but QEMU's client sends the payload without, so a write has a payload either way.
+    const fn payload_flag_checked(&self, header: &RequestHeader) -> Result<u16, Broken> {
         let announced = header.flags & command_flag::PAYLOAD_LEN != 0;
-        let wanted = self.is_extended() && header.command == command::WRITE;
-        match (announced, wanted) {
-            // A farewell is heeded whatever it carries, since nothing may follow it.
-            _ if header.command == command::DISC => Ok(0),
-            (true, false) => Err((Errno::Inval, "the payload flag does not apply to this request")),
-            (false, true) => Err((Errno::Inval, "a write of extended form needs the payload flag")),
-            (true, true) | (false, false) => Ok(header.flags & !command_flag::PAYLOAD_LEN),
+        if announced && header.command != command::DISC && !(self.is_extended() && header.command == command::WRITE) {
+            return Err((Errno::Inval, "the payload flag does not apply to this request"));
         }
+        Ok(header.flags & !command_flag::PAYLOAD_LEN)
     }
 
     fn read(&self, header: &RequestHeader, flags: u16) -> Result<Request, Broken> {
@@ -213,11 +212,8 @@ impl Session {
     }
 
     fn unwanted(&self, header: &RequestHeader) -> UnwantedPayload {
-        let has_payload = if self.is_extended() {
-            header.flags & command_flag::PAYLOAD_LEN != 0
-        } else {
-            header.command == command::WRITE
-        };
+        let announced = self.is_extended() && header.flags & command_flag::PAYLOAD_LEN != 0;
+        let has_payload = announced || header.command == command::WRITE;
         let len_bytes = if has_payload { header.length_bytes } else { 0 };
         match u32::try_from(len_bytes) {
             Ok(bytes) if bytes <= self.block_sizes.payload_bytes_max => UnwantedPayload::Skip { bytes },
@@ -225,7 +221,7 @@ impl Session {
         }
     }
 
-    fn is_extended(&self) -> bool {
-        self.style == ReplyStyle::Extended
+    const fn is_extended(&self) -> bool {
+        matches!(self.style, ReplyStyle::Extended)
     }
 }
