@@ -31,6 +31,23 @@ impl Buffer {
         buffer
     }
 
+    /// Its storage, where its bytes begin in it, and their number. Nothing is copied.
+    #[must_use]
+    pub fn into_parts(self) -> (Box<[u8]>, usize, usize) {
+        (self.storage, self.start, self.len)
+    }
+
+    /// Puts a buffer together again from what [`Buffer::into_parts`] gave.
+    ///
+    /// # Panics
+    /// When the parts are not those of a buffer.
+    #[must_use]
+    pub fn from_parts(storage: Box<[u8]>, start: usize, len: usize) -> Self {
+        let is_aligned = storage.as_ptr().align_offset(BLOCK_LEN) == start && start < BLOCK_LEN;
+        assert!(is_aligned && len + BLOCK_LEN <= storage.len(), "{start}+{len} are no buffer's parts");
+        Self { storage, start, len }
+    }
+
     /// The most bytes it can hold: whole blocks.
     #[must_use]
     pub fn capacity(&self) -> usize {

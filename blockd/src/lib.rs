@@ -1,0 +1,16 @@
+//! Serves volumes: shards that drive them on io_uring, NBD connections, and the listener that feeds the shards.
+//!
+//! [`shard`] owns volumes and connections, one thread per core; `nbd` and [`tls`] are a connection's bytes;
+//! [`listener`] accepts and shakes hands on tokio and passes the socket on. What a volume does is decided in the crate
+//! `volume`, what bytes mean in `proto`, what the kernel may touch in `uring`.
+#![forbid(unsafe_code)]
+
+mod limits;
+pub mod listener;
+mod memory;
+mod nbd;
+pub mod shard;
+pub mod tls;
+
+pub use limits::{Limits, ListenerLimits};
+pub use nbd::Permit;

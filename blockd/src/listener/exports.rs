@@ -1,0 +1,63 @@
+//! What the listener needs to know of exports, told by whoever keeps the catalogue.
+
+use crate::shard::ShardHandle;
+use proto::nbd::{Export, FastZero, Refusal, TransmissionFlags};
+use rustls_pki_types::CertificateDer;
+use units::VolumeId;
+
+/// Finds exports by name. Called on tokio's threads: it answers from memory.
+pub trait Exports: Send + Sync {
+    /// The export of that name, empty for the default one, for this client.
+    ///
+    /// # Errors
+    /// Why the client does not get it.
+    fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal>;
+
+    /// Names and descriptions of the exports that this client may see.
+    ///
+    /// # Errors
+    /// Why the client gets no list.
+    fn list(&self, client: &Client) -> Result<Vec<Listing>, Refusal>;
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its address, for people.
+    pub peer: String,
+    /// Whether it talks TLS.
+    pub is_tls: bool,
+    /// The certificate by which it was authenticated.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// An export, and where its volume lives.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// As clients are told, made by [`describe`].
+    pub export: Export,
+    /// The volume behind it.
+    pub volume: VolumeId,
+    /// The shard that has the volume open.
+    pub shard: ShardHandle,
+}
+
+/// A line of the list of exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The export's name.
+    pub name: String,
+    /// For people; may be empty.
+    pub description: String,
+}
+
+/// Describes an export with all that a shard can do for it.
+#[must_use]
+pub fn describe(name: impl Into<String>, size_bytes: u64, is_read_only: bool) -> Export {
+    let mut export = Export::writable(name, size_bytes);
+    export.fast_zero = FastZero::Always;
+    if is_read_only {
+        export.flags = export.flags.with(TransmissionFlags::READ_ONLY);
+    }
+    export
+}

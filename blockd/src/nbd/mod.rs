@@ -1,0 +1,207 @@
+//! One NBD connection in the transmission phase: what it has received, what it owes, and how it ends.
+//!
+//! Knows bytes and limits; the shard moves them. Spec: NBD proto.md, "Transmission".
+//!
+//! A connection that is replaced by a new one of the same client cannot haunt it: its requests either were handed to
+//! the volume, whose log puts them before anything that comes later, or are still in its receive buffer, and those are
+//! thrown away as soon as its end is seen, never carried out. Both connections live on the volume's one shard, so that
+//! no request of either can be on its way elsewhere.
+
+mod errno;
+mod receive;
+mod reply;
+
+pub(crate) use receive::{Arrival, EXTENTS_MAX, Loan, Receiver, bytes_held};
+pub(crate) use reply::{Asked, Outgoing, Replies};
+
+use crate::limits::Limits;
+use crate::shard::NewConnection;
+use crate::tls::{Plain, Tls};
+use proto::nbd::{BadMagic, Session};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use units::Monotonic;
+use uring::OperationId;
+use volume::buffer::BufferPool;
+
+/// How far a connection is from its end. Only ever goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Requests are taken.
+    Open,
+    /// No more requests are taken; those under way are answered.
+    Draining,
+    /// The socket is of no use: answers are thrown away.
+    Dead,
+}
+
+/// A connection of a shard.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: Rc<OwnedFd>,
+    /// Place of its volume in the shard.
+    pub(crate) volume: usize,
+    pub(crate) session: Session,
+    pub(crate) receiver: Receiver,
+    pub(crate) replies: Replies,
+    pub(crate) tls: Option<Box<Tls>>,
+    pub(crate) phase: Phase,
+    /// The receive in flight.
+    pub(crate) receiving: Option<OperationId>,
+    /// The send in flight, since when, and the bytes of buffers that it holds.
+    pub(crate) sending: Option<Sending>,
+    /// Requests that the volume has and has not answered.
+    pub(crate) requests: usize,
+    /// Bytes held by those, and by replies that are not sent.
+    pub(crate) held_bytes: u64,
+    /// Whether a request waits for room under the limits.
+    pub(crate) is_stalled: bool,
+    /// Whether the end of TLS was announced.
+    has_said_farewell: bool,
+    /// Whether the shard's list of connections with replies has it.
+    pub(crate) has_news: bool,
+    /// Given back when the connection ends.
+    #[expect(dead_code, reason = "kept for its drop")]
+    permit: Permit,
+}
+
+/// A send in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sending {
+    pub(crate) since: Monotonic,
+    pub(crate) held_bytes: u64,
+    /// Number of replies in it.
+    pub(crate) count: usize,
+}
+
+/// Why no more requests come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamEnd {
+    /// The client has closed its side.
+    #[error("closed by the client")]
+    Closed,
+    /// A request does not begin like one.
+    #[error(transparent)]
+    BadMagic(#[from] BadMagic),
+    /// The client broke a rule of TLS.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
+/// Whatever counts the connection elsewhere; dropped with it.
+pub struct Permit(Option<Box<dyn Send>>);
+
+impl Permit {
+    /// Keeps `counted` until the connection ends.
+    #[must_use]
+    pub fn new(counted: impl Send + 'static) -> Self {
+        Self(Some(Box::new(counted)))
+    }
+
+    /// For connections that nobody counts.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permit({})", self.0.is_some())
+    }
+}
+
+impl Connection {
+    /// Begins the transmission phase on the volume at place `volume` of the shard.
+    pub(crate) fn new(new: NewConnection, volume: usize) -> Self {
+        let NewConnection { socket, negotiated, leftover, tls, permit, .. } = new;
+        let session = negotiated.session();
+        Self {
+            socket: Rc::new(socket),
+            volume,
+            session,
+            receiver: Receiver::new(&leftover),
+            replies: Replies::new(session.style, negotiated.contexts),
+            tls: tls.map(|session| Box::new(Tls::new(session))),
+            phase: Phase::Open,
+            receiving: None,
+            sending: None,
+            requests: 0,
+            held_bytes: 0,
+            is_stalled: false,
+            has_said_farewell: false,
+            has_news: false,
+            permit,
+        }
+    }
+
+    /// Bytes that the next request may hold, given what the whole shard holds.
+    pub(crate) fn room(&self, limits: &Limits, shard_held_bytes: u64) -> Room {
+        // Replies that are not sent count too, or a client that reads none could have any number of them gather.
+        let unanswered = self.requests + self.replies.count() + self.sending.map_or(0, |sending| sending.count);
+        if unanswered >= limits.connection_requests_max || self.held_bytes >= limits.connection_bytes_max {
+            return Room::None;
+        }
+        if shard_held_bytes < limits.shard_bytes_max {
+            return Room::Bytes(u64::MAX);
+        }
+        match limits.guaranteed_bytes.saturating_sub(self.held_bytes) {
+            0 => Room::None,
+            bytes => Room::Bytes(bytes),
+        }
+    }
+
+    /// Takes the next request out of what was received.
+    ///
+    /// # Errors
+    /// [`StreamEnd`] when no more can come.
+    pub(crate) fn next_arrival(&mut self, room: u64, buffers: &mut BufferPool) -> Result<Arrival, StreamEnd> {
+        loop {
+            let arrival = self.receiver.next(&self.session, room, buffers)?;
+            let (Arrival::Incomplete, Some(tls)) = (&arrival, &mut self.tls) else { return Ok(arrival) };
+            match tls.read_plain(self.receiver.space())? {
+                Plain::Bytes(len) => self.receiver.advance(len),
+                Plain::NeedBytes => return Ok(Arrival::Incomplete),
+                Plain::Closed => return Err(StreamEnd::Closed),
+            }
+        }
+    }
+
+    /// Takes what is to be sent now, sealed where there is TLS.
+    pub(crate) fn take_outgoing(&mut self, buffers: &mut BufferPool) -> Option<Outgoing> {
+        let is_last = self.phase == Phase::Draining && self.requests == 0;
+        let Some(tls) = &mut self.tls else {
+            return (!self.replies.is_empty()).then(|| self.replies.take());
+        };
+        if is_last && !std::mem::replace(&mut self.has_said_farewell, true) {
+            tls.close();
+        }
+        if self.replies.is_empty() && !tls.wants_write() {
+            return None;
+        }
+        let Outgoing { message, held_bytes, count } = self.replies.take();
+        let mut sealed = self.replies.spare();
+        tls.seal(&message, buffers, &mut sealed);
+        self.replies.recycle(message, buffers);
+        Some(Outgoing { message: sealed, held_bytes, count })
+    }
+
+    /// Whether everything it owed is done with, so that it can be forgotten.
+    pub(crate) const fn is_over(&self) -> bool {
+        let owes_replies = !self.replies.is_empty() && !matches!(self.phase, Phase::Dead);
+        !matches!(self.phase, Phase::Open)
+            && self.requests == 0
+            && !owes_replies
+            && self.sending.is_none()
+            && self.receiving.is_none()
+    }
+}
+
+/// What the limits leave for a connection's next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It waits.
+    None,
+    /// It may hold so many bytes.
+    Bytes(u64),
+}

@@ -1,0 +1,301 @@
+//! Requests out of a connection's byte stream.
+//!
+//! Small requests and payloads are parsed in the receive buffer, many from one receive; a payload is copied once, into
+//! the buffer that goes to the engine. What is missing of a large payload is received straight into that buffer. Memory
+//! for a payload is taken as it arrives, a piece at a time, and only when the connection's limits have room for all of it.
+
+use crate::memory::{buffer_of, region_of};
+use proto::nbd::{BadMagic, Rejection, ReplyTo, Request, Session, UnwantedPayload};
+use std::ops::Range;
+use uring::Region;
+use volume::buffer::{Buffer, BufferPool};
+use volume::request::{PIECE_BYTES_MAX, Payload};
+
+/// Bytes of a connection's receive buffer, and most that one receive takes into it.
+pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
+
+/// Bytes received at a time after a large payload: the next header and little of its payload, which is to be received
+/// where it belongs.
+const SHORT_RECEIVE_BYTES: usize = 4 << 10;
+
+/// Payloads from this length on are large.
+const LARGE_PAYLOAD_BYTES: u64 = 64 << 10;
+
+/// Missing payload bytes from which on they are received straight into their piece.
+const DIRECT_BYTES_MIN: usize = 8 << 10;
+
+/// Most extents in a block status reply. There may be more in the range: the client asks on.
+pub(crate) const EXTENTS_MAX: usize = 4096;
+
+/// Bytes of the longest block status reply, which lies in memory until it is sent.
+const STATUS_BYTES_MAX: u64 = EXTENTS_MAX as u64 * 16;
+
+/// What came out of the stream.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A request that keeps the rules, with its whole payload.
+    Request { to: ReplyTo, request: Request, payload: Payload },
+    /// A request that breaks a rule; its payload, if it is to be skipped, is.
+    Rejected { to: ReplyTo, rejection: Rejection },
+    /// The next request does not fit the limits now. It stays in the buffer.
+    NoRoom,
+    /// More bytes are needed.
+    Incomplete,
+}
+
+/// Memory lent for one receive.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    pub(crate) region: Region,
+    pub(crate) range: Range<usize>,
+    /// Whether all of the range is wanted before anything can go on.
+    pub(crate) is_whole: bool,
+}
+
+/// Takes requests off a connection's stream.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    /// Of [`RECEIVE_BYTES`] or more; absent while it is lent.
+    buffer: Option<Region>,
+    /// What was received and not parsed: `buffer[unread]`.
+    unread: Range<usize>,
+    state: State,
+    is_short: bool,
+    is_lent: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Header,
+    Payload(Box<Incoming>),
+    Skip { left: usize },
+}
+
+/// A write whose payload is arriving.
+#[derive(Debug)]
+struct Incoming {
+    to: ReplyTo,
+    request: Request,
+    payload: Payload,
+    /// The piece being filled; absent while it is lent or none was needed yet.
+    piece: Option<Buffer>,
+    /// Bytes of the piece that are filled.
+    filled: usize,
+    /// Bytes of the payload that are in no piece.
+    left: usize,
+}
+
+impl Receiver {
+    /// Makes a receiver that begins with `leftover`, which was received during the handshake.
+    pub(crate) fn new(leftover: &[u8]) -> Self {
+        let mut buffer = Region::zeroed(RECEIVE_BYTES.max(leftover.len()));
+        if let Some(start) = buffer.as_mut_slice().get_mut(..leftover.len()) {
+            start.copy_from_slice(leftover);
+        }
+        Self { buffer: Some(buffer), unread: 0..leftover.len(), state: State::Header, is_short: false, is_lent: false }
+    }
+
+    /// Takes the next request, if all of it is there. One that carries or asks for more than `room` bytes waits.
+    ///
+    /// # Errors
+    /// [`BadMagic`] ends the connection.
+    pub(crate) fn next(&mut self, session: &Session, room: u64, buffers: &mut BufferPool) -> Result<Arrival, BadMagic> {
+        loop {
+            match &mut self.state {
+                State::Header => {
+                    if let Some(arrival) = self.take_header(session, room)? {
+                        return Ok(arrival);
+                    }
+                }
+                State::Payload(incoming) => {
+                    let bytes = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
+                    self.unread.start += incoming.take(bytes.unwrap_or_default(), buffers);
+                    if !incoming.is_complete() {
+                        return Ok(Arrival::Incomplete);
+                    }
+                    let Incoming { to, request, payload, .. } = incoming.as_mut();
+                    let arrival = Arrival::Request { to: *to, request: *request, payload: std::mem::take(payload) };
+                    self.state = State::Header;
+                    return Ok(arrival);
+                }
+                State::Skip { left } => {
+                    let skipped = self.unread.len().min(*left);
+                    self.unread.start += skipped;
+                    *left -= skipped;
+                    if *left > 0 {
+                        return Ok(Arrival::Incomplete);
+                    }
+                    self.state = State::Header;
+                }
+            }
+        }
+    }
+
+    /// `None` when a payload is to be taken first.
+    fn take_header(&mut self, session: &Session, room: u64) -> Result<Option<Arrival>, BadMagic> {
+        let unread = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
+        let unread = unread.unwrap_or_default();
+        let mut rest = unread;
+        let Some(header) = session.decode_header(&mut rest)? else {
+            return Ok(Some(Arrival::Incomplete));
+        };
+        let header_len = unread.len() - rest.len();
+        let to = header.reply_to();
+        let request = match session.parse(&header) {
+            Ok(request) => request,
+            Err(rejection) => {
+                self.unread.start += header_len;
+                if let UnwantedPayload::Skip { bytes } = rejection.payload {
+                    self.state = State::Skip { left: usize::try_from(bytes).unwrap_or(usize::MAX) };
+                }
+                return Ok(Some(Arrival::Rejected { to, rejection }));
+            }
+        };
+        if bytes_held(&request) > room {
+            return Ok(Some(Arrival::NoRoom));
+        }
+        self.unread.start += header_len;
+        let payload_bytes = request.payload_bytes();
+        self.is_short = payload_bytes >= LARGE_PAYLOAD_BYTES;
+        if payload_bytes == 0 {
+            return Ok(Some(Arrival::Request { to, request, payload: Payload::new() }));
+        }
+        let left = usize::try_from(payload_bytes).expect("the session limits payloads to 32 MiB");
+        self.state =
+            State::Payload(Box::new(Incoming { to, request, payload: Payload::new(), piece: None, filled: 0, left }));
+        Ok(None)
+    }
+
+    /// Lends the memory for the next receive, or nothing when it is lent already. To be called when [`Receiver::next`]
+    /// has answered [`Arrival::Incomplete`].
+    pub(crate) fn lend(&mut self) -> Option<Loan> {
+        if std::mem::replace(&mut self.is_lent, true) {
+            return None;
+        }
+        if let State::Payload(incoming) = &mut self.state
+            && let Some(piece) = incoming.piece.take_if(|piece| piece.len() - incoming.filled >= DIRECT_BYTES_MIN)
+        {
+            // A piece is left unfilled only when the buffer has run out, so the stream's next bytes belong into it.
+            let range = incoming.filled..piece.len();
+            return Some(Loan { region: region_of(piece), range, is_whole: true });
+        }
+        let mut buffer = self.buffer.take()?;
+        compact(&mut self.unread, &mut buffer);
+        let limit = if self.is_short { SHORT_RECEIVE_BYTES } else { RECEIVE_BYTES };
+        let range = self.unread.end..(self.unread.end + limit).min(buffer.len());
+        Some(Loan { region: buffer, range, is_whole: false })
+    }
+
+    /// Takes lent memory back, of which the first `received` bytes were filled.
+    pub(crate) fn take_back(&mut self, region: Region, received: usize) {
+        self.is_lent = false;
+        match &mut self.state {
+            State::Payload(incoming) if self.buffer.is_some() => {
+                incoming.filled += received;
+                incoming.piece = Some(buffer_of(region));
+                incoming.finish_full_piece();
+            }
+            State::Payload(_) | State::Header | State::Skip { .. } => {
+                self.unread.end += received;
+                self.buffer = Some(region);
+            }
+        }
+    }
+
+    /// Memory for the stream's next bytes, where they come from a source other than a receive. Not empty when
+    /// [`Receiver::next`] has answered [`Arrival::Incomplete`].
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        if let State::Payload(incoming) = &mut self.state
+            && let Some(piece) = &mut incoming.piece
+        {
+            return piece.as_mut_slice().get_mut(incoming.filled..).unwrap_or_default();
+        }
+        if let Some(mut buffer) = self.buffer.take() {
+            compact(&mut self.unread, &mut buffer);
+            self.buffer = Some(buffer);
+        }
+        let space = self.buffer.as_mut().and_then(|buffer| buffer.as_mut_slice().get_mut(self.unread.end..));
+        space.unwrap_or_default()
+    }
+
+    /// Says that the first `len` bytes of [`Receiver::space`] were filled.
+    pub(crate) fn advance(&mut self, len: usize) {
+        match &mut self.state {
+            State::Payload(incoming) if incoming.piece.is_some() => {
+                incoming.filled += len;
+                incoming.finish_full_piece();
+            }
+            State::Payload(_) | State::Header | State::Skip { .. } => self.unread.end += len,
+        }
+    }
+
+    /// Gives back what a request that never became whole has taken.
+    pub(crate) fn abandon(&mut self, buffers: &mut BufferPool) {
+        if let State::Payload(incoming) = &mut self.state {
+            incoming.payload.drain(..).chain(incoming.piece.take()).for_each(|buffer| buffers.put(buffer));
+        }
+        self.state = State::Header;
+        self.unread = 0..0;
+    }
+}
+
+impl Incoming {
+    const fn is_complete(&self) -> bool {
+        self.left == 0 && self.piece.is_none()
+    }
+
+    /// Copies from `bytes` what the payload lacks; returns how much. Leaves an unfilled piece when `bytes` do not suffice.
+    fn take(&mut self, mut bytes: &[u8], buffers: &mut BufferPool) -> usize {
+        let before = bytes.len();
+        while !self.is_complete() {
+            if self.piece.is_none() {
+                let len = self.left.min(PIECE_BYTES_MAX);
+                self.left -= len;
+                self.filled = 0;
+                self.piece = Some(buffers.take(len));
+            }
+            let Some(piece) = &mut self.piece else { break };
+            let space = piece.as_mut_slice().get_mut(self.filled..).unwrap_or_default();
+            let count = space.len().min(bytes.len());
+            let (taken, rest) = bytes.split_at_checked(count).unwrap_or((&[], &[]));
+            space.split_at_mut(count).0.copy_from_slice(taken);
+            bytes = rest;
+            self.filled += count;
+            self.finish_full_piece();
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        before - bytes.len()
+    }
+
+    fn finish_full_piece(&mut self) {
+        let filled = self.filled;
+        self.payload.extend(self.piece.take_if(|piece| filled == piece.len()));
+    }
+}
+
+/// Moves what is unread to the front, when that costs little or there is no space behind it.
+fn compact(unread: &mut Range<usize>, buffer: &mut Region) {
+    let len = unread.len();
+    if unread.start > 0 && (len < SHORT_RECEIVE_BYTES || unread.end == buffer.len()) {
+        buffer.as_mut_slice().copy_within(unread.clone(), 0);
+        *unread = 0..len;
+    }
+}
+
+/// Bytes of buffers that a request holds until it is answered and its answer sent.
+pub(crate) const fn bytes_held(request: &Request) -> u64 {
+    match request {
+        Request::Read { span, .. } | Request::Write { span, .. } => span.len_bytes,
+        Request::BlockStatus { .. } => STATUS_BYTES_MAX,
+        Request::Disconnect
+        | Request::Flush
+        | Request::Trim { .. }
+        | Request::Cache { .. }
+        | Request::WriteZeroes { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

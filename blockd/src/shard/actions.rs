@@ -1,0 +1,100 @@
+//! Carrying out what volumes want, and telling them what became of it.
+
+use super::disk::{DiskToken, note_fault};
+use super::port::StoreAsk;
+use super::{Shard, Token};
+use crate::memory::buffer_of;
+use units::VolumeId;
+use uring::{Completion, Outcome};
+use volume::engine::Context;
+use volume::io::{Action, Event};
+
+impl Shard {
+    /// Lets every volume that was handed events give out what gathered, until none wants anything.
+    pub(super) fn settle(&mut self) {
+        // By index: carrying out may touch more.
+        let mut next = 0;
+        while let Some(place) = self.touched.get(next).copied() {
+            next += 1;
+            self.settle_volume(place);
+        }
+        self.touched.clear();
+    }
+
+    fn settle_volume(&mut self, place: usize) {
+        loop {
+            let Some(slot) = self.volumes.get_mut(place) else { return };
+            let mut context = Context { now: self.now, buffers: &mut self.buffers, actions: &mut slot.actions };
+            slot.volume.poll_append(&mut context);
+            if slot.actions.is_empty() {
+                slot.is_touched = false;
+                return;
+            }
+            let id = slot.volume.id();
+            let mut actions = std::mem::take(&mut slot.actions);
+            for action in actions.drain(..) {
+                self.carry_out(place, id, action);
+            }
+            // Its memory serves the next actions.
+            if let Some(slot) = self.volumes.get_mut(place) {
+                slot.actions = actions;
+            }
+            let mut finished = std::mem::take(&mut self.finished);
+            for (place, event) in finished.drain(..) {
+                self.tell(place, event);
+            }
+            self.finished = finished;
+        }
+    }
+
+    fn carry_out(&mut self, place: usize, volume: VolumeId, action: Action) {
+        match action {
+            Action::Append { id, pool_offset, buffers } => {
+                let (disk, mut io) = self.disk_and_io();
+                let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
+                self.finished.extend(event.map(|event| (place, event)));
+            }
+            Action::Fetch { id, buffer, pieces } => {
+                let (disk, mut io) = self.disk_and_io();
+                disk.fetch(&mut io, DiskToken { volume: place, id }, buffer, &pieces);
+            }
+            Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
+            Action::Reply(reply) => self.on_reply(reply),
+            Action::LoadPage { page } => self.store.ask(StoreAsk::LoadPage { volume, page }),
+            Action::WriteBack { id, pages, folded_to, size_bytes } => {
+                self.store.ask(StoreAsk::WriteBack { volume, id, pages, folded_to, size_bytes });
+            }
+            Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
+            Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),
+            Action::Release { segment } => self.store.ask(StoreAsk::Release { volume, segment }),
+        }
+    }
+
+    pub(super) fn on_completion(&mut self, completion: Completion<Token>) {
+        match (completion.token, completion.outcome) {
+            (Token::Receive(key), Outcome::Received { region, result }) => self.on_received(key, region, &result),
+            (Token::Send(key), Outcome::Sent { message, result }) => self.on_sent(key, message, &result),
+            (Token::Fetch(token), Outcome::Read { region, result }) => {
+                let result = note_fault(&mut self.stats, result);
+                self.tell(token.volume, Event::Fetched { id: token.id, buffer: buffer_of(region), result });
+            }
+            (Token::Append(token, place), Outcome::Written { regions, result }) => {
+                let len = regions.iter().map(|region| region.len() as u64).sum();
+                let (disk, mut io) = self.disk_and_io();
+                let result = disk.on_appended(&mut io, (token.volume, place), len, result);
+                let buffers = regions.into_iter().map(buffer_of).collect();
+                self.tell(token.volume, Event::Appended { id: token.id, buffers, result });
+            }
+            (Token::Sync, Outcome::Done { result }) => {
+                let (tokens, result) = self.disk.on_synced(&mut self.stats, self.now, result);
+                let tokens: smallvec::SmallVec<[DiskToken; 8]> = tokens.collect();
+                for DiskToken { volume, id } in tokens {
+                    self.tell(volume, Event::Synced { id, result });
+                }
+            }
+            (Token::WriteBack(len), Outcome::Done { .. }) => self.disk.on_written_back(len),
+            (Token::Ignored, Outcome::Done { .. }) => {}
+            (token, outcome) => unreachable!("{token:?} ended as {outcome:?}"),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Connections: bytes in, requests to volumes, replies out, limits kept.
+
+use super::mailbox::NewConnection;
+use super::requests::Origin;
+use super::{Shard, Token};
+use crate::nbd::{Arrival, Asked, Connection, EXTENTS_MAX, Outgoing, Phase, Room, Sending, StreamEnd, bytes_held};
+use proto::nbd::{ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
+use std::io;
+use units::ByteRange;
+use uring::{Message, Region};
+use volume::request::{Payload, Request};
+
+impl Shard {
+    pub(super) fn add_connection(&mut self, new: NewConnection) {
+        let place = self.by_id.get(&new.volume).copied();
+        let slot = place.and_then(|place| Some((place, self.volumes.get_mut(place)?)));
+        let Some((place, slot)) = slot.filter(|(_, slot)| slot.closing.is_none()) else {
+            tracing::info!(volume = %new.volume, "a connection came for a volume that is not open");
+            return;
+        };
+        slot.stats.connections += 1;
+        let key = self.connections.insert(Connection::new(new, place));
+        self.take_requests(key);
+    }
+
+    /// Takes every request that has arrived, as far as the limits allow, and receives on.
+    fn take_requests(&mut self, key: usize) {
+        let mut taken = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            if connection.phase != Phase::Open || connection.receiving.is_some() {
+                break;
+            }
+            let Room::Bytes(room) = connection.room(&self.limits, self.held_bytes) else {
+                self.stall(key);
+                break;
+            };
+            match connection.next_arrival(room, &mut self.buffers) {
+                Ok(Arrival::Request { to, request, payload }) => {
+                    taken += 1;
+                    self.on_request(key, to, request, payload);
+                }
+                Ok(Arrival::Rejected { to, rejection }) => {
+                    connection.replies.push_error(to, rejection.errno, rejection.message);
+                    if rejection.payload == UnwantedPayload::TooLong {
+                        connection.phase = Phase::Draining;
+                    }
+                    self.note_news(key);
+                }
+                Ok(Arrival::NoRoom) => {
+                    self.stall(key);
+                    break;
+                }
+                Ok(Arrival::Incomplete) => {
+                    self.receive(key);
+                    break;
+                }
+                Err(end) => self.on_stream_end(key, &end),
+            }
+        }
+        self.stats.requests_per_receive.record(taken);
+    }
+
+    /// Hands a request to the volume, or answers it where the volume has no part in it.
+    fn on_request(&mut self, key: usize, to: ReplyTo, request: NbdRequest, payload: Payload) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(Translated { request: translated, len_bytes, one_extent }) = translate(&request, payload) else {
+            if request == NbdRequest::Disconnect {
+                connection.phase = Phase::Draining;
+            } else {
+                connection.replies.push_done(to);
+            }
+            self.note_news(key);
+            return;
+        };
+        let held_bytes = bytes_held(&request);
+        connection.requests += 1;
+        connection.held_bytes += held_bytes;
+        self.held_bytes += held_bytes;
+        let place = connection.volume;
+        let asked = Asked { to, len_bytes, one_extent };
+        self.begin(place, translated, Origin::Connection { key, asked, held_bytes });
+    }
+
+    fn on_stream_end(&mut self, key: usize, end: &StreamEnd) {
+        match end {
+            StreamEnd::Closed => tracing::debug!(connection = key, "closed by its client"),
+            StreamEnd::BadMagic(_) | StreamEnd::Tls(_) => {
+                tracing::info!(connection = key, %end, "a client broke the protocol");
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = connection.phase.max(Phase::Draining);
+        }
+        self.note_news(key);
+    }
+
+    fn stall(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !std::mem::replace(&mut connection.is_stalled, true)
+        {
+            self.stats.stalls += 1;
+            self.stalled.push(key);
+        }
+    }
+
+    /// Whether a connection that waits for room may have got some.
+    pub(super) fn can_resume(&self) -> bool {
+        self.has_released && !self.stalled.is_empty()
+    }
+
+    pub(super) fn resume_stalled(&mut self) {
+        if !self.can_resume() {
+            self.has_released = false;
+            return;
+        }
+        self.has_released = false;
+        for key in std::mem::take(&mut self.stalled) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.is_stalled = false;
+                self.take_requests(key);
+            }
+        }
+    }
+
+    fn receive(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
+            self.note_news(key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let loan = match &mut connection.tls {
+            Some(tls) => tls.lend(),
+            None => connection.receiver.lend(),
+        };
+        let Some(loan) = loan else { return };
+        let token = Token::Receive(key);
+        connection.receiving = Some(if loan.is_whole {
+            self.ring.receive_whole(token, &connection.socket, loan.region, loan.range)
+        } else {
+            self.ring.receive(token, &connection.socket, loan.region, loan.range)
+        });
+    }
+
+    pub(super) fn on_received(&mut self, key: usize, region: Region, result: &io::Result<usize>) {
+        self.stats.receives += 1;
+        let connection = self.connections.get_mut(key).expect("a connection outlives its receive");
+        connection.receiving = None;
+        let received = *result.as_ref().unwrap_or(&0);
+        match &mut connection.tls {
+            Some(tls) => tls.take_back(region, received),
+            None => connection.receiver.take_back(region, received),
+        }
+        match result {
+            Ok(0) => self.on_stream_end(key, &StreamEnd::Closed),
+            Ok(_) => self.take_requests(key),
+            Err(_) if connection.phase == Phase::Draining => self.note_news(key),
+            Err(_) => self.kill_connection(key),
+        }
+    }
+
+    /// Puts a connection on the list of those to be looked at before the next wait.
+    pub(super) fn note_news(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !std::mem::replace(&mut connection.has_news, true)
+        {
+            self.news.push(key);
+        }
+    }
+
+    /// Sends what gathered, and forgets connections that are over.
+    pub(super) fn send_replies(&mut self) {
+        let mut news = std::mem::take(&mut self.news);
+        for key in news.drain(..) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.has_news = false;
+            if connection.phase != Phase::Dead && connection.sending.is_none() {
+                self.send(key);
+            }
+            if self.connections.get(key).is_some_and(Connection::is_over) {
+                self.forget_connection(key);
+            }
+        }
+        self.news = news;
+    }
+
+    fn send(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(Outgoing { message, held_bytes, count }) = connection.take_outgoing(&mut self.buffers) else { return };
+        connection.sending = Some(Sending { since: self.now, held_bytes, count });
+        self.ring.send(Token::Send(key), &connection.socket, message);
+    }
+
+    pub(super) fn on_sent(&mut self, key: usize, message: Message, result: &io::Result<()>) {
+        self.stats.sends += 1;
+        let connection = self.connections.get_mut(key).expect("a connection outlives its send");
+        let held_bytes = connection.sending.take().map_or(0, |sending| sending.held_bytes);
+        connection.replies.recycle(message, &mut self.buffers);
+        self.release(key, held_bytes);
+        if result.is_err() {
+            self.kill_connection(key);
+        }
+        self.note_news(key);
+    }
+
+    /// Gives a connection up: what it is owed is thrown away.
+    pub(super) fn kill_connection(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase == Phase::Dead {
+            return;
+        }
+        connection.phase = Phase::Dead;
+        let Outgoing { message, held_bytes, .. } = connection.replies.take();
+        connection.replies.recycle(message, &mut self.buffers);
+        if connection.receiving.is_some() || connection.sending.is_some() {
+            self.ring.shut_down(Token::Ignored, &connection.socket);
+        }
+        self.release(key, held_bytes);
+        self.note_news(key);
+    }
+
+    /// While requests wait for memory: closes connections whose clients do not read what they asked for.
+    pub(super) fn close_stalling_connections(&mut self) {
+        if self.stalled.is_empty() || self.held_bytes < self.limits.shard_bytes_max {
+            return;
+        }
+        let is_late = |sending: &Sending| self.now.since(sending.since) >= self.limits.send_stall_max;
+        let late = self.connections.iter().filter(|(_, connection)| connection.sending.as_ref().is_some_and(is_late));
+        let keys: Vec<usize> = late.map(|(key, _)| key).collect();
+        for key in keys {
+            tracing::warn!(connection = key, "closed a connection whose client reads no replies");
+            self.stats.stall_closes += 1;
+            self.kill_connection(key);
+        }
+    }
+
+    fn forget_connection(&mut self, key: usize) {
+        let mut connection = self.connections.remove(key);
+        assert_eq!(connection.held_bytes, 0, "what is over holds nothing");
+        connection.receiver.abandon(&mut self.buffers);
+        self.stalled.retain(|stalled| *stalled != key);
+        if let Some(slot) = self.volumes.get_mut(connection.volume) {
+            slot.stats.connections -= 1;
+        }
+        self.touch(connection.volume);
+    }
+}
+
+/// A request in the engine's words.
+struct Translated {
+    request: Request,
+    len_bytes: u64,
+    one_extent: bool,
+}
+
+/// `None` for a request that the engine has no part in: a farewell, or one that concerns no bytes.
+///
+/// A zeroed range takes no space here, and NO_HOLE asks for some to be kept; since a log has no place to keep it in, the
+/// flag changes nothing, as the protocol allows. FAST_ZERO holds always: zeroing is one record, whatever the length.
+fn translate(request: &NbdRequest, payload: Payload) -> Option<Translated> {
+    let span = match *request {
+        NbdRequest::Flush => {
+            return Some(Translated { request: Request::Flush, len_bytes: 0, one_extent: false });
+        }
+        NbdRequest::Disconnect => return None,
+        NbdRequest::Read { span, .. }
+        | NbdRequest::Write { span, .. }
+        | NbdRequest::Trim { span, .. }
+        | NbdRequest::Cache { span }
+        | NbdRequest::WriteZeroes { span, .. }
+        | NbdRequest::BlockStatus { span, .. } => span,
+    };
+    let range = range_of(span).filter(|range| !range.is_empty())?;
+    let mut one = false;
+    let request = match *request {
+        NbdRequest::Read { .. } => Request::Read { range },
+        NbdRequest::Write { fua, .. } => Request::Write { range, payload, fua },
+        NbdRequest::Trim { fua, .. } => Request::Trim { range, fua },
+        NbdRequest::Cache { .. } => Request::Cache { range },
+        NbdRequest::WriteZeroes { fua, .. } => Request::WriteZeroes { range, fua },
+        NbdRequest::BlockStatus { one_extent, .. } => {
+            one = one_extent;
+            Request::Extents { range, extents_max: if one_extent { 1 } else { EXTENTS_MAX } }
+        }
+        NbdRequest::Flush | NbdRequest::Disconnect => return None,
+    };
+    Some(Translated { request, len_bytes: range.len(), one_extent: one })
+}
+
+/// A span lies within the export, and an export within 2^63 bytes.
+fn range_of(span: Span) -> Option<ByteRange> {
+    ByteRange::new(span.offset, span.len_bytes).ok()
+}

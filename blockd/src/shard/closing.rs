@@ -1,0 +1,155 @@
+//! How volumes, and with them the shard, come to an end: requests answered, map checkpointed, nothing left under way.
+
+use super::Shard;
+use super::mailbox::Callback;
+use super::requests::Origin;
+use crate::nbd::Phase;
+use units::VolumeId;
+use volume::error::{Error, ErrorKind};
+use volume::request::{Completion, Request};
+
+/// How far the closing of a volume is.
+pub(super) struct Closing {
+    done: Option<Callback<Result<(), Error>>>,
+    checkpoint: Checkpoint,
+}
+
+impl std::fmt::Debug for Closing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Closing({:?})", self.checkpoint)
+    }
+}
+
+#[derive(Debug)]
+enum Checkpoint {
+    /// Connections have requests under way.
+    Later,
+    /// The volume has been asked.
+    Asked,
+    /// It has answered.
+    Over(Result<(), Error>),
+}
+
+impl Shard {
+    /// Begins to close a volume.
+    pub(super) fn close_volume(&mut self, volume: VolumeId, done: Callback<Result<(), Error>>) {
+        match self.by_id.get(&volume).copied() {
+            Some(place) => self.begin_closing(place, Some(done)),
+            None => done(Err(Error::new(ErrorKind::Closing, format!("volume {volume} is not open")))),
+        }
+    }
+
+    fn begin_closing(&mut self, place: usize, done: Option<Callback<Result<(), Error>>>) {
+        let Some(slot) = self.volumes.get_mut(place) else { return };
+        match &mut slot.closing {
+            Some(closing) => {
+                if let Some(done) = done {
+                    if closing.done.is_some() {
+                        done(Err(Error::new(ErrorKind::Closing, "the volume is being closed already")));
+                    } else {
+                        closing.done = Some(done);
+                    }
+                }
+            }
+            None => slot.closing = Some(Closing { done, checkpoint: Checkpoint::Later }),
+        }
+        self.touch(place);
+        for key in self.connections_of(place) {
+            self.drain_connection(key);
+        }
+    }
+
+    fn connections_of(&self, place: usize) -> Vec<usize> {
+        self.connections.iter().filter(|(_, connection)| connection.volume == place).map(|(key, _)| key).collect()
+    }
+
+    /// Begins to end the shard.
+    pub(super) fn stop(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        self.stop_by = Some(self.now.plus(self.limits.drain_max));
+        self.next_tick = self.now;
+        let places: Vec<usize> = self.volumes.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.begin_closing(place, None);
+        }
+    }
+
+    /// Whether the shard has been stopped and nothing is left.
+    pub(super) fn is_finished(&self) -> bool {
+        self.stop_by.is_some() && self.volumes.is_empty() && self.connections.is_empty()
+    }
+
+    /// Once a stop has taken too long: connections are given up, then volumes too.
+    pub(super) fn force_stop_if_late(&mut self) {
+        let Some(stop_by) = self.stop_by else { return };
+        if self.now < stop_by {
+            return;
+        }
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.kill_connection(key);
+        }
+        if self.now >= stop_by.plus(self.limits.drain_max) {
+            for slot in self.volumes.drain() {
+                tracing::warn!(volume = %slot.volume.id(), "stopped before the volume's checkpoint was done");
+            }
+            self.by_id.clear();
+        }
+    }
+
+    /// Takes closing volumes the next step.
+    pub(super) fn close_volumes(&mut self) {
+        if self.stop_by.is_none() && !self.volumes.iter().any(|(_, slot)| slot.closing.is_some()) {
+            return;
+        }
+        for place in 0..self.volumes.capacity() {
+            let Some(slot) = self.volumes.get_mut(place) else { continue };
+            let has_connections = slot.stats.connections > 0;
+            let Some(closing) = &mut slot.closing else { continue };
+            match closing.checkpoint {
+                Checkpoint::Later if !has_connections => {
+                    closing.checkpoint = Checkpoint::Asked;
+                    self.begin(place, Request::Checkpoint, Origin::Closing);
+                }
+                Checkpoint::Over(_) if slot.volume.is_idle() => self.forget_volume(place),
+                Checkpoint::Later | Checkpoint::Asked | Checkpoint::Over(_) => {}
+            }
+        }
+    }
+
+    /// Takes the answer to a closing volume's checkpoint.
+    pub(super) fn on_checkpointed(&mut self, place: usize, result: Result<Completion, Error>) {
+        if let Some(closing) = self.volumes.get_mut(place).and_then(|slot| slot.closing.as_mut()) {
+            closing.checkpoint = Checkpoint::Over(result.map(|_| ()));
+        }
+        self.touch(place);
+    }
+
+    fn forget_volume(&mut self, place: usize) {
+        let slot = self.volumes.remove(place);
+        let id = slot.volume.id();
+        self.by_id.remove(&id);
+        self.touched.retain(|touched| *touched != place);
+        let Some(Closing { done, checkpoint: Checkpoint::Over(result) }) = slot.closing else { return };
+        if let Err(error) = &result {
+            tracing::warn!(volume = %id, %error, "the volume was closed without a checkpoint");
+        }
+        if let Some(done) = done {
+            done(result);
+        }
+    }
+
+    /// Takes no more requests from a connection; it ends when those under way are answered.
+    pub(super) fn drain_connection(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase == Phase::Open {
+            connection.phase = Phase::Draining;
+            if let Some(receive) = connection.receiving {
+                self.ring.cancel(receive);
+            }
+            self.note_news(key);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The pool file as a shard uses it: appends, fetches, and one sync at a time for everybody.
+//!
+//! Through the page cache an append is a plain write by the shard itself, a few microseconds into memory, while the same
+//! write through the ring would be handed to a kernel thread. For that to stay so the kernel must never find too much
+//! dirty: what was written is handed to the device early, and while much is dirty all the same, the ring writes.
+
+use super::Token;
+use super::stats::ShardStats;
+use crate::limits::Limits;
+use crate::memory::region_of;
+use smallvec::SmallVec;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use units::Monotonic;
+use uring::{ReadPiece, Ring};
+use volume::buffer::Buffer;
+use volume::error::DiskFault;
+use volume::io::{Event, FetchPiece, IoId};
+
+/// Names an append, fetch or sync among those of all volumes of the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskToken {
+    /// Place of the volume in the shard.
+    pub(crate) volume: usize,
+    pub(crate) id: IoId,
+}
+
+/// A shard's own opening of the pool file, so that it sees every failure to write back.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    file: Rc<OwnedFd>,
+    is_direct: bool,
+    /// Who waits for the next sync, and who for the one in flight.
+    waiting: Vec<DiskToken>,
+    syncing: Vec<DiskToken>,
+    sync_since: Option<Monotonic>,
+    dirty: Dirty,
+}
+
+/// Bytes in the page cache that are not known to be on the disk.
+#[derive(Debug, Default)]
+struct Dirty {
+    bytes: u64,
+    /// Those of them that came after the sync in flight began.
+    bytes_since_sync: u64,
+    /// By volume: what was appended in a row and not yet handed to the device.
+    runs: Vec<Range<u64>>,
+}
+
+impl Disk {
+    pub(crate) fn new(file: std::fs::File, is_direct: bool) -> Self {
+        Self {
+            file: Rc::new(file.into()),
+            is_direct,
+            waiting: Vec::new(),
+            syncing: Vec::new(),
+            sync_since: None,
+            dirty: Dirty::default(),
+        }
+    }
+
+    pub(crate) const fn dirty_bytes(&self) -> u64 {
+        self.dirty.bytes
+    }
+
+    /// Appends; returns the event when it is done already.
+    pub(crate) fn append(
+        &mut self,
+        io: &mut Io<'_>,
+        token: DiskToken,
+        pool_offset: u64,
+        buffers: Vec<Buffer>,
+    ) -> Option<Event> {
+        let len: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        io.stats.appends += 1;
+        io.stats.append_bytes += len;
+        if self.is_direct || self.dirty.bytes > io.limits.dirty_bytes_max {
+            let regions = buffers.into_iter().map(region_of).collect();
+            io.ring.write(Token::Append(token, pool_offset), &self.file, pool_offset, regions);
+            return None;
+        }
+        io.stats.appends_inline += 1;
+        let mut slices: SmallVec<[IoSlice<'_>; 64]> =
+            buffers.iter().map(|buffer| IoSlice::new(buffer.as_slice())).collect();
+        let result = uring::file::write_all_vectored_at(&self.file, &mut slices, pool_offset);
+        drop(slices);
+        let result = self.on_appended(io, (token.volume, pool_offset), len, result);
+        Some(Event::Appended { id: token.id, buffers, result })
+    }
+
+    /// Notes that an append has ended.
+    pub(crate) fn on_appended(
+        &mut self,
+        io: &mut Io<'_>,
+        (volume, pool_offset): (usize, u64),
+        len: u64,
+        result: io::Result<()>,
+    ) -> Result<(), DiskFault> {
+        if !self.is_direct {
+            self.dirty.bytes += len;
+            self.dirty.bytes_since_sync += len;
+            for run in self.dirty.extend(volume, pool_offset..pool_offset + len, io.limits.writeback_bytes) {
+                self.write_back(io, run);
+            }
+        }
+        note_fault(io.stats, result)
+    }
+
+    /// Hands a run of dirty bytes to the device.
+    fn write_back(&self, io: &mut Io<'_>, run: Range<u64>) {
+        if let Ok(len) = u32::try_from(run.end - run.start)
+            && len > 0
+        {
+            io.ring.write_back(Token::WriteBack(u64::from(len)), &self.file, run.start, len);
+        }
+    }
+
+    /// Notes that a run of dirty bytes is on the device, or could not be brought there, which the next sync will tell.
+    pub(crate) fn on_written_back(&mut self, len: u64) {
+        self.dirty.bytes = self.dirty.bytes.saturating_sub(len);
+    }
+
+    /// Hands what volumes have not added to for a while to the device.
+    pub(crate) fn write_back_remains(&mut self, io: &mut Io<'_>) {
+        for run in std::mem::take(&mut self.dirty.runs) {
+            self.write_back(io, run);
+        }
+    }
+
+    /// Fetches.
+    pub(crate) fn fetch(&self, io: &mut Io<'_>, token: DiskToken, buffer: Buffer, pieces: &[FetchPiece]) {
+        io.stats.fetches += 1;
+        io.stats.fetch_pieces += pieces.len() as u64;
+        let pieces = pieces.iter().map(|piece| {
+            io.stats.fetch_bytes += piece.len as u64;
+            ReadPiece { file_offset: piece.pool_offset, region_offset: piece.buffer_offset, len: piece.len }
+        });
+        let pieces = pieces.collect();
+        io.ring.read(Token::Fetch(token), &self.file, region_of(buffer), pieces);
+    }
+
+    /// Notes that a volume wants a sync. It begins with [`Disk::start_sync`].
+    pub(crate) fn want_sync(&mut self, stats: &mut ShardStats, token: DiskToken) {
+        stats.syncs_asked += 1;
+        self.waiting.push(token);
+    }
+
+    /// Begins a sync for all who wait, unless one is in flight: that one may have begun before their appends.
+    pub(crate) fn start_sync(&mut self, io: &mut Io<'_>) {
+        if self.waiting.is_empty() || self.sync_since.is_some() {
+            return;
+        }
+        io.stats.syncs += 1;
+        std::mem::swap(&mut self.waiting, &mut self.syncing);
+        self.sync_since = Some(io.now);
+        self.dirty.bytes_since_sync = 0;
+        io.ring.sync_data(Token::Sync, &self.file);
+    }
+
+    /// Takes the end of the sync in flight: the volumes that waited for it, and what to tell them.
+    pub(crate) fn on_synced(
+        &mut self,
+        stats: &mut ShardStats,
+        now: Monotonic,
+        result: io::Result<()>,
+    ) -> (std::vec::Drain<'_, DiskToken>, Result<(), DiskFault>) {
+        let took = self.sync_since.take().map_or(Duration::ZERO, |since| now.since(since));
+        stats.sync_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        if result.is_ok() {
+            self.dirty.bytes = self.dirty.bytes_since_sync;
+        }
+        (self.syncing.drain(..), note_fault(stats, result))
+    }
+}
+
+/// What carrying something out needs of the shard.
+#[derive(Debug)]
+pub(crate) struct Io<'a> {
+    pub(crate) ring: &'a mut Ring<Token>,
+    pub(crate) stats: &'a mut ShardStats,
+    pub(crate) limits: &'a Limits,
+    pub(crate) now: Monotonic,
+}
+
+impl Dirty {
+    /// Adds to a volume's run; returns the runs that are long enough, or ended, to be handed to the device.
+    fn extend(&mut self, volume: usize, added: Range<u64>, enough: u64) -> SmallVec<[Range<u64>; 2]> {
+        let mut ended = SmallVec::new();
+        if self.runs.len() <= volume {
+            self.runs.resize(volume + 1, 0..0);
+        }
+        let Some(run) = self.runs.get_mut(volume) else { return ended };
+        if run.end == added.start {
+            run.end = added.end;
+        } else {
+            ended.extend(Some(std::mem::replace(run, added)).filter(|run| !run.is_empty()));
+        }
+        if run.end - run.start >= enough {
+            ended.push(run.clone());
+            run.start = run.end;
+        }
+        ended
+    }
+}
+
+/// What the engine is told of an I/O error.
+pub(crate) fn note_fault(stats: &mut ShardStats, result: io::Result<()>) -> Result<(), DiskFault> {
+    result.map_err(|error| {
+        stats.disk_faults += 1;
+        tracing::error!(%error, "the pool's disk failed");
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if is_full { DiskFault::NoSpace } else { DiskFault::Io }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appends_in_a_row_are_handed_over_when_there_is_enough_of_them() {
+        let mut dirty = Dirty::default();
+        assert!(dirty.extend(3, 0..4, 10).is_empty());
+        assert!(dirty.extend(3, 4..8, 10).is_empty());
+        assert_eq!(dirty.extend(3, 8..12, 10).as_slice(), std::slice::from_ref(&(0..12)));
+        assert!(dirty.extend(3, 12..16, 10).is_empty());
+    }
+
+    #[test]
+    fn a_volume_that_goes_on_elsewhere_hands_over_what_it_left() {
+        let mut dirty = Dirty::default();
+        assert!(dirty.extend(0, 100..104, 10).is_empty());
+        assert!(dirty.extend(1, 104..108, 10).is_empty());
+        assert_eq!(dirty.extend(0, 200..204, 10).as_slice(), std::slice::from_ref(&(100..104)));
+        assert_eq!(dirty.extend(1, 300..330, 10).as_slice(), [104..108, 300..330]);
+    }
+
+    #[test]
+    fn a_full_file_system_is_told_from_a_failing_disk() {
+        let fault_of = |errno| note_fault(&mut ShardStats::default(), Err(io::Error::from_raw_os_error(errno)));
+        assert_eq!(fault_of(28), Err(DiskFault::NoSpace));
+        assert_eq!(fault_of(122), Err(DiskFault::NoSpace));
+        assert_eq!(fault_of(5), Err(DiskFault::Io));
+    }
+}

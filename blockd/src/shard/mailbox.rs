@@ -1,0 +1,113 @@
+//! How other threads talk to a shard.
+
+use super::port::StoreAnswer;
+use super::stats::ShardStats;
+use crate::nbd::Permit;
+use proto::nbd::Negotiated;
+use rustls::ServerConnection;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use units::VolumeId;
+use uring::Waker;
+use volume::engine::Volume;
+use volume::error::Error;
+use volume::request::{Completion, Request};
+
+/// Called on the shard's thread with a result: it must not block.
+pub type Callback<T> = Box<dyn FnOnce(T) + Send>;
+
+/// What a shard can be told.
+pub enum Message {
+    /// Serve a connection whose handshake is over.
+    AddConnection(Box<NewConnection>),
+    /// Serve a volume.
+    OpenVolume(Box<Volume>),
+    /// Close a volume's connections when their requests are answered, checkpoint it, and forget it.
+    CloseVolume {
+        /// Which.
+        volume: VolumeId,
+        /// Told when it is done. An error says that the checkpoint failed; the volume is forgotten all the same.
+        done: Callback<Result<(), Error>>,
+    },
+    /// Carry out a request of the daemon itself.
+    Submit {
+        /// Of which volume.
+        volume: VolumeId,
+        /// What.
+        request: Request,
+        /// Told the outcome.
+        done: Callback<Result<Completion, Error>>,
+    },
+    /// The store has answered.
+    Store {
+        /// Who had asked.
+        volume: VolumeId,
+        /// The answer.
+        answer: StoreAnswer,
+    },
+    /// Tell the counters.
+    Stats(Callback<ShardStats>),
+    /// Take no more requests, answer those under way, checkpoint every volume, and end.
+    Stop,
+}
+
+/// A connection that enters the transmission phase.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// Its socket, in blocking mode.
+    pub socket: OwnedFd,
+    /// The volume that it serves.
+    pub volume: VolumeId,
+    /// What the handshake has settled.
+    pub negotiated: Negotiated,
+    /// Plain bytes that were received behind the handshake.
+    pub leftover: Vec<u8>,
+    /// The TLS session, when it was started.
+    pub tls: Option<ServerConnection>,
+    /// Dropped when the connection ends.
+    pub permit: Permit,
+}
+
+/// The shard has ended, so that nothing can be told to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shard has ended")]
+pub struct ShardEnded;
+
+/// Talks to a shard, from any thread.
+#[derive(Debug, Clone)]
+pub struct ShardHandle {
+    sender: mpsc::Sender<Message>,
+    waker: Waker,
+}
+
+impl ShardHandle {
+    /// Makes a handle for the shard that receives from `sender`'s channel and is woken by `waker`.
+    pub(crate) const fn new(sender: mpsc::Sender<Message>, waker: Waker) -> Self {
+        Self { sender, waker }
+    }
+
+    /// Sends a message. Messages of one sender arrive in order.
+    ///
+    /// # Errors
+    /// [`ShardEnded`]; the message, and the callback in it, is dropped.
+    pub fn send(&self, message: Message) -> Result<(), ShardEnded> {
+        self.sender.send(message).map_err(|_| ShardEnded)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddConnection(new) => f.debug_tuple("AddConnection").field(new).finish(),
+            Self::OpenVolume(volume) => write!(f, "OpenVolume({})", volume.id()),
+            Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
+            Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
+            Self::Store { volume, answer } => write!(f, "Store({volume}, {answer:?})"),
+            Self::Stats(_) => f.write_str("Stats"),
+            Self::Stop => f.write_str("Stop"),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A shard: one thread with its own io_uring, its own volumes, and their connections.
+//!
+//! Each turn of its loop takes all completions and messages there are, hands the volumes what came of them, carries out
+//! what they want (`actions`), sends the replies that gathered (`clients`), and enters the kernel once. No locks and, in
+//! the steady state, no allocation per request. Pieces: `disk` the pool file, `mailbox` and `port` the other threads,
+//! `pace` how to wait, `closing` how volumes and the shard end.
+
+mod actions;
+mod clients;
+mod closing;
+mod disk;
+mod mailbox;
+mod pace;
+mod port;
+mod requests;
+mod start;
+mod stats;
+
+pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle};
+pub use port::{StoreAnswer, StoreAsk, StorePort};
+pub use start::{ShardConfig, ShardThread, StartError};
+pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
+
+use crate::limits::Limits;
+use crate::nbd::Connection;
+use closing::Closing;
+use disk::{Disk, DiskToken, Io};
+use pace::Pace;
+use requests::Pending;
+use slab::Slab;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use units::{Monotonic, VolumeId};
+use uring::{Ring, Want};
+use volume::buffer::BufferPool;
+use volume::engine::{Context, Volume};
+use volume::io::{Action, Event};
+
+/// How often volumes that are not quiet are told that time passes.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How many ticks a volume is given after its last request, to finish what it puts off.
+const TICKS_AFTER_REQUEST: u32 = 64;
+
+/// What an operation of the ring was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// A receive of the connection at this place.
+    Receive(usize),
+    /// A send of the connection at this place.
+    Send(usize),
+    /// An append at this byte of the pool.
+    Append(DiskToken, u64),
+    /// A fetch.
+    Fetch(DiskToken),
+    /// The sync in flight.
+    Sync,
+    /// So many dirty bytes handed to the device.
+    WriteBack(u64),
+    /// Nobody waits for it.
+    Ignored,
+}
+
+/// A volume of a shard.
+#[derive(Debug)]
+struct VolumeSlot {
+    volume: Box<Volume>,
+    stats: VolumeStats,
+    /// What the volume wants, until it is carried out.
+    actions: Vec<Action>,
+    is_touched: bool,
+    ticks_left: u32,
+    closing: Option<Closing>,
+}
+
+/// The state of a shard's thread.
+struct Shard {
+    ring: Ring<Token>,
+    disk: Disk,
+    store: Box<dyn StorePort>,
+    mailbox: mpsc::Receiver<Message>,
+    limits: Limits,
+    origin: Instant,
+    now: Monotonic,
+    buffers: BufferPool,
+    volumes: Slab<VolumeSlot>,
+    by_id: HashMap<VolumeId, usize>,
+    connections: Slab<Connection>,
+    requests: Slab<Pending>,
+    /// Volumes that were handed events since they were last settled.
+    touched: Vec<usize>,
+    /// Connections that have replies, or may be over.
+    news: Vec<usize>,
+    /// Connections that wait for room under the limits, and whether some was made.
+    stalled: Vec<usize>,
+    has_released: bool,
+    /// Events of actions that were done at once.
+    finished: Vec<(usize, Event)>,
+    held_bytes: u64,
+    next_tick: Monotonic,
+    pace: Pace,
+    stats: ShardStats,
+    /// When a stop was asked for, until when it may take.
+    stop_by: Option<Monotonic>,
+}
+
+impl Shard {
+    /// Serves until it is stopped.
+    fn run(mut self) -> std::io::Result<()> {
+        while !self.is_finished() {
+            self.turn();
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        self.stats.turns += 1;
+        self.now = self.clock();
+        if self.ring.take_woken() {
+            self.take_messages();
+        }
+        while let Some(completion) = self.ring.next_completion() {
+            self.on_completion(completion);
+        }
+        if self.now >= self.next_tick {
+            self.tick();
+        }
+        self.resume_stalled();
+        self.settle();
+        self.start_sync();
+        self.close_volumes();
+        self.send_replies();
+    }
+
+    /// Enters the kernel: submits, and waits for news when there is nothing left to do.
+    fn wait(&mut self) -> std::io::Result<()> {
+        if !self.touched.is_empty() || !self.news.is_empty() || self.can_resume() || self.is_finished() {
+            return self.ring.enter(Want::Nothing);
+        }
+        let since = self.clock();
+        if let Some(limit) = self.pace.spin() {
+            self.ring.enter(Want::Nothing)?;
+            self.stats.spins += 1;
+            if self.ring.spin(limit) {
+                self.stats.spin_hits += 1;
+                return self.ring.enter(Want::Nothing);
+            }
+        }
+        self.stats.sleeps += 1;
+        let limit = self.needs_ticks().then(|| self.next_tick.since(since));
+        self.ring.enter(Want::Completion(limit))?;
+        self.pace.note_wait(self.clock().since(since));
+        Ok(())
+    }
+
+    fn clock(&self) -> Monotonic {
+        Monotonic::default().plus(self.origin.elapsed())
+    }
+
+    fn take_messages(&mut self) {
+        while let Ok(message) = self.mailbox.try_recv() {
+            match message {
+                Message::AddConnection(new) => self.add_connection(*new),
+                Message::OpenVolume(volume) => self.open_volume(volume),
+                Message::CloseVolume { volume, done } => self.close_volume(volume, done),
+                Message::Submit { volume, request, done } => self.submit(volume, request, done),
+                Message::Store { volume, answer } => {
+                    if let Some(place) = self.by_id.get(&volume).copied() {
+                        self.tell(place, answer.into());
+                    }
+                }
+                Message::Stats(done) => done(self.snapshot()),
+                Message::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn open_volume(&mut self, volume: Box<Volume>) {
+        let id = volume.id();
+        let place = self.volumes.insert(VolumeSlot {
+            volume,
+            stats: VolumeStats::default(),
+            actions: Vec::new(),
+            is_touched: false,
+            ticks_left: TICKS_AFTER_REQUEST,
+            closing: None,
+        });
+        let earlier = self.by_id.insert(id, place);
+        assert!(earlier.is_none(), "volume {id} was opened twice");
+        self.touch(place);
+    }
+
+    /// Hands a volume an event. What it wants is carried out by [`Shard::settle`].
+    fn tell(&mut self, place: usize, event: Event) {
+        let Some(slot) = self.volumes.get_mut(place) else { return };
+        let mut context = Context { now: self.now, buffers: &mut self.buffers, actions: &mut slot.actions };
+        slot.volume.handle(&mut context, event);
+        if !std::mem::replace(&mut slot.is_touched, true) {
+            self.touched.push(place);
+        }
+    }
+
+    fn touch(&mut self, place: usize) {
+        if let Some(slot) = self.volumes.get_mut(place)
+            && !std::mem::replace(&mut slot.is_touched, true)
+        {
+            self.touched.push(place);
+        }
+    }
+
+    /// Whether anything happens by time alone.
+    fn needs_ticks(&self) -> bool {
+        self.stop_by.is_some()
+            || !self.stalled.is_empty()
+            || self.disk.dirty_bytes() > 0
+            || self.volumes.iter().any(|(_, slot)| slot.wants_ticks())
+    }
+
+    fn tick(&mut self) {
+        self.next_tick = self.now.plus(TICK);
+        for place in 0..self.volumes.capacity() {
+            let Some(slot) = self.volumes.get_mut(place) else { continue };
+            if slot.wants_ticks() {
+                slot.ticks_left = slot.ticks_left.saturating_sub(1);
+                self.tell(place, Event::Tick);
+            }
+        }
+        let (disk, mut io) = self.disk_and_io();
+        disk.write_back_remains(&mut io);
+        self.close_stalling_connections();
+        self.force_stop_if_late();
+    }
+
+    fn start_sync(&mut self) {
+        let (disk, mut io) = self.disk_and_io();
+        disk.start_sync(&mut io);
+    }
+
+    fn disk_and_io(&mut self) -> (&mut Disk, Io<'_>) {
+        let Self { disk, ring, stats, limits, now, .. } = self;
+        (disk, Io { ring, stats, limits, now: *now })
+    }
+
+    fn snapshot(&self) -> ShardStats {
+        let ring = self.ring.counters();
+        let volumes = self.volumes.iter().map(|(_, slot)| (slot.volume.id(), slot.stats));
+        ShardStats {
+            ring_enters: ring.enters,
+            ring_submissions: ring.submissions,
+            ring_completions: ring.completions,
+            dirty_bytes: self.disk.dirty_bytes(),
+            connections: self.connections.len() as u64,
+            in_flight: self.requests.len() as u64,
+            held_bytes: self.held_bytes,
+            volumes: volumes.collect(),
+            ..self.stats.clone()
+        }
+    }
+}
+
+impl VolumeSlot {
+    fn wants_ticks(&self) -> bool {
+        self.ticks_left > 0 || !self.volume.is_idle()
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shard({} volumes, {} connections)", self.volumes.len(), self.connections.len())
+    }
+}

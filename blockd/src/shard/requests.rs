@@ -1,0 +1,113 @@
+//! Requests under way: handed to a volume, and answered to whom they came from.
+
+use super::mailbox::Callback;
+use super::stats::Verb;
+use super::{Shard, TICKS_AFTER_REQUEST};
+use crate::nbd::{Asked, Phase};
+use units::{Monotonic, VolumeId};
+use volume::error::{Error, ErrorKind};
+use volume::io::Event;
+use volume::request::{Completion, Reply, Request, RequestId};
+
+/// A request that a volume has.
+pub(super) struct Pending {
+    volume: usize,
+    verb: Verb,
+    bytes: u64,
+    since: Monotonic,
+    origin: Origin,
+}
+
+/// Where a request came from.
+pub(super) enum Origin {
+    /// The connection at this place.
+    Connection {
+        key: usize,
+        asked: Asked,
+        /// Bytes that it holds under the limits.
+        held_bytes: u64,
+    },
+    /// Another thread.
+    Caller(Callback<Result<Completion, Error>>),
+    /// The shard, which is closing the volume.
+    Closing,
+}
+
+impl Shard {
+    /// Hands a request to the volume at `place`.
+    pub(super) fn begin(&mut self, place: usize, request: Request, origin: Origin) {
+        let Some(slot) = self.volumes.get_mut(place) else { return };
+        slot.stats.begin();
+        slot.ticks_left = TICKS_AFTER_REQUEST;
+        let (verb, bytes) = measure(&request);
+        let id = self.requests.insert(Pending { volume: place, verb, bytes, since: self.now, origin });
+        self.tell(place, Event::Request { id: RequestId(id as u64), request });
+    }
+
+    /// Hands in a request of another thread.
+    pub(super) fn submit(&mut self, volume: VolumeId, request: Request, done: Callback<Result<Completion, Error>>) {
+        let place = self.by_id.get(&volume).copied();
+        let is_open = |place: &usize| self.volumes.get(*place).is_some_and(|slot| slot.closing.is_none());
+        match place.filter(is_open) {
+            Some(place) => self.begin(place, request, Origin::Caller(done)),
+            None => done(Err(Error::new(ErrorKind::Closing, format!("volume {volume} is not open")))),
+        }
+    }
+
+    /// Passes a volume's answer on.
+    pub(super) fn on_reply(&mut self, reply: Reply) {
+        let id = usize::try_from(reply.id.0).unwrap_or(usize::MAX);
+        let pending = self.requests.try_remove(id).expect("a volume answers each request once");
+        if let Some(slot) = self.volumes.get_mut(pending.volume) {
+            let took = self.now.since(pending.since);
+            slot.stats.end(pending.verb, pending.bytes, took, reply.result.is_ok());
+        }
+        match pending.origin {
+            Origin::Connection { key, asked, held_bytes } => self.answer(key, asked, held_bytes, reply.result),
+            Origin::Caller(done) => done(reply.result),
+            Origin::Closing => self.on_checkpointed(pending.volume, reply.result),
+        }
+    }
+
+    fn answer(&mut self, key: usize, asked: Asked, held_bytes: u64, result: Result<Completion, Error>) {
+        let connection = self.connections.get_mut(key).expect("a connection outlives its requests");
+        connection.requests -= 1;
+        // A reply with data holds it until it is sent.
+        let is_kept = matches!(result, Ok(Completion::Read { .. } | Completion::Extents(_)));
+        if connection.phase == Phase::Dead {
+            if let Ok(Completion::Read { buffer, .. }) = result {
+                self.buffers.put(buffer);
+            }
+            self.release(key, held_bytes);
+        } else {
+            connection.replies.push(asked, if is_kept { held_bytes } else { 0 }, result);
+            if !is_kept {
+                self.release(key, held_bytes);
+            }
+        }
+        self.note_news(key);
+    }
+
+    /// Gives back what a connection's requests or replies held.
+    pub(super) fn release(&mut self, key: usize, held_bytes: u64) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.held_bytes -= held_bytes;
+            self.held_bytes -= held_bytes;
+        }
+        self.has_released = true;
+    }
+}
+
+/// How a request is counted: as what, and with how many bytes.
+fn measure(request: &Request) -> (Verb, u64) {
+    match request {
+        Request::Read { range } => (Verb::Read, range.len()),
+        Request::Write { range, .. } => (Verb::Write, range.len()),
+        Request::Trim { range, .. } => (Verb::Trim, range.len()),
+        Request::WriteZeroes { range, .. } => (Verb::WriteZeroes, range.len()),
+        Request::Flush => (Verb::Flush, 0),
+        Request::Cache { range } => (Verb::Cache, range.len()),
+        Request::Extents { range, .. } => (Verb::BlockStatus, range.len()),
+        Request::Resize { .. } | Request::Checkpoint => (Verb::Control, 0),
+    }
+}
