@@ -95,8 +95,8 @@ pub struct StatusChunk {
 /// Most extents in a block status chunk.
 pub const STATUS_DESCRIPTORS_MAX: usize = 1 << 20;
 
-/// Longest extent that 32 bits hold, in whole blocks of 4096 bytes.
-const SHORT_EXTENT_BYTES_MAX: u64 = 0xffff_f000;
+/// What an extent too long for 32 bits is cut to: the most whole blocks of 4096 bytes.
+const CUT_EXTENT_BYTES: u32 = 0xffff_f000;
 
 impl ReplyStyle {
     /// Reports success without data. Also ends a reply that was given in chunks none of which was marked the last.
@@ -229,11 +229,11 @@ impl ReplyStyle {
             out.extend_from_slice(&extent.status.to_be_bytes());
             return true;
         }
-        let short = u32::try_from(extent.len_bytes.min(SHORT_EXTENT_BYTES_MAX));
-        out.extend_from_slice(&short.expect("at most what 32 bits hold").to_be_bytes());
+        let whole = u32::try_from(extent.len_bytes).ok();
+        out.extend_from_slice(&whole.unwrap_or(CUT_EXTENT_BYTES).to_be_bytes());
         let [_, _, _, _, status @ ..] = extent.status.to_be_bytes();
         out.extend_from_slice(&status);
-        extent.len_bytes <= SHORT_EXTENT_BYTES_MAX
+        whole.is_some()
     }
 
     fn status_header(self, to: ReplyTo, about: StatusChunk, count: usize) -> ReplyHeader {

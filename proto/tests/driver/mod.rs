@@ -34,6 +34,8 @@ pub(crate) fn drive<'a>(
 ) -> Driven {
     let mut driven = Driven { outcome: Outcome::Waiting, output: Vec::new(), rest: Vec::new(), asked: Vec::new() };
     let mut buffer = Vec::new();
+    // The greeting goes out before a byte comes in.
+    advance(&mut handshake, exports, &mut buffer, &mut driven);
     for piece in pieces {
         buffer.extend_from_slice(piece);
         if driven.outcome == Outcome::Waiting {
