@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes until the server dies, remembering what was acknowledged; later checks that all of it is there.
 
-    verifying_writer.py write URI STATE [--operations N]   ends when the server does, or after N operations
+    verifying_writer.py write URI STATE                    ends when the server does, or after --operations
     verifying_writer.py check URI STATE                    exit 1 and a list when an acknowledged write is lost
 
 STATE is a file that lives through both and through many rounds. A block has at most one request in flight, so after a
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import struct
 import sys
 
@@ -69,9 +70,13 @@ class Writer:
         self.failed = None
         self.refused = []
 
-    def run(self, operations_max):
+    def run(self, operations_max, kill_pid=None, kill_after=0):
+        """Writes; kills a process with requests in flight once so many operations are acknowledged."""
         try:
             while self.done < operations_max:
+                if kill_pid and self.done >= kill_after:
+                    os.kill(kill_pid, signal.SIGKILL)
+                    kill_pid = None
                 for connection in self.connections:
                     while connection.aio_in_flight() < IN_FLIGHT_MAX:
                         self.issue(connection)
@@ -124,7 +129,7 @@ def write(arguments):
     if arguments.ready:
         with open(arguments.ready, "w", encoding="ascii"):
             pass
-    writer.run(arguments.operations)
+    writer.run(arguments.operations, arguments.kill, arguments.after)
     state.save()
     # A request that fails because the connection broke is in flight for us: it may or may not have been done.
     print(f"{writer.done} operations acknowledged, {len(state.pending)} in flight when it ended"
@@ -164,6 +169,8 @@ def main():
     parser.add_argument("uri")
     parser.add_argument("state")
     parser.add_argument("--operations", type=int, default=1 << 62)
+    parser.add_argument("--kill", type=int, metavar="PID", help="kill this process in the middle of the writing")
+    parser.add_argument("--after", type=int, default=0, help="operations acknowledged before the kill")
     parser.add_argument("--ready", metavar="FILE", help="is made when the first request is about to be sent")
     arguments = parser.parse_args()
     {"write": write, "check": check}[arguments.command](arguments)

@@ -1,0 +1,20 @@
+//! End to end: the real program on a real kernel, spoken to by clients that others wrote.
+//!
+//! Each test starts its own daemon in a temporary folder, on sockets of its own. A test whose tools are not installed says
+//! so by name on stderr and passes, except where `CI` is set.
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod nbd_clients;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod tool;
