@@ -190,7 +190,8 @@ class Run:
     def measured_raw(self, case, name):
         """The same job on the raw file itself, without a server: by io_uring, direct or through the page cache."""
         direct = RAW[name]
-        target = ["--ioengine=io_uring", f"--filename={self.bench.raw}", f"--direct={direct}"]
+        # fio would empty the file's page cache first; the case says what is in it.
+        target = ["--ioengine=io_uring", f"--filename={self.bench.raw}", f"--direct={direct}", "--invalidate=0"]
         job = dict(case.fio)
         if "fsync" in job:
             job["fdatasync"] = job.pop("fsync")
