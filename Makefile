@@ -4,10 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-disk soak fmt lint doc
+.PHONY: help build test demo bench bench-limits bench-disk soak fmt lint doc
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program (release)
 	@scripts/install-deps.sh build
@@ -26,6 +26,11 @@ bench: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-s
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	python3 benches/peers/run.py $(BENCH_ARGS)
+
+bench-limits: ## Restart after a kill, and what idle volumes cost, against their promised numbers
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	/usr/bin/python3 benches/limits/run.py $(BENCH_ARGS)
 
 bench-disk: ## What this disk says to the engine's open questions (docs/decisions)
 	@scripts/install-deps.sh test
