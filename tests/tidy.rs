@@ -183,7 +183,7 @@ fn nothing_unfinished_is_left() {
     for file in tree.text_files() {
         let is_source = tree.source_files().any(|source| source == file);
         for (number, line) in numbered(tree.text(file)) {
-            for mark in marks.iter().filter(|mark| is_source && line.contains(*mark)) {
+            for mark in marks.iter().filter(|mark| is_source && is_marked(line, mark)) {
                 findings.push(format!("{}:{number}: {mark} is not merged", file.display()));
             }
             for home in homes.iter().filter(|home| line.contains(home.as_str())) {
@@ -381,6 +381,11 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// The text up to a trailing `#[cfg(test)] mod ... {`.
 fn without_test_module(text: &str) -> &str {
     text.rfind("\n#[cfg(test)]\nmod ").map_or(text, |start| text.get(..start).unwrap_or(text))
+}
+
+/// Whether a mark of unfinished work is in a line; a mark that is a word counts as a whole word only.
+fn is_marked(line: &str, mark: &str) -> bool {
+    if mark.chars().all(char::is_alphabetic) { has_word(line, mark) } else { line.contains(mark) }
 }
 
 fn has_word(line: &str, word: &str) -> bool {

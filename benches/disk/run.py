@@ -221,25 +221,29 @@ def device(path, arguments):
             os.unlink(path + ".loop")
 
 
-# Per block of payload: what a footer keeps (range and check data), and what a batch of one block costs in headers.
-FOOTER_ENTRY_BYTES = 32
+# docs/format.md: a footer has an entry for each operation and check data for each block, and its own block.
+FOOTER_OPERATION_BYTES = 36
+FOOTER_CHECK_BYTES = 16
 SCAN_BYTES_PER_SECOND = 1000 * MIB
 
 
+def footer_bytes(slot, blocks_each):
+    """The footer of a slot full of batches of 32 operations of `blocks_each` blocks, in whole blocks."""
+    payload = slot // 4096
+    return (-(-(payload // blocks_each * FOOTER_OPERATION_BYTES + payload * FOOTER_CHECK_BYTES) // 4096) + 1) * 4096
+
+
 def slots(_path, _arguments):
-    print(f"A footer entry is taken as {FOOTER_ENTRY_BYTES} bytes a block, a scan of an unsealed slot as "
-          f"{SCAN_BYTES_PER_SECOND // MIB} MiB/s.\n")
-    print("| slot | slots per TiB | footer | footer share | seals/s at 1 GiB/s | open slots of 1,000 busy volumes | "
-          "scan of an open slot | smallest pool (3 free slots at 25 %) |")
+    print(f"A scan of an unsealed slot is taken as {SCAN_BYTES_PER_SECOND // MIB} MiB/s.\n")
+    print("| slot | slots per TiB | footer, 4 KiB writes | footer, 128 KiB writes | seals/s at 1 GiB/s | open slots of 1,000 "
+          "busy volumes | scan of an open slot | smallest pool (3 free slots at 25 %) |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for slot_mib in (8, 32, 128):
         slot = slot_mib * MIB
-        # The footer takes whole blocks of the slot itself.
-        blocks = slot // 4096
-        footer = -(-blocks * FOOTER_ENTRY_BYTES // 4096) * 4096
-        print(f"| {slot_mib} MiB | {1024 * GIB // slot:,} | {footer // KIB} KiB | {100 * footer / slot:.2f} % | "
-              f"{GIB / slot:.0f} | {1000 * slot / GIB:.1f} GiB | {1000 * slot / SCAN_BYTES_PER_SECOND:.0f} ms | "
-              f"{12 * slot_mib} MiB |")
+        small, large = footer_bytes(slot, 1), footer_bytes(slot, 32)
+        print(f"| {slot_mib} MiB | {1024 * GIB // slot:,} | {small // KIB} KiB, {100 * small / slot:.2f} % | "
+              f"{large // KIB} KiB, {100 * large / slot:.2f} % | {GIB / slot:.0f} | {1000 * slot / GIB:.1f} GiB | "
+              f"{1000 * slot / SCAN_BYTES_PER_SECOND:.0f} ms | {12 * slot_mib} MiB |")
 
 
 if __name__ == "__main__":
