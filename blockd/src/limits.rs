@@ -36,7 +36,7 @@ impl Default for Limits {
             connection_bytes_max: 64 << 20,
             shard_bytes_max: 512 << 20,
             guaranteed_bytes: 256 << 10,
-            pooled_bytes_max: 64 << 20,
+            pooled_bytes_max: 32 << 20,
             writeback_bytes: 4 << 20,
             dirty_bytes_max: 256 << 20,
             spin_max: Duration::from_micros(50),

@@ -67,7 +67,7 @@ pub(crate) struct Receiver {
 #[derive(Debug)]
 enum State {
     Header,
-    Payload(Box<Incoming>),
+    Payload(Incoming),
     Skip { left: usize },
 }
 
@@ -113,7 +113,7 @@ impl Receiver {
                     if !incoming.is_complete() {
                         return Ok(Arrival::Incomplete);
                     }
-                    let Incoming { to, request, payload, .. } = incoming.as_mut();
+                    let Incoming { to, request, payload, .. } = incoming;
                     let arrival = Arrival::Request { to: *to, request: *request, payload: std::mem::take(payload) };
                     self.state = State::Header;
                     return Ok(arrival);
@@ -161,8 +161,7 @@ impl Receiver {
             return Ok(Some(Arrival::Request { to, request, payload: Payload::new() }));
         }
         let left = usize::try_from(payload_bytes).expect("the session limits payloads to 32 MiB");
-        self.state =
-            State::Payload(Box::new(Incoming { to, request, payload: Payload::new(), piece: None, filled: 0, left }));
+        self.state = State::Payload(Incoming { to, request, payload: Payload::new(), piece: None, filled: 0, left });
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! Carrying out what volumes want, and telling them what became of it.
 
-use super::disk::{DiskToken, note_fault};
+use super::disk::{DiskToken, Fetch, note_fault};
 use super::port::StoreAsk;
 use super::{Shard, Token};
 use crate::memory::buffer_of;
@@ -55,8 +55,7 @@ impl Shard {
                 self.finished.extend(event.map(|event| (place, event)));
             }
             Action::Fetch { id, buffer, pieces } => {
-                let (disk, mut io) = self.disk_and_io();
-                disk.fetch(&mut io, DiskToken { volume: place, id }, buffer, &pieces);
+                self.fetches.push(Fetch { token: DiskToken { volume: place, id }, buffer, pieces });
             }
             Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
             Action::Reply(reply) => self.on_reply(reply),

@@ -10,6 +10,10 @@ use units::ByteRange;
 use uring::{Message, Region};
 use volume::request::{Payload, Request};
 
+/// Most requests of a connection taken in one turn, so that the first of many are answered while the others are worked
+/// on, and nobody waits for a neighbour's backlog.
+const REQUESTS_PER_TURN: u64 = 16;
+
 impl Shard {
     pub(super) fn add_connection(&mut self, new: NewConnection) {
         let place = self.by_id.get(&new.volume).copied();
@@ -39,6 +43,10 @@ impl Shard {
                 Ok(Arrival::Request { to, request, payload }) => {
                     taken += 1;
                     self.on_request(key, to, request, payload);
+                    if taken == REQUESTS_PER_TURN {
+                        self.unfinished.push(key);
+                        break;
+                    }
                 }
                 Ok(Arrival::Rejected { to, rejection }) => {
                     connection.replies.push_error(to, rejection.errno, rejection.message);
@@ -82,6 +90,14 @@ impl Shard {
         self.begin(place, translated, Origin::Connection { key, asked, held_bytes });
     }
 
+    /// Takes more requests from connections that have had their share of the last turn.
+    pub(super) fn resume_unfinished(&mut self) {
+        std::mem::swap(&mut self.unfinished, &mut self.resuming);
+        while let Some(key) = self.resuming.pop() {
+            self.take_requests(key);
+        }
+    }
+
     fn on_stream_end(&mut self, key: usize, end: &StreamEnd) {
         match end {
             StreamEnd::Closed => tracing::debug!(connection = key, "closed by its client"),
@@ -115,7 +131,8 @@ impl Shard {
             return;
         }
         self.has_released = false;
-        for key in std::mem::take(&mut self.stalled) {
+        std::mem::swap(&mut self.stalled, &mut self.resuming);
+        while let Some(key) = self.resuming.pop() {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.is_stalled = false;
                 self.take_requests(key);
@@ -239,6 +256,7 @@ impl Shard {
         assert_eq!(connection.held_bytes, 0, "what is over holds nothing");
         connection.receiver.abandon(&mut self.buffers);
         self.stalled.retain(|stalled| *stalled != key);
+        self.unfinished.retain(|unfinished| *unfinished != key);
         if let Some(slot) = self.volumes.get_mut(connection.volume) {
             slot.stats.connections -= 1;
         }

@@ -28,6 +28,14 @@ pub(crate) struct DiskToken {
     pub(crate) id: IoId,
 }
 
+/// A fetch that a volume wants.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) token: DiskToken,
+    pub(crate) buffer: Buffer,
+    pub(crate) pieces: SmallVec<[FetchPiece; 2]>,
+}
+
 /// A shard's own opening of the pool file, so that it sees every failure to write back.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -130,8 +138,9 @@ impl Disk {
         }
     }
 
-    /// Fetches.
-    pub(crate) fn fetch(&self, io: &mut Io<'_>, token: DiskToken, buffer: Buffer, pieces: &[FetchPiece]) {
+    /// Begins a fetch.
+    pub(crate) fn fetch(&self, io: &mut Io<'_>, fetch: Fetch) {
+        let Fetch { token, buffer, pieces } = fetch;
         io.stats.fetches += 1;
         io.stats.fetch_pieces += pieces.len() as u64;
         let pieces = pieces.iter().map(|piece| {

@@ -24,7 +24,7 @@ pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 use crate::limits::Limits;
 use crate::nbd::Connection;
 use closing::Closing;
-use disk::{Disk, DiskToken, Io};
+use disk::{Disk, DiskToken, Fetch, Io};
 use pace::Pace;
 use requests::Pending;
 use slab::Slab;
@@ -93,9 +93,16 @@ struct Shard {
     touched: Vec<usize>,
     /// Connections that have replies, or may be over.
     news: Vec<usize>,
+    /// Connections that have more requests than one turn takes.
+    unfinished: Vec<usize>,
     /// Connections that wait for room under the limits, and whether some was made.
     stalled: Vec<usize>,
     has_released: bool,
+    /// One of the two lists above while it is worked off.
+    resuming: Vec<usize>,
+    /// Fetches to be given to the ring behind the replies of the same turn: those read from the page cache are carried
+    /// out as they are submitted, and the client should not wait for them.
+    fetches: Vec<Fetch>,
     /// Events of actions that were done at once.
     finished: Vec<(usize, Event)>,
     held_bytes: u64,
@@ -128,16 +135,18 @@ impl Shard {
         if self.now >= self.next_tick {
             self.tick();
         }
+        self.resume_unfinished();
         self.resume_stalled();
         self.settle();
-        self.start_sync();
         self.close_volumes();
         self.send_replies();
+        self.start_fetches();
+        self.start_sync();
     }
 
     /// Enters the kernel: submits, and waits for news when there is nothing left to do.
     fn wait(&mut self) -> std::io::Result<()> {
-        if !self.touched.is_empty() || !self.news.is_empty() || self.can_resume() || self.is_finished() {
+        if self.has_work() || self.is_finished() {
             return self.ring.enter(Want::Nothing);
         }
         let since = self.clock();
@@ -154,6 +163,11 @@ impl Shard {
         self.ring.enter(Want::Completion(limit))?;
         self.pace.note_wait(self.clock().since(since));
         Ok(())
+    }
+
+    /// Whether the next turn has something to do whatever the kernel says.
+    fn has_work(&self) -> bool {
+        !self.touched.is_empty() || !self.news.is_empty() || !self.unfinished.is_empty() || self.can_resume()
     }
 
     fn clock(&self) -> Monotonic {
@@ -232,6 +246,15 @@ impl Shard {
         disk.write_back_remains(&mut io);
         self.close_stalling_connections();
         self.force_stop_if_late();
+    }
+
+    fn start_fetches(&mut self) {
+        let mut fetches = std::mem::take(&mut self.fetches);
+        let (disk, mut io) = self.disk_and_io();
+        for fetch in fetches.drain(..) {
+            disk.fetch(&mut io, fetch);
+        }
+        self.fetches = fetches;
     }
 
     fn start_sync(&mut self) {
