@@ -1,15 +1,17 @@
 //! How volumes, and with them the shard, come to an end: requests answered, map checkpointed, nothing left under way.
 
-use super::Shard;
 use super::mailbox::Callback;
 use super::requests::Origin;
+use super::{Shard, VolumeSlot};
 use crate::nbd::Phase;
-use units::VolumeId;
+use units::{Monotonic, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::request::{Completion, Request};
 
 /// How far the closing of a volume is.
 pub(super) struct Closing {
+    /// Until when its connections may take.
+    drain_by: Monotonic,
     done: Option<Callback<Result<(), Error>>>,
     checkpoint: Checkpoint,
 }
@@ -51,7 +53,11 @@ impl Shard {
                     }
                 }
             }
-            None => slot.closing = Some(Closing { done, checkpoint: Checkpoint::Later }),
+            None => {
+                let drain_by = self.now.plus(self.limits.drain_max);
+                slot.closing = Some(Closing { drain_by, done, checkpoint: Checkpoint::Later });
+                self.closing_count += 1;
+            }
         }
         self.touch(place);
         for key in self.connections_of(place) {
@@ -68,7 +74,8 @@ impl Shard {
         if self.stop_by.is_some() {
             return;
         }
-        self.stop_by = Some(self.now.plus(self.limits.drain_max));
+        // Connections get the first half of the time, checkpoints the second.
+        self.stop_by = Some(self.now.plus(self.limits.drain_max * 2));
         self.next_tick = self.now;
         let places: Vec<usize> = self.volumes.iter().map(|(place, _)| place).collect();
         for place in places {
@@ -78,20 +85,22 @@ impl Shard {
 
     /// Whether the shard has been stopped and nothing is left.
     pub(super) fn is_finished(&self) -> bool {
-        self.stop_by.is_some() && self.volumes.is_empty() && self.connections.is_empty()
+        // When it took too long, connections may wait for volumes that have been given up.
+        self.stop_by
+            .is_some_and(|stop_by| self.volumes.is_empty() && (self.connections.is_empty() || self.now >= stop_by))
     }
 
-    /// Once a stop has taken too long: connections are given up, then volumes too.
-    pub(super) fn force_stop_if_late(&mut self) {
-        let Some(stop_by) = self.stop_by else { return };
-        if self.now < stop_by {
-            return;
+    /// Gives up connections that keep a volume from closing, and volumes that keep the shard from ending, once their time
+    /// is over.
+    pub(super) fn force_closing_if_late(&mut self) {
+        let is_late = |slot: &VolumeSlot| slot.closing.as_ref().is_some_and(|closing| self.now >= closing.drain_by);
+        let places = self.volumes.iter().filter(|(_, slot)| is_late(slot)).map(|(place, _)| place);
+        for place in places.collect::<Vec<_>>() {
+            for key in self.connections_of(place) {
+                self.kill_connection(key);
+            }
         }
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.kill_connection(key);
-        }
-        if self.now >= stop_by.plus(self.limits.drain_max) {
+        if self.stop_by.is_some_and(|stop_by| self.now >= stop_by) {
             for slot in self.volumes.drain() {
                 tracing::warn!(volume = %slot.volume.id(), "stopped before the volume's checkpoint was done");
             }
@@ -101,7 +110,7 @@ impl Shard {
 
     /// Takes closing volumes the next step.
     pub(super) fn close_volumes(&mut self) {
-        if self.stop_by.is_none() && !self.volumes.iter().any(|(_, slot)| slot.closing.is_some()) {
+        if self.closing_count == 0 {
             return;
         }
         for place in 0..self.volumes.capacity() {
@@ -131,8 +140,9 @@ impl Shard {
         let slot = self.volumes.remove(place);
         let id = slot.volume.id();
         self.by_id.remove(&id);
+        self.closing_count -= 1;
         self.touched.retain(|touched| *touched != place);
-        let Some(Closing { done, checkpoint: Checkpoint::Over(result) }) = slot.closing else { return };
+        let Some(Closing { done, checkpoint: Checkpoint::Over(result), .. }) = slot.closing else { return };
         if let Err(error) = &result {
             tracing::warn!(volume = %id, %error, "the volume was closed without a checkpoint");
         }

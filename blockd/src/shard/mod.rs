@@ -107,6 +107,10 @@ struct Shard {
     finished: Vec<(usize, Event)>,
     held_bytes: u64,
     next_tick: Monotonic,
+    /// Whether some volume may have something to do by time alone.
+    is_ticking: bool,
+    /// Number of volumes that are being closed.
+    closing_count: usize,
     pace: Pace,
     stats: ShardStats,
     /// When a stop was asked for, until when it may take.
@@ -212,6 +216,7 @@ impl Shard {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         let mut context = Context { now: self.now, buffers: &mut self.buffers, actions: &mut slot.actions };
         slot.volume.handle(&mut context, event);
+        self.is_ticking = true;
         if !std::mem::replace(&mut slot.is_touched, true) {
             self.touched.push(place);
         }
@@ -227,10 +232,11 @@ impl Shard {
 
     /// Whether anything happens by time alone.
     fn needs_ticks(&self) -> bool {
-        self.stop_by.is_some()
+        self.closing_count > 0
+            || self.stop_by.is_some()
             || !self.stalled.is_empty()
             || self.disk.dirty_bytes() > 0
-            || self.volumes.iter().any(|(_, slot)| slot.wants_ticks())
+            || self.is_ticking
     }
 
     fn tick(&mut self) {
@@ -242,10 +248,11 @@ impl Shard {
                 self.tell(place, Event::Tick);
             }
         }
+        self.is_ticking = self.volumes.iter().any(|(_, slot)| slot.wants_ticks());
         let (disk, mut io) = self.disk_and_io();
         disk.write_back_remains(&mut io);
         self.close_stalling_connections();
-        self.force_stop_if_late();
+        self.force_closing_if_late();
     }
 
     fn start_fetches(&mut self) {

@@ -154,6 +154,8 @@ impl Shard {
             finished: Vec::new(),
             held_bytes: 0,
             next_tick: Monotonic::default(),
+            is_ticking: true,
+            closing_count: 0,
             pace: Pace::new(config.limits.spin_max),
             stats: ShardStats::default(),
             stop_by: None,
