@@ -41,8 +41,8 @@ impl VolumeId {
 pub struct SegmentId(pub u64);
 
 impl SegmentId {
-    /// The greatest id: 40 bits, which at 32 MiB a segment is 2^65 bytes written.
-    pub const MAX: Self = Self((1 << 40) - 1);
+    /// The greatest id: 40 bits (all ones is kept free), which at 32 MiB a segment is 2^65 bytes written.
+    pub const MAX: Self = Self((1 << 40) - 2);
 }
 
 /// A slot of a pool, counted from 0.

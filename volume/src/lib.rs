@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod engine;
 pub mod error;
+pub mod format;
 pub mod io;
 pub mod map;
 pub mod pool;

@@ -1,15 +1,37 @@
-//! The map (stub of the words).
-use crate::io::PageIndex;
-/// Blocks that one page maps.
-pub const PAGE_BLOCKS: u64 = 2048;
+//! The map from a volume's blocks to where they are: a bounded cache of pages over those that the store has.
+//!
+//! A change goes to the cached page at once; where the page is not cached, a partial one takes it, so that nothing waits
+//! for the store. Changed pages are captured, oldest change first, and written back; [`Capture::folded_to`] is how far the
+//! stored map is complete once they are.
+//!
+//! Relies on the driver to answer page loads and write-backs of one volume in the order in which they were given.
+
+mod page;
+mod range_set;
+
+pub use page::{Change, Found, Location, PAGE_BLOCKS, Page};
+
+use crate::io::{LoadedPage, PageIndex};
+use crate::request::Extent;
+use range_set::RangeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use units::{BLOCK_BYTES, BlockIndex, BlockRange, Lsn};
+
+/// What a cached page costs beside its bytes: its node in the tree, its allocation's slack.
+const PAGE_OVERHEAD_BYTES: usize = 112;
+
+/// Most pages that one walk over extents looks into before it answers with what it has.
+const EXTENT_PAGES_MAX: u32 = 512;
+
 /// One change of the store's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageWrite {
-    /// Merge these entries over the stored page.
-    Merge {
+    /// Lay this page over the stored one, or put it in its place when it is not partial.
+    Put {
         /// The page.
         page: PageIndex,
-        /// Encoded page; holes in a partial page mean "as stored".
+        /// Its encoded form.
         encoded: Vec<u8>,
     },
     /// Drop every stored page of `first..end`.
@@ -20,3 +42,441 @@ pub enum PageWrite {
         end: PageIndex,
     },
 }
+
+/// Pages taken for a write-back.
+#[derive(Debug)]
+pub struct Capture {
+    /// What to write, in order.
+    pub writes: Vec<PageWrite>,
+    /// With these written, the stored map holds everything up to here.
+    pub folded_to: Lsn,
+    /// Everything in these pages happened up to here.
+    pub complete_at: Lsn,
+}
+
+/// What a captured write-back restores when it fails.
+#[derive(Debug, Default)]
+struct InWriteBack {
+    pages: Vec<(u64, Lsn)>,
+    drops: Vec<(Lsn, Range<u64>)>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    page: Page,
+    /// The first change that no capture has taken.
+    first_dirty: Option<Lsn>,
+    is_in_write_back: bool,
+    /// Used since the hand last passed.
+    is_recent: bool,
+}
+
+/// A run of a resolved range: `count` blocks from block `at` of the range on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResolvedRun {
+    /// Blocks from the start of the range.
+    pub at: u32,
+    /// Number of blocks.
+    pub count: u32,
+    /// Of the first block; `None` for a hole.
+    pub location: Option<Location>,
+}
+
+/// A volume's map.
+#[derive(Debug)]
+pub struct Map {
+    pages: BTreeMap<u64, Cached>,
+    /// Cached pages with changes that no capture has taken, by their first one.
+    dirty: BTreeSet<(Lsn, u64)>,
+    dirty_bytes: usize,
+    cached_bytes: usize,
+    /// Pages of which the store is known to have none, or an empty one, once `drops` are written.
+    absent: RangeSet,
+    /// Ranges of pages that the store must drop, by their trim's LSN.
+    drops: Vec<(Lsn, Range<u64>)>,
+    write_back: Option<InWriteBack>,
+    hand: u64,
+}
+
+impl Map {
+    /// A map over a store of which nothing is known; `is_store_empty` when it is known to have no page.
+    #[must_use]
+    pub fn new(is_store_empty: bool) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_bytes: 0,
+            cached_bytes: 0,
+            absent: if is_store_empty { RangeSet::all() } else { RangeSet::default() },
+            drops: Vec::new(),
+            write_back: None,
+            hand: 0,
+        }
+    }
+
+    /// Bytes that the cached pages take.
+    #[must_use]
+    pub const fn cached_bytes(&self) -> usize {
+        self.cached_bytes
+    }
+
+    /// Bytes of the cached pages that have changes to write back.
+    #[must_use]
+    pub const fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Whether there is anything to write back.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.drops.is_empty()
+    }
+
+    /// Whether a capture is being written back.
+    #[must_use]
+    pub const fn is_in_write_back(&self) -> bool {
+        self.write_back.is_some()
+    }
+
+    /// Finds where the blocks of `range` are, in runs, with the check values of those that hold data in order.
+    ///
+    /// # Errors
+    /// The page that has to be loaded first; `runs` and `checks` are then not complete.
+    pub fn resolve(
+        &mut self,
+        range: BlockRange,
+        runs: &mut impl Extend<ResolvedRun>,
+        checks: &mut impl Extend<u32>,
+    ) -> Result<(), PageIndex> {
+        for (index, first, count) in pages_of(range) {
+            let at = page_block(index, first) - range.first.0;
+            let Some(cached) = self.pages.get_mut(&index) else {
+                if !self.absent.contains(index) {
+                    return Err(PageIndex(index));
+                }
+                runs.extend([ResolvedRun { at: at as u32, count, location: None }]);
+                continue;
+            };
+            cached.is_recent = true;
+            let is_partial = cached.page.is_partial();
+            let mut is_unknown = false;
+            cached.page.visit(first, count, |run_first, len, found| {
+                let at = (at + u64::from(run_first - first)) as u32;
+                match found {
+                    Found::Hole if is_partial => is_unknown = true,
+                    Found::Hole | Found::Zero => runs.extend([ResolvedRun { at, count: len, location: None }]),
+                    Found::Data { location, checks: bytes } => {
+                        runs.extend([ResolvedRun { at, count: len, location: Some(location) }]);
+                        checks.extend(bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four)));
+                    }
+                }
+            });
+            if is_unknown {
+                return Err(PageIndex(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks `range` from its start and adds the extents found to `out`, neighbours of different kind, until `out` has
+    /// `extents_max` or enough pages have been looked into. Returns the bytes walked.
+    ///
+    /// # Errors
+    /// The bytes walked before, and the page that has to be loaded to go on.
+    pub fn extents(
+        &mut self,
+        range: BlockRange,
+        extents_max: usize,
+        out: &mut Vec<Extent>,
+    ) -> Result<u64, (u64, PageIndex)> {
+        let mut at = range.first.0;
+        let mut pages_left = EXTENT_PAGES_MAX;
+        while at < range.end().0 && pages_left > 0 {
+            let walked = (at - range.first.0) * BLOCK_BYTES;
+            let (index, first) = (at / u64::from(PAGE_BLOCKS), (at % u64::from(PAGE_BLOCKS)) as u32);
+            let count = u64::from(PAGE_BLOCKS - first).min(range.end().0 - at);
+            let Some(cached) = self.pages.get(&index) else {
+                let absent_end = self.absent.end_of(index).ok_or((walked, PageIndex(index)))?;
+                let next_cached = self.pages.range(index..).next().map_or(u64::MAX, |(next, _)| *next);
+                let hole_end = absent_end.min(next_cached).saturating_mul(u64::from(PAGE_BLOCKS)).min(range.end().0);
+                if !push_extent(out, extents_max, (hole_end - at) * BLOCK_BYTES, false) {
+                    return Ok(walked);
+                }
+                at = hole_end;
+                continue;
+            };
+            let mut is_full = false;
+            let mut is_unknown = false;
+            let mut walked_here = 0;
+            cached.page.visit(first, count as u32, |_, len, found| {
+                is_unknown |= matches!(found, Found::Hole) && cached.page.is_partial();
+                if is_full || is_unknown {
+                    return;
+                }
+                let is_data = matches!(found, Found::Data { .. });
+                is_full = !push_extent(out, extents_max, u64::from(len) * BLOCK_BYTES, is_data);
+                walked_here += if is_full { 0 } else { u64::from(len) };
+            });
+            let walked = walked + walked_here * BLOCK_BYTES;
+            if is_full {
+                return Ok(walked);
+            }
+            if is_unknown {
+                return Err((walked, PageIndex(index)));
+            }
+            at += count;
+            pages_left -= 1;
+        }
+        Ok((at - range.first.0) * BLOCK_BYTES)
+    }
+
+    /// Notes that operation `lsn` wrote the blocks of `range` to neighbouring locations from `location` on.
+    ///
+    /// # Panics
+    /// When there is not one check value (4 bytes, little-endian) a block.
+    pub fn write(&mut self, lsn: Lsn, range: BlockRange, location: Location, checks: &[u8]) {
+        assert_eq!(checks.len() as u64, range.count * 4, "one check value a block");
+        let mut rest = checks;
+        for (index, first, count) in pages_of(range) {
+            let by = (page_block(index, first) - range.first.0) as u32;
+            let (here, others) = rest.split_at_checked(count as usize * 4).unwrap_or((rest, &[]));
+            rest = others;
+            self.change(lsn, index, first, count, Change::Data { location: location.plus(by), checks: here });
+        }
+    }
+
+    /// Notes that operation `lsn` made the blocks of `range` holes.
+    pub fn trim(&mut self, lsn: Lsn, range: BlockRange) {
+        let page_blocks = u64::from(PAGE_BLOCKS);
+        let whole = range.first.0.div_ceil(page_blocks)..range.end().0 / page_blocks;
+        if whole.is_empty() {
+            self.trim_parts(lsn, range);
+            return;
+        }
+        let head = BlockRange::new(range.first, whole.start * page_blocks - range.first.0);
+        let tail_first = BlockIndex(whole.end * page_blocks);
+        self.trim_parts(lsn, head);
+        self.drop_pages(lsn, whole);
+        self.trim_parts(lsn, BlockRange::new(tail_first, range.end().0 - tail_first.0));
+    }
+
+    fn trim_parts(&mut self, lsn: Lsn, range: BlockRange) {
+        for (index, first, count) in pages_of(range) {
+            if self.pages.contains_key(&index) || !self.absent.contains(index) {
+                self.change(lsn, index, first, count, Change::Hole);
+            }
+        }
+    }
+
+    fn drop_pages(&mut self, lsn: Lsn, whole: Range<u64>) {
+        let cached: Vec<u64> = self.pages.range(whole.clone()).map(|(index, _)| *index).collect();
+        for index in cached {
+            self.forget(index);
+        }
+        if !self.absent.contains_all(&whole) {
+            self.absent.insert(whole.clone());
+            self.drops.push((lsn, whole));
+        }
+    }
+
+    fn change(&mut self, lsn: Lsn, index: u64, first: u32, count: u32, change: Change<'_>) {
+        let absent = &self.absent;
+        let mut added = 0;
+        let cached = self.pages.entry(index).or_insert_with(|| {
+            added = PAGE_OVERHEAD_BYTES;
+            Cached {
+                page: Page::empty(!absent.contains(index)),
+                first_dirty: None,
+                is_in_write_back: false,
+                is_recent: true,
+            }
+        });
+        let before = cached.page.heap_bytes();
+        cached.page.change(first, count, change);
+        cached.is_recent = true;
+        let after = cached.page.heap_bytes();
+        self.cached_bytes = self.cached_bytes + added + after - before;
+        if cached.first_dirty.is_some() {
+            self.dirty_bytes = self.dirty_bytes + after - before;
+        } else {
+            cached.first_dirty = Some(lsn);
+            self.dirty.insert((lsn, index));
+            self.dirty_bytes += after + PAGE_OVERHEAD_BYTES;
+        }
+    }
+
+    fn forget(&mut self, index: u64) {
+        if let Some(cached) = self.pages.remove(&index) {
+            let bytes = cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES;
+            self.cached_bytes -= bytes;
+            if let Some(lsn) = cached.first_dirty {
+                self.dirty.remove(&(lsn, index));
+                self.dirty_bytes -= bytes;
+            }
+        }
+    }
+
+    /// Takes in what the store has of a page.
+    ///
+    /// # Errors
+    /// [`crate::format::FormatError`] when the stored bytes are no page.
+    pub fn loaded(&mut self, page: PageIndex, loaded: &LoadedPage) -> Result<(), crate::format::FormatError> {
+        let stored = match loaded {
+            // The page was dropped after the load had been asked for.
+            LoadedPage::Present(_) if self.absent.contains(page.0) => Page::empty(false),
+            LoadedPage::Present(encoded) => Page::decode(encoded)?,
+            LoadedPage::Absent { next } => {
+                self.note_absent(page.0..next.map_or(u64::MAX, |next| next.0));
+                Page::empty(false)
+            }
+        };
+        let before = match self.pages.get(&page.0) {
+            Some(cached) if !cached.page.is_partial() => return Ok(()),
+            Some(cached) => Some((cached.page.over(&stored), cached.page.heap_bytes())),
+            None => None,
+        };
+        if let Some((merged, before)) = before
+            && let Some(cached) = self.pages.get_mut(&page.0)
+        {
+            let after = merged.heap_bytes();
+            cached.page = merged;
+            self.cached_bytes = self.cached_bytes + after - before;
+            if cached.first_dirty.is_some() {
+                self.dirty_bytes = self.dirty_bytes + after - before;
+            }
+        } else if stored.is_empty() {
+            // A stored page without data says the same as none.
+            self.absent.insert(page.0..page.0 + 1);
+        } else {
+            self.cached_bytes += stored.heap_bytes() + PAGE_OVERHEAD_BYTES;
+            let cached = Cached { page: stored, first_dirty: None, is_in_write_back: false, is_recent: true };
+            self.pages.insert(page.0, cached);
+        }
+        Ok(())
+    }
+
+    /// Pages in write-back are on their way to the store, after the answer that told of their absence.
+    fn note_absent(&mut self, range: Range<u64>) {
+        let on_their_way: Vec<u64> =
+            self.write_back.iter().flat_map(|w| w.pages.iter().map(|(index, _)| *index)).collect();
+        let on_their_way: Vec<u64> =
+            on_their_way.into_iter().filter(|i| range.contains(i) && !self.absent.contains(*i)).collect();
+        self.absent.insert(range);
+        for index in on_their_way {
+            self.absent.remove(&(index..index + 1));
+        }
+    }
+
+    /// Takes the pages whose first change is oldest, at most `pages_max`, and all drops, to be written back.
+    /// `applied` is the last operation that the map has taken in.
+    ///
+    /// # Panics
+    /// When the capture before has not ended.
+    pub fn capture(&mut self, applied: Lsn, pages_max: usize) -> Capture {
+        assert!(self.write_back.is_none(), "one write-back at a time");
+        let drops = std::mem::take(&mut self.drops);
+        let mut writes: Vec<PageWrite> = drops
+            .iter()
+            .map(|(_, range)| PageWrite::Drop { first: PageIndex(range.start), end: PageIndex(range.end) })
+            .collect();
+        let mut pages = Vec::new();
+        while pages.len() < pages_max
+            && let Some((lsn, index)) = self.dirty.pop_first()
+        {
+            pages.push((index, lsn));
+            writes.push(self.capture_page(index));
+        }
+        let folded_to = self.dirty.first().map_or(applied, |(lsn, _)| Lsn(lsn.0 - 1));
+        self.write_back = Some(InWriteBack { pages, drops });
+        Capture { writes, folded_to, complete_at: applied }
+    }
+
+    fn capture_page(&mut self, index: u64) -> PageWrite {
+        let cached = self.pages.get_mut(&index).expect("a dirty page is cached");
+        cached.first_dirty = None;
+        cached.is_in_write_back = true;
+        self.dirty_bytes -= cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES;
+        // The store may or may not come to have it, should the write fail.
+        self.absent.remove(&(index..index + 1));
+        if !cached.page.is_partial() && cached.page.is_empty() {
+            return PageWrite::Drop { first: PageIndex(index), end: PageIndex(index + 1) };
+        }
+        PageWrite::Put { page: PageIndex(index), encoded: cached.page.encode() }
+    }
+
+    /// Ends the write-back. When it failed, its pages and drops are to be written again.
+    pub fn write_back_ended(&mut self, is_written: bool) {
+        let Some(ended) = self.write_back.take() else { return };
+        for (index, lsn) in ended.pages {
+            let Some(cached) = self.pages.get_mut(&index).filter(|cached| cached.is_in_write_back) else { continue };
+            cached.is_in_write_back = false;
+            if is_written {
+                continue;
+            }
+            match cached.first_dirty.replace(lsn) {
+                Some(later) => {
+                    self.dirty.remove(&(later, index));
+                }
+                None => self.dirty_bytes += cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES,
+            }
+            self.dirty.insert((lsn, index));
+        }
+        if !is_written {
+            self.drops.splice(0..0, ended.drops);
+        }
+    }
+
+    /// Forgets pages that the store has, the least recently used first, until the cache takes at most `limit_bytes`.
+    pub fn shrink_to(&mut self, limit_bytes: usize) {
+        // Two rounds, since the first may only clear marks, and the hand's way back to the start.
+        let mut steps_left = 2 * self.pages.len() + 3;
+        while self.cached_bytes > limit_bytes && steps_left > 0 {
+            steps_left -= 1;
+            let Some((&index, cached)) = self.pages.range_mut(self.hand..).next() else {
+                self.hand = 0;
+                continue;
+            };
+            self.hand = index + 1;
+            if cached.first_dirty.is_some() || cached.is_in_write_back {
+                continue;
+            }
+            if cached.is_recent {
+                cached.is_recent = false;
+            } else {
+                self.forget(index);
+            }
+        }
+    }
+}
+
+/// The pages that `range` touches: index, first block within the page, number of blocks.
+fn pages_of(range: BlockRange) -> impl Iterator<Item = (u64, u32, u32)> {
+    let page_blocks = u64::from(PAGE_BLOCKS);
+    let mut at = range.first.0;
+    std::iter::from_fn(move || {
+        let (index, first) = (at / page_blocks, at % page_blocks);
+        let count = (page_blocks - first).min(range.end().0.checked_sub(at)?);
+        at += count;
+        (count > 0).then_some((index, first as u32, count as u32))
+    })
+}
+
+const fn page_block(index: u64, block: u32) -> u64 {
+    index * PAGE_BLOCKS as u64 + block as u64
+}
+
+/// Adds to the last extent or begins another; `false` when there is no room for another.
+fn push_extent(out: &mut Vec<Extent>, extents_max: usize, len: u64, is_data: bool) -> bool {
+    if let Some(last) = out.last_mut().filter(|last| last.is_data == is_data) {
+        last.len += len;
+        return true;
+    }
+    if out.len() >= extents_max {
+        return false;
+    }
+    out.push(Extent { len, is_data });
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Every byte that a pool holds: superblocks, slot headers, batches, footers. See `docs/format.md`.
+//!
+//! Pure encoding and decoding, little-endian throughout. Nothing here judges whether a structure is in its right place:
+//! decoding checks magic, version and CRC, and hands out what the bytes say.
+
+mod batch;
+mod bytes;
+mod checksum;
+mod footer;
+mod operation;
+mod slot_header;
+mod superblock;
+
+pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch};
+pub use checksum::block_check;
+pub use footer::{Footer, decode_footer_trailer, encode_footer, footer_blocks};
+pub use operation::{Operation, OperationKind};
+pub use slot_header::{SlotHeader, SlotUse};
+pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock};
+
+use std::fmt;
+
+/// The version that this code writes. It reads this one only.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Bytes of check data per block that this version writes: a CRC-32C. Batches and footers name their own width, up to 16,
+/// so that an AEAD tag fits where a volume is encrypted.
+pub const CHECK_BYTES: usize = 4;
+
+/// Why bytes are not the structure they were taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FormatError {
+    /// Fewer bytes than the structure has.
+    Short,
+    /// Another magic number: something else is here, or nothing.
+    Magic,
+    /// Written by another version of the format.
+    Version(u16),
+    /// The CRC does not match.
+    Checksum,
+    /// A field has a value that no writer gives it.
+    Field(&'static str),
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("too few bytes"),
+            Self::Magic => f.write_str("wrong magic number"),
+            Self::Version(found) => write!(f, "format version {found}, this program reads version {FORMAT_VERSION}"),
+            Self::Checksum => f.write_str("checksum mismatch"),
+            Self::Field(name) => write!(f, "field {name} has an impossible value"),
+        }
+    }
+}
+
+impl std::error::Error for FormatError {}
