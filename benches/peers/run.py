@@ -37,6 +37,8 @@ def main():
             sys.exit(f"{server.missing_tool()} is not installed: scripts/install-deps.sh test")
     os.makedirs(arguments.work, exist_ok=True)
     os.makedirs(os.path.join(arguments.results, "raw"), exist_ok=True)
+    # What an earlier run left behind may be of another size or version.
+    shutil.rmtree(os.path.join(arguments.work, "aljibe"), ignore_errors=True)
     bench = programs.Bench(arguments.work, arguments.size_mib << 20, arguments.aljibe)
     bench.make_source()
     bench.make_certificates()
@@ -210,6 +212,7 @@ def finish(run, chosen_cases, chosen, arguments):
     text = report.render(chosen_cases, rows, report.summarize(run.slots), run.failures)
     head = (f"# NBD servers side by side\n\n{arguments.rounds} round(s) of {arguments.seconds} s, an export of "
             f"{arguments.size_mib} MiB of random bytes, medians; spread is (largest - smallest) / median.\n"
+            "Peers serve one raw file, written before; Aljibe serves a volume in a pool whose slots were used before.\n"
             "A ratio where flushes bound the speed says little on a disk whose flush is cheap; see raw-direct beside it.\n"
             "fio at a depth above 1 repeats a flush until one completes, so flushes are counted, not assumed.\n\n"
             "```\n" + describe_machine(arguments) + "```\n")

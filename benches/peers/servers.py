@@ -303,8 +303,11 @@ class Aljibe(Server):
             pki = self.bench.certificates
             listen = ["--nbd", f"127.0.0.1:{tls_port}", "--tls-cert", os.path.join(pki, "server-cert.pem"),
                       "--tls-key", os.path.join(pki, "server-key.pem"), "--tls", "required"]
-        return [self.bench.aljibe_binary, "serve", "--data", self.data, *listen, "--api",
-                f"unix:{os.path.join(self.bench.work, 'api.sock')}"]
+        return [self.bench.aljibe_binary, "serve", "--data", self.data, *listen, "--pool-size", str(self.pool_bytes()),
+                "--api", f"unix:{os.path.join(self.bench.work, 'api.sock')}"]
+
+    def pool_bytes(self):
+        return 6 * self.bench.size_bytes + (4 << 30)
 
     def wait_for(self, is_ready):
         super().wait_for(lambda: any(re.match(r"ready\b", line) for line in self.output))
@@ -314,14 +317,27 @@ class Aljibe(Server):
         return self.bench.run([self.bench.aljibe_binary, "volume", *arguments, "--data", self.data])
 
     def fill(self):
-        """A new volume with the source's bytes, in an empty data folder."""
-        shutil.rmtree(self.data, ignore_errors=True)
+        """A new volume with the source's bytes. Its pool is one whose slots were used before, as the peers' file is."""
+        is_new = not os.path.exists(self.data)
         self.start()
         try:
+            if is_new:
+                self.age()
+            else:
+                self.volume("delete", self.export, "--force")
             self.volume("create", self.export, "--size", str(self.bench.size_bytes))
             self.bench.run(["nbdcopy", "--flush", self.bench.source, self.uri])
         finally:
             self.stop()
+
+    def age(self):
+        """Writes most of the pool once and gives it back."""
+        names = [f"age-{number}" for number in range(int(0.8 * self.pool_bytes() / self.bench.size_bytes))]
+        for name in names:
+            self.volume("create", name, "--size", str(self.bench.size_bytes))
+            self.bench.run(["nbdcopy", "--flush", self.bench.source, self.uri.replace(f"/{self.export}", f"/{name}", 1)])
+        for name in names:
+            self.volume("delete", name)
 
 
 def free_port():
