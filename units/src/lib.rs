@@ -2,6 +2,8 @@
 //!
 //! Nothing here does I/O or knows a format; a mix-up of two quantities is a type error.
 
+#![forbid(unsafe_code)]
+
 mod id;
 mod range;
 mod time;

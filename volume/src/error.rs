@@ -22,6 +22,7 @@ pub enum ErrorKind {
 }
 
 /// A failed request: the kind and where.
+#[expect(clippy::error_impl_error, reason = "the crate's one error, named volume::error::Error by its users")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// What the caller can do.

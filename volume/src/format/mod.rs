@@ -3,6 +3,11 @@
 //! Pure encoding and decoding, little-endian throughout. Nothing here judges whether a structure is in its right place:
 //! decoding checks magic, version and CRC, and hands out what the bytes say.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "counts within one slot: at most 65,536 blocks"
+)]
+
 mod batch;
 mod bytes;
 mod checksum;
@@ -13,7 +18,7 @@ mod superblock;
 
 pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch};
 pub use checksum::block_check;
-pub use footer::{Footer, decode_footer_trailer, encode_footer, footer_blocks};
+pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};
 pub use slot_header::{SlotHeader, SlotUse};
 pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock};

@@ -6,6 +6,11 @@
 //!
 //! Relies on the driver to answer page loads and write-backs of one volume in the order in which they were given.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "blocks within a page: fewer than 2,048, and places within a slot: 16 bits"
+)]
+
 mod page;
 mod range_set;
 

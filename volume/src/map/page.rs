@@ -167,9 +167,9 @@ impl Page {
     pub fn visit<'a>(&'a self, first: u32, count: u32, mut visitor: impl FnMut(u32, u32, Found<'a>)) {
         let end = (first + count).min(PAGE_BLOCKS);
         if self.layout.is_dense {
-            self.visit_dense(first, end, &mut visitor)
+            self.visit_dense(first, end, &mut visitor);
         } else {
-            self.visit_packed(first, end, &mut visitor)
+            self.visit_packed(first, end, &mut visitor);
         }
     }
 
@@ -398,9 +398,9 @@ impl Page {
 
     fn put_run_at_end(&mut self, first: u32, len: u32, change: Change<'_>) {
         if self.layout.is_dense {
-            self.change_dense(first, len, change)
+            self.change_dense(first, len, change);
         } else {
-            self.change_packed(first, len, change)
+            self.change_packed(first, len, change);
         }
     }
 

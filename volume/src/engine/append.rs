@@ -1,0 +1,376 @@
+//! Making batches, appending them, and taking them in when they have ended.
+
+use super::log::{Batch, OpenSegment, makes_holes};
+use super::request::Pending;
+use super::{Context, Volume};
+use crate::buffer::Buffer;
+use crate::error::{DiskFault, Error, ErrorKind};
+use crate::format::{
+    BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
+    encode_batch, encode_footer,
+};
+use crate::io::{Action, IoId};
+use crate::map::Location;
+use crate::pool::{Lease, LeaseClass, SegmentRow};
+use units::{BLOCK_LEN, Lsn};
+
+/// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
+const BATCH_PAYLOAD_BLOCKS_MAX: usize = 1024;
+
+/// Appends that may fail one after the other, each in a new segment, before their requests fail.
+const APPEND_FAILURES_MAX: u32 = 3;
+
+/// How many operations of the front of the queue make the next batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cut {
+    operations: usize,
+    payload_blocks: usize,
+}
+
+impl Volume {
+    /// Gives out what has gathered since the last call as appends. The driver calls it when it has handed over every event
+    /// it has, so that what arrived together shares a batch.
+    pub fn poll_append(&mut self, context: &mut Context<'_>) {
+        if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
+            // Writes wait for the store rather than take memory without bound.
+            self.checkpoint_if_due(context, false);
+            return;
+        }
+        while !self.log.pending.is_empty()
+            && !self.log.is_failing
+            && self.log.in_flight.len() < self.config.appends_in_flight_max
+        {
+            let cut = self.cut_batch();
+            if cut.operations == 0 {
+                if !self.open_next_segment(context) {
+                    return;
+                }
+            } else {
+                self.append_batch(context, cut);
+            }
+        }
+    }
+
+    /// How much of the queue fits the open segment as one batch.
+    fn cut_batch(&self) -> Cut {
+        let mut cut = Cut::default();
+        let Some(open) = &self.log.open else { return cut };
+        let slot_blocks = self.config.geometry.slot_blocks();
+        for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX) {
+            let operations = cut.operations + 1;
+            let payload_blocks = cut.payload_blocks + pending.operation.payload_blocks() as usize;
+            let blocks = batch_header_blocks(operations, payload_blocks) + payload_blocks as u32;
+            if payload_blocks > BATCH_PAYLOAD_BLOCKS_MAX || !open.fits(slot_blocks, blocks, operations, payload_blocks)
+            {
+                break;
+            }
+            cut = Cut { operations, payload_blocks };
+        }
+        cut
+    }
+
+    fn append_batch(&mut self, context: &mut Context<'_>, cut: Cut) {
+        let io = self.next_io();
+        let (id, epoch, size_bytes) = (self.id, self.epoch, self.size_bytes);
+        let open = self.log.open.as_mut().expect("a batch was cut for the open segment");
+        let is_first = open.filled_blocks == 0;
+        let block = open.filled_blocks + u32::from(is_first);
+        let header_blocks = batch_header_blocks(cut.operations, cut.payload_blocks);
+        let payload_block = block + header_blocks;
+        let mut operations: Vec<Pending> = self.log.pending.drain(..cut.operations).collect();
+        let mut buffers = Vec::with_capacity(cut.operations + 2);
+        if is_first {
+            buffers.push(slot_header(context, &self.config, open, (id, epoch, size_bytes)));
+        }
+        let header_at = buffers.len();
+        let first_check = open.checks.len();
+        let mut at = payload_block;
+        for pending in &mut operations {
+            let blocks = pending.operation.payload_blocks();
+            open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
+            open.has_holes |= makes_holes(&pending.operation);
+            if let Some(payload) = pending.payload.take() {
+                let checked = payload.as_slice().chunks_exact(BLOCK_LEN).zip(at..);
+                open.checks.extend(checked.map(|(block, index)| block_check(open.segment, index, block)));
+                buffers.push(payload);
+            }
+            at += blocks;
+        }
+        open.filled_blocks = at;
+        let header = BatchHeader {
+            block,
+            volume: id,
+            segment: open.segment,
+            epoch,
+            first_lsn: self.log.next_lsn,
+            durable_lsn: self.durable_lsn,
+            wall_ms: context.wall_ms,
+            chain: self.log.chain,
+            operations: operations.iter().map(|pending| pending.operation).collect(),
+            checks: open.checks.get(first_check..).unwrap_or_default().to_vec(),
+        };
+        let mut encoded = context.buffers.take(header_blocks as usize * BLOCK_LEN);
+        let chain = encode_batch(&header, encoded.as_mut_slice());
+        buffers.insert(header_at, encoded);
+        let pool_offset = self.config.geometry.block_offset(open.slot, if is_first { 0 } else { block });
+        self.log.in_flight.push_back(Batch {
+            io,
+            segment: open.segment,
+            payload_block,
+            first_lsn: header.first_lsn,
+            chain_before: header.chain,
+            checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
+            operations,
+            ended: None,
+        });
+        self.log.next_lsn = header.last_lsn().next();
+        self.log.chain = chain;
+        self.status.batches += 1;
+        self.status.operations += cut.operations as u64;
+        self.status.payload_bytes += (cut.payload_blocks * BLOCK_LEN) as u64;
+        self.status.appended_bytes += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
+        context.actions.push(Action::Append { id: io, pool_offset, buffers });
+        self.lease_ahead(context);
+    }
+
+    /// Asks for the next slot once the open segment is half full, so that no write waits for one.
+    fn lease_ahead(&mut self, context: &mut Context<'_>) {
+        let half = self.config.geometry.slot_blocks() / 2;
+        if self.log.spare.is_none() && self.log.open.as_ref().is_some_and(|open| open.filled_blocks > half) {
+            self.lease(context, LeaseClass::Data);
+        }
+    }
+
+    fn lease(&mut self, context: &mut Context<'_>, class: LeaseClass) {
+        if !self.log.is_leasing {
+            self.log.is_leasing = true;
+            context.actions.push(Action::Lease { class });
+        }
+    }
+
+    /// Seals the open segment and opens the next; `false` while there is no slot for it.
+    fn open_next_segment(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.log.in_flight.is_empty() {
+            // The footer says what is in the segment: every batch of it must have ended well.
+            return false;
+        }
+        let Some(lease) = self.log.spare.take() else {
+            let wants_data = self.log.pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
+            self.lease(context, if wants_data { LeaseClass::Data } else { LeaseClass::Reserve });
+            return false;
+        };
+        self.seal(context);
+        let open = OpenSegment::new(lease, self.log.next_lsn, self.log.chain);
+        let row = SegmentRow {
+            segment: lease.segment,
+            volume: self.id,
+            slot: lease.slot,
+            first_lsn: open.first_lsn,
+            last_lsn: None,
+            has_holes: false,
+        };
+        self.segments.insert(row.segment, row);
+        context.actions.push(Action::NoteSegment(row));
+        self.log.open = Some(open);
+        true
+    }
+
+    /// Writes the open segment's footer. The segment counts as sealed at once: a footer that is lost is made up for by a
+    /// scan.
+    fn seal(&mut self, context: &mut Context<'_>) {
+        let Some(open) = self.log.open.take() else { return };
+        let last_lsn = Lsn(open.first_lsn.0 + open.entries.len() as u64 - 1);
+        if open.entries.is_empty() {
+            // Only a failed append leaves a segment with nothing in it; its slot goes back once its header is void.
+            self.release_empty(context, open.segment);
+            return;
+        }
+        if let Some(row) = self.segments.get_mut(&open.segment) {
+            row.last_lsn = Some(last_lsn);
+            row.has_holes = open.has_holes;
+            context.actions.push(Action::NoteSegment(*row));
+        }
+        let footer = open.footer((self.config.pool, self.id, self.epoch), self.size_bytes, self.log.chain);
+        let bytes = encode_footer(&footer);
+        let blocks = (bytes.len() / BLOCK_LEN) as u32;
+        let pool_offset = self.config.geometry.block_offset(open.slot, self.config.geometry.slot_blocks() - blocks);
+        let id = self.next_io();
+        self.log.footers_in_flight.push(id);
+        self.status.appended_bytes += bytes.len() as u64;
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![context.buffers.take_copy_of(&bytes)] });
+    }
+
+    pub(super) fn on_leased(&mut self, context: &mut Context<'_>, result: Result<Lease, DiskFault>) {
+        self.log.is_leasing = false;
+        match result {
+            Ok(lease) => self.log.spare = Some(lease),
+            Err(fault) if self.cut_batch().operations == 0 => self.on_no_slot(context, fault),
+            Err(_) => {} // Asked ahead of need; asked again when it is needed.
+        }
+    }
+
+    /// Fails the writes that no slot can be had for. Trims go on with the slots kept back for them.
+    fn on_no_slot(&mut self, context: &mut Context<'_>, fault: DiskFault) {
+        let error = match fault {
+            DiskFault::NoSpace => Error::new(
+                ErrorKind::NoSpace,
+                "the pool has no free slot: delete or trim data, or add space to the pool",
+            ),
+            DiskFault::Io => Error::new(ErrorKind::Unavailable, "the index store failed to lease a slot; see the log"),
+        };
+        let pending = std::mem::take(&mut self.log.pending);
+        let had_writes = pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
+        for pending in pending {
+            if had_writes && pending.operation.kind != OperationKind::Write {
+                self.log.pending.push_back(pending);
+            } else {
+                self.drop_pending(context, pending, &error);
+            }
+        }
+        self.resume_subblocks(context);
+    }
+
+    pub(super) fn on_appended(
+        &mut self,
+        context: &mut Context<'_>,
+        id: IoId,
+        buffers: Vec<Buffer>,
+        result: Result<(), DiskFault>,
+    ) {
+        let Some(at) = self.log.in_flight.iter().position(|batch| batch.io == id) else {
+            buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+            self.on_side_append(context, id, result);
+            return;
+        };
+        let Some(batch) = self.log.in_flight.get_mut(at) else { return };
+        batch.ended = Some(result);
+        match result {
+            Ok(()) if !self.log.is_failing => buffers.into_iter().for_each(|buffer| context.buffers.put(buffer)),
+            Ok(()) | Err(_) => {
+                self.log.is_failing = true;
+                give_payloads_back(context, batch, buffers);
+            }
+        }
+        self.take_in_ended(context);
+    }
+
+    fn on_side_append(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
+        if let Some(at) = self.log.footers_in_flight.iter().position(|footer| *footer == id) {
+            self.log.footers_in_flight.swap_remove(at);
+            self.status.append_faults += u64::from(result.is_err());
+        } else {
+            self.on_voided(context, id, result);
+        }
+    }
+
+    /// Takes in every batch that has ended with all before it. Stops at one that failed.
+    fn take_in_ended(&mut self, context: &mut Context<'_>) {
+        let before = self.applied_lsn;
+        while self.log.in_flight.front().is_some_and(|batch| batch.ended == Some(Ok(()))) {
+            let Some(batch) = self.log.in_flight.pop_front() else { break };
+            self.take_in(context, batch);
+        }
+        if self.log.is_failing && self.log.in_flight.iter().all(|batch| batch.ended.is_some()) {
+            self.append_elsewhere(context);
+        }
+        if self.applied_lsn > before {
+            self.resume_subblocks(context);
+            self.checkpoint_if_due(context, false);
+            self.advance_resize(context);
+        }
+    }
+
+    fn take_in(&mut self, context: &mut Context<'_>, batch: Batch) {
+        self.log.failures = 0;
+        let mut lsn = batch.first_lsn;
+        let mut location = Location { segment: batch.segment, block: batch.payload_block as u16 };
+        let mut checks = batch.checks.as_slice();
+        for pending in batch.operations {
+            let operation = pending.operation;
+            match operation.kind {
+                OperationKind::Write => {
+                    let blocks = operation.payload_blocks();
+                    let (here, rest) = checks.split_at_checked(blocks as usize * 4).unwrap_or((checks, &[]));
+                    self.map.write(lsn, operation.range, location, here);
+                    checks = rest;
+                    location = location.plus(blocks);
+                }
+                OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
+                OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
+            }
+            self.applied_lsn = lsn;
+            // A payload is here only when a batch before this one failed while this one was in flight.
+            if let Some(payload) = pending.payload {
+                context.buffers.put(payload);
+            }
+            self.part_done(context, pending.request, Ok(lsn));
+            lsn = lsn.next();
+        }
+    }
+
+    /// After a failed append: gives up the segment at the last batch that is whole and appends the rest in a new one.
+    fn append_elsewhere(&mut self, context: &mut Context<'_>) {
+        self.log.is_failing = false;
+        let given_up = std::mem::take(&mut self.log.in_flight);
+        let Some(first) = given_up.front() else { return };
+        let fault = first.ended.and_then(Result::err).unwrap_or(DiskFault::Io);
+        self.log.next_lsn = first.first_lsn;
+        self.log.chain = first.chain_before;
+        if let Some(open) = &mut self.log.open {
+            open.cut(first.first_lsn);
+        }
+        self.seal(context);
+        self.log.failures += 1;
+        self.status.append_faults += 1;
+        let operations: Vec<Pending> = given_up.into_iter().flat_map(|batch| batch.operations).collect();
+        if self.log.failures < APPEND_FAILURES_MAX && fault == DiskFault::Io {
+            operations.into_iter().rev().for_each(|pending| self.log.pending.push_front(pending));
+            return;
+        }
+        self.log.failures = 0;
+        let (kind, detail) = match fault {
+            DiskFault::Io => {
+                (ErrorKind::Unavailable, "the disk failed the append in several segments; look at the disk")
+            }
+            DiskFault::NoSpace => (ErrorKind::NoSpace, "the file system that holds the pool is full; free space there"),
+        };
+        let error = Error::new(kind, detail);
+        operations.into_iter().for_each(|pending| self.drop_pending(context, pending, &error));
+        self.resume_subblocks(context);
+    }
+}
+
+/// Puts the payloads, which the driver gave back, with their operations again.
+fn give_payloads_back(context: &mut Context<'_>, batch: &mut Batch, buffers: Vec<Buffer>) {
+    let payloads = batch.operations.iter().filter(|pending| pending.operation.kind == OperationKind::Write).count();
+    let headers = buffers.len().saturating_sub(payloads);
+    let mut buffers = buffers.into_iter();
+    buffers.by_ref().take(headers).for_each(|header| context.buffers.put(header));
+    for pending in &mut batch.operations {
+        if pending.operation.kind == OperationKind::Write {
+            pending.payload = buffers.next();
+        }
+    }
+}
+
+fn slot_header(
+    context: &mut Context<'_>,
+    config: &super::VolumeConfig,
+    open: &OpenSegment,
+    (volume, epoch, size_bytes): (units::VolumeId, units::Epoch, u64),
+) -> Buffer {
+    let header = SlotHeader {
+        slot_use: SlotUse::Segment,
+        pool: config.pool,
+        segment: open.segment,
+        volume,
+        epoch,
+        first_lsn: open.first_lsn,
+        size_bytes,
+        chain: open.chain_before,
+        opened_ms: context.wall_ms,
+    };
+    let mut block = context.buffers.take(BLOCK_LEN);
+    header.encode(block.as_mut_slice());
+    block
+}

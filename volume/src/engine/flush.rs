@@ -1,0 +1,94 @@
+//! Flush and FUA: one sync at a time for all who wait, and none for what is durable already.
+
+use super::{Context, Volume, poisoned, reply};
+use crate::error::DiskFault;
+use crate::io::{Action, IoId};
+use crate::request::{Completion, RequestId};
+use units::Lsn;
+
+/// Who waits for stable storage.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    waiters: Vec<(RequestId, Lsn)>,
+    in_flight: Option<(IoId, Lsn)>,
+    /// Another sync is to follow the one in flight.
+    is_wanted: bool,
+}
+
+impl Flush {
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiters.is_empty() && self.in_flight.is_none()
+    }
+}
+
+impl Volume {
+    pub(super) fn on_flush(&mut self, context: &mut Context<'_>, id: RequestId) {
+        // Every write answered before has been taken in; what is in flight may be covered or not.
+        self.answer_when_durable(context, id, self.applied_lsn);
+    }
+
+    /// Answers `id` once everything up to `lsn`, which has been taken in, is on stable storage.
+    pub(super) fn answer_when_durable(&mut self, context: &mut Context<'_>, id: RequestId, lsn: Lsn) {
+        if self.is_poisoned {
+            reply(context, id, Err(poisoned()));
+        } else if lsn <= self.durable_lsn {
+            reply(context, id, Ok(Completion::Done));
+        } else {
+            self.flush.waiters.push((id, lsn));
+            self.want_sync(context);
+        }
+    }
+
+    /// Sees to it that a sync begins after this moment.
+    pub(super) fn want_sync(&mut self, context: &mut Context<'_>) {
+        if self.is_poisoned {
+            return;
+        }
+        if self.flush.in_flight.is_some() {
+            self.flush.is_wanted = true;
+            return;
+        }
+        self.flush.is_wanted = false;
+        let id = self.next_io();
+        self.flush.in_flight = Some((id, self.applied_lsn));
+        context.actions.push(Action::Sync { id });
+    }
+
+    pub(super) fn on_synced(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
+        let Some((_, covered)) = self.flush.in_flight.take_if(|(in_flight, _)| *in_flight == id) else { return };
+        if result.is_err() {
+            // Never tried again: the kernel may have dropped the dirty pages and forgotten the error, so that a second
+            // sync would succeed over lost writes (P1).
+            self.poison(context);
+            return;
+        }
+        self.durable_lsn = self.durable_lsn.max(covered);
+        let durable_lsn = self.durable_lsn;
+        self.flush.waiters.retain(|(id, lsn)| {
+            if *lsn <= durable_lsn {
+                reply(context, *id, Ok(Completion::Done));
+            }
+            *lsn > durable_lsn
+        });
+        self.release_voided(context, id);
+        self.store_captured(context);
+        if self.flush.in_flight.is_none() && (self.flush.is_wanted || !self.flush.waiters.is_empty()) {
+            self.want_sync(context);
+        }
+    }
+
+    fn poison(&mut self, context: &mut Context<'_>) {
+        self.is_poisoned = true;
+        self.flush.is_wanted = false;
+        for (id, _) in std::mem::take(&mut self.flush.waiters) {
+            reply(context, id, Err(poisoned()));
+        }
+        for pending in std::mem::take(&mut self.log.pending) {
+            self.drop_pending(context, pending, &poisoned());
+        }
+        self.abandon_checkpoint(context);
+        self.release.abandon();
+        self.fail_resize(context, poisoned());
+        self.resume_subblocks(context);
+    }
+}

@@ -1,0 +1,144 @@
+//! The end of the log: operations that wait, batches in flight, the segment that is open.
+
+use super::request::Pending;
+use crate::format::{Footer, Operation, OperationKind, footer_blocks};
+use crate::io::IoId;
+use crate::pool::Lease;
+use std::collections::VecDeque;
+use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
+
+/// A batch under way.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) io: IoId,
+    pub(super) segment: SegmentId,
+    /// The block of the slot where the payload begins.
+    pub(super) payload_block: u32,
+    pub(super) first_lsn: Lsn,
+    /// CRC of the header before.
+    pub(super) chain_before: u32,
+    /// The operations; their payload is with the driver.
+    pub(super) operations: Vec<Pending>,
+    /// Check values of the payload blocks, four bytes each.
+    pub(super) checks: Vec<u8>,
+    /// How it ended, when it has.
+    pub(super) ended: Option<Result<(), crate::error::DiskFault>>,
+}
+
+/// A segment that takes appends.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    pub(super) segment: SegmentId,
+    pub(super) slot: SlotIndex,
+    pub(super) first_lsn: Lsn,
+    pub(super) chain_before: u32,
+    /// Blocks given out from the start of the slot.
+    pub(super) filled_blocks: u32,
+    pub(super) entries: Vec<(Operation, u32)>,
+    pub(super) checks: Vec<u32>,
+    pub(super) has_holes: bool,
+}
+
+impl OpenSegment {
+    pub(super) const fn new(lease: Lease, first_lsn: Lsn, chain_before: u32) -> Self {
+        Self {
+            segment: lease.segment,
+            slot: lease.slot,
+            first_lsn,
+            chain_before,
+            filled_blocks: 0,
+            entries: Vec::new(),
+            checks: Vec::new(),
+            has_holes: false,
+        }
+    }
+
+    /// Whether a batch of so many blocks fits and leaves room for the footer with it.
+    pub(super) fn fits(&self, slot_blocks: u32, batch_blocks: u32, operations: usize, payload_blocks: usize) -> bool {
+        let footer = footer_blocks(self.entries.len() + operations, self.checks.len() + payload_blocks);
+        let header = u32::from(self.filled_blocks == 0);
+        self.filled_blocks + header + batch_blocks + footer <= slot_blocks
+    }
+
+    pub(super) fn footer(&self, identity: (PoolId, VolumeId, Epoch), size_bytes: u64, chain_after: u32) -> Footer {
+        let (pool, volume, epoch) = identity;
+        Footer {
+            pool,
+            segment: self.segment,
+            volume,
+            epoch,
+            first_lsn: self.first_lsn,
+            size_bytes,
+            filled_blocks: self.filled_blocks,
+            chain_before: self.chain_before,
+            chain_after,
+            entries: self.entries.clone(),
+            checks: self.checks.clone(),
+        }
+    }
+
+    /// Takes back the batches from `first_lsn` on.
+    pub(super) fn cut(&mut self, first_lsn: Lsn) {
+        let keep = first_lsn.0.saturating_sub(self.first_lsn.0) as usize;
+        self.entries.truncate(keep);
+        let payload: usize = self.entries.iter().map(|(operation, _)| operation.payload_blocks() as usize).sum();
+        self.checks.truncate(payload);
+        self.has_holes = self.entries.iter().any(|(operation, _)| makes_holes(operation));
+    }
+}
+
+pub(super) const fn makes_holes(operation: &Operation) -> bool {
+    matches!(operation.kind, OperationKind::Trim | OperationKind::WriteZeroes)
+}
+
+/// The end of the log.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) in_flight: VecDeque<Batch>,
+    pub(super) open: Option<OpenSegment>,
+    /// The slot for the segment after the open one.
+    pub(super) spare: Option<Lease>,
+    pub(super) is_leasing: bool,
+    /// The LSN of the next operation that gets one.
+    pub(super) next_lsn: Lsn,
+    /// CRC of the header of the last batch made.
+    pub(super) chain: u32,
+    /// Appends that failed one after the other.
+    pub(super) failures: u32,
+    /// A batch failed: nothing is appended until all in flight have ended.
+    pub(super) is_failing: bool,
+    /// Footers under way.
+    pub(super) footers_in_flight: Vec<IoId>,
+}
+
+impl Log {
+    pub(super) const fn new(next_lsn: Lsn, chain: u32) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            open: None,
+            spare: None,
+            is_leasing: false,
+            next_lsn,
+            chain,
+            failures: 0,
+            is_failing: false,
+            footers_in_flight: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.pending.push_back(pending);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_empty() && self.footers_in_flight.is_empty() && !self.is_leasing
+    }
+
+    /// The operations that the map has not taken in.
+    pub(super) fn operations(&self) -> impl Iterator<Item = &Operation> {
+        let in_flight = self.in_flight.iter().flat_map(|batch| &batch.operations);
+        in_flight.chain(&self.pending).map(|pending| &pending.operation)
+    }
+}

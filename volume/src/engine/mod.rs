@@ -1,0 +1,337 @@
+//! The volume: events in, actions out.
+//!
+//! A write joins the pending operations; [`Volume::poll_append`] makes a batch of what has gathered and appends it. When the
+//! append has ended, and all before it, the map takes the batch in and its requests are answered. So a read sees what has
+//! been acknowledged and never what may still fail; reads of a block whose batch is in flight get the content before.
+//!
+//! Order kept at every moment: `folded_to <= durable_lsn <= applied_lsn < next_lsn`.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "counts of blocks and bytes of one request, batch or slot: at most 32 MiB and 65,536 blocks"
+)]
+
+mod append;
+mod checkpoint;
+mod extents;
+mod flush;
+mod log;
+mod read;
+mod release;
+mod request;
+mod resize;
+mod subblock;
+
+use crate::buffer::BufferPool;
+use crate::error::{DiskFault, Error, ErrorKind};
+use crate::format::Geometry;
+use crate::io::{Action, Event, IoId, PageIndex};
+use crate::map::Map;
+use crate::pool::SegmentRow;
+use crate::recover::Recovered;
+use crate::request::{Completion, Reply, Request, RequestId};
+use log::Log;
+use std::collections::BTreeMap;
+use units::{Epoch, Lsn, Monotonic, PoolId, SegmentId, VolumeId};
+
+/// What a volume needs from its driver while it handles an event.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Monotonic,
+    /// Milliseconds since 1970: a label on batches, never compared.
+    pub wall_ms: u64,
+    /// Where buffers come from and go to.
+    pub buffers: &'a mut BufferPool,
+    /// What the volume wants done is added here, in the order it must begin.
+    pub actions: &'a mut Vec<Action>,
+}
+
+/// What a volume is told once.
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeConfig {
+    /// The pool's id.
+    pub pool: PoolId,
+    /// How the pool is cut.
+    pub geometry: Geometry,
+    /// Most appends under way at once: 1 where an append ends as it is given, more to keep a device busy.
+    pub appends_in_flight_max: usize,
+    /// Bytes that the map's cache may take; see [`Volume::set_map_limit`].
+    pub map_limit_bytes: usize,
+    /// Sealed segments that may wait to be folded into the stored map: bounds what a restart replays.
+    pub unfolded_segments_max: usize,
+}
+
+/// Figures of a volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The volume's size.
+    pub size_bytes: u64,
+    /// Whether it takes no writes any more since a sync failed.
+    pub is_poisoned: bool,
+    /// The last operation that is acknowledged.
+    pub applied_lsn: Lsn,
+    /// The last operation on stable storage for certain.
+    pub durable_lsn: Lsn,
+    /// The stored map holds everything up to here.
+    pub folded_to: Lsn,
+    /// Segments it holds.
+    pub segments: usize,
+    /// Bytes of the map's cache.
+    pub map_bytes: usize,
+    /// Bytes of it that wait to be written back.
+    pub map_dirty_bytes: usize,
+    /// Blocks that failed their check since the volume was opened.
+    pub corrupt_blocks: u64,
+    /// Reads of a check that failed and were right at the second try.
+    pub reread_blocks: u64,
+    /// Batches appended.
+    pub batches: u64,
+    /// Operations in them.
+    pub operations: u64,
+    /// Bytes appended, headers and footers too.
+    pub appended_bytes: u64,
+    /// Bytes of payload in them.
+    pub payload_bytes: u64,
+    /// Write-backs that the store failed.
+    pub store_faults: u64,
+    /// Appends that the disk failed.
+    pub append_faults: u64,
+}
+
+/// An open volume.
+#[derive(Debug)]
+pub struct Volume {
+    id: VolumeId,
+    config: VolumeConfig,
+    epoch: Epoch,
+    size_bytes: u64,
+    map: Map,
+    log: Log,
+    segments: BTreeMap<SegmentId, SegmentRow>,
+    /// Everything up to here is in the map, and answered.
+    applied_lsn: Lsn,
+    /// Everything up to here is on stable storage.
+    durable_lsn: Lsn,
+    folded_to: Lsn,
+    is_poisoned: bool,
+    next_io: u64,
+    writes: request::WriteTable,
+    subblock: subblock::SubBlocks,
+    reads: read::Reads,
+    /// Requests that wait for a page of the map.
+    page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
+    flush: flush::Flush,
+    checkpoint: checkpoint::Checkpoint,
+    release: release::Releases,
+    resize: Option<resize::Resize>,
+    status: Status,
+}
+
+/// What goes on when a page of the map has come.
+#[derive(Debug)]
+enum Parked {
+    Read(read::ReadRequest),
+    SubBlock(u64),
+    Extents(extents::ExtentsRequest),
+    Cache(RequestId, units::BlockRange),
+    Resize,
+}
+
+impl Volume {
+    /// Opens a volume as recovery found it.
+    #[must_use]
+    pub fn open(config: VolumeConfig, recovered: Recovered) -> Self {
+        let applied_lsn = Lsn(recovered.next_lsn.0 - 1);
+        Self {
+            id: recovered.volume,
+            config,
+            epoch: recovered.epoch,
+            size_bytes: recovered.size_bytes,
+            map: recovered.map,
+            log: Log::new(recovered.next_lsn, recovered.chain),
+            segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
+            applied_lsn,
+            // What a kill left in the page cache alone is made durable by the first sync.
+            durable_lsn: recovered.folded_to.min(applied_lsn),
+            folded_to: recovered.folded_to,
+            is_poisoned: false,
+            next_io: 1,
+            writes: request::WriteTable::default(),
+            subblock: subblock::SubBlocks::default(),
+            reads: read::Reads::default(),
+            page_waiters: BTreeMap::new(),
+            flush: flush::Flush::default(),
+            checkpoint: checkpoint::Checkpoint::default(),
+            release: release::Releases::default(),
+            resize: None,
+            status: Status::default(),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> VolumeId {
+        self.id
+    }
+
+    /// Its size in bytes now.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            size_bytes: self.size_bytes,
+            is_poisoned: self.is_poisoned,
+            applied_lsn: self.applied_lsn,
+            durable_lsn: self.durable_lsn,
+            folded_to: self.folded_to,
+            segments: self.segments.len(),
+            map_bytes: self.map.cached_bytes(),
+            map_dirty_bytes: self.map.dirty_bytes(),
+            ..self.status
+        }
+    }
+
+    /// Sets the bytes that the map's cache may take. Pages that wait to be written back stay until they are.
+    pub fn set_map_limit(&mut self, limit_bytes: usize) {
+        self.config.map_limit_bytes = limit_bytes;
+    }
+
+    /// Advances the volume by one event; what it wants done goes to the context's actions.
+    pub fn handle(&mut self, context: &mut Context<'_>, event: Event) {
+        match event {
+            Event::Request { id, request } => self.on_request(context, id, request),
+            Event::Appended { id, buffers, result } => self.on_appended(context, id, buffers, result),
+            Event::Fetched { id, buffer, result } => self.on_fetched(context, id, buffer, result),
+            Event::Synced { id, result } => self.on_synced(context, id, result),
+            Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
+            Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
+            Event::Leased { result } => self.on_leased(context, result),
+            Event::Tick => self.on_tick(context),
+        }
+    }
+
+    /// Whether nothing is under way: no request unanswered, no action outstanding.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.log.is_idle()
+            && self.writes.is_empty()
+            && self.subblock.is_empty()
+            && self.reads.is_empty()
+            && self.page_waiters.is_empty()
+            && self.flush.is_idle()
+            && self.checkpoint.is_idle()
+            && self.release.is_idle()
+            && self.resize.is_none()
+    }
+
+    /// Whether time alone will make it act: it has changes to write back, or something is under way.
+    #[must_use]
+    pub fn wants_ticks(&self) -> bool {
+        !self.is_idle() || self.map.is_dirty() || self.release.has_dead()
+    }
+
+    fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
+        match request {
+            Request::Read { range } => self.on_read(context, id, range),
+            Request::Write { range, payload, fua } => self.on_write(context, id, range, payload, fua),
+            Request::Trim { range, fua } => self.on_zero(context, id, range, crate::format::OperationKind::Trim, fua),
+            Request::WriteZeroes { range, fua } => {
+                self.on_zero(context, id, range, crate::format::OperationKind::WriteZeroes, fua);
+            }
+            Request::Flush => self.on_flush(context, id),
+            Request::Cache { range } => self.on_cache(context, id, range),
+            Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
+            Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
+            Request::Checkpoint => self.on_checkpoint(context, id),
+        }
+    }
+
+    fn on_page_loaded(
+        &mut self,
+        context: &mut Context<'_>,
+        page: PageIndex,
+        result: Result<crate::io::LoadedPage, DiskFault>,
+    ) {
+        let waiters = self.page_waiters.remove(&page).unwrap_or_default();
+        let loaded = match result {
+            Ok(loaded) => self.map.loaded(page, &loaded).map_err(|fault| {
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("map page {} of volume {}: {fault}; rebuild the index", page.0, self.id),
+                )
+            }),
+            Err(fault) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("map page {} of volume {} cannot be loaded: {fault}", page.0, self.id),
+            )),
+        };
+        for parked in waiters {
+            match &loaded {
+                Ok(()) => self.resume(context, parked),
+                Err(error) => self.fail_parked(context, parked, error.clone()),
+            }
+        }
+        self.map.shrink_to(self.config.map_limit_bytes);
+    }
+
+    /// Lets `parked` wait for `page`, and asks for it unless that is done.
+    fn park(&mut self, context: &mut Context<'_>, page: PageIndex, parked: Parked) {
+        let waiters = self.page_waiters.entry(page).or_default();
+        if waiters.is_empty() {
+            context.actions.push(Action::LoadPage { page });
+        }
+        waiters.push(parked);
+    }
+
+    fn resume(&mut self, context: &mut Context<'_>, parked: Parked) {
+        match parked {
+            Parked::Read(read) => self.resolve_read(context, read),
+            Parked::SubBlock(number) => self.resolve_subblock(context, number),
+            Parked::Extents(extents) => self.walk_extents(context, extents),
+            Parked::Cache(id, range) => self.bring_near(context, id, range),
+            Parked::Resize => self.advance_resize(context),
+        }
+    }
+
+    fn fail_parked(&mut self, context: &mut Context<'_>, parked: Parked, error: Error) {
+        match parked {
+            Parked::Read(read) => self.fail_read(context, read, error),
+            Parked::SubBlock(number) => self.fail_subblock(context, number, error),
+            Parked::Extents(extents) => reply(context, extents.id, Err(error)),
+            Parked::Cache(id, _) => reply(context, id, Err(error)),
+            Parked::Resize => self.fail_resize(context, error),
+        }
+    }
+
+    fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.release_dead(context);
+        self.checkpoint_if_due(context, true);
+        self.map.shrink_to(self.config.map_limit_bytes);
+    }
+
+    fn next_io(&mut self) -> IoId {
+        let id = IoId(self.next_io);
+        self.next_io += 1;
+        id
+    }
+}
+
+fn reply(context: &mut Context<'_>, id: RequestId, result: Result<Completion, Error>) {
+    context.actions.push(Action::Reply(Reply { id, result }));
+}
+
+fn poisoned() -> Error {
+    Error::new(
+        ErrorKind::Poisoned,
+        "the disk failed to make writes durable; look at the disk, then restart the daemon to open the volume anew",
+    )
+}
+
+#[cfg(test)]
+mod tests;

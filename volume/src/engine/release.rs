@@ -1,0 +1,142 @@
+//! Giving slots back. A segment that no stored page names, and that holds nothing unfolded, is dead. Its header is made
+//! void, durably, before its slot goes back: `pool rebuild` replays every segment that it finds.
+//!
+//! A segment with trims is kept until it is the volume's oldest: older ones may hold what it trimmed, and a rebuild without
+//! the trim would bring that back.
+
+use super::{Context, Volume};
+use crate::error::DiskFault;
+use crate::format::{SlotHeader, SlotUse};
+use crate::io::{Action, IoId};
+use crate::pool::SegmentRow;
+use std::collections::{BTreeMap, BTreeSet};
+use units::{BLOCK_LEN, SegmentId};
+
+/// Most headers made void at a time.
+const VOIDING_MAX: usize = 16;
+
+/// Segments on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Releases {
+    dead: BTreeSet<SegmentId>,
+    /// Segments without any operation.
+    empty: BTreeSet<SegmentId>,
+    voiding: BTreeMap<IoId, SegmentId>,
+    /// Made void; the slot goes back with the first sync of a higher id.
+    voided: Vec<(SegmentId, IoId)>,
+}
+
+impl Releases {
+    pub(super) fn is_idle(&self) -> bool {
+        self.voiding.is_empty() && self.voided.is_empty()
+    }
+
+    pub(super) fn has_dead(&self) -> bool {
+        !self.dead.is_empty() || !self.empty.is_empty()
+    }
+
+    pub(super) fn note_dead(&mut self, dead: Vec<SegmentId>) {
+        for segment in dead {
+            let is_on_its_way = self.voiding.values().any(|voiding| *voiding == segment)
+                || self.voided.iter().any(|(voided, _)| *voided == segment);
+            if !is_on_its_way {
+                self.dead.insert(segment);
+            }
+        }
+    }
+
+    /// Nothing can be made durable any more; void headers do no harm where nothing is lost with them.
+    pub(super) fn abandon(&mut self) {
+        self.dead.clear();
+        self.empty.clear();
+        self.voided.clear();
+    }
+}
+
+impl Volume {
+    /// Gives up a segment in which no operation is.
+    pub(super) fn release_empty(&mut self, context: &mut Context<'_>, segment: SegmentId) {
+        self.release.empty.insert(segment);
+        self.release_dead(context);
+    }
+
+    /// Makes the headers of dead segments void, as many as may be now.
+    pub(super) fn release_dead(&mut self, context: &mut Context<'_>) {
+        if self.is_poisoned {
+            return;
+        }
+        let candidates: Vec<SegmentId> = self.release.empty.iter().chain(&self.release.dead).copied().collect();
+        for segment in candidates {
+            if self.release.voiding.len() >= VOIDING_MAX {
+                return;
+            }
+            let Some(row) = self.segments.get(&segment).copied() else {
+                self.release.dead.remove(&segment);
+                continue;
+            };
+            if self.release.empty.remove(&segment) || self.may_be_released(&row) {
+                self.release.dead.remove(&segment);
+                self.make_void(context, &row);
+            }
+        }
+    }
+
+    fn may_be_released(&self, row: &SegmentRow) -> bool {
+        let is_newest = self.segments.last_key_value().is_none_or(|(newest, _)| *newest == row.segment);
+        let is_oldest = self.segments.first_key_value().is_some_and(|(oldest, _)| *oldest == row.segment);
+        let is_sealed = row.last_lsn.is_some_and(|last| last <= self.folded_to);
+        is_sealed && !is_newest && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)
+    }
+
+    fn make_void(&mut self, context: &mut Context<'_>, row: &SegmentRow) {
+        let header = SlotHeader {
+            slot_use: SlotUse::Void,
+            pool: self.config.pool,
+            segment: row.segment,
+            volume: self.id,
+            epoch: self.epoch,
+            first_lsn: row.first_lsn,
+            size_bytes: self.size_bytes,
+            chain: 0,
+            opened_ms: context.wall_ms,
+        };
+        let mut block = context.buffers.take(BLOCK_LEN);
+        header.encode(block.as_mut_slice());
+        let id = self.next_io();
+        self.release.voiding.insert(id, row.segment);
+        let pool_offset = self.config.geometry.slot_offset(row.slot);
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block] });
+    }
+
+    pub(super) fn on_voided(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
+        let Some(segment) = self.release.voiding.remove(&id) else { return };
+        if self.is_poisoned {
+            return;
+        }
+        if result.is_err() {
+            // Tried again with the next tick; until then the slot is not free.
+            self.status.append_faults += 1;
+            self.release.empty.insert(segment);
+            return;
+        }
+        let after = self.next_io();
+        self.release.voided.push((segment, after));
+        self.want_sync(context);
+    }
+
+    /// A sync has ended well: gives back the slots of headers that were void before it began.
+    pub(super) fn release_voided(&mut self, context: &mut Context<'_>, sync: IoId) {
+        let before = self.segments.len();
+        for (segment, after) in std::mem::take(&mut self.release.voided) {
+            if after < sync {
+                self.segments.remove(&segment);
+                context.actions.push(Action::Release { segment });
+            } else {
+                self.release.voided.push((segment, after));
+            }
+        }
+        if self.segments.len() < before {
+            self.release_dead(context);
+        }
+    }
+}

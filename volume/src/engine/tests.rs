@@ -1,0 +1,346 @@
+//! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
+
+use super::*;
+use crate::buffer::Buffer;
+use crate::format::POOL_DATA_OFFSET;
+use crate::io::{FetchPiece, LoadedPage};
+use crate::pool::{Lease, LeaseClass};
+use crate::recover;
+use crate::request::Extent;
+use units::{ByteRange, SlotIndex};
+
+const SLOT_BYTES: u64 = 64 << 10;
+const MIB: u64 = 1 << 20;
+
+/// A driver that carries actions out when it is told to.
+struct Driver {
+    volume: Volume,
+    pool: Vec<u8>,
+    buffers: BufferPool,
+    queue: Vec<Action>,
+    slots_left: u32,
+    next_segment: u64,
+    replies: BTreeMap<u64, Result<Completion, Error>>,
+    next_request: u64,
+    synced: u32,
+    append_faults: Vec<DiskFault>,
+    is_sync_failing: bool,
+    /// While set, appends stay in the queue.
+    holds_appends: bool,
+    now: u64,
+}
+
+impl Driver {
+    fn new(slots: u32) -> Self {
+        let geometry = Geometry { slot_bytes: SLOT_BYTES, slot_count: slots };
+        let config = VolumeConfig {
+            pool: PoolId([1; 16]),
+            geometry,
+            appends_in_flight_max: 4,
+            map_limit_bytes: MIB as usize,
+            unfolded_segments_max: 4,
+        };
+        Self {
+            volume: Volume::open(config, recover::fresh(VolumeId(7), 4 * MIB)),
+            pool: vec![0; (POOL_DATA_OFFSET + SLOT_BYTES * u64::from(slots)) as usize],
+            buffers: BufferPool::new(1 << 20),
+            queue: Vec::new(),
+            slots_left: slots,
+            next_segment: 1,
+            replies: BTreeMap::new(),
+            next_request: 1,
+            synced: 0,
+            append_faults: Vec::new(),
+            is_sync_failing: false,
+            holds_appends: false,
+            now: 0,
+        }
+    }
+
+    fn give(&mut self, event: Event) {
+        let mut context =
+            Context { now: Monotonic(self.now), wall_ms: 0, buffers: &mut self.buffers, actions: &mut self.queue };
+        self.volume.handle(&mut context, event);
+    }
+
+    fn ask(&mut self, request: Request) -> u64 {
+        let id = self.next_request;
+        self.next_request += 1;
+        self.give(Event::Request { id: RequestId(id), request });
+        id
+    }
+
+    fn poll(&mut self) {
+        let mut context =
+            Context { now: Monotonic(self.now), wall_ms: 0, buffers: &mut self.buffers, actions: &mut self.queue };
+        self.volume.poll_append(&mut context);
+    }
+
+    /// Carries out all that can be, until nothing is left.
+    fn run(&mut self) {
+        loop {
+            self.poll();
+            let ready =
+                self.queue.iter().position(|action| !(self.holds_appends && matches!(action, Action::Append { .. })));
+            let Some(at) = ready else { return };
+            let action = self.queue.remove(at);
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Append { id, pool_offset, buffers } => {
+                let result = self.append_faults.pop().map_or(Ok(()), Err);
+                if result.is_ok() {
+                    let mut at = pool_offset as usize;
+                    for buffer in &buffers {
+                        self.pool[at..at + buffer.len()].copy_from_slice(buffer.as_slice());
+                        at += buffer.len();
+                    }
+                }
+                self.give(Event::Appended { id, buffers, result });
+            }
+            Action::Fetch { id, mut buffer, pieces } => {
+                for FetchPiece { pool_offset, buffer_offset, len } in pieces {
+                    let from = &self.pool[pool_offset as usize..pool_offset as usize + len];
+                    buffer.as_mut_slice()[buffer_offset..buffer_offset + len].copy_from_slice(from);
+                }
+                self.give(Event::Fetched { id, buffer, result: Ok(()) });
+            }
+            Action::Sync { id } => {
+                self.synced += 1;
+                let result = if self.is_sync_failing { Err(DiskFault::Io) } else { Ok(()) };
+                self.give(Event::Synced { id, result });
+            }
+            Action::Reply(reply) => {
+                self.replies.insert(reply.id.0, reply.result);
+            }
+            Action::LoadPage { page } => {
+                self.give(Event::PageLoaded { page, result: Ok(LoadedPage::Absent { next: None }) });
+            }
+            Action::WriteBack { id, .. } => self.give(Event::WroteBack { id, result: Ok(Vec::new()) }),
+            Action::Lease { class } => self.lease(class),
+            Action::NoteSegment(_) | Action::Release { .. } => {}
+        }
+    }
+
+    fn lease(&mut self, class: LeaseClass) {
+        let kept = if class == LeaseClass::Data { 1 } else { 0 };
+        let result = if self.slots_left > kept {
+            self.slots_left -= 1;
+            self.next_segment += 1;
+            Ok(Lease { slot: SlotIndex(self.slots_left), segment: SegmentId(self.next_segment) })
+        } else {
+            Err(DiskFault::NoSpace)
+        };
+        self.give(Event::Leased { result });
+    }
+
+    fn done(&mut self, request: Request) -> Result<(), ErrorKind> {
+        let id = self.ask(request);
+        self.run();
+        self.replies.remove(&id).expect("answered").map(|_| ()).map_err(|error| error.kind)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ErrorKind> {
+        self.done(write(offset, bytes, false))
+    }
+
+    fn read(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, ErrorKind> {
+        let id = self.ask(Request::Read { range: range(offset, len) });
+        self.run();
+        match self.replies.remove(&id).expect("answered") {
+            Ok(Completion::Read { buffer, skip, len }) => Ok(buffer.as_slice()[skip..skip + len].to_vec()),
+            Ok(other) => panic!("a read was answered by {other:?}"),
+            Err(error) => Err(error.kind),
+        }
+    }
+}
+
+fn range(offset: u64, len: u64) -> ByteRange {
+    ByteRange::new(offset, len).unwrap()
+}
+
+fn write(offset: u64, bytes: &[u8], fua: bool) -> Request {
+    let payload = bytes.chunks(crate::request::PIECE_BYTES_MAX).map(Buffer::copy_of).collect();
+    Request::Write { range: range(offset, bytes.len() as u64), payload, fua }
+}
+
+/// P2.
+#[test]
+fn what_is_written_is_read_and_what_is_not_is_zero() {
+    let mut driver = Driver::new(64);
+    driver.write(8192, &[5; 12288]).unwrap();
+    assert_eq!(driver.read(4096, 20480).unwrap(), [vec![0; 4096], vec![5; 12288], vec![0; 4096]].concat());
+    assert!(driver.volume.is_idle());
+}
+
+/// P2. Neighbouring sectors of one block, written at once, both stay.
+#[test]
+fn partial_writes_of_one_block_do_not_undo_each_other() {
+    let mut driver = Driver::new(64);
+    let ids: Vec<u64> = (0..8).map(|n| driver.ask(write(n * 512, &[n as u8 + 1; 512], false))).collect();
+    let whole = driver.ask(write(4096, &[9; 4096], false));
+    driver.run();
+    for id in ids.into_iter().chain([whole]) {
+        assert!(driver.replies[&id].is_ok());
+    }
+    let expected: Vec<u8> = (0..8_u8).flat_map(|n| [n + 1; 512]).collect();
+    assert_eq!(driver.read(0, 4096).unwrap(), expected);
+    assert_eq!(driver.read(4000, 200).unwrap(), [vec![8; 96], vec![9; 104]].concat());
+}
+
+/// P1.
+#[test]
+fn a_flush_is_answered_after_a_sync_that_began_after_it_and_not_before() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    assert_eq!(driver.synced, 0);
+    driver.done(Request::Flush).unwrap();
+    assert_eq!(driver.synced, 1);
+    driver.done(Request::Flush).unwrap();
+    assert_eq!(driver.synced, 1, "nothing new, no sync");
+    driver.done(write(0, &[2; 4096], true)).unwrap();
+    assert_eq!(driver.synced, 2);
+}
+
+/// P1.
+#[test]
+fn flushes_that_wait_share_one_sync() {
+    let mut driver = Driver::new(64);
+    let ids: Vec<u64> = (0..8).map(|n| driver.ask(write(n * 4096, &[1; 4096], true))).collect();
+    driver.run();
+    assert!(ids.iter().all(|id| driver.replies[id].is_ok()));
+    assert!(driver.synced <= 2, "{} syncs", driver.synced);
+}
+
+/// P1. A failed sync is never tried again: the pages may be gone and the next sync succeed over the loss.
+#[test]
+fn a_failed_sync_ends_writing_and_leaves_reading() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.is_sync_failing = true;
+    assert_eq!(driver.done(Request::Flush), Err(ErrorKind::Poisoned));
+    driver.is_sync_failing = false;
+    assert_eq!(driver.done(Request::Flush), Err(ErrorKind::Poisoned));
+    assert_eq!(driver.write(0, &[2; 4096]), Err(ErrorKind::Poisoned));
+    assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096]);
+    assert_eq!(driver.done(Request::Checkpoint), Err(ErrorKind::Poisoned));
+    assert!(driver.volume.is_idle());
+}
+
+/// P6.
+#[test]
+fn a_failed_append_goes_on_in_another_segment() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.append_faults = vec![DiskFault::Io];
+    let ids: Vec<u64> = (0..4).map(|n| driver.ask(write(n * 4096, &[n as u8 + 2; 4096], false))).collect();
+    driver.run();
+    assert!(ids.iter().all(|id| driver.replies[id].is_ok()));
+    let expected: Vec<u8> = (0..4_u8).flat_map(|n| [n + 2; 4096]).collect();
+    assert_eq!(driver.read(0, 16384).unwrap(), expected);
+}
+
+/// P6. The write that failed was not acknowledged, so what was stays.
+#[test]
+fn a_write_that_the_host_has_no_space_for_leaves_the_old_content() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.append_faults = vec![DiskFault::NoSpace];
+    assert_eq!(driver.write(0, &[2; 4096]), Err(ErrorKind::NoSpace));
+    assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096]);
+    driver.write(0, &[3; 4096]).unwrap();
+    assert_eq!(driver.read(0, 4096).unwrap(), [3; 4096]);
+}
+
+/// P6.
+#[test]
+fn a_full_pool_fails_writes_and_serves_reads_and_trims() {
+    let mut driver = Driver::new(3);
+    let mut written = 0;
+    while driver.write(written * 4096, &[7; 4096]).is_ok() {
+        written += 1;
+    }
+    assert!(written > 10);
+    assert_eq!(driver.read(0, written * 4096).unwrap(), vec![7; written as usize * 4096]);
+    driver.done(Request::Trim { range: range(0, 8192), fua: true }).unwrap();
+    assert_eq!(driver.read(0, 12288).unwrap(), [vec![0; 8192], vec![7; 4096]].concat());
+    assert!(driver.volume.is_idle());
+}
+
+/// P2. A read while the batch is in flight gets what is acknowledged.
+#[test]
+fn a_read_sees_only_what_has_been_acknowledged() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.holds_appends = true;
+    let id = driver.ask(write(0, &[2; 4096], false));
+    assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096]);
+    assert!(!driver.replies.contains_key(&id));
+    driver.holds_appends = false;
+    driver.run();
+    assert_eq!(driver.read(0, 4096).unwrap(), [2; 4096]);
+}
+
+/// P2.
+#[test]
+fn a_block_that_rotted_is_an_error_and_its_neighbour_is_read() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 8192]).unwrap();
+    let at = driver.pool.windows(4096).position(|bytes| bytes == [1; 4096]).unwrap();
+    driver.pool[at + 100] ^= 1;
+    assert_eq!(driver.read(0, 4096), Err(ErrorKind::Corrupt));
+    assert_eq!(driver.read(4096, 4096).unwrap(), [1; 4096]);
+    assert_eq!(driver.volume.status().corrupt_blocks, 1);
+}
+
+/// P5.
+#[test]
+fn trims_and_zeroes_of_any_length_read_as_zeros() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 65536]).unwrap();
+    driver.done(Request::Trim { range: range(1000, 10000), fua: false }).unwrap();
+    driver.done(Request::WriteZeroes { range: range(20480, 4 * MIB - 20480), fua: false }).unwrap();
+    let expected = [vec![1; 1000], vec![0; 10000], vec![1; 9480], vec![0; 45056]].concat();
+    assert_eq!(driver.read(0, 65536).unwrap(), expected);
+}
+
+#[test]
+fn extents_tell_data_from_holes() {
+    let mut driver = Driver::new(64);
+    driver.write(8192, &[1; 4096]).unwrap();
+    let id = driver.ask(Request::Extents { range: range(512, MIB), extents_max: 8 });
+    driver.run();
+    let extent = |len, is_data| Extent { len, is_data };
+    match driver.replies.remove(&id) {
+        Some(Ok(Completion::Extents(found))) => {
+            assert_eq!(found, [extent(7680, false), extent(4096, true), extent(MIB - 11776, false)]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_volume_shrinks_only_over_holes_unless_told_to() {
+    let mut driver = Driver::new(64);
+    driver.write(2 * MIB, &[1; 4096]).unwrap();
+    let resize = |size_bytes, discard_tail| Request::Resize { size_bytes, discard_tail };
+    assert_eq!(driver.done(resize(MIB, false)), Err(ErrorKind::InvalidRequest));
+    driver.write(3 * MIB, &[0; 4096]).unwrap();
+    driver.done(resize(8 * MIB, false)).unwrap();
+    driver.done(resize(MIB, true)).unwrap();
+    assert_eq!(driver.volume.size_bytes(), MIB);
+    assert_eq!(driver.write(MIB, &[1; 512]), Err(ErrorKind::InvalidRequest));
+    driver.done(resize(4 * MIB, false)).unwrap();
+    assert_eq!(driver.read(2 * MIB, 4096).unwrap(), [0; 4096]);
+}
+
+#[test]
+fn requests_outside_the_volume_are_refused() {
+    let mut driver = Driver::new(64);
+    assert_eq!(driver.write(4 * MIB - 512, &[1; 1024]), Err(ErrorKind::InvalidRequest));
+    assert_eq!(driver.read(4 * MIB, 1), Err(ErrorKind::InvalidRequest));
+    assert!(driver.volume.is_idle());
+}
