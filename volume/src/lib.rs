@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod buffer;
+pub mod check;
 pub mod engine;
 pub mod error;
 pub mod format;
 pub mod io;
 pub mod map;
 pub mod pool;
+pub mod rebuild;
+pub mod recover;
 pub mod request;
+pub mod store;

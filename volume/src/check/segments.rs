@@ -1,0 +1,95 @@
+//! The segments of one volume: headers, batches, chains, footers, order, and the end of the log.
+
+use super::map::Replayed;
+use super::{CheckReport, ProblemKind, segment_of_slot};
+use crate::pool::{Index, SegmentRow};
+use crate::recover::{SegmentLog, Wanted, cut_of, read_segment, recover};
+use crate::store::{PoolReader, Store};
+use units::{Lsn, VolumeId};
+
+/// Reads every segment of `volume`, oldest first, and replays it.
+pub(super) fn check<S: Store>(
+    index: &Index<S>,
+    reader: &dyn PoolReader,
+    volume: VolumeId,
+    report: &mut CheckReport,
+) -> Replayed {
+    let superblock = index.superblock();
+    let folded_to = index.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
+    let mut replayed = Replayed::new(folded_to);
+    if let Err(damage) = recover(reader, superblock, &index.known(volume, 0)) {
+        report.add(ProblemKind::Log, Some(volume), damage.to_string());
+        replayed.is_whole = false;
+    }
+    let mut rows = index.segments(volume);
+    rows.sort_by_key(|row| row.segment);
+    let mut before: Option<SegmentLog> = None;
+    for row in &rows {
+        report.segments += 1;
+        if row.segment >= index.next_segment() {
+            let detail = format!("{}: the id is to come: run `aljibe pool rebuild`", at(row));
+            report.add(ProblemKind::Slot, Some(volume), detail);
+        }
+        let wanted = Wanted {
+            reader,
+            superblock,
+            row: *row,
+            cut: cut_of(row, &rows),
+            durable_lsn: folded_to,
+            distrusts_footer: true,
+        };
+        match read_segment(&wanted) {
+            Ok(log) => {
+                report.operations += log.entries.len() as u64;
+                check_segment(&log, folded_to, report);
+                check_order(before.as_ref(), &log, report);
+                replayed.take(&log);
+                before = Some(log).filter(|log| !log.entries.is_empty()).or(before);
+            }
+            Err(damage) => {
+                report.add(ProblemKind::Log, Some(volume), damage.to_string());
+                replayed.is_whole = false;
+                before = None;
+            }
+        }
+    }
+    replayed
+}
+
+fn check_segment(log: &SegmentLog, folded_to: Lsn, report: &mut CheckReport) {
+    let row = &log.row;
+    let mut add = |kind, detail: String| report.add(kind, Some(row.volume), format!("{}: {detail}", at(row)));
+    let Some(last) = row.last_lsn else { return };
+    // What is not folded, recovery looks after: it mends headers and footers, and ends the log where it was torn.
+    if last > folded_to {
+        return;
+    }
+    if log.header.is_none() {
+        add(ProblemKind::Slot, "the header is damaged: what its first batch or its footer says is used".to_owned());
+    }
+    if !log.has_footer {
+        add(ProblemKind::Log, "the footer is damaged or is not what the batches say: these are used".to_owned());
+    }
+    if log.end().0 != last.0 + 1 {
+        let detail = format!("operations end before {}, and the index says after {last}", log.end());
+        add(ProblemKind::Log, format!("{detail}: run `aljibe pool rebuild`"));
+    }
+    if log.has_holes() != row.has_holes {
+        add(ProblemKind::Slot, "the index is wrong about its trims: run `aljibe pool rebuild`".to_owned());
+    }
+}
+
+/// Gaps are of segments given back; an overlap or a broken chain is not.
+fn check_order(before: Option<&SegmentLog>, log: &SegmentLog, report: &mut CheckReport) {
+    let Some(before) = before.filter(|_| !log.entries.is_empty()) else { return };
+    let first = log.row.first_lsn;
+    let is_broken = before.end() > first || (before.end() == first && before.chain_after != log.chain_before);
+    if is_broken {
+        let detail = format!("{} does not follow on {}", at(&log.row), at(&before.row));
+        report.add(ProblemKind::Log, Some(log.row.volume), format!("{detail}: restore the volume from a copy"));
+    }
+}
+
+fn at(row: &SegmentRow) -> String {
+    segment_of_slot(row.segment, row.slot)
+}

@@ -1,0 +1,204 @@
+//! Making the index anew from the pool alone.
+//!
+//! Finds every segment by its slot's header (or, where that has rotted, by what else is in the slot), replays those that
+//! were durable for certain into map pages, with bounded memory, and counts what is live. The end of each log is left to
+//! recovery, as after any stop. Between segments there may be gaps: what was there is dead and its slot given back.
+//! Nothing is written to the pool.
+
+use crate::format::Superblock;
+use crate::map::Map;
+use crate::pool::{Index, OpenError, SegmentRow};
+use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_of, probe, read_segment, replay};
+use crate::store::{PoolReader, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use units::{Lsn, SegmentId, SlotIndex, VolumeId};
+
+/// Bytes of changed pages that are gathered before they are written.
+const DIRTY_BYTES_MAX: usize = 64 << 20;
+
+/// Pages of one write-back.
+const PAGES_MAX: usize = 1024;
+
+/// What a rebuild found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Volumes that have segments.
+    pub volumes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Slots that hold nothing.
+    pub free_slots: u64,
+    /// Slots that are kept out of use, since what they hold cannot be told.
+    pub kept_slots: Vec<SlotIndex>,
+    /// Volumes that will not be served, and why.
+    pub damaged: Vec<Damage>,
+    /// What else a person may want to know.
+    pub notes: Vec<String>,
+}
+
+/// Makes the index of the pool in `store`, which is empty.
+///
+/// # Errors
+/// [`OpenError`] when the store fails or is not empty. Damage in the pool is reported, and keeps its volume alone from
+/// being served.
+pub fn rebuild<S: Store>(
+    store: S,
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+) -> Result<(Index<S>, RebuildReport), OpenError> {
+    let mut report = RebuildReport::default();
+    let found = look_into_slots(superblock, reader, &mut report);
+    let rows: Vec<SegmentRow> = found.segments.into_values().collect();
+    let mut index = Index::create_with(store, superblock, found.used_up, &rows, &found.kept)?;
+    report.segments = rows.len() as u64;
+    report.kept_slots = found.kept.into_iter().collect();
+    for volume in index.volumes() {
+        report.volumes += 1;
+        let folded = Fold::new(&index, superblock, reader, volume).run(&mut index)?;
+        report.damaged.extend(folded);
+    }
+    Ok((index, report))
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    segments: BTreeMap<SegmentId, SegmentRow>,
+    kept: BTreeSet<SlotIndex>,
+    /// The highest id that was ever seen.
+    used_up: Option<SegmentId>,
+}
+
+fn look_into_slots(superblock: &Superblock, reader: &dyn PoolReader, report: &mut RebuildReport) -> Found {
+    let mut found = Found::default();
+    for slot in (0..superblock.geometry.slot_count).map(SlotIndex) {
+        match probe(reader, superblock, slot) {
+            Probed::Segment(row) => {
+                found.used_up = found.used_up.max(Some(row.segment));
+                if let Some(other) = found.segments.get(&row.segment) {
+                    report.notes.push(format!("segment {} is in slot {} and again in {slot}", row.segment, other.slot));
+                    found.kept.insert(slot);
+                } else {
+                    found.segments.insert(row.segment, row);
+                }
+            }
+            Probed::Void(segment) => {
+                found.used_up = found.used_up.max(Some(segment));
+                report.free_slots += 1;
+            }
+            Probed::Nothing => report.free_slots += 1,
+            Probed::Damaged => {
+                report.notes.push(format!("slot {slot}: a damaged header over nothing that tells whose it was"));
+                found.kept.insert(slot);
+            }
+            Probed::Unreadable => {
+                report.notes.push(format!("slot {slot} cannot be read; look at the disk"));
+                found.kept.insert(slot);
+            }
+        }
+    }
+    found
+}
+
+/// The folding of one volume's segments.
+struct Fold<'a> {
+    superblock: &'a Superblock,
+    reader: &'a dyn PoolReader,
+    volume: VolumeId,
+    /// Oldest first, by id.
+    rows: Vec<SegmentRow>,
+    map: Map,
+    applied: Lsn,
+    size_bytes: u64,
+}
+
+impl<'a> Fold<'a> {
+    fn new<S: Store>(
+        index: &Index<S>,
+        superblock: &'a Superblock,
+        reader: &'a dyn PoolReader,
+        volume: VolumeId,
+    ) -> Self {
+        let mut rows = index.segments(volume);
+        rows.sort_by_key(|row| row.segment);
+        Self { superblock, reader, volume, rows, map: Map::new(true), applied: Lsn::ZERO, size_bytes: 0 }
+    }
+
+    /// Replays what was durable, and leaves the rest unfolded for recovery. Returns the damage that ended it.
+    fn run<S: Store>(mut self, index: &mut Index<S>) -> Result<Option<Damage>, OpenError> {
+        let durable_lsn = self.durable_lsn();
+        let mut folded_to = None;
+        let mut damage = None;
+        for row in self.rows.clone() {
+            let log = match self.read(row, durable_lsn) {
+                Ok(log) => log,
+                Err(found) => {
+                    // Recovery meets it again, and does not serve the volume.
+                    damage = Some(found);
+                    folded_to = Some(Lsn(row.first_lsn.0.saturating_sub(1)));
+                    break;
+                }
+            };
+            if log.entries.is_empty() {
+                continue;
+            }
+            if log.end() > durable_lsn.next() {
+                let before = Lsn(row.first_lsn.0 - 1);
+                folded_to = Some(if before <= durable_lsn { before } else { durable_lsn });
+                break;
+            }
+            self.take(index, &log)?;
+        }
+        let folded_to = folded_to.unwrap_or(self.applied).max(self.applied);
+        if folded_to > Lsn::ZERO {
+            self.write_back(index)?;
+            index.write_back(self.volume, &[], folded_to, self.size_bytes)?;
+        }
+        Ok(damage)
+    }
+
+    fn read(&self, row: SegmentRow, durable_lsn: Lsn) -> Result<SegmentLog, Damage> {
+        let cut = cut_of(&row, &self.rows);
+        let (reader, superblock) = (self.reader, self.superblock);
+        read_segment(&Wanted { reader, superblock, row, cut, durable_lsn, distrusts_footer: false })
+    }
+
+    /// What the newest segments say was on stable storage.
+    fn durable_lsn(&self) -> Lsn {
+        let mut durable_lsn = Lsn::ZERO;
+        for row in self.rows.iter().rev() {
+            // Damage is met again when the segment's turn comes.
+            let Ok(log) = self.read(*row, durable_lsn) else { continue };
+            durable_lsn = durable_lsn.max(log.durable_seen);
+            if !log.entries.is_empty() && log.end() <= durable_lsn.next() {
+                break;
+            }
+        }
+        durable_lsn
+    }
+
+    fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
+        let map = &mut self.map;
+        log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
+        self.applied = Lsn(log.end().0 - 1);
+        self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
+        index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
+        if self.map.dirty_bytes() > DIRTY_BYTES_MAX {
+            self.write_back(index)?;
+        }
+        Ok(())
+    }
+
+    fn write_back<S: Store>(&mut self, index: &mut Index<S>) -> Result<(), OpenError> {
+        while self.map.is_dirty() {
+            let capture = self.map.capture(self.applied, PAGES_MAX);
+            let written = index.write_back(self.volume, &capture.writes, capture.folded_to, self.size_bytes);
+            self.map.write_back_ended(written.is_ok());
+            written?;
+        }
+        self.map.shrink_to(0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! Recovery: what a volume's log says after a stop or a crash.
+//!
+//! Reads the segments that the stored map does not have all of, decides where the log ends, and says what is to be
+//! written before the volume may be served: footers of segments that lack one, void headers of those that hold nothing.
+//! The log then goes on in a new segment. It ends at the first batch that is not whole, unless something tells that the
+//! batch was on stable storage: then the volume is [`Damage`]d, and never silently cut (P1).
+//!
+//! Changes nothing itself, and gives the same again after a crash during what it asked for.
+
+mod damage;
+mod probe;
+mod segment;
+mod source;
+
+pub use damage::{Damage, DamageKind, Place};
+pub(crate) use probe::{Probed, probe};
+pub(crate) use segment::{SegmentLog, Wanted, read_segment};
+
+use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
+use crate::map::{Location, Map};
+use crate::pool::{SegmentRow, VolumeRow};
+use crate::store::PoolReader;
+use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
+
+/// What the index knows of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Which.
+    pub volume: VolumeId,
+    /// Its size when it was made; counts while neither `row` nor the log tells one.
+    pub created_bytes: u64,
+    /// How far the stored map goes; `None` when it holds nothing.
+    pub row: Option<VolumeRow>,
+    /// Its segments.
+    pub segments: Vec<SegmentRow>,
+}
+
+/// A volume at the end of its log.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Which.
+    pub volume: VolumeId,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The highest epoch in its log.
+    pub epoch: Epoch,
+    /// The LSN of the next operation.
+    pub next_lsn: Lsn,
+    /// CRC of the header of the last batch.
+    pub chain: u32,
+    /// The stored map holds everything up to here; `map` has all that came later.
+    pub folded_to: Lsn,
+    /// Its segments, oldest first, all sealed.
+    pub segments: Vec<SegmentRow>,
+    /// Its map.
+    pub map: Map,
+    /// Bytes to be written to the pool, by offset, before anything else is; then synced, before the volume is served.
+    pub writes: Vec<(u64, Vec<u8>)>,
+    /// For [`crate::pool::Index::note_segment`] once `writes` are durable.
+    pub sealed: Vec<SegmentRow>,
+    /// For [`crate::pool::Index::release`] once `writes` are durable.
+    pub voided: Vec<SegmentId>,
+}
+
+/// A new volume, whose id was never used before.
+#[must_use]
+pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
+    Recovered {
+        volume,
+        size_bytes,
+        epoch: Epoch(0),
+        next_lsn: Lsn(1),
+        chain: 0,
+        folded_to: Lsn::ZERO,
+        segments: Vec::new(),
+        map: Map::new(true),
+        writes: Vec::new(),
+        sealed: Vec::new(),
+        voided: Vec::new(),
+    }
+}
+
+/// Finds the end of a volume's log, and its map up to there.
+///
+/// # Errors
+/// [`Damage`] when something that was on stable storage cannot be told any more, or the disk does not give a block that
+/// recovery needs. Nothing has been changed.
+pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) -> Result<Recovered, Damage> {
+    let folded_to = known.row.map_or(Lsn::ZERO, |row| row.folded_to);
+    let (logs, durable_lsn) = read_logs(reader, superblock, known, folded_to)?;
+    let base = read_base(reader, superblock, known, folded_to);
+    let mut end = End::new(known, base.as_ref());
+    end.durable_lsn = durable_lsn;
+    let mut kept = Vec::new();
+    let mut voided = Vec::new();
+    for log in logs {
+        if end.takes(&log)? { kept.push(log) } else { voided.push(log) }
+    }
+    end.check()?;
+    let folded = known.segments.iter().copied().filter(|row| is_folded(row, folded_to));
+    let mut recovered = Recovered {
+        size_bytes: end.size_bytes,
+        epoch: end.epoch,
+        next_lsn: end.next_lsn,
+        chain: end.chain.unwrap_or(0),
+        folded_to,
+        segments: folded.collect(),
+        map: Map::new(false),
+        ..fresh(known.volume, 0)
+    };
+    for log in kept {
+        recovered.keep(superblock, &log);
+    }
+    for log in voided {
+        recovered.void(superblock, &log);
+    }
+    recovered.segments.sort_by_key(|row| (row.first_lsn, row.segment));
+    Ok(recovered)
+}
+
+fn is_folded(row: &SegmentRow, folded_to: Lsn) -> bool {
+    row.last_lsn.is_some_and(|last| last <= folded_to)
+}
+
+/// Where the operations of `row` end at the latest: where the first of a newer segment begins.
+pub(crate) fn cut_of(row: &SegmentRow, segments: &[SegmentRow]) -> Lsn {
+    let newer = segments.iter().filter(|other| other.segment > row.segment);
+    newer.map(|other| other.first_lsn).min().unwrap_or(Lsn(u64::MAX))
+}
+
+/// Reads the segments that are not folded. The newest come first, since they tell what was durable of those before; the
+/// result is oldest first, with what was durable for certain.
+fn read_logs(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    known: &Known,
+    folded_to: Lsn,
+) -> Result<(Vec<SegmentLog>, Lsn), Damage> {
+    let mut rows: Vec<SegmentRow> = known.segments.iter().copied().filter(|row| !is_folded(row, folded_to)).collect();
+    rows.sort_by_key(|row| row.segment);
+    let mut durable_lsn = folded_to;
+    let mut logs = Vec::with_capacity(rows.len());
+    for row in rows.iter().rev() {
+        let cut = cut_of(row, &rows);
+        let log = read_segment(&Wanted { reader, superblock, row: *row, cut, durable_lsn, distrusts_footer: false })?;
+        durable_lsn = durable_lsn.max(log.durable_seen);
+        logs.push(log);
+    }
+    logs.reverse();
+    Ok((logs, durable_lsn))
+}
+
+/// The newest segment that is folded: it tells what the first one that is not must follow on. Not vital.
+fn read_base(reader: &dyn PoolReader, superblock: &Superblock, known: &Known, folded_to: Lsn) -> Option<SegmentLog> {
+    let row = known.segments.iter().filter(|row| is_folded(row, folded_to)).max_by_key(|row| row.segment)?;
+    let cut = cut_of(row, &known.segments);
+    let wanted = Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, distrusts_footer: false };
+    read_segment(&wanted).ok()
+}
+
+/// The end of the log, as segment after segment is taken in.
+#[derive(Debug)]
+struct End {
+    volume: VolumeId,
+    size_bytes: u64,
+    epoch: Epoch,
+    next_lsn: Lsn,
+    /// CRC of the last batch's header; `None` where no segment tells it.
+    chain: Option<u32>,
+    durable_lsn: Lsn,
+    /// The first segments may begin anywhere up to here.
+    folded_to: Lsn,
+    /// A segment was torn off: what comes after it does not count.
+    has_ended: bool,
+}
+
+impl End {
+    fn new(known: &Known, base: Option<&SegmentLog>) -> Self {
+        let row = known.row.as_ref();
+        let folded_to = row.map_or(Lsn::ZERO, |row| row.folded_to);
+        let next_lsn = folded_to.next();
+        let mut end = Self {
+            volume: known.volume,
+            size_bytes: row.map_or(known.created_bytes, |row| row.size_bytes),
+            epoch: row.map_or(Epoch(0), |row| row.epoch),
+            next_lsn,
+            chain: (folded_to == Lsn::ZERO).then_some(0),
+            durable_lsn: folded_to,
+            folded_to,
+            has_ended: false,
+        };
+        if let Some(base) = base.filter(|base| base.end() == next_lsn) {
+            end.chain = Some(base.chain_after);
+            end.epoch = end.epoch.max(base.epoch);
+            end.size_bytes = base.size_after().unwrap_or(end.size_bytes);
+        }
+        end
+    }
+
+    /// Takes in the next segment; `false` when it does not count.
+    fn takes(&mut self, log: &SegmentLog) -> Result<bool, Damage> {
+        let first_lsn = log.row.first_lsn;
+        if log.entries.is_empty() || self.has_ended {
+            return Ok(false);
+        }
+        if first_lsn > self.next_lsn {
+            // What lies between was lost with the page cache, or is lost altogether.
+            self.check()?;
+            self.has_ended = true;
+            return Ok(false);
+        }
+        let place = Place { segment: log.row.segment, slot: log.row.slot, block: 0 };
+        let is_first = first_lsn <= self.folded_to;
+        if !is_first && (first_lsn < self.next_lsn || self.chain.is_some_and(|chain| chain != log.chain_before)) {
+            return Err(Damage { volume: self.volume, kind: DamageKind::Chain { place, lsn: first_lsn } });
+        }
+        self.next_lsn = self.next_lsn.max(log.end());
+        self.chain = Some(log.chain_after);
+        self.epoch = self.epoch.max(log.epoch);
+        self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
+        Ok(true)
+    }
+
+    /// Nothing that was durable may be missing.
+    fn check(&self) -> Result<(), Damage> {
+        if self.next_lsn > self.durable_lsn {
+            return Ok(());
+        }
+        let kind = DamageKind::Missing { lsn: self.next_lsn, durable_lsn: self.durable_lsn };
+        Err(Damage { volume: self.volume, kind })
+    }
+}
+
+impl Recovered {
+    /// Takes a segment into the map, and sees to its header, footer and row.
+    fn keep(&mut self, superblock: &Superblock, log: &SegmentLog) {
+        let folded_to = self.folded_to;
+        let map = &mut self.map;
+        log.each(|lsn, operation, block, checks| {
+            if lsn > folded_to {
+                replay(map, lsn, operation, log.row.segment, (block, checks));
+            }
+        });
+        let row = SegmentRow { last_lsn: Some(Lsn(log.end().0 - 1)), has_holes: log.has_holes(), ..log.row };
+        self.segments.push(row);
+        if row != log.row {
+            self.sealed.push(row);
+        }
+        if log.header.is_none() {
+            let header = header_of(superblock, log, SlotUse::Segment, self.size_bytes);
+            self.writes.push((superblock.geometry.slot_offset(log.row.slot), header));
+        }
+        if !log.has_footer
+            && let Some(footer) = footer_of(superblock, log, self.size_bytes)
+        {
+            self.writes.push(footer);
+        }
+    }
+
+    fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
+        if log.header.is_none_or(|header| header.slot_use == SlotUse::Segment) {
+            let header = header_of(superblock, log, SlotUse::Void, self.size_bytes);
+            self.writes.push((superblock.geometry.slot_offset(log.row.slot), header));
+        }
+        self.voided.push(log.row.segment);
+    }
+}
+
+/// Takes one operation, whose payload is in `segment` from `block` on, into a map.
+pub(crate) fn replay(
+    map: &mut Map,
+    lsn: Lsn,
+    operation: &crate::format::Operation,
+    segment: SegmentId,
+    (block, checks): (u32, &[u32]),
+) {
+    match operation.kind {
+        OperationKind::Write => {
+            // The block was found to lie in the slot, which has at most 65,536.
+            let location = Location { segment, block: u16::try_from(block).unwrap_or(u16::MAX) };
+            let checks: Vec<u8> = checks.iter().flat_map(|check| check.to_le_bytes()).collect();
+            map.write(lsn, operation.range, location, &checks);
+        }
+        OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
+        OperationKind::Resize(_) => {}
+    }
+}
+
+fn header_of(superblock: &Superblock, log: &SegmentLog, slot_use: SlotUse, size_bytes: u64) -> Vec<u8> {
+    let header = SlotHeader {
+        slot_use,
+        pool: superblock.pool,
+        segment: log.row.segment,
+        volume: log.row.volume,
+        epoch: log.epoch,
+        first_lsn: log.row.first_lsn,
+        size_bytes: log.size_at_open.unwrap_or(size_bytes),
+        chain: log.chain_before,
+        opened_ms: log.header.map_or(0, |header| header.opened_ms),
+    };
+    let mut block = vec![0; BLOCK_LEN];
+    header.encode(&mut block);
+    block
+}
+
+/// The footer of what a segment was found to hold, and where it goes. Batches leave room for it.
+fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
+    let geometry: Geometry = superblock.geometry;
+    let bytes = encode_footer(&Footer {
+        pool: superblock.pool,
+        segment: log.row.segment,
+        volume: log.row.volume,
+        epoch: log.epoch,
+        first_lsn: log.row.first_lsn,
+        size_bytes: log.size_after().unwrap_or(size_bytes),
+        filled_blocks: log.filled_blocks,
+        chain_before: log.chain_before,
+        chain_after: log.chain_after,
+        entries: log.entries.clone(),
+        checks: log.checks.clone(),
+    });
+    let end = geometry.slot_bytes;
+    let at = end.checked_sub(bytes.len() as u64)?;
+    let has_room = at >= u64::from(log.filled_blocks) * units::BLOCK_BYTES;
+    has_room.then_some((geometry.slot_offset(log.row.slot) + at, bytes))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

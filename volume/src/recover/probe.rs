@@ -1,0 +1,79 @@
+//! What is in a slot, told from the slot alone.
+
+use super::segment::read_footer;
+use super::source::SlotSource;
+use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, decode_batch};
+use crate::pool::SegmentRow;
+use crate::store::PoolReader;
+use units::{Lsn, SegmentId, SlotIndex, VolumeId};
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// A segment of this pool. Open, as far as the row says.
+    Segment(SegmentRow),
+    /// A segment of this pool that does not count any more.
+    Void(SegmentId),
+    /// A header that has rotted, or was torn, over nothing that is known to be its segment's.
+    Damaged,
+    /// Nothing of this pool.
+    Nothing,
+    /// The disk does not give it.
+    Unreadable,
+}
+
+/// Looks at the header of `slot`; where that has rotted, at the first batch, then at the footer.
+pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: SlotIndex) -> Probed {
+    let mut source = SlotSource::new(reader, superblock.geometry, slot);
+    let (otherwise, rest) = match source.block(0) {
+        Err(_) => (Probed::Unreadable, Remains::default()),
+        Ok(block) => match SlotHeader::decode(block) {
+            Ok(header) if header.pool != superblock.pool => return Probed::Nothing,
+            Ok(header) if header.slot_use == SlotUse::Void => return Probed::Void(header.segment),
+            Ok(header) => return Probed::Segment(open_row(slot, header.segment, header.volume, header.first_lsn)),
+            Err(FormatError::Magic) => (Probed::Nothing, Remains::of(block)),
+            Err(_) => (Probed::Damaged, Remains::of(block)),
+        },
+    };
+    match beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment)) {
+        Some(row) if rest.is_void => Probed::Void(row.segment),
+        Some(row) => Probed::Segment(row),
+        None => otherwise,
+    }
+}
+
+/// What a header that fails its check still tells. What lies behind it may be left from the slot's segment before, where
+/// a power cut tore the header of a new one: only a segment that the header names is taken.
+#[derive(Debug, Default)]
+struct Remains {
+    segment: Option<SegmentId>,
+    is_void: bool,
+}
+
+impl Remains {
+    fn of(block: &[u8]) -> Self {
+        let id = block.get(32..40).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
+        Self { segment: id.filter(|id| *id != 0).map(SegmentId), is_void: block.get(10) == Some(&2) }
+    }
+
+    fn may_be(&self, segment: SegmentId) -> bool {
+        self.segment.is_none_or(|named| named == segment)
+    }
+}
+
+fn beyond_header(
+    source: &mut SlotSource<'_>,
+    superblock: &Superblock,
+    slot: SlotIndex,
+) -> impl Iterator<Item = SegmentRow> {
+    let batch = source.with_header_at(1, decode_batch).ok().and_then(Result::ok).map(|(batch, _)| batch);
+    let batch = batch.filter(|batch| batch.block == 1 && batch.first_lsn > Lsn::ZERO);
+    let batch = batch.map(|batch| open_row(slot, batch.segment, batch.volume, batch.first_lsn));
+    let footer = read_footer(source, superblock.pool);
+    let footer = footer.map(|footer| open_row(slot, footer.segment, footer.volume, footer.first_lsn));
+    batch.into_iter().chain(footer)
+}
+
+const fn open_row(slot: SlotIndex, segment: SegmentId, volume: VolumeId, first_lsn: Lsn) -> SegmentRow {
+    SegmentRow { segment, volume, slot, first_lsn, last_lsn: None, has_holes: false }
+}
