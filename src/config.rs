@@ -30,6 +30,9 @@ pub(crate) struct ServeOptions {
     /// Size of a pool file that is made or grown.
     #[arg(long, value_name = "SIZE")]
     pool_size: Option<Size>,
+    /// Write a pool that is made once from end to end, so that none of it is slower at its first use.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pool_prepare: Option<bool>,
     /// Size of a slot of a pool that is made [default: 32M].
     #[arg(long, value_name = "SIZE")]
     slot_size: Option<Size>,
@@ -91,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) api: Address,
     pub(crate) pool: PathBuf,
     pub(crate) pool_size: Option<Size>,
+    pub(crate) pool_prepare: bool,
     pub(crate) slot_size: Size,
     pub(crate) shards: u16,
     pub(crate) map_cache: Size,
@@ -115,6 +119,11 @@ impl Settings {
         let file = flags.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         flags.or(file).complete()
     }
+
+    /// Whether NBD clients are served where nobody said.
+    pub(crate) fn is_nbd_default(&self) -> bool {
+        self.nbd == [loopback(10809)]
+    }
 }
 
 impl ServeOptions {
@@ -127,6 +136,7 @@ impl ServeOptions {
             config: self.config,
             pool: self.pool.or(file.pool),
             pool_size: self.pool_size.or(file.pool_size),
+            pool_prepare: self.pool_prepare.or(file.pool_prepare),
             slot_size: self.slot_size.or(file.slot_size),
             shards: self.shards.or(file.shards),
             map_cache: self.map_cache.or(file.map_cache),
@@ -154,6 +164,7 @@ impl ServeOptions {
             api: self.api.unwrap_or_else(|| loopback(9440)),
             pool: self.pool.unwrap_or_else(|| data.join("pool")),
             pool_size: self.pool_size,
+            pool_prepare: self.pool_prepare.unwrap_or(false),
             slot_size: self.slot_size.unwrap_or(SLOT_SIZE_DEFAULT),
             shards,
             map_cache: self.map_cache.unwrap_or(MAP_CACHE_DEFAULT),

@@ -1,15 +1,35 @@
 //! Puts the engine behind the API: the only place that knows both.
 
+mod metrics;
+mod offline;
+mod service;
+
+pub(crate) use offline::{check, rebuild};
+
 use crate::address::Address;
-use crate::config::Settings;
+use crate::config::{Settings, TlsMode, TlsSettings};
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
+use anyhow::Context;
+use blockd::listener::{self, Inherited, Listener};
+use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
+use blockd::tls::{ClientCertificates, TlsFiles};
+use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
 use control::Service;
+use proto::nbd::TlsPolicy;
+use service::PoolService;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Something that ends in its own time.
 pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How often the engine's threads are looked after.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// A running engine.
 pub(crate) struct Engine {
@@ -23,12 +43,131 @@ pub(crate) struct Engine {
     pub(crate) drain: Pending<Result<(), Failure>>,
 }
 
-/// Opens the pool and its volumes and serves them.
+/// Opens the pool and its volumes and serves them. Clients that come before that wait.
 pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine, Failure> {
-    let detail = format!(
-        "this build has no engine: pool {} in {} was not opened",
-        settings.pool.display(),
-        data.path().display()
-    );
-    Err(Failure::new(Exit::Failure, "not_in_this_build", detail))
+    let tls = settings.tls.as_ref().map(|tls| tls_files(tls).load()).transpose().context("cannot serve TLS")?;
+    let listener = bind(settings).await?;
+    let nbd = listener.addresses().iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
+    let nbd: Vec<Address> = nbd.context("cannot tell where NBD clients are served")?;
+
+    let config = pool_config(settings, data);
+    let pool = tokio::task::spawn_blocking(move || OpenPool::open_or_make(&config)).await;
+    let pool = pool.context("opening the pool panicked")?.map_err(failure_of)?;
+    let serving = Arc::new(Serving::start(pool, serving_config(settings)).await.map_err(failure_of)?);
+
+    let (stop, stopping) = watch::channel(false);
+    let exports = Arc::new(listener::Service { exports: serving.catalogue(), tls_policy: tls_policy(settings), tls });
+    let listening = tokio::spawn(listener.serve(exports, stopping));
+    let uris = uris(&nbd, tls_policy(settings) == TlsPolicy::Required);
+    Ok(Engine {
+        service: Arc::new(PoolService::new(Arc::clone(&serving), uris)),
+        nbd,
+        failure: Box::pin(ended_by_itself(Arc::clone(&serving))),
+        drain: Box::pin(drain(serving, stop, listening)),
+    })
+}
+
+async fn bind(settings: &Settings) -> Result<Listener, Failure> {
+    let inherited = Inherited::from_environment().context("cannot use the sockets that were handed over")?;
+    let addresses = if !inherited.is_empty() && settings.is_nbd_default() { &[] } else { settings.nbd.as_slice() };
+    let addresses = addresses.iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
+    let addresses: Vec<listener::Address> = addresses.context("cannot listen for NBD clients")?;
+    let bound = Listener::bind(&addresses, Some(inherited), ListenerLimits::default()).await;
+    match bound {
+        Err(error @ listener::BindError::Served { .. }) => {
+            Err(Failure::new(Exit::Conflict, "address_in_use", error.to_string()))
+        }
+        bound => Ok(bound.context("cannot listen for NBD clients")?),
+    }
+}
+
+/// Ends when a thread of the engine has ended that nobody has stopped.
+async fn ended_by_itself(serving: Arc<Serving>) -> Failure {
+    let mut ticks = tokio::time::interval(WATCH_PERIOD);
+    loop {
+        ticks.tick().await;
+        if let Some(thread) = serving.ended_thread() {
+            tracing::error!(thread, "a thread of the engine has ended by itself");
+            return Failure::new(Exit::Failure, "engine_failed", format!("{thread} has ended by itself: see the log"));
+        }
+    }
+}
+
+/// No new clients; then what is under way is answered and everything made durable.
+async fn drain(serving: Arc<Serving>, stop: watch::Sender<bool>, listening: JoinHandle<()>) -> Result<(), Failure> {
+    serving.catalogue().stop();
+    stop.send_replace(true);
+    let listened = listening.await;
+    serving.stop().await.context("the engine did not stop in order")?;
+    listened.context("the listener panicked")?;
+    Ok(())
+}
+
+fn pool_config(settings: &Settings, data: &DataDir) -> PoolConfig {
+    PoolConfig {
+        pool: settings.pool.clone(),
+        index: index_dir(data),
+        shape: PoolShape {
+            pool_bytes: settings.pool_size.map(control::Size::bytes),
+            slot_bytes: settings.slot_size.bytes(),
+        },
+        is_written_whole: settings.pool_prepare,
+    }
+}
+
+fn serving_config(settings: &Settings) -> ServingConfig {
+    ServingConfig {
+        shard_count: usize::from(settings.shards),
+        is_direct: settings.direct,
+        map_cache_bytes: usize::try_from(settings.map_cache.bytes()).unwrap_or(usize::MAX),
+        limits: Limits::default(),
+    }
+}
+
+fn index_dir(data: &DataDir) -> PathBuf {
+    data.path().join("index")
+}
+
+fn tls_files(tls: &TlsSettings) -> TlsFiles {
+    TlsFiles {
+        certificate: tls.cert.clone(),
+        key: tls.key.clone(),
+        clients: tls.client_ca.clone().map_or(ClientCertificates::Ignored, ClientCertificates::Required),
+    }
+}
+
+fn tls_policy(settings: &Settings) -> TlsPolicy {
+    match settings.tls.as_ref().map(|tls| tls.mode) {
+        None => TlsPolicy::Off,
+        Some(TlsMode::Optional) => TlsPolicy::Optional,
+        Some(TlsMode::Required) => TlsPolicy::Required,
+    }
+}
+
+/// Where NBD clients find a volume, with `{name}` for its name.
+fn uris(nbd: &[Address], is_tls: bool) -> Vec<String> {
+    let scheme = if is_tls { "nbds" } else { "nbd" };
+    let uri = |address: &Address| match address {
+        Address::Tcp { .. } => format!("{scheme}://{address}/{{name}}"),
+        Address::Unix(path) => format!("{scheme}+unix:///{{name}}?socket={}", absolute(path)),
+    };
+    nbd.iter().map(uri).collect()
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// What the exit code and the words are for a pool that is not served.
+pub(crate) fn failure_of(error: OpenError) -> Failure {
+    let (exit, code) = match &error {
+        OpenError::Setting(_) => (Exit::Usage, "usage"),
+        OpenError::InUse { .. } => (Exit::Conflict, "pool_in_use"),
+        OpenError::Missing { .. } => (Exit::NotFound, "pool_not_found"),
+        OpenError::NoSpace(_) => (Exit::NoSpace, "no_space"),
+        OpenError::Damaged(_) => (Exit::Damage, "pool_damaged"),
+        OpenError::Index { .. } => (Exit::Damage, "index_unusable"),
+        OpenError::System { .. } | OpenError::Shard(_) | OpenError::Disk(_) => (Exit::Failure, "failed"),
+    };
+    Failure::new(exit, code, format!("{:#}", anyhow::Error::new(error)))
 }

@@ -5,12 +5,17 @@
 //! `volume`, what bytes mean in `proto`, what the kernel may touch in `uring`.
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 mod limits;
 pub mod listener;
 mod memory;
 mod nbd;
+pub mod open;
+mod serving;
 pub mod shard;
+pub mod store;
 pub mod tls;
 
 pub use limits::{Limits, ListenerLimits};
 pub use nbd::Permit;
+pub use serving::{Serving, ServingConfig};

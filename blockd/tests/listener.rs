@@ -93,6 +93,7 @@ fn start_shard(folder: &Path) -> Result<shard::ShardThread, shard::StartError> {
         core: None,
         origin: Instant::now(),
         limits: Limits::default(),
+        map_cache_bytes: 16 << 20,
         store: Box::new(NoStore),
     })
 }

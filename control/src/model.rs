@@ -74,7 +74,7 @@ pub struct Pool {
     /// Why it does not; absent while it is online.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<String>,
-    /// How often the index has been made anew from the pool.
+    /// The generation of the pool and its index: one more with each start.
     pub index_generation: u64,
 }
 

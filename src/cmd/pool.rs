@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, fields};
+use crate::wiring;
 use control::{Pool, Size};
 use std::path::{Path, PathBuf};
 
@@ -15,11 +16,11 @@ pub(crate) fn run(command: PoolCommand, output: Output) -> Result<(), Failure> {
         PoolVerb::Show => show(&Client::new(target.address(environment)?)?, output),
         PoolVerb::Check(offline) => {
             let data = DataDir::lock(&target.data_dir(environment)?)?;
-            check(&data, &pool_path(&data, offline.pool))
+            check(&data, &pool_path(&data, offline.pool), output)
         }
         PoolVerb::Rebuild(offline) => {
             let data = DataDir::lock(&target.data_dir(environment)?)?;
-            rebuild(&data, &pool_path(&data, offline.pool))
+            rebuild(&data, &pool_path(&data, offline.pool), output)
         }
     }
 }
@@ -30,21 +31,50 @@ fn show(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 /// Checks every structure of the pool that can be checked at rest.
-fn check(data: &DataDir, pool: &Path) -> Result<(), Failure> {
-    Err(missing(&format!("check pool {} of {}", pool.display(), data.path().display())))
+fn check(data: &DataDir, pool: &Path, output: Output) -> Result<(), Failure> {
+    let checked = wiring::check(data, pool)?;
+    output.show(&checked, || {
+        let counted = fields(&[
+            ("volumes", Some(checked.volumes.to_string())),
+            ("segments", Some(checked.segments.to_string())),
+            ("operations", Some(checked.operations.to_string())),
+            ("map pages", Some(checked.pages.to_string())),
+            ("mapped blocks", Some(checked.mapped_blocks.to_string())),
+            ("verified blocks", Some(checked.verified_blocks.to_string())),
+            ("problems", Some(checked.problem_count.to_string())),
+        ]);
+        checked.problems.iter().fold(counted, |shown, problem| format!("{shown}{problem}\n"))
+    })?;
+    match checked.problem_count {
+        0 => Ok(()),
+        count => {
+            let detail =
+                format!("pool {} has {count} problems: the volumes that they name are damaged", pool.display());
+            Err(Failure::new(Exit::Damage, "damage_found", detail))
+        }
+    }
 }
 
 /// Makes the index anew from the pool.
-fn rebuild(data: &DataDir, pool: &Path) -> Result<(), Failure> {
-    Err(missing(&format!("rebuild the index of pool {} in {}", pool.display(), data.path().display())))
-}
-
-fn missing(what: &str) -> Failure {
-    Failure::new(
-        Exit::Failure,
-        "not_in_this_build",
-        format!("this build cannot {what}: nothing was looked at or changed"),
-    )
+fn rebuild(data: &DataDir, pool: &Path, output: Output) -> Result<(), Failure> {
+    let rebuilt = wiring::rebuild(data, pool)?;
+    output.show(&rebuilt, || {
+        let counted = fields(&[
+            ("volumes", Some(rebuilt.volumes.to_string())),
+            ("segments", Some(rebuilt.segments.to_string())),
+            ("free slots", Some(rebuilt.free_slots.to_string())),
+            ("slots out of use", Some(rebuilt.kept_slots.len().to_string())),
+            ("damaged volumes", Some(rebuilt.damaged.len().to_string())),
+        ]);
+        rebuilt.damaged.iter().chain(&rebuilt.notes).fold(counted, |shown, note| format!("{shown}{note}\n"))
+    })?;
+    match rebuilt.damaged.len() {
+        0 => Ok(()),
+        count => {
+            let detail = format!("the index is made; {count} volumes of pool {} are damaged", pool.display());
+            Err(Failure::new(Exit::Damage, "damage_found", detail))
+        }
+    }
 }
 
 fn pool_path(data: &DataDir, given: Option<PathBuf>) -> PathBuf {

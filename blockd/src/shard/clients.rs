@@ -23,6 +23,7 @@ impl Shard {
             return;
         };
         slot.stats.connections += 1;
+        self.stats.connections_total += 1;
         let key = self.connections.insert(Connection::new(new, place));
         self.take_requests(key);
     }

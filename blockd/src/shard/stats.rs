@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use units::VolumeId;
+use volume::engine::Status;
 
 /// What is asked of volumes, as far as it is counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,6 +112,8 @@ pub struct VolumeStats {
     pub in_flight: u64,
     /// Connections now.
     pub connections: u64,
+    /// What the engine tells of the volume.
+    pub status: Status,
 }
 
 impl VolumeStats {
@@ -185,6 +188,8 @@ pub struct ShardStats {
     pub stall_closes: u64,
     /// Connections now.
     pub connections: u64,
+    /// Connections taken so far.
+    pub connections_total: u64,
     /// Requests under way now.
     pub in_flight: u64,
     /// Bytes held by requests under way and replies not sent, now.

@@ -1,0 +1,129 @@
+//! The records in the system volume: read at the start, written durably with each change.
+
+use super::CatalogueError;
+use super::ask::submit;
+use super::record::{CATALOGUE_FORMAT, Head, Record, decode, encode};
+use crate::shard::ShardHandle;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use smallvec::smallvec;
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, VolumeId};
+use volume::request::{Completion, Request};
+
+/// Bytes read at a time.
+const READ_BYTES: u64 = 1 << 20;
+
+/// Most extents asked for at a time.
+const EXTENTS_MAX: usize = 1024;
+
+/// The records, behind the shard that serves the system volume.
+#[derive(Debug)]
+pub(super) struct Book {
+    shard: ShardHandle,
+    next_id: u64,
+}
+
+impl Book {
+    /// Reads every record.
+    pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Vec<Record>), CatalogueError> {
+        let mut book = Self { shard, next_id: 1 };
+        let blocks = book.read(0, 1).await?;
+        match parse::<Head>(0, &blocks)? {
+            Some(head) if head.format != CATALOGUE_FORMAT => {
+                let (found, known) = (head.format, CATALOGUE_FORMAT);
+                let detail = format!("the catalogue has format {found}, this program reads format {known}");
+                return Err(CatalogueError::Damaged(detail));
+            }
+            Some(head) => book.next_id = head.next_id,
+            None => return Ok((book, Vec::new())),
+        }
+        let mut records = Vec::new();
+        let mut at = 1;
+        while at < book.next_id {
+            at = book.load_from(at, &mut records).await?;
+        }
+        Ok((book, records))
+    }
+
+    /// Reads the records of one answer's extents; returns the block where the next ones begin.
+    async fn load_from(&self, first: u64, records: &mut Vec<Record>) -> Result<u64, CatalogueError> {
+        let range = blocks(first, self.next_id - first)?;
+        let request = Request::Extents { range, extents_max: EXTENTS_MAX };
+        let Completion::Extents(extents) = submit(&self.shard, VolumeId::SYSTEM, request).await? else {
+            return Err(CatalogueError::Damaged("the system volume gave no extents".to_owned()));
+        };
+        let mut at = first;
+        for extent in extents {
+            let end = at + extent.len.div_ceil(BLOCK_BYTES);
+            if extent.is_data {
+                self.load_run(at, end, records).await?;
+            }
+            at = end;
+        }
+        if at == first { Err(CatalogueError::Damaged("the system volume gave no extents".to_owned())) } else { Ok(at) }
+    }
+
+    async fn load_run(&self, mut at: u64, end: u64, records: &mut Vec<Record>) -> Result<(), CatalogueError> {
+        while at < end {
+            let count = (end - at).min(READ_BYTES / BLOCK_BYTES);
+            let bytes = self.read(at, count).await?;
+            for (id, block) in (at..).zip(bytes.chunks(BLOCK_LEN)) {
+                match parse::<Record>(id, block)? {
+                    Some(record) if record.id != id => {
+                        return Err(CatalogueError::Damaged(format!("record {id} says that it is {}", record.id)));
+                    }
+                    Some(record) => records.push(record),
+                    None => {}
+                }
+            }
+            at += count;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, first: u64, count: u64) -> Result<Vec<u8>, CatalogueError> {
+        let request = Request::Read { range: blocks(first, count)? };
+        match submit(&self.shard, VolumeId::SYSTEM, request).await? {
+            Completion::Read { buffer, skip, len } => {
+                Ok(buffer.as_slice().get(skip..skip + len).unwrap_or_default().to_vec())
+            }
+            Completion::Done | Completion::Extents(_) => {
+                Err(CatalogueError::Damaged("the system volume gave no bytes".to_owned()))
+            }
+        }
+    }
+
+    /// Takes an id that was never used and never will be again, durably.
+    pub(super) async fn take_id(&mut self) -> Result<u64, CatalogueError> {
+        let id = self.next_id;
+        self.write(0, &Head { format: CATALOGUE_FORMAT, next_id: id + 1 }).await?;
+        self.next_id = id + 1;
+        Ok(id)
+    }
+
+    /// Writes a record, durably.
+    pub(super) async fn put(&self, record: &Record) -> Result<(), CatalogueError> {
+        self.write(record.id, record).await
+    }
+
+    /// Takes a record away, durably.
+    pub(super) async fn remove(&self, id: u64) -> Result<(), CatalogueError> {
+        let request = Request::Trim { range: blocks(id, 1)?, fua: true };
+        submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
+    }
+
+    async fn write(&self, block: u64, record: &(impl Serialize + Sync)) -> Result<(), CatalogueError> {
+        let request = Request::Write { range: blocks(block, 1)?, payload: smallvec![encode(record)], fua: true };
+        submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
+    }
+}
+
+fn blocks(first: u64, count: u64) -> Result<ByteRange, CatalogueError> {
+    let range = first.checked_mul(BLOCK_BYTES).zip(count.checked_mul(BLOCK_BYTES));
+    let range = range.and_then(|(offset, len)| ByteRange::new(offset, len).ok());
+    range.ok_or_else(|| CatalogueError::Damaged(format!("record {first} lies outside of the system volume")))
+}
+
+fn parse<T: DeserializeOwned>(id: u64, block: &[u8]) -> Result<Option<T>, CatalogueError> {
+    decode(block).map_err(|error| CatalogueError::Damaged(format!("record {id} of the catalogue: {error}")))
+}

@@ -1,0 +1,56 @@
+//! Why the catalogue cannot do what it is asked.
+
+use volume::error::Error;
+
+/// A request to the catalogue failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogueError {
+    /// A volume has that name.
+    #[error("volume {name} exists, with {size_bytes} bytes")]
+    Exists {
+        /// The name.
+        name: String,
+        /// The size it has.
+        size_bytes: u64,
+    },
+    /// No volume has that name.
+    #[error("there is no volume {name}")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// Clients are attached.
+    #[error("volume {name} has {connections} connections")]
+    InUse {
+        /// The name.
+        name: String,
+        /// How many.
+        connections: u64,
+    },
+    /// The volume is damaged and not served.
+    #[error("volume {name} is quarantined: {reason}")]
+    Quarantined {
+        /// The name.
+        name: String,
+        /// What is damaged.
+        reason: String,
+    },
+    /// Data lies beyond the smaller size.
+    #[error("volume {name} holds data beyond the smaller size")]
+    ShrinkRefused {
+        /// The name.
+        name: String,
+    },
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// A volume, or the system volume, failed the request.
+    #[error(transparent)]
+    Volume(#[from] Error),
+    /// A thread that was asked has ended.
+    #[error("{0} has ended: the daemon must be started anew")]
+    Ended(&'static str),
+    /// The records are not what this program writes.
+    #[error("{0}")]
+    Damaged(String),
+}

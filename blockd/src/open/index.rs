@@ -1,0 +1,172 @@
+//! The index beside the pool: opened, or made anew when it is missing.
+//!
+//! It is made in a directory of another name, which takes the right name when it is whole: an index that a crash left half
+//! made is never opened.
+
+use super::error::OpenError;
+use super::pool_file::{PoolFile, PoolShape};
+use super::space::Space;
+use crate::store::RocksStore;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use volume::pool::{Index, OpenError as IndexError};
+use volume::rebuild::{RebuildReport, rebuild};
+use volume::store::StoreFault;
+
+/// Which pool, and how it is made when it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// The pool's file or device.
+    pub pool: PathBuf,
+    /// The directory of its index.
+    pub index: PathBuf,
+    /// What the pool looks like when it is made.
+    pub shape: PoolShape,
+    /// Whether a pool that is made is written once from end to end, so that it never pays for first use later.
+    pub is_written_whole: bool,
+}
+
+/// An open pool that no volume is served of yet.
+#[derive(Debug)]
+pub struct OpenPool {
+    pub(crate) file: PoolFile,
+    pub(crate) index: Index<RocksStore>,
+}
+
+impl OpenPool {
+    /// Opens a pool for serving, or makes one where there is nothing, and notes the start in it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_or_make(config: &PoolConfig) -> Result<Self, OpenError> {
+        let has_index = is_there(&config.index)?;
+        if has_index && matches!(PoolFile::open(&config.pool), Err(OpenError::Missing { .. })) {
+            return Err(foreign(config));
+        }
+        let (mut file, is_new) = PoolFile::open_or_make(&config.pool, config.shape)?;
+        if is_new {
+            tracing::info!(pool = %file.path().display(), slots = file.superblock().geometry.slot_count, "made a pool");
+            if config.is_written_whole {
+                Space::of(&file)?.prepare_all()?;
+            }
+        }
+        let mut index = if has_index {
+            open_index(&config.index, &file)?
+        } else if is_new {
+            let create = |store| Index::create(store, file.superblock()).map(|index| (index, ()));
+            make_index(&config.index, &file, create)?.0
+        } else {
+            rebuild_index(&config.index, &file)?.0
+        };
+        // The index first: one that is ahead of its pool by this step is its own all the same.
+        let noted = index.note_generation(file.superblock().generation + 1);
+        noted.map_err(OpenError::Disk)?;
+        file.renew()?;
+        Ok(Self { file, index })
+    }
+}
+
+/// Opens a pool and its index as they are, for a look at them.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_for_check(pool: &Path, index: &Path) -> Result<(PoolFile, Index<RocksStore>), OpenError> {
+    let file = PoolFile::open(pool)?;
+    if !is_there(index)? {
+        return Err(OpenError::Index {
+            path: index.to_owned(),
+            reason: "it is missing: run `aljibe pool rebuild`".to_owned(),
+        });
+    }
+    let index = open_index(index, &file)?;
+    Ok((file, index))
+}
+
+/// Makes the index of a pool anew and puts it in the place of the one that is there.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn rebuild_index(path: &Path, file: &PoolFile) -> Result<(Index<RocksStore>, RebuildReport), OpenError> {
+    tracing::info!(index = %path.display(), pool = %file.path().display(), "making the index anew from the pool");
+    let begin = Instant::now();
+    let (index, report) = make_index(path, file, |store| rebuild(store, file.superblock(), file))?;
+    let (volumes, segments) = (report.volumes, report.segments);
+    tracing::info!(volumes, segments, took_ms = begin.elapsed().as_millis(), "the index is made");
+    report.damaged.iter().for_each(|damage| tracing::error!(%damage, "a volume is damaged"));
+    report.notes.iter().for_each(|note| tracing::warn!(note, "found in the pool"));
+    Ok((index, report))
+}
+
+fn open_index(path: &Path, file: &PoolFile) -> Result<Index<RocksStore>, OpenError> {
+    let store = RocksStore::open(path).map_err(|fault| broken(path, &fault))?;
+    Index::open(store, file.superblock(), file).map_err(|error| unusable(path, error))
+}
+
+/// Makes an index beside its place, then puts it there.
+fn make_index<T>(
+    path: &Path,
+    file: &PoolFile,
+    fill: impl FnOnce(RocksStore) -> Result<(Index<RocksStore>, T), IndexError>,
+) -> Result<(Index<RocksStore>, T), OpenError> {
+    let nursery = beside(path, ".new");
+    remove_dir(&nursery)?;
+    let store = RocksStore::create(&nursery).map_err(|fault| broken(path, &fault))?;
+    let (index, more) = fill(store).map_err(|error| unusable(path, error))?;
+    index.into_store().close().map_err(|fault| broken(path, &fault))?;
+    let old = beside(path, ".old");
+    remove_dir(&old)?;
+    if is_there(path)? {
+        fs::rename(path, &old).map_err(OpenError::system("put aside", path))?;
+    }
+    fs::rename(&nursery, path).map_err(OpenError::system("put in its place", &nursery))?;
+    sync_parent(path).map_err(OpenError::system("sync the directory of", path))?;
+    remove_dir(&old)?;
+    Ok((open_index(path, file)?, more))
+}
+
+fn foreign(config: &PoolConfig) -> OpenError {
+    OpenError::Setting(format!(
+        "the index {} belongs to a pool, but there is none at {}: name the pool by --pool, or remove the index",
+        config.index.display(),
+        config.pool.display()
+    ))
+}
+
+fn unusable(path: &Path, error: IndexError) -> OpenError {
+    match error {
+        IndexError::Disk(fault) => OpenError::Disk(fault),
+        IndexError::Store(fault) => broken(path, &fault),
+        IndexError::Stale { .. } | IndexError::Corrupt(_) | IndexError::NotEmpty => {
+            OpenError::Index { path: path.to_owned(), reason: error.to_string() }
+        }
+    }
+}
+
+fn broken(path: &Path, fault: &StoreFault) -> OpenError {
+    let reason = format!("{fault}; `aljibe pool rebuild` makes it anew from the pool and loses nothing");
+    OpenError::Index { path: path.to_owned(), reason }
+}
+
+fn is_there(path: &Path) -> Result<bool, OpenError> {
+    path.try_exists().map_err(OpenError::system("look for", path))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn remove_dir(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(OpenError::system("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,70 @@
+//! Recovery of many volumes side by side. One that is damaged is set aside with the reason; the others start.
+
+use super::error::OpenError;
+use super::pool_file::PoolFile;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::thread;
+use units::{SegmentId, VolumeId};
+use volume::pool::SegmentRow;
+use volume::recover::{Known, Recovered, recover};
+
+/// Most volumes recovered side by side: it is reading from one disk.
+const THREADS_MAX: usize = 8;
+
+/// What recovery found.
+#[derive(Debug, Default)]
+pub(crate) struct Recovery {
+    /// Volumes to be served. What had to be written for them is durable.
+    pub(crate) volumes: Vec<Recovered>,
+    /// Volumes that cannot be, and why.
+    pub(crate) damaged: BTreeMap<VolumeId, String>,
+    /// To be noted in the index before any volume is served.
+    pub(crate) sealed: Vec<SegmentRow>,
+    /// To be given back in the index, likewise.
+    pub(crate) voided: Vec<SegmentId>,
+}
+
+/// Recovers the volumes in `known`, and makes durable what that needs.
+pub(crate) fn recover_all(pool: &PoolFile, known: Vec<Known>) -> Result<Recovery, OpenError> {
+    let threads = known.len().min(THREADS_MAX);
+    let left = Mutex::new(known.into_iter());
+    let found = Mutex::new(Recovery::default());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(known) = take(&left) {
+                    let result = recover(pool, pool.superblock(), &known);
+                    let mut found = found.lock().expect("no thread panics with the lock held");
+                    match result {
+                        Ok(volume) => found.volumes.push(volume),
+                        Err(damage) => {
+                            tracing::error!(volume = %known.volume, %damage, "a volume is damaged and not served");
+                            found.damaged.insert(known.volume, damage.to_string());
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().expect("no thread panics with the lock held");
+    apply(pool, &mut found)?;
+    Ok(found)
+}
+
+fn take(left: &Mutex<impl Iterator<Item = Known>>) -> Option<Known> {
+    left.lock().expect("no thread panics with the lock held").next()
+}
+
+/// Writes what recovery wants written. The sync is needed even when there is nothing: what was read may be in the page
+/// cache only, left by a process that was killed, and the next batch of each volume counts on it.
+fn apply(pool: &PoolFile, found: &mut Recovery) -> Result<(), OpenError> {
+    for volume in &mut found.volumes {
+        for (offset, bytes) in volume.writes.drain(..) {
+            pool.write_at(offset, &bytes).map_err(OpenError::Disk)?;
+        }
+        found.sealed.append(&mut volume.sealed);
+        found.voided.append(&mut volume.voided);
+    }
+    pool.sync().map_err(OpenError::Disk)
+}

@@ -1,0 +1,169 @@
+//! A pool being served: its shards, its store and its catalogue, started and stopped in order.
+
+use crate::catalogue::{Beginning, Catalogue};
+use crate::limits::Limits;
+use crate::open::{OpenError, OpenPool, PoolFile, Space};
+use crate::shard::{Message, ShardConfig, ShardThread};
+use crate::store::StoreThread;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use volume::engine::VolumeConfig;
+
+/// How a pool is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServingConfig {
+    /// Number of shards; at least 1.
+    pub shard_count: usize,
+    /// Whether to go past the page cache.
+    pub is_direct: bool,
+    /// Bytes that the cached map pages of all volumes may take.
+    pub map_cache_bytes: usize,
+    /// Limits of each shard.
+    pub limits: Limits,
+}
+
+/// Appends under way at once past the page cache, to keep a device busy.
+const DIRECT_APPENDS_MAX: usize = 4;
+
+/// Sealed segments of a volume that a restart may have to replay.
+const UNFOLDED_SEGMENTS_MAX: usize = 8;
+
+/// A pool being served.
+#[derive(Debug)]
+pub struct Serving {
+    pool: Arc<PoolFile>,
+    catalogue: Arc<Catalogue>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// The threads behind a pool.
+#[derive(Debug)]
+struct Threads {
+    shards: Vec<ShardThread>,
+    store: StoreThread,
+}
+
+impl Serving {
+    /// Starts threads, recovers every volume and serves those that are whole.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what was started is stopped again.
+    pub async fn start(pool: OpenPool, config: ServingConfig) -> Result<Self, OpenError> {
+        let OpenPool { file, index } = pool;
+        let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
+        let pool = Arc::new(file);
+        let space = Arc::new(Space::of(&pool)?);
+        let store = StoreThread::start(index, space, Arc::clone(&pool));
+        let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
+        let threads = Threads::start(store, &pool, config).await?;
+        let beginning = Beginning {
+            shards: threads.shards.iter().map(ShardThread::handle).collect(),
+            store: threads.store.handle(),
+            config: VolumeConfig {
+                pool: pool.superblock().pool,
+                geometry: pool.superblock().geometry,
+                appends_in_flight_max: if config.is_direct { DIRECT_APPENDS_MAX } else { 1 },
+                map_limit_bytes: config.map_cache_bytes,
+                unfolded_segments_max: UNFOLDED_SEGMENTS_MAX,
+            },
+            known,
+            pool: Arc::clone(&pool),
+        };
+        match Catalogue::load(beginning).await {
+            Ok(catalogue) => Ok(Self { pool, catalogue: Arc::new(catalogue), threads: Mutex::new(Some(threads)) }),
+            Err(error) => {
+                if let Err(error) = threads.stop().await {
+                    tracing::error!(%error, "not stopped in order");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The pool's file.
+    #[must_use]
+    pub fn pool(&self) -> &PoolFile {
+        &self.pool
+    }
+
+    /// Its volumes.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue)
+    }
+
+    /// Which thread has ended by itself, if one has: nothing is served rightly any more.
+    #[must_use]
+    pub fn ended_thread(&self) -> Option<String> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = threads.as_ref()?;
+        if threads.store.is_ended() {
+            return Some("the index's thread".to_owned());
+        }
+        threads.shards.iter().position(ShardThread::is_ended).map(|number| format!("shard {number}"))
+    }
+
+    /// Answers what is under way, checkpoints every volume and ends every thread. Does nothing the second time.
+    ///
+    /// # Errors
+    /// Why a thread did not end well; the others did what they could.
+    pub async fn stop(&self) -> io::Result<()> {
+        self.catalogue.stop();
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match threads {
+            Some(threads) => {
+                threads.stop().await?;
+                self.pool.unlock()
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Threads {
+    async fn start(store: StoreThread, pool: &PoolFile, config: ServingConfig) -> Result<Self, OpenError> {
+        let cores = uring::cpu::allowed().unwrap_or_default();
+        let origin = Instant::now();
+        let mut threads = Self { shards: Vec::new(), store };
+        for number in 0..config.shard_count.max(1) {
+            let started = ShardThread::start(ShardConfig {
+                name: format!("shard-{number}"),
+                pool: pool.path().to_owned(),
+                is_direct: config.is_direct,
+                // More shards than cores may use stay where the scheduler puts them.
+                core: cores.get(number).copied().filter(|_| config.shard_count <= cores.len()),
+                origin,
+                limits: config.limits,
+                map_cache_bytes: config.map_cache_bytes / config.shard_count.max(1),
+                store: threads.store.handle().port(number),
+            });
+            match started {
+                Ok(shard) => threads.shards.push(shard),
+                Err(error) => {
+                    threads.stop().await.map_err(OpenError::system("stop serving", pool.path()))?;
+                    return Err(error.into());
+                }
+            }
+        }
+        let handles = threads.shards.iter().map(ShardThread::handle).collect();
+        // Had it ended, the first question would tell.
+        let _ = threads.store.handle().attach(handles);
+        Ok(threads)
+    }
+
+    /// Shards first: their last checkpoints need the store.
+    async fn stop(self) -> io::Result<()> {
+        let stopped = tokio::task::spawn_blocking(move || {
+            for shard in &self.shards {
+                // One that has ended is told of by joining it.
+                let _ = shard.handle().send(Message::Stop);
+            }
+            let shards: Vec<_> = self.shards.into_iter().map(ShardThread::join).collect();
+            let store = self.store.stop();
+            shards.into_iter().chain([store]).collect::<io::Result<()>>()
+        });
+        stopped.await.map_err(io::Error::other)?
+    }
+}

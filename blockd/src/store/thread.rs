@@ -1,0 +1,195 @@
+//! The store's thread, and how shards and the catalogue talk to it.
+
+use super::keeper::{Keeper, Wanted};
+use super::rocks::RocksStore;
+use crate::open::{PoolFile, Space};
+use crate::shard::{Callback, ShardHandle, StoreAsk, StorePort};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+use units::{SegmentId, VolumeId};
+use volume::error::DiskFault;
+use volume::pool::{Index, Lease, PoolFigures, SegmentRow};
+
+/// What the store's thread can be told.
+pub(super) enum Command {
+    /// Where answers to each shard go. Comes before any question.
+    Attach(Vec<ShardHandle>),
+    /// A shard's volume asks.
+    Ask { shard: usize, ask: StoreAsk },
+    /// The slot of a lease is filled with zeros, or could not be.
+    Prepared(Lease),
+    /// Tell the figures.
+    Figures(Callback<PoolFigures>),
+    /// Forget a volume that no shard serves, with all its segments.
+    Erase { volume: VolumeId, done: Callback<Result<(), DiskFault>> },
+    /// Note what recovery found.
+    NoteRecovered { sealed: Vec<SegmentRow>, voided: Vec<SegmentId>, done: Callback<Result<(), DiskFault>> },
+    /// Make everything durable and end.
+    Stop,
+}
+
+/// The store's thread has ended, so that nothing can be told to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store's thread has ended")]
+pub struct StoreEnded;
+
+/// Talks to the store's thread, from any thread.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    sender: mpsc::Sender<Command>,
+}
+
+/// The running store.
+#[derive(Debug)]
+pub struct StoreThread {
+    handle: StoreHandle,
+    thread: JoinHandle<()>,
+    /// Fills slots ahead; ends when the thread does.
+    preparer: JoinHandle<()>,
+}
+
+/// A shard's way to the store.
+struct Port {
+    shard: usize,
+    sender: mpsc::Sender<Command>,
+}
+
+impl StoreThread {
+    /// Starts the thread. Nothing may be asked before [`StoreHandle::attach`].
+    ///
+    /// # Errors
+    /// What the system says when there is no thread to be had.
+    pub(crate) fn start(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>) -> io::Result<Self> {
+        let (sender, commands) = mpsc::channel();
+        let (wanted, preparer) = start_preparer(Arc::clone(&space), sender.clone())?;
+        let keeper = Keeper::new(index, space, pool, wanted);
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || run(keeper, &commands))?;
+        Ok(Self { handle: StoreHandle { sender }, thread, preparer })
+    }
+
+    /// Talks to it.
+    #[must_use]
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
+    }
+
+    /// Whether its thread has ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Makes everything durable and ends the thread. The shards must have ended.
+    ///
+    /// # Errors
+    /// When it has panicked.
+    pub fn stop(self) -> io::Result<()> {
+        // It may have ended already; joining tells.
+        let _ = self.handle.send(Command::Stop);
+        let ended = [self.thread.join(), self.preparer.join()];
+        let ended: thread::Result<()> = ended.into_iter().collect();
+        ended.map_err(|_| io::Error::other("the store's thread panicked"))
+    }
+}
+
+impl StoreHandle {
+    fn send(&self, command: Command) -> Result<(), StoreEnded> {
+        self.sender.send(command).map_err(|_| StoreEnded)
+    }
+
+    /// Makes the port of a shard.
+    #[must_use]
+    pub fn port(&self, shard: usize) -> Box<dyn StorePort> {
+        Box::new(Port { shard, sender: self.sender.clone() })
+    }
+
+    /// Tells where the answers to each shard go, before any volume is opened.
+    ///
+    /// # Errors
+    /// [`StoreEnded`].
+    pub fn attach(&self, shards: Vec<ShardHandle>) -> Result<(), StoreEnded> {
+        self.send(Command::Attach(shards))
+    }
+
+    /// Asks for the pool's figures.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn figures(&self, done: Callback<PoolFigures>) -> Result<(), StoreEnded> {
+        self.send(Command::Figures(done))
+    }
+
+    /// Makes the segments of a volume that no shard serves void, durably, and forgets it.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
+        self.send(Command::Erase { volume, done })
+    }
+}
+
+impl StoreHandle {
+    /// Notes the segments that recovery has sealed, and gives back those that it has made void, all durably in the pool.
+    pub(crate) fn note_recovered(
+        &self,
+        sealed: Vec<SegmentRow>,
+        voided: Vec<SegmentId>,
+        done: Callback<Result<(), DiskFault>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::NoteRecovered { sealed, voided, done })
+    }
+}
+
+impl StorePort for Port {
+    fn ask(&mut self, ask: StoreAsk) {
+        if self.sender.send(Command::Ask { shard: self.shard, ask }).is_err() {
+            tracing::error!(shard = self.shard, "the store has ended: a volume's question has no answer");
+        }
+    }
+}
+
+fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
+    let mut shards = Vec::new();
+    loop {
+        let command = match keeper.idle_until() {
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match command {
+            Ok(Command::Attach(handles)) => shards = handles,
+            Ok(Command::Ask { shard, ask }) => {
+                let Some(message) = keeper.answer(ask) else { continue };
+                // A shard that has ended wants no answer.
+                let _ = shards.get(shard).map(|shard: &ShardHandle| shard.send(message));
+            }
+            Ok(Command::Prepared(lease)) => keeper.on_prepared(lease),
+            Ok(Command::Figures(done)) => done(keeper.figures()),
+            Ok(Command::Erase { volume, done }) => done(keeper.erase(volume)),
+            Ok(Command::NoteRecovered { sealed, voided, done }) => done(keeper.note_recovered(sealed, voided)),
+            Err(RecvTimeoutError::Timeout) => keeper.prepare_ahead(),
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
+        }
+    }
+}
+
+/// Starts the thread that fills slots with zeros; it ends when its channel does.
+fn start_preparer(
+    space: Arc<Space>,
+    prepared: mpsc::Sender<Command>,
+) -> io::Result<(mpsc::Sender<Wanted>, JoinHandle<()>)> {
+    let (sender, wanted) = mpsc::channel::<Wanted>();
+    let thread = thread::Builder::new().name("prepare-slots".to_owned()).spawn(move || {
+        for Wanted(lease) in wanted {
+            if let Err(error) = space.write_zeros(lease.slot) {
+                tracing::debug!(slot = %lease.slot, %error, "cannot fill a slot ahead of its use");
+            }
+            if prepared.send(Command::Prepared(lease)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok((sender, thread))
+}

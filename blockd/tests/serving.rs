@@ -1,0 +1,235 @@
+//! A pool served without clients: made, stopped, started again, and started from what a crash would have left.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
+
+use blockd::catalogue::{Catalogue, CatalogueError};
+use blockd::listener::{Client, Exports};
+use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
+use blockd::shard::Message;
+use blockd::{Limits, Serving, ServingConfig};
+use proto::nbd::Refusal;
+use smallvec::smallvec;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, SlotIndex, VolumeId};
+use volume::buffer::Buffer;
+use volume::error::Error;
+use volume::format::{SlotHeader, SlotUse, Superblock};
+use volume::request::{Completion, Request};
+
+const SLOT_BYTES: u64 = 1 << 20;
+
+fn config(folder: &Path) -> PoolConfig {
+    PoolConfig {
+        pool: folder.join("pool"),
+        index: folder.join("index"),
+        shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: SLOT_BYTES },
+        is_written_whole: false,
+    }
+}
+
+async fn try_start(folder: &Path) -> Result<Serving, OpenError> {
+    let pool = OpenPool::open_or_make(&config(folder))?;
+    let how = ServingConfig { shard_count: 2, is_direct: false, map_cache_bytes: 16 << 20, limits: Limits::default() };
+    Serving::start(pool, how).await
+}
+
+async fn start(folder: &Path) -> Serving {
+    try_start(folder).await.unwrap()
+}
+
+fn client() -> Client {
+    Client { peer: "test".to_owned(), is_tls: false, certificate: None }
+}
+
+fn names(serving: &Serving) -> Vec<String> {
+    serving.catalogue().list().into_iter().map(|entry| entry.name).collect()
+}
+
+async fn submit(catalogue: &Catalogue, name: &str, request: Request) -> Result<Completion, Error> {
+    let found = catalogue.find(name, &client()).unwrap();
+    let (done, answer) = oneshot::channel();
+    let done = Box::new(move |result| drop(done.send(result)));
+    found.shard.send(Message::Submit { volume: found.volume, request, done }).unwrap();
+    answer.await.unwrap()
+}
+
+async fn write(serving: &Serving, name: &str, block: u64, fill: u8) {
+    let range = ByteRange::new(block * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    let payload = smallvec![Buffer::copy_of(&[fill; BLOCK_LEN])];
+    submit(&serving.catalogue(), name, Request::Write { range, payload, fua: true }).await.unwrap();
+}
+
+async fn read(serving: &Serving, name: &str, block: u64) -> u8 {
+    let range = ByteRange::new(block * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    let answer = submit(&serving.catalogue(), name, Request::Read { range }).await.unwrap();
+    let Completion::Read { buffer, skip, len } = answer else { panic!("a read is answered with bytes") };
+    let bytes = &buffer.as_slice()[skip..skip + len];
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+    bytes[0]
+}
+
+/// What a power cut now would leave, as every write here has been made durable.
+fn crash_image(folder: &Path) -> TempDir {
+    let image = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(folder.join(".")).arg(image.path()).status().unwrap();
+    assert!(copied.success());
+    image
+}
+
+/// The slots that hold a segment of `volume`, by the pool alone.
+fn slots_of(folder: &Path, volume: VolumeId) -> Vec<u64> {
+    let pool = File::open(folder.join("pool")).unwrap();
+    let mut block = vec![0; BLOCK_LEN];
+    pool.read_exact_at(&mut block, 0).unwrap();
+    let geometry = Superblock::decode(&block).unwrap().geometry;
+    let offsets = (0..geometry.slot_count).map(|slot| geometry.slot_offset(SlotIndex(slot)));
+    let holds = |offset: &u64| {
+        pool.read_exact_at(&mut block, *offset).unwrap();
+        SlotHeader::decode(&block).is_ok_and(|h| h.volume == volume && h.slot_use == SlotUse::Segment)
+    };
+    offsets.filter(holds).collect()
+}
+
+/// P1, P5. Volumes, sizes and data are there after a stop; what was deleted is not, and its id is not used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    let first = catalogue.create("first", 1 << 30).await.unwrap();
+    catalogue.create("second", 1 << 50).await.unwrap();
+    let third = catalogue.create("third", 1 << 20).await.unwrap();
+    assert!(
+        matches!(catalogue.create("first", 512).await, Err(CatalogueError::Exists { size_bytes, .. }) if size_bytes == 1 << 30)
+    );
+    write(&serving, "first", 7, 0xa1).await;
+    write(&serving, "second", 1 << 30, 0xb2).await;
+    catalogue.resize("first", 2 << 30, false).await.unwrap();
+    catalogue.delete("third", false).await.unwrap();
+    serving.stop().await.unwrap();
+
+    let serving = start(folder.path()).await;
+    assert_eq!(names(&serving), ["first", "second"]);
+    let catalogue = serving.catalogue();
+    let found = catalogue.show("first").unwrap();
+    assert_eq!((found.size_bytes, found.created_ms, found.volume), (2 << 30, first.created_ms, first.volume));
+    assert_eq!(read(&serving, "first", 7).await, 0xa1);
+    assert_eq!(read(&serving, "first", 8).await, 0);
+    assert_eq!(read(&serving, "second", 1 << 30).await, 0xb2);
+    let fourth = catalogue.create("third", 1 << 20).await.unwrap();
+    assert!(fourth.volume > third.volume);
+    serving.stop().await.unwrap();
+}
+
+/// P1. The same from what a power cut leaves, with the index and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_there_after_a_crash_and_without_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    serving.catalogue().create("one", 1 << 30).await.unwrap();
+    serving.catalogue().create("two", 1 << 30).await.unwrap();
+    for block in 0..400 {
+        write(&serving, "one", block % 300, u8::try_from(block % 251).unwrap()).await;
+    }
+    write(&serving, "two", 5, 0x22).await;
+    serving.catalogue().resize("two", 3 << 30, false).await.unwrap();
+    let image = crash_image(folder.path());
+    serving.stop().await.unwrap();
+    for has_index in [true, false] {
+        if !has_index {
+            fs::remove_dir_all(image.path().join("index")).unwrap();
+        }
+        let serving = start(image.path()).await;
+        assert_eq!(names(&serving), ["one", "two"]);
+        assert_eq!(serving.catalogue().show("two").unwrap().size_bytes, 3 << 30);
+        for block in [0, 99, 100, 299] {
+            let last = if block < 100 { block + 300 } else { block };
+            assert_eq!(read(&serving, "one", block).await, u8::try_from(last % 251).unwrap());
+        }
+        assert_eq!(read(&serving, "two", 5).await, 0x22);
+        serving.stop().await.unwrap();
+    }
+}
+
+/// P2, P6. A volume whose log is damaged where it was durable is listed and not served; the others are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let victim = serving.catalogue().create("victim", 1 << 30).await.unwrap();
+    serving.catalogue().create("bystander", 1 << 30).await.unwrap();
+    for block in 0..8 {
+        write(&serving, "victim", block, 1).await;
+    }
+    write(&serving, "bystander", 0, 2).await;
+    let image = crash_image(folder.path());
+    serving.stop().await.unwrap();
+    let slots = slots_of(image.path(), victim.volume);
+    let pool = OpenOptions::new().write(true).open(image.path().join("pool")).unwrap();
+    // The header of the first batch, which later batches show to have been durable.
+    pool.write_all_at(&[0x5a; 64], slots[0] + BLOCK_BYTES + 8).unwrap();
+
+    let serving = start(image.path()).await;
+    let catalogue = serving.catalogue();
+    assert_eq!(read(&serving, "bystander", 0).await, 2);
+    assert_eq!(names(&serving), ["bystander", "victim"]);
+    assert!(catalogue.show("victim").unwrap().damage.is_some());
+    assert_eq!(catalogue.find("victim", &client()).unwrap_err(), Refusal::Unknown);
+    assert!(matches!(catalogue.resize("victim", 2 << 30, false).await, Err(CatalogueError::Quarantined { .. })));
+    catalogue.delete("victim", false).await.unwrap();
+    serving.stop().await.unwrap();
+    assert!(slots_of(image.path(), victim.volume).is_empty());
+    let serving = start(image.path()).await;
+    assert_eq!(names(&serving), ["bystander"]);
+    serving.stop().await.unwrap();
+}
+
+/// P5. A deleted volume's slots are free at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_gives_the_slots_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.create("kept", 1 << 30).await.unwrap();
+    let free = catalogue.figures().await.unwrap().slots_free;
+    let volume = catalogue.create("big", 1 << 30).await.unwrap().volume;
+    for block in 0..600 {
+        write(&serving, "big", block, 3).await;
+    }
+    assert!(catalogue.figures().await.unwrap().slots_free < free);
+    assert!(!slots_of(folder.path(), volume).is_empty());
+    catalogue.delete("big", false).await.unwrap();
+    assert!(slots_of(folder.path(), volume).is_empty());
+    assert!(catalogue.figures().await.unwrap().slots_free + 2 >= free, "{:?}", catalogue.figures().await);
+    serving.stop().await.unwrap();
+}
+
+/// P1. An index that is of another time than its pool is refused, in words that say what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_another_time_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.stop().await.unwrap();
+    let old = crash_image(folder.path());
+    start(folder.path()).await.stop().await.unwrap();
+    start(folder.path()).await.stop().await.unwrap();
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    fs::rename(old.path().join("index"), folder.path().join("index")).unwrap();
+    let refusal = try_start(folder.path()).await.unwrap_err();
+    assert!(matches!(refusal, OpenError::Index { .. }));
+    assert!(refusal.to_string().contains("aljibe pool rebuild"), "{refusal}");
+}
+
+/// P1. An index without its pool is not taken for the sign of a new pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_is_not_made_beside_the_index_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.stop().await.unwrap();
+    fs::remove_file(folder.path().join("pool")).unwrap();
+    assert!(matches!(try_start(folder.path()).await, Err(OpenError::Setting(_))));
+    assert!(!folder.path().join("pool").exists());
+}
