@@ -101,9 +101,7 @@ mod tests {
 
     #[test]
     fn every_count_is_in_the_bucket_that_bounds_it() {
-        let mut counts = Counts::<14>::default();
-        counts.buckets = [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16];
-        counts.sum = 77;
+        let counts = Counts { buckets: [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16], sum: 77 };
         let shown = histogram(&counts);
         let buckets: Vec<_> = shown.buckets.iter().map(|b| (b.up_to.as_nanos(), b.count)).collect();
         assert_eq!(buckets, [(1024, 5), (2048, 4), (4096, 8)]);

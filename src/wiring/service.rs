@@ -172,6 +172,7 @@ fn timestamp(ms: u64) -> Timestamp {
 }
 
 /// A failure in the API's words.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err's argument")]
 fn service_error(error: CatalogueError) -> ServiceError {
     let text = error.to_string();
     let (code, advice) = match &error {
