@@ -24,7 +24,12 @@ impl Shard {
     fn settle_volume(&mut self, place: usize) {
         loop {
             let Some(slot) = self.volumes.get_mut(place) else { return };
-            let mut context = Context { now: self.now, buffers: &mut self.buffers, actions: &mut slot.actions };
+            let mut context = Context {
+                now: self.now,
+                wall_ms: self.wall_ms,
+                buffers: &mut self.buffers,
+                actions: &mut slot.actions,
+            };
             slot.volume.poll_append(&mut context);
             if slot.actions.is_empty() {
                 slot.is_touched = false;

@@ -41,9 +41,6 @@ use volume::io::{Action, Event};
 /// How often volumes that are not quiet are told that time passes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How many ticks a volume is given after its last request, to finish what it puts off.
-const TICKS_AFTER_REQUEST: u32 = 64;
-
 /// What an operation of the ring was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
@@ -71,7 +68,6 @@ struct VolumeSlot {
     /// What the volume wants, until it is carried out.
     actions: Vec<Action>,
     is_touched: bool,
-    ticks_left: u32,
     closing: Option<Closing>,
 }
 
@@ -84,6 +80,10 @@ struct Shard {
     limits: Limits,
     origin: Instant,
     now: Monotonic,
+    /// Milliseconds since 1970: what batches are labelled with.
+    wall_ms: u64,
+    /// Bytes that the map caches of all volumes may take together.
+    map_cache_bytes: usize,
     buffers: BufferPool,
     volumes: Slab<VolumeSlot>,
     by_id: HashMap<VolumeId, usize>,
@@ -130,6 +130,7 @@ impl Shard {
     fn turn(&mut self) {
         self.stats.turns += 1;
         self.now = self.clock();
+        self.wall_ms = wall_ms();
         if self.ring.take_woken() {
             self.take_messages();
         }
@@ -198,12 +199,12 @@ impl Shard {
 
     fn open_volume(&mut self, volume: Box<Volume>) {
         let id = volume.id();
+        self.is_ticking = true;
         let place = self.volumes.insert(VolumeSlot {
             volume,
             stats: VolumeStats::default(),
             actions: Vec::new(),
             is_touched: false,
-            ticks_left: TICKS_AFTER_REQUEST,
             closing: None,
         });
         let earlier = self.by_id.insert(id, place);
@@ -214,7 +215,8 @@ impl Shard {
     /// Hands a volume an event. What it wants is carried out by [`Shard::settle`].
     fn tell(&mut self, place: usize, event: Event) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
-        let mut context = Context { now: self.now, buffers: &mut self.buffers, actions: &mut slot.actions };
+        let mut context =
+            Context { now: self.now, wall_ms: self.wall_ms, buffers: &mut self.buffers, actions: &mut slot.actions };
         slot.volume.handle(&mut context, event);
         self.is_ticking = true;
         if !std::mem::replace(&mut slot.is_touched, true) {
@@ -241,10 +243,10 @@ impl Shard {
 
     fn tick(&mut self) {
         self.next_tick = self.now.plus(TICK);
+        self.share_map_cache();
         for place in 0..self.volumes.capacity() {
             let Some(slot) = self.volumes.get_mut(place) else { continue };
             if slot.wants_ticks() {
-                slot.ticks_left = slot.ticks_left.saturating_sub(1);
                 self.tell(place, Event::Tick);
             }
         }
@@ -253,6 +255,16 @@ impl Shard {
         disk.write_back_remains(&mut io);
         self.close_stalling_connections();
         self.force_closing_if_late();
+    }
+
+    /// Gives every volume what the others leave of the map cache, and an equal share at least.
+    fn share_map_cache(&mut self) {
+        let used: usize = self.volumes.iter().map(|(_, slot)| slot.volume.map_bytes()).sum();
+        let share = self.map_cache_bytes / self.volumes.len().max(1);
+        for (_, slot) in &mut self.volumes {
+            let left = (self.map_cache_bytes + slot.volume.map_bytes()).saturating_sub(used);
+            slot.volume.set_map_limit(left.max(share));
+        }
     }
 
     fn start_fetches(&mut self) {
@@ -276,7 +288,10 @@ impl Shard {
 
     fn snapshot(&self) -> ShardStats {
         let ring = self.ring.counters();
-        let volumes = self.volumes.iter().map(|(_, slot)| (slot.volume.id(), slot.stats));
+        let volumes = self
+            .volumes
+            .iter()
+            .map(|(_, slot)| (slot.volume.id(), VolumeStats { status: slot.volume.status(), ..slot.stats }));
         ShardStats {
             ring_enters: ring.enters,
             ring_submissions: ring.submissions,
@@ -291,9 +306,14 @@ impl Shard {
     }
 }
 
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl VolumeSlot {
     fn wants_ticks(&self) -> bool {
-        self.ticks_left > 0 || !self.volume.is_idle()
+        self.volume.wants_ticks()
     }
 }
 

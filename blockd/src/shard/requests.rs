@@ -1,8 +1,8 @@
 //! Requests under way: handed to a volume, and answered to whom they came from.
 
+use super::Shard;
 use super::mailbox::Callback;
 use super::stats::Verb;
-use super::{Shard, TICKS_AFTER_REQUEST};
 use crate::nbd::{Asked, Phase};
 use units::{Monotonic, VolumeId};
 use volume::error::{Error, ErrorKind};
@@ -38,7 +38,6 @@ impl Shard {
     pub(super) fn begin(&mut self, place: usize, request: Request, origin: Origin) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         slot.stats.begin();
-        slot.ticks_left = TICKS_AFTER_REQUEST;
         let (verb, bytes) = measure(&request);
         let id = self.requests.insert(Pending { volume: place, verb, bytes, since: self.now, origin });
         self.tell(place, Event::Request { id: RequestId(id as u64), request });

@@ -28,6 +28,8 @@ pub struct ShardConfig {
     pub core: Option<usize>,
     /// Where its clock begins; the same for all shards.
     pub origin: Instant,
+    /// Bytes that the map caches of its volumes may take together.
+    pub map_cache_bytes: usize,
     /// Its limits.
     pub limits: Limits,
     /// Takes its volumes' questions to the store.
@@ -139,6 +141,8 @@ impl Shard {
             limits: config.limits,
             origin: config.origin,
             now: Monotonic::default(),
+            wall_ms: 0,
+            map_cache_bytes: config.map_cache_bytes,
             buffers: BufferPool::new(config.limits.pooled_bytes_max),
             volumes: Slab::new(),
             by_id: HashMap::new(),
