@@ -1,6 +1,6 @@
 //! Making batches, appending them, and taking them in when they have ended.
 
-use super::log::{Batch, OpenSegment, makes_holes};
+use super::log::{Batch, OpenSegment, Spare, makes_holes};
 use super::request::Pending;
 use super::{Context, Volume};
 use crate::buffer::Buffer;
@@ -57,6 +57,9 @@ impl Volume {
         let Some(open) = &self.log.open else { return cut };
         let slot_blocks = self.config.geometry.slot_blocks();
         for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX) {
+            if !open.takes_data && pending.operation.kind == OperationKind::Write {
+                break;
+            }
             let operations = cut.operations + 1;
             let payload_blocks = cut.payload_blocks + pending.operation.payload_blocks() as usize;
             let blocks = batch_header_blocks(operations, payload_blocks) + payload_blocks as u32;
@@ -136,14 +139,14 @@ impl Volume {
     /// Asks for the next slot once the open segment is half full, so that no write waits for one.
     fn lease_ahead(&mut self, context: &mut Context<'_>) {
         let half = self.config.geometry.slot_blocks() / 2;
-        if self.log.spare.is_none() && self.log.open.as_ref().is_some_and(|open| open.filled_blocks > half) {
+        if !self.log.has_spare_for_data() && self.log.open.as_ref().is_some_and(|open| open.filled_blocks > half) {
             self.lease(context, LeaseClass::Data);
         }
     }
 
     fn lease(&mut self, context: &mut Context<'_>, class: LeaseClass) {
-        if !self.log.is_leasing {
-            self.log.is_leasing = true;
+        if self.log.leasing.is_none() {
+            self.log.leasing = Some(class);
             context.actions.push(Action::Lease { class });
         }
     }
@@ -154,17 +157,17 @@ impl Volume {
             // The footer says what is in the segment: every batch of it must have ended well.
             return false;
         }
-        let Some(lease) = self.log.spare.take() else {
+        let Some(spare) = self.log.take_spare() else {
             let wants_data = self.log.pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
             self.lease(context, if wants_data { LeaseClass::Data } else { LeaseClass::Reserve });
             return false;
         };
         self.seal(context);
-        let open = OpenSegment::new(lease, self.log.next_lsn, self.log.chain);
+        let open = OpenSegment::new(spare, self.log.next_lsn, self.log.chain);
         let row = SegmentRow {
-            segment: lease.segment,
+            segment: open.segment,
             volume: self.id,
-            slot: lease.slot,
+            slot: open.slot,
             first_lsn: open.first_lsn,
             last_lsn: None,
             has_holes: false,
@@ -201,9 +204,9 @@ impl Volume {
     }
 
     pub(super) fn on_leased(&mut self, context: &mut Context<'_>, result: Result<Lease, DiskFault>) {
-        self.log.is_leasing = false;
+        let Some(class) = self.log.leasing.take() else { return };
         match result {
-            Ok(lease) => self.log.spare = Some(lease),
+            Ok(lease) => self.log.spares.push(Spare { lease, class }),
             Err(fault) if self.cut_batch().operations == 0 => self.on_no_slot(context, fault),
             Err(_) => {} // Asked ahead of need; asked again when it is needed.
         }

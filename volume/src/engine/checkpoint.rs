@@ -18,8 +18,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The state of writing back.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoint {
-    /// Captured, and waits for the log to be durable.
-    captured: Option<Capture>,
+    /// Captured with the volume's size of that moment, and waits for the log to be durable.
+    captured: Option<(Capture, u64)>,
     storing: Option<(IoId, Lsn)>,
     /// Write-backs go on until the stored map is complete to here.
     target: Lsn,
@@ -63,7 +63,8 @@ impl Volume {
             self.checkpoint.target = self.applied_lsn;
         }
         if self.checkpoint.target > self.folded_to || self.map.dirty_bytes() > self.config.map_limit_bytes / 2 {
-            self.checkpoint.captured = Some(self.map.capture(self.applied_lsn, PAGES_MAX));
+            let capture = self.map.capture(self.applied_lsn, PAGES_MAX);
+            self.checkpoint.captured = Some((capture, self.size_bytes));
             self.store_captured(context);
         }
     }
@@ -76,20 +77,15 @@ impl Volume {
 
     /// Sends what is captured to the store once the log that it names is durable.
     pub(super) fn store_captured(&mut self, context: &mut Context<'_>) {
-        let Some(capture) = self.checkpoint.captured.take() else { return };
+        let Some((capture, size_bytes)) = self.checkpoint.captured.take() else { return };
         if capture.complete_at > self.durable_lsn {
-            self.checkpoint.captured = Some(capture);
+            self.checkpoint.captured = Some((capture, size_bytes));
             self.want_sync(context);
             return;
         }
         let id = self.next_io();
         self.checkpoint.storing = Some((id, capture.folded_to));
-        context.actions.push(Action::WriteBack {
-            id,
-            pages: capture.writes,
-            folded_to: capture.folded_to,
-            size_bytes: self.size_bytes,
-        });
+        context.actions.push(Action::WriteBack { id, pages: capture.writes, folded_to: capture.folded_to, size_bytes });
     }
 
     pub(super) fn on_wrote_back(

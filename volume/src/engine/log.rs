@@ -3,7 +3,7 @@
 use super::request::Pending;
 use crate::format::{Footer, Operation, OperationKind, footer_blocks};
 use crate::io::IoId;
-use crate::pool::Lease;
+use crate::pool::{Lease, LeaseClass};
 use std::collections::VecDeque;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
@@ -25,6 +25,13 @@ pub(super) struct Batch {
     pub(super) ended: Option<Result<(), crate::error::DiskFault>>,
 }
 
+/// A slot that is leased and not in use yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spare {
+    pub(super) lease: Lease,
+    pub(super) class: LeaseClass,
+}
+
 /// A segment that takes appends.
 #[derive(Debug)]
 pub(super) struct OpenSegment {
@@ -37,13 +44,17 @@ pub(super) struct OpenSegment {
     pub(super) entries: Vec<(Operation, u32)>,
     pub(super) checks: Vec<u32>,
     pub(super) has_holes: bool,
+    /// Whether it may take writes: the slots kept back are for trims and metadata only, and would be filled with data
+    /// otherwise, so that a full pool could not be emptied by trims.
+    pub(super) takes_data: bool,
 }
 
 impl OpenSegment {
-    pub(super) const fn new(lease: Lease, first_lsn: Lsn, chain_before: u32) -> Self {
+    pub(super) const fn new(spare: Spare, first_lsn: Lsn, chain_before: u32) -> Self {
         Self {
-            segment: lease.segment,
-            slot: lease.slot,
+            segment: spare.lease.segment,
+            slot: spare.lease.slot,
+            takes_data: matches!(spare.class, LeaseClass::Data),
             first_lsn,
             chain_before,
             filled_blocks: 0,
@@ -97,9 +108,10 @@ pub(super) struct Log {
     pub(super) pending: VecDeque<Pending>,
     pub(super) in_flight: VecDeque<Batch>,
     pub(super) open: Option<OpenSegment>,
-    /// The slot for the segment after the open one.
-    pub(super) spare: Option<Lease>,
-    pub(super) is_leasing: bool,
+    /// Slots for the segments after the open one; at most one of each class.
+    pub(super) spares: Vec<Spare>,
+    /// The class of the lease that is asked for.
+    pub(super) leasing: Option<LeaseClass>,
     /// The LSN of the next operation that gets one.
     pub(super) next_lsn: Lsn,
     /// CRC of the header of the last batch made.
@@ -118,8 +130,8 @@ impl Log {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             open: None,
-            spare: None,
-            is_leasing: false,
+            spares: Vec::new(),
+            leasing: None,
             next_lsn,
             chain,
             failures: 0,
@@ -132,8 +144,20 @@ impl Log {
         self.pending.push_back(pending);
     }
 
+    pub(super) fn has_spare_for_data(&self) -> bool {
+        self.spares.iter().any(|spare| spare.class == LeaseClass::Data)
+    }
+
+    /// Takes a slot for the operation at the front of the queue.
+    pub(super) fn take_spare(&mut self) -> Option<Spare> {
+        let is_write = self.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write);
+        let wants = |spare: &Spare| spare.class == LeaseClass::Data || !is_write;
+        let at = self.spares.iter().position(wants)?;
+        Some(self.spares.swap_remove(at))
+    }
+
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_empty() && self.footers_in_flight.is_empty() && !self.is_leasing
+        self.pending.is_empty() && self.in_flight.is_empty() && self.footers_in_flight.is_empty() && self.leasing.is_none()
     }
 
     /// The operations that the map has not taken in.

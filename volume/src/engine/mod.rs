@@ -24,13 +24,14 @@ mod subblock;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
-use crate::format::Geometry;
+use crate::format::{Geometry, OperationKind};
 use crate::io::{Action, Event, IoId, PageIndex};
 use crate::map::Map;
 use crate::pool::SegmentRow;
 use crate::recover::Recovered;
 use crate::request::{Completion, Reply, Request, RequestId};
 use log::Log;
+use request::Asker;
 use std::collections::BTreeMap;
 use units::{Epoch, Lsn, Monotonic, PoolId, SegmentId, VolumeId};
 
@@ -197,6 +198,12 @@ impl Volume {
         }
     }
 
+    /// Bytes that the map's cache takes.
+    #[must_use]
+    pub const fn map_bytes(&self) -> usize {
+        self.map.cached_bytes()
+    }
+
     /// Sets the bytes that the map's cache may take. Pages that wait to be written back stay until they are.
     pub fn set_map_limit(&mut self, limit_bytes: usize) {
         self.config.map_limit_bytes = limit_bytes;
@@ -239,10 +246,10 @@ impl Volume {
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
         match request {
             Request::Read { range } => self.on_read(context, id, range),
-            Request::Write { range, payload, fua } => self.on_write(context, id, range, payload, fua),
-            Request::Trim { range, fua } => self.on_zero(context, id, range, crate::format::OperationKind::Trim, fua),
+            Request::Write { range, payload, fua } => self.on_write(context, Asker { id, fua }, range, payload),
+            Request::Trim { range, fua } => self.on_zero(context, Asker { id, fua }, range, OperationKind::Trim),
             Request::WriteZeroes { range, fua } => {
-                self.on_zero(context, id, range, crate::format::OperationKind::WriteZeroes, fua);
+                self.on_zero(context, Asker { id, fua }, range, OperationKind::WriteZeroes);
             }
             Request::Flush => self.on_flush(context, id),
             Request::Cache { range } => self.on_cache(context, id, range),

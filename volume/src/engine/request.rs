@@ -16,6 +16,13 @@ pub(super) struct Pending {
     pub(super) request: RequestId,
 }
 
+/// Who asks for a change, and whether the answer is to wait for stable storage.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) id: RequestId,
+    pub(super) fua: bool,
+}
+
 /// A request of which operations are under way.
 #[derive(Debug)]
 struct WriteRequest {
@@ -39,14 +46,8 @@ impl WriteTable {
 }
 
 impl Volume {
-    pub(super) fn on_write(
-        &mut self,
-        context: &mut Context<'_>,
-        id: RequestId,
-        range: ByteRange,
-        payload: Payload,
-        fua: bool,
-    ) {
+    pub(super) fn on_write(&mut self, context: &mut Context<'_>, asker: Asker, range: ByteRange, payload: Payload) {
+        let Asker { id, fua } = asker;
         if let Err(error) = self.check_change(range).and_then(|()| check_payload(range, &payload)) {
             payload.into_iter().for_each(|piece| context.buffers.put(piece));
             reply(context, id, Err(error));
@@ -71,14 +72,8 @@ impl Volume {
     }
 
     /// Trims or zeroes: whole blocks by one operation, the partial ones at its ends by merging zeros in.
-    pub(super) fn on_zero(
-        &mut self,
-        context: &mut Context<'_>,
-        id: RequestId,
-        range: ByteRange,
-        kind: OperationKind,
-        fua: bool,
-    ) {
+    pub(super) fn on_zero(&mut self, context: &mut Context<'_>, asker: Asker, range: ByteRange, kind: OperationKind) {
+        let Asker { id, fua } = asker;
         if let Err(error) = self.check_change(range) {
             reply(context, id, Err(error));
             return;

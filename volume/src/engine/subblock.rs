@@ -67,7 +67,7 @@ impl Volume {
             let mut bytes = context.buffers.take(within.len());
             let from = block.byte_offset() + within.start as u64 - range.offset();
             copy_payload(&payload, from as usize, bytes.as_mut_slice());
-            self.add_edge(context, id, block, within, Some(bytes));
+            self.add_edge(context, Edge { request: id, block, within, bytes: Some(bytes), has_begun: false });
         }
         let mut first = covered.first;
         while first < covered.end() {
@@ -84,22 +84,15 @@ impl Volume {
     /// Zeroes the partial blocks at the ends of `range`.
     pub(super) fn zero_edges(&mut self, context: &mut Context<'_>, id: RequestId, range: ByteRange) {
         for (block, within) in edges_of(range) {
-            self.add_edge(context, id, block, within, None);
+            self.add_edge(context, Edge { request: id, block, within, bytes: None, has_begun: false });
         }
     }
 
-    fn add_edge(
-        &mut self,
-        context: &mut Context<'_>,
-        request: RequestId,
-        block: BlockIndex,
-        within: Range<usize>,
-        bytes: Option<Buffer>,
-    ) {
-        self.add_part(request);
+    fn add_edge(&mut self, context: &mut Context<'_>, edge: Edge) {
+        self.add_part(edge.request);
         let number = self.subblock.next;
         self.subblock.next += 1;
-        self.subblock.edges.insert(number, Edge { request, block, within, bytes, has_begun: false });
+        self.subblock.edges.insert(number, edge);
         self.begin_subblock(context, number);
     }
 

@@ -20,7 +20,7 @@
 //! | | 4 each | check data of the payload blocks in order |
 //! | | | zeros to the next block, then the payload |
 
-use super::bytes::{Reader, Writer};
+use super::bytes::{Reader, Writer, expect_crc};
 use super::checksum::crc32c;
 use super::operation::DESCRIPTOR_BYTES;
 use super::{CHECK_BYTES, FormatError, Operation};
@@ -148,13 +148,16 @@ pub fn decode_batch(bytes: &[u8]) -> Result<(BatchHeader, u32), FormatError> {
     let payload_blocks = r.u32()? as usize;
     let chain = r.u32()?;
     let crc = r.u32()?;
-    if operation_count == 0 || operation_count > BATCH_OPERATIONS_MAX || payload_blocks > PAYLOAD_BLOCKS_MAX {
+    let is_too_late = first_lsn.0.checked_add(BATCH_OPERATIONS_MAX as u64).is_none() || first_lsn == Lsn::ZERO;
+    if is_too_late
+        || operation_count == 0
+        || operation_count > BATCH_OPERATIONS_MAX
+        || payload_blocks > PAYLOAD_BLOCKS_MAX
+    {
         return Err(FormatError::Field("counts"));
     }
     let used = header_bytes(operation_count, payload_blocks, check_bytes);
-    if crc_without_field(bytes.get(..used).ok_or(FormatError::Short)?) != crc {
-        return Err(FormatError::Checksum);
-    }
+    expect_crc(crc_without_field(bytes.get(..used).ok_or(FormatError::Short)?), crc)?;
     let operations = (0..operation_count).map(|_| Operation::decode(&mut r)).collect::<Result<Vec<_>, _>>()?;
     if operations.iter().map(|operation| u64::from(operation.payload_blocks())).sum::<u64>() != payload_blocks as u64 {
         return Err(FormatError::Field("payload blocks"));

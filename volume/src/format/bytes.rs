@@ -111,5 +111,10 @@ pub(super) fn seal_block(block: &mut [u8]) {
 /// Checks what [`seal_block`] put.
 pub(super) fn check_block(block: &[u8]) -> Result<(), FormatError> {
     let (body, tail) = block.split_last_chunk::<4>().ok_or(FormatError::Short)?;
-    if super::checksum::crc32c(body) == u32::from_le_bytes(*tail) { Ok(()) } else { Err(FormatError::Checksum) }
+    expect_crc(super::checksum::crc32c(body), u32::from_le_bytes(*tail))
+}
+
+/// Compares checksums. Under fuzzing all match, so that the fields behind them are reached.
+pub(super) const fn expect_crc(computed: u32, stored: u32) -> Result<(), FormatError> {
+    if cfg!(fuzzing) || computed == stored { Ok(()) } else { Err(FormatError::Checksum) }
 }

@@ -26,7 +26,7 @@
 //! | 100 | 4 | CRC-32C of the index |
 //! | 4092 | 4 | CRC-32C of the bytes before |
 
-use super::bytes::{Reader, Writer, check_block, seal_block};
+use super::bytes::{Reader, Writer, check_block, expect_crc, seal_block};
 use super::checksum::crc32c;
 use super::operation::DESCRIPTOR_BYTES;
 use super::{CHECK_BYTES, FormatError, Operation};
@@ -190,9 +190,7 @@ impl FooterTrailer {
         if index.len() != self.index_blocks as usize * BLOCK_LEN {
             return Err(FormatError::Short);
         }
-        if crc32c(index) != self.index_crc {
-            return Err(FormatError::Checksum);
-        }
+        expect_crc(crc32c(index), self.index_crc)?;
         let mut r = Reader::new(index);
         self.footer.entries = (0..self.operation_count)
             .map(|_| Ok((Operation::decode(&mut r)?, r.u32()?)))

@@ -3,10 +3,7 @@
 //! Pure encoding and decoding, little-endian throughout. Nothing here judges whether a structure is in its right place:
 //! decoding checks magic, version and CRC, and hands out what the bytes say.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "counts within one slot: at most 65,536 blocks"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "counts within one slot: at most 65,536 blocks")]
 
 mod batch;
 mod bytes;

@@ -246,7 +246,7 @@ impl Map {
             let by = (page_block(index, first) - range.first.0) as u32;
             let (here, others) = rest.split_at_checked(count as usize * 4).unwrap_or((rest, &[]));
             rest = others;
-            self.change(lsn, index, first, count, Change::Data { location: location.plus(by), checks: here });
+            self.change(lsn, (index, first, count), Change::Data { location: location.plus(by), checks: here });
         }
     }
 
@@ -268,7 +268,7 @@ impl Map {
     fn trim_parts(&mut self, lsn: Lsn, range: BlockRange) {
         for (index, first, count) in pages_of(range) {
             if self.pages.contains_key(&index) || !self.absent.contains(index) {
-                self.change(lsn, index, first, count, Change::Hole);
+                self.change(lsn, (index, first, count), Change::Hole);
             }
         }
     }
@@ -284,7 +284,7 @@ impl Map {
         }
     }
 
-    fn change(&mut self, lsn: Lsn, index: u64, first: u32, count: u32, change: Change<'_>) {
+    fn change(&mut self, lsn: Lsn, (index, first, count): (u64, u32, u32), change: Change<'_>) {
         let absent = &self.absent;
         let mut added = 0;
         let cached = self.pages.entry(index).or_insert_with(|| {

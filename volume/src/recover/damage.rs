@@ -62,11 +62,6 @@ pub enum DamageKind {
         /// The segment's header.
         place: Place,
     },
-    /// The header is void, and the stored map lacks what was in the segment.
-    Void {
-        /// The segment's header.
-        place: Place,
-    },
 }
 
 impl fmt::Display for Place {
@@ -96,10 +91,6 @@ impl fmt::Display for DamageKind {
             Self::OtherHeader { place } => write!(
                 f,
                 "{place}: the header is of another volume or log position than the index says: run `aljibe pool rebuild`"
-            ),
-            Self::Void { place } => write!(
-                f,
-                "{place}: the header is void, but the index lacks what was in the segment: run `aljibe pool rebuild`"
             ),
         }
     }

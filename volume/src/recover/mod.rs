@@ -141,7 +141,7 @@ fn read_logs(
     let mut durable_lsn = folded_to;
     let mut logs = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
-        let cut = cut_of(row, &rows);
+        let cut = cut_of(row, &known.segments);
         let log = read_segment(&Wanted { reader, superblock, row: *row, cut, durable_lsn, distrusts_footer: false })?;
         durable_lsn = durable_lsn.max(log.durable_seen);
         logs.push(log);
@@ -214,7 +214,11 @@ impl End {
         if !is_first && (first_lsn < self.next_lsn || self.chain.is_some_and(|chain| chain != log.chain_before)) {
             return Err(Damage { volume: self.volume, kind: DamageKind::Chain { place, lsn: first_lsn } });
         }
-        self.next_lsn = self.next_lsn.max(log.end());
+        if log.end() < self.next_lsn {
+            // Folded, though the index does not know it for sealed: newer segments tell the rest.
+            return Ok(true);
+        }
+        self.next_lsn = log.end();
         self.chain = Some(log.chain_after);
         self.epoch = self.epoch.max(log.epoch);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);

@@ -155,15 +155,8 @@ pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     let row = wanted.row;
     let mut source = SlotSource::new(wanted.reader, wanted.superblock.geometry, row.slot);
     let header = match read_header(wanted, &mut source)? {
-        Some(header) if header.slot_use == SlotUse::Void => {
-            // A sealed segment is made void only once the stored map has all of it.
-            let is_lost = row.last_lsn.is_some();
-            return if is_lost {
-                Err(wanted.damage(DamageKind::Void { place: wanted.place(0) }))
-            } else {
-                Ok(SegmentLog::empty(row, Some(header)))
-            };
-        }
+        // Given up by a recovery. Had it been durable, what is missing is found out by the segments around it.
+        Some(header) if header.slot_use == SlotUse::Void => return Ok(SegmentLog::empty(row, Some(header))),
         header => header,
     };
     let footer = read_footer(&mut source, wanted.superblock.pool).filter(|footer| is_footer_of(wanted, header, footer));

@@ -1,0 +1,102 @@
+//! Power cuts by chance: any of the blocks written since the last sync may be lost.
+
+use super::world::{VOLUME, World, trim_op, write_op};
+use crate::format::Operation;
+use proptest::prelude::*;
+use units::{BLOCK_LEN, Lsn};
+
+const BLOCKS: u64 = 40;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<Operation>),
+    Seal,
+    Sync,
+    Fold,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let operation = prop_oneof![
+        4 => (0..BLOCKS - 4, 1_u64..4).prop_map(|(first, count)| write_op(first, count)),
+        1 => (0..BLOCKS - 9, 1_u64..9).prop_map(|(first, count)| trim_op(first, count)),
+    ];
+    prop_oneof![
+        6 => proptest::collection::vec(operation, 1..4).prop_map(Step::Append),
+        2 => Just(Step::Seal),
+        2 => Just(Step::Sync),
+        1 => Just(Step::Fold),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// P1, P3. What was synced is there, and the volume is at one point of its log.
+    #[test]
+    fn a_power_cut_leaves_a_point_of_the_log_that_has_all_that_was_synced(
+        steps in proptest::collection::vec(step(), 1..20),
+        seed in any::<u64>(),
+        kept_commits in 0_usize..20,
+        is_double in any::<bool>(),
+    ) {
+        let mut world = World::new(12);
+        let mut synced_bytes = world.pool.bytes.clone();
+        let mut synced = Lsn::ZERO;
+        // Blocks left in the open segment.
+        let mut room: Option<u64> = None;
+        for step in steps {
+            match step {
+                Step::Append(operations) => {
+                    let blocks = 1 + operations.iter().map(|op| u64::from(op.payload_blocks())).sum::<u64>();
+                    if room.is_none_or(|room| room < blocks) {
+                        if room.is_some() { world.seal(VOLUME); }
+                        world.open(VOLUME);
+                        room = Some(28);
+                    }
+                    room = room.map(|room| room - blocks);
+                    world.append(VOLUME, &operations);
+                }
+                Step::Seal => {
+                    if room.take().is_some() { world.seal(VOLUME); }
+                }
+                Step::Sync | Step::Fold => {
+                    synced_bytes = world.pool.bytes.clone();
+                    world.sync(VOLUME);
+                    synced = Lsn(world.authors[&VOLUME].next_lsn.0 - 1);
+                    if matches!(step, Step::Fold) { world.fold(VOLUME); }
+                }
+            }
+        }
+        let mut state = seed;
+        let mut lost = std::iter::from_fn(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Some(state >> 63 == 1)
+        });
+        let blocks = world.pool.bytes.chunks_exact_mut(BLOCK_LEN).zip(synced_bytes.chunks_exact(BLOCK_LEN));
+        for (block, old) in blocks.filter(|(new, old)| new != old) {
+            // A sector boundary in the block, too.
+            let from = if lost.next().unwrap() { 0 } else { 512 };
+            if lost.next().unwrap() { block[from..].copy_from_slice(&old[from..]); }
+        }
+        world.crash(kept_commits);
+        if is_double {
+            // And once more, when recovery has written some of what it wants.
+            let recovered = world.recover(VOLUME).unwrap();
+            for (offset, bytes) in &recovered.writes {
+                if lost.next().unwrap() { world.pool.write(*offset, bytes); }
+            }
+        }
+        let mut recovered = world.recover(VOLUME).unwrap();
+        prop_assert!(recovered.next_lsn > synced, "{} of {synced}", recovered.next_lsn);
+        let expected = world.authors[&VOLUME].mapped_at(Lsn(recovered.next_lsn.0 - 1));
+        prop_assert_eq!(world.resolve(&mut recovered.map, VOLUME, BLOCKS), expected.clone());
+        // The volume goes on, and after a kill it is where it was.
+        world.restart(VOLUME);
+        world.open(VOLUME);
+        world.append(VOLUME, &[write_op(3, 2)]);
+        let mut again = world.recover(VOLUME).unwrap();
+        prop_assert_eq!(again.next_lsn, recovered.next_lsn.next());
+        let expected = world.authors[&VOLUME].mapped_at(recovered.next_lsn);
+        prop_assert_eq!(world.resolve(&mut again.map, VOLUME, BLOCKS), expected);
+    }
+}

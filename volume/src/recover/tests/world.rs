@@ -1,0 +1,481 @@
+//! A pool in memory, an index in memory, and the writing of logs as a volume would write them.
+
+use crate::error::DiskFault;
+use crate::format::{
+    BatchHeader, Footer, Geometry, Operation, OperationKind, SlotHeader, SlotUse, Superblock, batch_header_blocks,
+    block_check, encode_batch, encode_footer,
+};
+use crate::io::LoadedPage;
+use crate::map::{Location, Map, ResolvedRun};
+use crate::pool::{Index, Lease, LeaseClass, SegmentRow};
+use crate::recover::{Recovered, recover, replay};
+use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
+use std::collections::{BTreeMap, BTreeSet};
+use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
+
+pub(crate) const VOLUME: VolumeId = VolumeId(7);
+pub(crate) const OTHER_VOLUME: VolumeId = VolumeId(8);
+pub(crate) const SIZE_BYTES: u64 = 1 << 40;
+
+type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store that remembers what a power cut may take.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryStore {
+    pub(crate) keys: Keys,
+    /// The states since the last durable commit, that one first.
+    states: Vec<Keys>,
+    pub(crate) durable_commits: u64,
+    pub(crate) commits: u64,
+    pub(crate) fails: bool,
+}
+
+impl MemoryStore {
+    /// Loses all but `kept` of the lazy commits.
+    pub(crate) fn cut_power(&mut self, kept: usize) {
+        if let Some(state) = self.states.get(kept.min(self.states.len() - 1)) {
+            self.keys = state.clone();
+        }
+        self.states = vec![self.keys.clone()];
+    }
+
+    pub(crate) fn lazy_commits(&self) -> usize {
+        self.states.len().saturating_sub(1)
+    }
+}
+
+impl Store for MemoryStore {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        Ok(self.keys.get(key).cloned())
+    }
+
+    fn seek(&self, from: &[u8], end: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreFault> {
+        let found = self.keys.range(from.to_vec()..).next().filter(|(key, _)| key.as_slice() < end);
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn commit(&mut self, writes: Vec<StoreWrite>, durability: Durability) -> Result<(), StoreFault> {
+        if self.fails {
+            return Err(StoreFault("told to fail".to_owned()));
+        }
+        for write in writes {
+            match write {
+                StoreWrite::Put(key, value) => {
+                    self.keys.insert(key, value);
+                }
+                StoreWrite::Delete(key) => {
+                    self.keys.remove(&key);
+                }
+                StoreWrite::DeleteRange(from, end) => self.keys.retain(|key, _| *key < from || *key >= end),
+            }
+        }
+        if durability == Durability::Durable {
+            self.states.clear();
+            self.durable_commits += 1;
+        }
+        self.commits += 1;
+        self.states.push(self.keys.clone());
+        Ok(())
+    }
+}
+
+/// A pool's bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryPool {
+    pub(crate) bytes: Vec<u8>,
+    /// Blocks of the pool that the disk does not give.
+    pub(crate) unreadable: BTreeSet<u64>,
+}
+
+impl MemoryPool {
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let at = usize::try_from(offset).unwrap();
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl PoolReader for MemoryPool {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskFault> {
+        let first = offset / 4096;
+        if self.unreadable.range(first..first + (buffer.len() / BLOCK_LEN) as u64).next().is_some() {
+            return Err(DiskFault::Io);
+        }
+        let at = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.bytes[at..at + buffer.len()]);
+        Ok(())
+    }
+}
+
+pub(crate) fn write_op(first: u64, count: u64) -> Operation {
+    Operation { kind: OperationKind::Write, range: BlockRange::new(BlockIndex(first), count) }
+}
+
+pub(crate) fn trim_op(first: u64, count: u64) -> Operation {
+    Operation { kind: OperationKind::Trim, range: BlockRange::new(BlockIndex(first), count) }
+}
+
+pub(crate) fn resize_op(size_bytes: u64) -> Operation {
+    Operation { kind: OperationKind::Resize(size_bytes), range: BlockRange::new(BlockIndex(0), 0) }
+}
+
+/// Where a batch is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchPlace {
+    pub(crate) slot: SlotIndex,
+    pub(crate) block: u32,
+    pub(crate) header_blocks: u32,
+    pub(crate) total_blocks: u32,
+    pub(crate) first_lsn: Lsn,
+    pub(crate) last_lsn: Lsn,
+}
+
+#[derive(Debug, Clone)]
+struct OpenSegment {
+    row: SegmentRow,
+    chain_before: u32,
+    filled_blocks: u32,
+    entries: Vec<(Operation, u32)>,
+    checks: Vec<u32>,
+}
+
+/// A volume's state as its owner would have it.
+#[derive(Debug)]
+pub(crate) struct Author {
+    pub(crate) next_lsn: Lsn,
+    pub(crate) chain: u32,
+    /// What the batches say was durable.
+    pub(crate) durable_lsn: Lsn,
+    pub(crate) size_bytes: u64,
+    pub(crate) map: Map,
+    open: Option<OpenSegment>,
+    /// Every operation ever written, with the location of its first block and its check values.
+    pub(crate) history: Vec<(Operation, Option<Location>, Vec<u32>)>,
+}
+
+impl Author {
+    fn new() -> Self {
+        Self {
+            next_lsn: Lsn(1),
+            chain: 0,
+            durable_lsn: Lsn::ZERO,
+            size_bytes: SIZE_BYTES,
+            map: Map::new(true),
+            open: None,
+            history: Vec::new(),
+        }
+    }
+
+    /// Where each block is after the operations up to `lsn`.
+    pub(crate) fn mapped_at(&self, lsn: Lsn) -> BTreeMap<u64, (Location, u32)> {
+        let mut mapped = BTreeMap::new();
+        for (operation, location, checks) in self.history.iter().take(usize::try_from(lsn.0).unwrap()) {
+            let range = operation.range;
+            match location {
+                Some(first) => {
+                    for (by, block) in (0_u32..).zip(range.blocks()) {
+                        mapped.insert(block.0, (first.plus(by), checks[by as usize]));
+                    }
+                }
+                None => mapped.retain(|block, _| !range.contains(BlockIndex(*block))),
+            }
+        }
+        mapped
+    }
+}
+
+/// A pool with volumes that write to it.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) superblock: Superblock,
+    pub(crate) pool: MemoryPool,
+    pub(crate) index: Index<MemoryStore>,
+    pub(crate) authors: BTreeMap<VolumeId, Author>,
+}
+
+impl World {
+    /// Slots of 32 blocks.
+    pub(crate) fn new(slot_count: u32) -> Self {
+        let geometry = Geometry { slot_bytes: 128 << 10, slot_count };
+        let superblock = Superblock { pool: PoolId([3; 16]), geometry, generation: 1, created_ms: 0 };
+        let bytes = vec![0; usize::try_from(geometry.pool_bytes()).unwrap()];
+        let mut pool = MemoryPool { bytes, unreadable: BTreeSet::new() };
+        pool.write(superblock.offset(), &superblock.encode());
+        let index = Index::create(MemoryStore::default(), &superblock).unwrap();
+        let authors = [VOLUME, OTHER_VOLUME].map(|volume| (volume, Author::new()));
+        Self { superblock, pool, index, authors: BTreeMap::from(authors) }
+    }
+
+    pub(crate) fn author(&mut self, volume: VolumeId) -> &mut Author {
+        self.authors.get_mut(&volume).unwrap()
+    }
+
+    /// Opens a segment; its header goes out with the first batch.
+    pub(crate) fn open(&mut self, volume: VolumeId) -> SegmentRow {
+        let lease = self.index.lease(LeaseClass::Reserve).unwrap();
+        self.open_at(volume, lease)
+    }
+
+    pub(crate) fn open_at(&mut self, volume: VolumeId, lease: Lease) -> SegmentRow {
+        let author = self.author(volume);
+        let row = SegmentRow {
+            segment: lease.segment,
+            volume,
+            slot: lease.slot,
+            first_lsn: author.next_lsn,
+            last_lsn: None,
+            has_holes: false,
+        };
+        let chain_before = author.chain;
+        author.open =
+            Some(OpenSegment { row, chain_before, filled_blocks: 0, entries: Vec::new(), checks: Vec::new() });
+        self.index.note_segment(row).unwrap();
+        row
+    }
+
+    /// Appends a batch to the open segment.
+    pub(crate) fn append(&mut self, volume: VolumeId, operations: &[Operation]) -> BatchPlace {
+        let author = self.authors.get_mut(&volume).unwrap();
+        let mut open = author.open.take().expect("a segment is open");
+        let (row, geometry) = (open.row, self.superblock.geometry);
+        if open.filled_blocks == 0 {
+            let mut block = vec![0; BLOCK_LEN];
+            SlotHeader {
+                slot_use: SlotUse::Segment,
+                pool: self.superblock.pool,
+                segment: row.segment,
+                volume,
+                epoch: Epoch(0),
+                first_lsn: row.first_lsn,
+                size_bytes: author.size_bytes,
+                chain: open.chain_before,
+                opened_ms: 0,
+            }
+            .encode(&mut block);
+            self.pool.write(geometry.slot_offset(row.slot), &block);
+            open.filled_blocks = 1;
+        }
+        let payload: usize = operations.iter().map(|operation| operation.payload_blocks() as usize).sum();
+        let header_blocks = batch_header_blocks(operations.len(), payload);
+        let block = open.filled_blocks;
+        let mut at = block + header_blocks;
+        let mut checks = Vec::new();
+        for operation in operations {
+            let lsn = Lsn(author.history.len() as u64 + 1);
+            let first = at;
+            let first_check = checks.len();
+            for by in 0..operation.payload_blocks() {
+                let content = content_of(lsn, by);
+                checks.push(block_check(row.segment, at, &content));
+                self.pool.write(geometry.block_offset(row.slot, at), &content);
+                at += 1;
+            }
+            let mine = checks[first_check..].to_vec();
+            replay(&mut author.map, lsn, operation, row.segment, (first, &mine));
+            let location = Location { segment: row.segment, block: u16::try_from(first).unwrap() };
+            author.history.push((*operation, (!mine.is_empty()).then_some(location), mine));
+            open.entries.push((*operation, if operation.payload_blocks() > 0 { first } else { 0 }));
+            open.row.has_holes |= matches!(operation.kind, OperationKind::Trim | OperationKind::WriteZeroes);
+            if let OperationKind::Resize(size_bytes) = operation.kind {
+                author.size_bytes = size_bytes;
+            }
+        }
+        assert!(at < geometry.slot_blocks(), "a test batch fits");
+        open.checks.extend(&checks);
+        open.filled_blocks = at;
+        let header = BatchHeader {
+            block,
+            volume,
+            segment: row.segment,
+            epoch: Epoch(0),
+            first_lsn: author.next_lsn,
+            durable_lsn: author.durable_lsn,
+            wall_ms: 0,
+            chain: author.chain,
+            operations: operations.to_vec(),
+            checks,
+        };
+        let mut encoded = vec![0; header_blocks as usize * BLOCK_LEN];
+        author.chain = encode_batch(&header, &mut encoded);
+        author.next_lsn = header.last_lsn().next();
+        author.open = Some(open);
+        self.pool.write(geometry.block_offset(row.slot, block), &encoded);
+        BatchPlace {
+            slot: row.slot,
+            block,
+            header_blocks,
+            total_blocks: at - block,
+            first_lsn: header.first_lsn,
+            last_lsn: header.last_lsn(),
+        }
+    }
+
+    /// Takes back the operations from `lsn` on, as after a failed append; the bytes stay.
+    pub(crate) fn give_up_from(&mut self, volume: VolumeId, lsn: Lsn, chain: u32) {
+        let author = self.author(volume);
+        author.next_lsn = lsn;
+        author.chain = chain;
+        author.history.truncate(usize::try_from(lsn.0 - 1).unwrap());
+        if let Some(open) = &mut author.open {
+            open.entries.truncate(usize::try_from(lsn.0 - open.row.first_lsn.0).unwrap());
+            let payload: u32 = open.entries.iter().map(|(operation, _)| operation.payload_blocks()).sum();
+            open.checks.truncate(payload as usize);
+        }
+    }
+
+    /// Seals the open segment: notes it, and writes its footer.
+    pub(crate) fn seal(&mut self, volume: VolumeId) -> SegmentRow {
+        let author = self.authors.get_mut(&volume).unwrap();
+        let open = author.open.take().expect("a segment is open");
+        let row = SegmentRow { last_lsn: Some(Lsn(author.next_lsn.0 - 1)), ..open.row };
+        let bytes = encode_footer(&Footer {
+            pool: self.superblock.pool,
+            segment: row.segment,
+            volume,
+            epoch: Epoch(0),
+            first_lsn: row.first_lsn,
+            size_bytes: author.size_bytes,
+            filled_blocks: open.filled_blocks,
+            chain_before: open.chain_before,
+            chain_after: author.chain,
+            entries: open.entries,
+            checks: open.checks,
+        });
+        let end = self.superblock.geometry.slot_offset(SlotIndex(row.slot.0 + 1));
+        self.pool.write(end - bytes.len() as u64, &bytes);
+        self.index.note_segment(row).unwrap();
+        row
+    }
+
+    /// Everything written so far is on stable storage, and later batches say so.
+    pub(crate) fn sync(&mut self, volume: VolumeId) {
+        let author = self.author(volume);
+        author.durable_lsn = Lsn(author.next_lsn.0 - 1);
+    }
+
+    /// Opens a segment, appends each of `batches` and seals it.
+    pub(crate) fn segment(&mut self, volume: VolumeId, batches: &[&[Operation]]) -> SegmentRow {
+        self.open(volume);
+        for batch in batches {
+            self.append(volume, batch);
+        }
+        self.seal(volume)
+    }
+
+    /// Writes back the map as it is; returns the dead segments.
+    pub(crate) fn fold(&mut self, volume: VolumeId) -> Vec<SegmentId> {
+        self.sync(volume);
+        let author = self.authors.get_mut(&volume).unwrap();
+        let capture = author.map.capture(Lsn(author.next_lsn.0 - 1), usize::MAX);
+        let dead = self.index.write_back(volume, &capture.writes, capture.folded_to, author.size_bytes).unwrap();
+        author.map.write_back_ended(true);
+        dead
+    }
+
+    /// Makes a dead segment's header void and gives its slot back.
+    pub(crate) fn release(&mut self, row: &SegmentRow) {
+        let mut block = vec![0; BLOCK_LEN];
+        SlotHeader {
+            slot_use: SlotUse::Void,
+            pool: self.superblock.pool,
+            segment: row.segment,
+            volume: row.volume,
+            epoch: Epoch(0),
+            first_lsn: row.first_lsn,
+            size_bytes: 0,
+            chain: 0,
+            opened_ms: 0,
+        }
+        .encode(&mut block);
+        self.pool.write(self.superblock.geometry.slot_offset(row.slot), &block);
+        self.index.release(row.segment).unwrap();
+    }
+
+    /// Loses the process, and of the store's lazy commits all but `kept`.
+    pub(crate) fn crash(&mut self, kept: usize) {
+        let mut store = self.index.store().clone();
+        store.cut_power(kept);
+        self.index = Index::open(store, &self.superblock, &self.pool).unwrap();
+    }
+
+    pub(crate) fn recover(&self, volume: VolumeId) -> Result<Recovered, crate::recover::Damage> {
+        recover(&self.pool, &self.superblock, &self.index.known(volume, SIZE_BYTES))
+    }
+
+    /// Carries out what recovery asked for.
+    pub(crate) fn mend(&mut self, recovered: &Recovered) {
+        for (offset, bytes) in &recovered.writes {
+            self.pool.write(*offset, bytes);
+        }
+        for row in &recovered.sealed {
+            self.index.note_segment(*row).unwrap();
+        }
+        for segment in &recovered.voided {
+            self.index.release(*segment).unwrap();
+        }
+    }
+
+    /// Recovers, mends, and lets the volume's author go on from there.
+    pub(crate) fn restart(&mut self, volume: VolumeId) -> Recovered {
+        let recovered = self.recover(volume).unwrap();
+        self.mend(&recovered);
+        let author = self.author(volume);
+        author.next_lsn = recovered.next_lsn;
+        author.chain = recovered.chain;
+        author.size_bytes = recovered.size_bytes;
+        author.durable_lsn = Lsn(recovered.next_lsn.0 - 1);
+        author.history.truncate(usize::try_from(recovered.next_lsn.0 - 1).unwrap());
+        author.open = None;
+        recovered
+    }
+
+    /// Where each block of `blocks` is by a recovered map over the stored one.
+    pub(crate) fn resolve(&self, map: &mut Map, volume: VolumeId, blocks: u64) -> BTreeMap<u64, (Location, u32)> {
+        let mut mapped = BTreeMap::new();
+        let range = BlockRange::new(BlockIndex(0), blocks);
+        loop {
+            let (mut runs, mut checks): (Vec<ResolvedRun>, Vec<u32>) = (Vec::new(), Vec::new());
+            match map.resolve(range, &mut runs, &mut checks) {
+                Ok(()) => {
+                    let mut checks = checks.into_iter();
+                    for run in runs {
+                        let Some(location) = run.location else { continue };
+                        for by in 0..run.count {
+                            mapped.insert(u64::from(run.at + by), (location.plus(by), checks.next().unwrap()));
+                        }
+                    }
+                    return mapped;
+                }
+                Err(page) => {
+                    let loaded: LoadedPage = self.index.load_page(volume, page).unwrap();
+                    map.loaded(page, &loaded).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Where a block of a slot is in the pool's bytes.
+    pub(crate) fn at(&self, slot: SlotIndex, block: u32) -> usize {
+        usize::try_from(self.superblock.geometry.block_offset(slot, block)).unwrap()
+    }
+
+    /// Flips a bit of a block, within the bytes that every structure uses.
+    pub(crate) fn rot(&mut self, slot: SlotIndex, block: u32) {
+        let at = self.at(slot, block);
+        self.pool.bytes[at + 60] ^= 4;
+    }
+
+    pub(crate) fn zero(&mut self, slot: SlotIndex, blocks: std::ops::Range<u32>) {
+        for block in blocks {
+            let at = self.at(slot, block);
+            self.pool.bytes[at..at + BLOCK_LEN].fill(0);
+        }
+    }
+}
+
+/// What operation `lsn` writes as its block number `by`.
+fn content_of(lsn: Lsn, by: u32) -> Vec<u8> {
+    let mut content = vec![u8::try_from(lsn.0 % 251).unwrap(); BLOCK_LEN];
+    content[..8].copy_from_slice(&lsn.0.to_le_bytes());
+    content[8..12].copy_from_slice(&by.to_le_bytes());
+    content
+}
