@@ -34,7 +34,7 @@ impl Default for Limits {
         Self {
             connection_requests_max: 256,
             connection_bytes_max: 64 << 20,
-            shard_bytes_max: 512 << 20,
+            shard_bytes_max: 128 << 20,
             guaranteed_bytes: 256 << 10,
             pooled_bytes_max: 32 << 20,
             writeback_bytes: 4 << 20,

@@ -28,7 +28,7 @@ pub struct ServingConfig {
 const DIRECT_APPENDS_MAX: usize = 4;
 
 /// Sealed segments of a volume that a restart may have to replay.
-const UNFOLDED_SEGMENTS_MAX: usize = 8;
+const UNFOLDED_SEGMENTS_MAX: usize = 32;
 
 /// A pool being served.
 #[derive(Debug)]
