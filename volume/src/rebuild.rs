@@ -1,9 +1,11 @@
 //! Making the index anew from the pool alone.
 //!
-//! Finds every segment by its slot's header (or, where that has rotted, by what else is in the slot), replays those that
-//! were durable for certain into map pages, with bounded memory, and counts what is live. The end of each log is left to
-//! recovery, as after any stop. Between segments there may be gaps: what was there is dead and its slot given back.
-//! Nothing is written to the pool.
+//! Finds every segment by its slot's header (or, where that has rotted, by what else is in the slot), replays all but the
+//! newest into map pages, with bounded memory, and counts what is live. The newest is left to recovery, as after any stop.
+//! Between segments there may be gaps: what was there is dead and its slot given back. Nothing is written to the pool.
+//!
+//! A gap may also be what a power cut took of writes that no flush had covered. Nothing tells the two apart once the slots
+//! are used again, so what comes after a gap counts: it may have been flushed, and what is missing was not.
 
 use crate::format::Superblock;
 use crate::map::Map;
@@ -36,7 +38,8 @@ pub struct RebuildReport {
     pub notes: Vec<String>,
 }
 
-/// Makes the index of the pool in `store`, which is empty.
+/// Makes the index of the pool in `store`, which is empty. The pool has been synced before: the index must not name what
+/// is in the page cache alone.
 ///
 /// # Errors
 /// [`OpenError`] when the store fails or is not empty. Damage in the pool is reported, and keeps its volume alone from
@@ -123,32 +126,30 @@ impl<'a> Fold<'a> {
         Self { superblock, reader, volume, rows, map: Map::new(true), applied: Lsn::ZERO, size_bytes: 0 }
     }
 
-    /// Replays what was durable, and leaves the rest unfolded for recovery. Returns the damage that ended it.
+    /// Replays all but the newest segment, which is left for recovery. Returns the damage that ended it.
     fn run<S: Store>(mut self, index: &mut Index<S>) -> Result<Option<Damage>, OpenError> {
         let durable_lsn = self.durable_lsn();
-        let mut folded_to = None;
+        let mut rows = self.rows.clone();
+        let Some(newest) = rows.pop() else { return Ok(None) };
+        let mut left = newest.first_lsn;
         let mut damage = None;
-        for row in self.rows.clone() {
-            let log = match self.read(row, durable_lsn) {
-                Ok(log) => log,
+        for row in rows {
+            match self.read(row, durable_lsn) {
+                Ok(log) if log.entries.is_empty() => {}
+                Ok(log) => self.take(index, &log)?,
                 Err(found) => {
                     // Recovery meets it again, and does not serve the volume.
                     damage = Some(found);
-                    folded_to = Some(Lsn(row.first_lsn.0.saturating_sub(1)));
+                    left = row.first_lsn;
                     break;
                 }
-            };
-            if log.entries.is_empty() {
-                continue;
             }
-            if log.end() > durable_lsn.next() {
-                let before = Lsn(row.first_lsn.0 - 1);
-                folded_to = Some(if before <= durable_lsn { before } else { durable_lsn });
-                break;
-            }
-            self.take(index, &log)?;
         }
-        let folded_to = folded_to.unwrap_or(self.applied).max(self.applied);
+        if self.applied == Lsn::ZERO {
+            let log = self.read(newest, durable_lsn).ok();
+            self.size_bytes = log.and_then(|log| log.size_at_open).unwrap_or(0);
+        }
+        let folded_to = Lsn(left.0.saturating_sub(1)).max(self.applied);
         if folded_to > Lsn::ZERO {
             self.write_back(index)?;
             index.write_back(self.volume, &[], folded_to, self.size_bytes)?;

@@ -72,24 +72,10 @@ fn each_planted_fault_is_found() {
         ("a slot header rots", |world, rows| world.rot(rows[1].slot, 0), &[Slot]),
         ("a footer rots", |world, rows| world.rot(rows[1].slot, 31), &[Log]),
         ("a batch header rots", |world, rows| world.rot(rows[1].slot, 1), &[Log]),
-        // Blocks 2 and 3 are trimmed since.
-        ("a live block rots", |world, rows| world.rot(rows[1].slot, 4), &[Data]),
-        (
-            "a slot cannot be read",
-            |world, rows| {
-                let at = world.superblock.geometry.slot_offset(rows[0].slot) / 4096;
-                world.pool.unreadable = (at..at + 30).collect();
-            },
-            &[Log, Data],
-        ),
-        (
-            "a segment is overwritten by another's",
-            |world, rows| {
-                let (from, to) = (world.at(rows[0].slot, 0), world.at(rows[1].slot, 0));
-                world.pool.bytes.copy_within(from..from + (128 << 10), to);
-            },
-            &[Slot, Log, Data],
-        ),
+        // Blocks 4 and 5 are trimmed or overwritten since.
+        ("a live block rots", |world, rows| world.rot(rows[1].slot, 2), &[Data]),
+        ("a slot cannot be read", make_unreadable, &[Log, Data]),
+        ("a segment is overwritten by another's", overwrite, &[Log, Data]),
         (
             "a live count is wrong",
             |world, rows| {
@@ -127,7 +113,7 @@ fn each_planted_fault_is_found() {
             |world, rows| {
                 world.index.note_segment(SegmentRow { last_lsn: Some(Lsn(3)), ..rows[1] }).unwrap();
             },
-            &[Log, Map],
+            &[Log],
         ),
     ];
     for (what, plant, expected) in plants {
@@ -135,9 +121,17 @@ fn each_planted_fault_is_found() {
         plant(&mut world, &rows);
         let found = kinds(&world);
         assert_eq!(found, expected, "{what}: {:#?}", run(&world).problems);
-        let told = run(&world).problems[0].to_string();
-        assert!(told.contains("run `aljibe") || told.contains(": ") || told.contains("index"), "{told}");
     }
+}
+
+fn make_unreadable(world: &mut World, rows: &[SegmentRow]) {
+    let at = world.superblock.geometry.slot_offset(rows[0].slot) / 4096;
+    world.pool.unreadable = (at..at + 30).collect();
+}
+
+fn overwrite(world: &mut World, rows: &[SegmentRow]) {
+    let (from, to) = (world.at(rows[0].slot, 0), world.at(rows[1].slot, 0));
+    world.pool.bytes.copy_within(from..from + (128 << 10), to);
 }
 
 fn change(world: &mut World, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {

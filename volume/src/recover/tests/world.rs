@@ -123,10 +123,7 @@ pub(crate) fn resize_op(size_bytes: u64) -> Operation {
 pub(crate) struct BatchPlace {
     pub(crate) slot: SlotIndex,
     pub(crate) block: u32,
-    pub(crate) header_blocks: u32,
     pub(crate) total_blocks: u32,
-    pub(crate) first_lsn: Lsn,
-    pub(crate) last_lsn: Lsn,
 }
 
 #[derive(Debug, Clone)]
@@ -238,20 +235,9 @@ impl World {
         let mut open = author.open.take().expect("a segment is open");
         let (row, geometry) = (open.row, self.superblock.geometry);
         if open.filled_blocks == 0 {
-            let mut block = vec![0; BLOCK_LEN];
-            SlotHeader {
-                slot_use: SlotUse::Segment,
-                pool: self.superblock.pool,
-                segment: row.segment,
-                volume,
-                epoch: Epoch(0),
-                first_lsn: row.first_lsn,
-                size_bytes: author.size_bytes,
-                chain: open.chain_before,
-                opened_ms: 0,
-            }
-            .encode(&mut block);
-            self.pool.write(geometry.slot_offset(row.slot), &block);
+            let header =
+                SlotHeader { chain: open.chain_before, ..header_of(&row, self.superblock.pool, author.size_bytes) };
+            self.pool.write(geometry.slot_offset(row.slot), &encoded_header(&header));
             open.filled_blocks = 1;
         }
         let payload: usize = operations.iter().map(|operation| operation.payload_blocks() as usize).sum();
@@ -299,14 +285,7 @@ impl World {
         author.next_lsn = header.last_lsn().next();
         author.open = Some(open);
         self.pool.write(geometry.block_offset(row.slot, block), &encoded);
-        BatchPlace {
-            slot: row.slot,
-            block,
-            header_blocks,
-            total_blocks: at - block,
-            first_lsn: header.first_lsn,
-            last_lsn: header.last_lsn(),
-        }
+        BatchPlace { slot: row.slot, block, total_blocks: at - block }
     }
 
     /// Takes back the operations from `lsn` on, as after a failed append; the bytes stay.
@@ -373,20 +352,8 @@ impl World {
 
     /// Makes a dead segment's header void and gives its slot back.
     pub(crate) fn release(&mut self, row: &SegmentRow) {
-        let mut block = vec![0; BLOCK_LEN];
-        SlotHeader {
-            slot_use: SlotUse::Void,
-            pool: self.superblock.pool,
-            segment: row.segment,
-            volume: row.volume,
-            epoch: Epoch(0),
-            first_lsn: row.first_lsn,
-            size_bytes: 0,
-            chain: 0,
-            opened_ms: 0,
-        }
-        .encode(&mut block);
-        self.pool.write(self.superblock.geometry.slot_offset(row.slot), &block);
+        let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(row, self.superblock.pool, 0) };
+        self.pool.write(self.superblock.geometry.slot_offset(row.slot), &encoded_header(&header));
         self.index.release(row.segment).unwrap();
     }
 
@@ -470,6 +437,26 @@ impl World {
             self.pool.bytes[at..at + BLOCK_LEN].fill(0);
         }
     }
+}
+
+const fn header_of(row: &SegmentRow, pool: PoolId, size_bytes: u64) -> SlotHeader {
+    SlotHeader {
+        slot_use: SlotUse::Segment,
+        pool,
+        segment: row.segment,
+        volume: row.volume,
+        epoch: Epoch(0),
+        first_lsn: row.first_lsn,
+        size_bytes,
+        chain: 0,
+        opened_ms: 0,
+    }
+}
+
+fn encoded_header(header: &SlotHeader) -> Vec<u8> {
+    let mut block = vec![0; BLOCK_LEN];
+    header.encode(&mut block);
+    block
 }
 
 /// What operation `lsn` writes as its block number `by`.
