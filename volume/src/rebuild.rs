@@ -10,7 +10,7 @@
 use crate::format::Superblock;
 use crate::map::Map;
 use crate::pool::{Index, OpenError, SegmentRow};
-use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_of, probe, read_segment, replay};
+use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, probe, read_segment, replay};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
@@ -109,6 +109,7 @@ struct Fold<'a> {
     volume: VolumeId,
     /// Oldest first, by id.
     rows: Vec<SegmentRow>,
+    cuts: BTreeMap<SegmentId, Lsn>,
     map: Map,
     applied: Lsn,
     size_bytes: u64,
@@ -123,7 +124,8 @@ impl<'a> Fold<'a> {
     ) -> Self {
         let mut rows = index.segments(volume);
         rows.sort_by_key(|row| row.segment);
-        Self { superblock, reader, volume, rows, map: Map::new(true), applied: Lsn::ZERO, size_bytes: 0 }
+        let cuts = cuts_of(&rows);
+        Self { superblock, reader, volume, rows, cuts, map: Map::new(true), applied: Lsn::ZERO, size_bytes: 0 }
     }
 
     /// Replays all but the newest segment, which is left for recovery. Returns the damage that ended it.
@@ -158,7 +160,7 @@ impl<'a> Fold<'a> {
     }
 
     fn read(&self, row: SegmentRow, durable_lsn: Lsn) -> Result<SegmentLog, Damage> {
-        let cut = cut_of(&row, &self.rows);
+        let cut = cut_at(&self.cuts, &row);
         let (reader, superblock) = (self.reader, self.superblock);
         read_segment(&Wanted { reader, superblock, row, cut, durable_lsn, distrusts_footer: false })
     }

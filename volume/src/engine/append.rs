@@ -207,13 +207,13 @@ impl Volume {
         let Some(class) = self.log.leasing.take() else { return };
         match result {
             Ok(lease) => self.log.spares.push(Spare { lease, class }),
-            Err(fault) if self.cut_batch().operations == 0 => self.on_no_slot(context, fault),
+            Err(fault) if self.cut_batch().operations == 0 => self.on_no_slot(context, class, fault),
             Err(_) => {} // Asked ahead of need; asked again when it is needed.
         }
     }
 
     /// Fails the writes that no slot can be had for. Trims go on with the slots kept back for them.
-    fn on_no_slot(&mut self, context: &mut Context<'_>, fault: DiskFault) {
+    fn on_no_slot(&mut self, context: &mut Context<'_>, class: LeaseClass, fault: DiskFault) {
         let error = match fault {
             DiskFault::NoSpace => Error::new(
                 ErrorKind::NoSpace,
@@ -222,9 +222,8 @@ impl Volume {
             DiskFault::Io => Error::new(ErrorKind::Unavailable, "the index store failed to lease a slot; see the log"),
         };
         let pending = std::mem::take(&mut self.log.pending);
-        let had_writes = pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
         for pending in pending {
-            if had_writes && pending.operation.kind != OperationKind::Write {
+            if class == LeaseClass::Data && pending.operation.kind != OperationKind::Write {
                 self.log.pending.push_back(pending);
             } else {
                 self.drop_pending(context, pending, &error);
@@ -279,7 +278,6 @@ impl Volume {
         if self.applied_lsn > before {
             self.resume_subblocks(context);
             self.checkpoint_if_due(context, false);
-            self.advance_resize(context);
         }
     }
 

@@ -26,9 +26,20 @@ pub(super) struct Checkpoint {
     waiters: Vec<(RequestId, Lsn)>,
     not_before: Monotonic,
     applied_at_last_tick: Lsn,
+    /// A write-back is due though nothing has changed: it tells of segments that died before the volume was opened and
+    /// were not given back.
+    looks_for_dead: bool,
 }
 
 impl Checkpoint {
+    pub(super) fn of_opened(has_segments: bool) -> Self {
+        Self { looks_for_dead: has_segments, ..Self::default() }
+    }
+
+    pub(super) const fn wants_tick(&self) -> bool {
+        self.looks_for_dead
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.captured.is_none() && self.storing.is_none() && self.waiters.is_empty()
     }
@@ -62,7 +73,11 @@ impl Volume {
         {
             self.checkpoint.target = self.applied_lsn;
         }
-        if self.checkpoint.target > self.folded_to || self.map.dirty_bytes() > self.config.map_limit_bytes / 2 {
+        let looks_for_dead = is_tick && self.checkpoint.looks_for_dead;
+        if looks_for_dead
+            || self.checkpoint.target > self.folded_to
+            || self.map.dirty_bytes() > self.config.map_limit_bytes / 2
+        {
             let capture = self.map.capture(self.applied_lsn, PAGES_MAX);
             self.checkpoint.captured = Some((capture, self.size_bytes));
             self.store_captured(context);
@@ -99,6 +114,7 @@ impl Volume {
         match result {
             Ok(dead) => {
                 self.folded_to = self.folded_to.max(folded_to);
+                self.checkpoint.looks_for_dead = false;
                 self.answer_checkpoints(context);
                 self.release.note_dead(dead);
                 self.release_dead(context);

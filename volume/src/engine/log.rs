@@ -157,7 +157,10 @@ impl Log {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_empty() && self.footers_in_flight.is_empty() && self.leasing.is_none()
+        self.pending.is_empty()
+            && self.in_flight.is_empty()
+            && self.footers_in_flight.is_empty()
+            && self.leasing.is_none()
     }
 
     /// The operations that the map has not taken in.

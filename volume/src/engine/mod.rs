@@ -144,6 +144,7 @@ impl Volume {
     #[must_use]
     pub fn open(config: VolumeConfig, recovered: Recovered) -> Self {
         let applied_lsn = Lsn(recovered.next_lsn.0 - 1);
+        let has_segments = !recovered.segments.is_empty();
         Self {
             id: recovered.volume,
             config,
@@ -163,7 +164,7 @@ impl Volume {
             reads: read::Reads::default(),
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
-            checkpoint: checkpoint::Checkpoint::default(),
+            checkpoint: checkpoint::Checkpoint::of_opened(has_segments),
             release: release::Releases::default(),
             resize: None,
             status: Status::default(),
@@ -240,7 +241,7 @@ impl Volume {
     /// Whether time alone will make it act: it has changes to write back, or something is under way.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
-        !self.is_idle() || self.map.is_dirty() || self.release.has_dead()
+        !self.is_idle() || self.map.is_dirty() || self.release.has_dead() || self.checkpoint.wants_tick()
     }
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {

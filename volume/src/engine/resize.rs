@@ -67,7 +67,7 @@ impl Volume {
         let tail = BlockRange::new(BlockIndex(kept), size.saturating_sub(kept));
         let discard_tail = resize.discard_tail;
         if resize.phase == Phase::Closing {
-            if self.is_changing(tail) || self.subblock.touches(tail) {
+            if self.is_changing(tail) || self.subblock.has_any_in(tail) {
                 return;
             }
             self.set_phase(Phase::Looking);

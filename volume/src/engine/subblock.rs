@@ -47,8 +47,13 @@ impl SubBlocks {
         Some(pending)
     }
 
+    /// Whether an edge, or an operation that waits for one, lies in `range`.
+    pub(super) fn has_any_in(&self, range: BlockRange) -> bool {
+        self.touches(range) || self.held.iter().any(|pending| pending.operation.range.overlaps(range))
+    }
+
     /// Whether an edge lies in `range`.
-    pub(super) fn touches(&self, range: BlockRange) -> bool {
+    fn touches(&self, range: BlockRange) -> bool {
         self.edges.values().any(|edge| range.contains(edge.block))
     }
 }
@@ -96,13 +101,14 @@ impl Volume {
         self.begin_subblock(context, number);
     }
 
-    /// Begins every edge that nothing holds up any more.
+    /// Begins what a change held up that has now ended, well or not: edges, and a resize.
     pub(super) fn resume_subblocks(&mut self, context: &mut Context<'_>) {
         let waiting: Vec<u64> =
             self.subblock.edges.iter().filter(|(_, edge)| !edge.has_begun).map(|(number, _)| *number).collect();
         for number in waiting {
             self.begin_subblock(context, number);
         }
+        self.advance_resize(context);
     }
 
     fn begin_subblock(&mut self, context: &mut Context<'_>, number: u64) {

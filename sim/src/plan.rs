@@ -1,0 +1,246 @@
+//! What one seed makes of a world: its shape, its clients, and what goes wrong.
+
+use crate::oracle::Area;
+use crate::random::Random;
+use units::{BLOCK_BYTES, SECTOR_BYTES};
+use volume::format::Geometry;
+use volume::map::PAGE_BLOCKS;
+
+/// What a world is about. The first byte of a seed says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Nothing goes wrong.
+    Calm,
+    /// P1: kills, power cuts, crashes during recovery, a store that loses its end or is deleted.
+    Durability,
+    /// P2: bits rot, writes get lost or go elsewhere.
+    Integrity,
+    /// P3: writes of many blocks and of parts of blocks, torn by crashes.
+    Atomicity,
+    /// P4: slots full of what earlier segments left, volumes opened over and over.
+    OneWriter,
+    /// P5: trims of all sizes, and their space.
+    Trim,
+    /// P6: I/O errors, a full pool, a full file system, slow I/O.
+    Faults,
+    /// Appends that fail though their bytes are on the disk, one operation a segment, power cuts: what the chain is for.
+    Chain,
+}
+
+/// Every profile, in the order of their numbers.
+pub const PROFILES: [Profile; 8] = [
+    Profile::Calm,
+    Profile::Durability,
+    Profile::Integrity,
+    Profile::Atomicity,
+    Profile::OneWriter,
+    Profile::Trim,
+    Profile::Faults,
+    Profile::Chain,
+];
+
+impl Profile {
+    /// The profile of a seed.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        PROFILES[(seed >> 56) as usize % PROFILES.len()]
+    }
+
+    /// The seed of this profile that has the other bits of `seed`.
+    #[must_use]
+    pub const fn seed(self, seed: u64) -> u64 {
+        (self as u64) << 56 | seed & 0x00ff_ffff_ffff_ffff
+    }
+}
+
+/// How many of a thousand requests of each kind go wrong.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FaultRates {
+    /// Appends that fail with an I/O error.
+    pub append_io: u32,
+    /// Appends that fail for want of room below.
+    pub append_no_space: u32,
+    /// Fetches that fail.
+    pub fetch_io: u32,
+    /// Syncs that fail.
+    pub sync_io: u32,
+    /// Commits of the store that fail.
+    pub store_commit: u32,
+    /// Reads of the store that fail.
+    pub store_read: u32,
+    /// Reads at a start that fail.
+    pub start_read: u32,
+    /// Appends that are acknowledged and not done.
+    pub lost: u32,
+    /// Appends that go elsewhere.
+    pub misdirected: u32,
+    /// Requests after which a block of the pool rots.
+    pub rot: u32,
+    /// Requests of the disk that take seconds.
+    pub slow: u32,
+    /// Requests after which a kind of disk request fails every time, for a while.
+    pub outage: u32,
+}
+
+/// How a life of the daemon ends, in parts of a thousand; the rest are clean stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// By a kill.
+    pub kill: u32,
+    /// By a power cut.
+    pub power: u32,
+    /// Of starts: by another crash.
+    pub in_start: u32,
+    /// Of stops: with the store deleted.
+    pub store_deleted: u32,
+}
+
+/// One volume of a world.
+#[derive(Debug, Clone)]
+pub struct VolumePlan {
+    /// Its size when it is made.
+    pub size_bytes: u64,
+    /// Where clients write.
+    pub areas: Vec<Area>,
+    /// Requests under way at a time.
+    pub depth: u64,
+}
+
+/// One world.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What it is about.
+    pub profile: Profile,
+    /// Of the pool.
+    pub geometry: Geometry,
+    /// Its volumes.
+    pub volumes: Vec<VolumePlan>,
+    /// Starts of the daemon, but for those that crashes cut short.
+    pub lives: u64,
+    /// Requests of one life.
+    pub requests: u64,
+    /// What goes wrong.
+    pub rates: FaultRates,
+    /// How lives end.
+    pub ends: Ends,
+    /// Most appends of a volume under way.
+    pub appends_in_flight_max: usize,
+    /// Of each volume.
+    pub map_limit_bytes: usize,
+    /// Of each volume.
+    pub unfolded_segments_max: usize,
+    /// Requests of a thousand that are trims or zeroes.
+    pub trims: u32,
+    /// Requests of a thousand that make all before durable.
+    pub flushes: u32,
+}
+
+impl Plan {
+    /// Makes the plan of a profile.
+    #[must_use]
+    pub fn new(profile: Profile, random: &mut Random) -> Self {
+        let slot_bytes = *random.pick(&[64 << 10, 64 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20]);
+        let slot_count = random.within(20, 56) as u32;
+        let geometry = Geometry { slot_bytes, slot_count };
+        // So many blocks that a pool fills now and then: what is there need not fit.
+        let blocks = (u64::from(slot_count) * slot_bytes / BLOCK_BYTES * random.within(20, 80) / 100).min(1024);
+        let count = random.within(1, 2);
+        let volumes = (0..count).map(|_| VolumePlan::new(blocks / count, random)).collect();
+        let mut plan = Self {
+            profile,
+            geometry,
+            volumes,
+            lives: random.within(1, 5),
+            requests: random.within(20, 250),
+            rates: FaultRates::default(),
+            ends: Ends { kill: 0, power: 0, in_start: 0, store_deleted: 0 },
+            appends_in_flight_max: *random.pick(&[1, 1, 2, 4]),
+            map_limit_bytes: *random.pick(&[4 << 10, 64 << 10, 8 << 20]),
+            unfolded_segments_max: *random.pick(&[1, 3, 8, 64]),
+            trims: random.within(0, 150) as u32,
+            flushes: *random.pick(&[0, 20, 100]),
+        };
+        plan.specialise(random);
+        plan
+    }
+
+    fn specialise(&mut self, random: &mut Random) {
+        let crashes = Ends { kill: 350, power: 450, in_start: 250, store_deleted: 150 };
+        match self.profile {
+            Profile::Calm => {}
+            Profile::Durability | Profile::Atomicity => self.ends = crashes,
+            Profile::OneWriter => {
+                self.ends = crashes;
+                self.lives = random.within(4, 10);
+                self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: random.within(12, 24) as u32 };
+                self.trims = 200;
+            }
+            Profile::Trim => {
+                self.trims = random.within(200, 600) as u32;
+                self.ends = Ends { kill: 250, power: 250, in_start: 100, store_deleted: 200 };
+            }
+            Profile::Integrity => {
+                let rate = |random: &mut Random| *random.pick(&[0, 2, 10]);
+                let (lost, misdirected) = (rate(random), rate(random));
+                self.rates = FaultRates { lost, misdirected, rot: *random.pick(&[0, 10, 40]), ..self.rates };
+                self.ends = Ends { kill: 400, power: 200, in_start: 50, store_deleted: 100 };
+            }
+            Profile::Faults => self.add_faults(random),
+            Profile::Chain => self.make_chains_matter(random),
+        }
+    }
+
+    fn add_faults(&mut self, random: &mut Random) {
+        let mut rate = |most| if random.chance(400) { random.within(1, most) as u32 } else { 0 };
+        self.rates = FaultRates {
+            append_io: rate(100),
+            append_no_space: rate(50),
+            fetch_io: rate(100),
+            sync_io: rate(20),
+            store_commit: rate(100),
+            store_read: rate(50),
+            start_read: rate(5),
+            slow: rate(50),
+            outage: rate(10),
+            ..self.rates
+        };
+        self.ends = Ends { kill: 300, power: 300, in_start: 100, store_deleted: 100 };
+    }
+
+    fn make_chains_matter(&mut self, random: &mut Random) {
+        self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: 40 };
+        self.volumes =
+            vec![VolumePlan { size_bytes: 1 << 20, areas: vec![Area { first_sector: 0, sectors: 1 << 11 }], depth: 1 }];
+        self.rates.append_no_space = 200;
+        self.ends = Ends { kill: 100, power: 900, in_start: 0, store_deleted: 300 };
+        self.appends_in_flight_max = 1;
+        self.lives = 12;
+        self.requests = random.within(4, 30);
+        self.trims = 0;
+        self.flushes = 5;
+    }
+}
+
+impl VolumePlan {
+    fn new(blocks: u64, random: &mut Random) -> Self {
+        let size_bytes = *random.pick(&[16 << 20, 16 << 20, 1 << 40, 1 << 62]);
+        let page = u64::from(PAGE_BLOCKS);
+        let last = size_bytes / BLOCK_BYTES;
+        let first_span = random.within(1, blocks.max(2) - 1);
+        let edge = (blocks - first_span).clamp(2, 64);
+        let mut areas = vec![Area::of_blocks(0, first_span.min(page - edge))];
+        // Over the border of two pages, and at the end.
+        areas.push(Area::of_blocks(page - edge / 2, edge));
+        if random.chance(500) {
+            areas.push(Area::of_blocks(last - edge, edge));
+        }
+        Self { size_bytes, areas, depth: *random.pick(&[1, 2, 4, 8, 32]) }
+    }
+}
+
+impl Area {
+    const fn of_blocks(first: u64, count: u64) -> Self {
+        let sectors = BLOCK_BYTES / SECTOR_BYTES;
+        Self { first_sector: first * sectors, sectors: count * sectors }
+    }
+}

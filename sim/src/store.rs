@@ -1,0 +1,128 @@
+//! The index's store: an ordered map in memory whose lazy commits a power cut takes away from the end.
+
+use crate::fuse::Fuse;
+use crate::random::Random;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+use volume::store::{Durability, Store, StoreFault, StoreWrite};
+
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Default)]
+struct State {
+    pairs: Pairs,
+    durable: Pairs,
+    /// Committed since the last durable commit.
+    lazy: Vec<Vec<StoreWrite>>,
+    /// Commits of a thousand that fail.
+    commit_faults: u32,
+    /// Reads of a thousand that fail.
+    read_faults: u32,
+    /// Requests that were failed.
+    faults: u64,
+}
+
+/// A store of which the world keeps one hand and the index the other.
+#[derive(Debug, Clone)]
+pub struct SimStore {
+    state: Rc<RefCell<State>>,
+    random: Rc<RefCell<Random>>,
+    fuse: Fuse,
+}
+
+impl SimStore {
+    /// Makes an empty store. Its commits are steps of `fuse`.
+    #[must_use]
+    pub fn new(random: Random, fuse: Fuse) -> Self {
+        Self { state: Rc::default(), random: Rc::new(RefCell::new(random)), fuse }
+    }
+
+    /// Sets how many commits and reads of a thousand fail.
+    pub fn set_faults(&self, commits: u32, reads: u32) {
+        let mut state = self.state.borrow_mut();
+        (state.commit_faults, state.read_faults) = (commits, reads);
+    }
+
+    /// How many requests were failed.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.state.borrow().faults
+    }
+
+    /// Cuts the power: some of the lazy commits, the last ones, are gone.
+    pub fn power_cut(&self, random: &mut Random) {
+        let mut state = self.state.borrow_mut();
+        let lazy = std::mem::take(&mut state.lazy);
+        let kept = random.below(lazy.len() as u64 + 1) as usize;
+        for writes in lazy.into_iter().take(kept) {
+            apply(&mut state.durable, &writes);
+        }
+        state.pairs = state.durable.clone();
+    }
+
+    fn check_read(&self) -> Result<(), StoreFault> {
+        let mut state = self.state.borrow_mut();
+        if self.fuse.is_blown() || (state.read_faults > 0 && self.random.borrow_mut().chance(state.read_faults)) {
+            state.faults += 1;
+            return Err(StoreFault("a simulated read fault".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Store for SimStore {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.check_read()?;
+        Ok(self.state.borrow().pairs.get(key).cloned())
+    }
+
+    fn seek(&self, from: &[u8], end: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreFault> {
+        self.check_read()?;
+        if from >= end {
+            return Ok(None);
+        }
+        let state = self.state.borrow();
+        let mut range = state.pairs.range::<[u8], _>((Bound::Included(from), Bound::Excluded(end)));
+        Ok(range.next().map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn commit(&mut self, writes: Vec<StoreWrite>, durability: Durability) -> Result<(), StoreFault> {
+        let mut state = self.state.borrow_mut();
+        if self.fuse.step() || (state.commit_faults > 0 && self.random.borrow_mut().chance(state.commit_faults)) {
+            state.faults += 1;
+            return Err(StoreFault("a simulated commit fault".to_owned()));
+        }
+        apply(&mut state.pairs, &writes);
+        state.lazy.push(writes);
+        if durability == Durability::Durable {
+            for writes in std::mem::take(&mut state.lazy) {
+                apply(&mut state.durable, &writes);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn apply(pairs: &mut Pairs, writes: &[StoreWrite]) {
+    for write in writes {
+        match write {
+            StoreWrite::Put(key, value) => {
+                pairs.insert(key.clone(), value.clone());
+            }
+            StoreWrite::Delete(key) => {
+                pairs.remove(key);
+            }
+            StoreWrite::DeleteRange(from, end) => {
+                if from < end {
+                    let range = (Bound::Included(from.as_slice()), Bound::Excluded(end.as_slice()));
+                    let keys: Vec<Vec<u8>> = pairs.range::<[u8], _>(range).map(|(key, _)| key.clone()).collect();
+                    for key in keys {
+                        pairs.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+}

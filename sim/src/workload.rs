@@ -1,0 +1,121 @@
+//! What clients ask next.
+
+use crate::oracle::{Area, BLOCK_SECTORS};
+use crate::plan::{Plan, Profile};
+use crate::random::Random;
+use std::ops::Range;
+use units::SECTOR_BYTES;
+
+/// A client's wish. Ranges are of sectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Read.
+    Read(Range<u64>),
+    /// Write.
+    Write {
+        /// Where.
+        sectors: Range<u64>,
+        /// Whether to wait for stable storage.
+        is_fua: bool,
+    },
+    /// Trim, or write zeroes.
+    Zero {
+        /// Where.
+        sectors: Range<u64>,
+        /// Whether to wait for stable storage.
+        is_fua: bool,
+        /// Trim if not set.
+        is_write_zeroes: bool,
+    },
+    /// Flush.
+    Flush,
+    /// Bring near.
+    Cache(Range<u64>),
+    /// Tell the extents.
+    Extents(Range<u64>, usize),
+    /// Resize to so many bytes.
+    Resize {
+        /// The new size.
+        size_bytes: u64,
+        /// Whether data beyond it may go.
+        discard_tail: bool,
+    },
+    /// Checkpoint.
+    Checkpoint,
+}
+
+/// Draws the next wish of a client of a volume of `size_bytes`.
+pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Random) -> Wish {
+    let area = *random.pick(&plan.volumes[volume].areas);
+    let is_fua = random.chance(80);
+    if random.chance(plan.trims) {
+        let sectors = any_zero_range(plan, volume, area, size_bytes, random);
+        return Wish::Zero { sectors, is_fua, is_write_zeroes: random.chance(400) };
+    }
+    if random.chance(plan.flushes) {
+        return Wish::Flush;
+    }
+    match random.below(1000) {
+        0..280 => Wish::Read(any_range(plan, area, random)),
+        280..300 => {
+            Wish::Extents(any_zero_range(plan, volume, area, size_bytes, random), random.within(1, 20) as usize)
+        }
+        300..310 => Wish::Cache(any_range(plan, area, random)),
+        310..320 => Wish::Checkpoint,
+        320..330 => any_resize(plan, volume, size_bytes, random),
+        330..335 => {
+            let end = size_bytes / SECTOR_BYTES;
+            Wish::Read(end.saturating_sub(3)..end + random.within(1, 8))
+        }
+        _ => Wish::Write { sectors: any_range(plan, area, random), is_fua },
+    }
+}
+
+/// A range of an area: whole blocks, single sectors, or across blocks; now and then long.
+fn any_range(plan: &Plan, area: Area, random: &mut Random) -> Range<u64> {
+    let blocks = area.sectors / BLOCK_SECTORS;
+    let unaligned = if plan.profile == Profile::Atomicity { 600 } else { 300 };
+    // A few hot blocks, so that requests meet.
+    let first_block = if random.chance(400) { random.below(blocks.min(4)) } else { random.below(blocks) };
+    let long = if plan.profile == Profile::Chain { 600 } else { 60 };
+    let (first, len) = if random.chance(long) {
+        let most = if plan.profile == Profile::Chain { 12 } else { 320 };
+        let least = if plan.profile == Profile::Chain { 11 } else { 8 };
+        (first_block * BLOCK_SECTORS, random.within(least, most) * BLOCK_SECTORS + random.below(2) * random.below(9))
+    } else if random.chance(unaligned) {
+        (first_block * BLOCK_SECTORS + random.below(BLOCK_SECTORS), random.within(1, 30))
+    } else {
+        (first_block * BLOCK_SECTORS, random.within(1, 6) * BLOCK_SECTORS)
+    };
+    let end = (first + len).min(area.sectors);
+    area.first_sector + first..area.first_sector + end.max(first + 1)
+}
+
+/// A range to zero or look at: part of an area, all of it, or as much of the volume as there is.
+fn any_zero_range(plan: &Plan, volume: usize, area: Area, size_bytes: u64, random: &mut Random) -> Range<u64> {
+    let end = size_bytes / SECTOR_BYTES;
+    match random.below(100) {
+        0..60 => any_range(plan, area, random),
+        60..80 => area.first_sector..area.first_sector + area.sectors,
+        80..90 => 0..end.max(1),
+        _ => {
+            let other = *random.pick(&plan.volumes[volume].areas);
+            let from = area.first_sector + random.below(area.sectors);
+            let to = other.first_sector + random.below(other.sectors);
+            from.min(to)..from.max(to) + 1
+        }
+    }
+}
+
+fn any_resize(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Random) -> Wish {
+    let block = SECTOR_BYTES * BLOCK_SECTORS;
+    let planned = plan.volumes[volume].size_bytes;
+    let area = *random.pick(&plan.volumes[volume].areas);
+    let inside = (area.first_sector + random.below(area.sectors)) / BLOCK_SECTORS * block;
+    let size_bytes = match random.below(4) {
+        0 => inside.max(block),
+        1 => size_bytes + block * random.within(1, 100),
+        _ => planned,
+    };
+    Wish::Resize { size_bytes, discard_tail: random.chance(500) }
+}

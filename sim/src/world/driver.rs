@@ -1,0 +1,270 @@
+//! What volumes want done on the disk: carried out late, in any order, and sometimes wrongly.
+
+use super::{Checked, Happening, MS, World};
+use crate::disk::WriteNumber;
+use crate::trace::Finding;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use units::BLOCK_BYTES;
+use volume::buffer::Buffer;
+use volume::error::DiskFault;
+use volume::format::POOL_DATA_OFFSET;
+use volume::io::{Action, Event, FetchPiece, IoId};
+
+/// An append under way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) pool_offset: u64,
+    pub(super) buffers: Vec<Buffer>,
+    /// Set once the disk is done with it.
+    pub(super) landed: Option<(Option<WriteNumber>, Result<(), DiskFault>)>,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    buffer: Buffer,
+    pieces: SmallVec<[FetchPiece; 2]>,
+    result: Result<(), DiskFault>,
+    /// Whether it read bytes that are not what was written.
+    is_tainted: bool,
+}
+
+/// A sync under way.
+#[derive(Debug)]
+pub(super) struct Sync {
+    covered: BTreeSet<WriteNumber>,
+    result: Result<(), DiskFault>,
+}
+
+/// A kind of request that fails every time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outage {
+    Appends,
+    HostSpace,
+    Fetches,
+    Syncs,
+}
+
+impl World {
+    pub(super) fn carry_out(&mut self, site: usize, actions: Vec<Action>) -> Checked {
+        for action in actions {
+            match action {
+                Action::Append { id, pool_offset, buffers } => self.begin_append(site, id, pool_offset, buffers)?,
+                Action::Fetch { id, buffer, pieces } => self.begin_fetch(site, id, buffer, pieces),
+                Action::Sync { id } => self.begin_sync(site, id),
+                Action::Reply(reply) => self.take_reply(site, reply)?,
+                asked @ (Action::LoadPage { .. }
+                | Action::WriteBack { .. }
+                | Action::Lease { .. }
+                | Action::NoteSegment(_)
+                | Action::Release { .. }) => self.ask_store(site, asked)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_append(&mut self, site: usize, id: IoId, pool_offset: u64, buffers: Vec<Buffer>) -> Checked {
+        let len: usize = buffers.iter().map(Buffer::len).sum();
+        let slot_bytes = self.plan.geometry.slot_bytes;
+        let within = pool_offset.checked_sub(POOL_DATA_OFFSET).map(|at| at % slot_bytes);
+        if !pool_offset.is_multiple_of(BLOCK_BYTES) || within.is_none_or(|at| at + len as u64 > slot_bytes) || len == 0
+        {
+            return Err(Finding(format!("an append of {len} bytes at {pool_offset} leaves its slot")));
+        }
+        self.trace.note(&[1, self.now, id.0, pool_offset, len as u64]);
+        self.trace.tell(|| format!("{site}: append {} at {pool_offset:#x}, {len:#x} bytes", id.0));
+        self.sites[site].appends.insert(id, Append { pool_offset, buffers, landed: None });
+        let delay = self.delay();
+        self.after(delay, Happening::AppendLands(site, id));
+        Ok(())
+    }
+
+    /// The append reaches the page cache, or does not.
+    pub(super) fn land_append(&mut self, site: usize, id: IoId) {
+        let Some(append) = self.sites[site].appends.get(&id) else { return };
+        let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
+        let pool_offset = append.pool_offset;
+        let landed = match self.append_fault() {
+            Some(fault) => {
+                self.injected.disk += u64::from(fault == DiskFault::Io);
+                self.injected.no_space += u64::from(fault == DiskFault::NoSpace);
+                let kept = *self.random.pick(&[0, bytes.len(), usize::MAX]);
+                let kept = if kept == usize::MAX { self.random.below(bytes.len() as u64) as usize } else { kept };
+                (self.write_part(pool_offset, &bytes, kept), Err(fault))
+            }
+            None => (self.write_or_lie(pool_offset, bytes), Ok(())),
+        };
+        self.trace.tell(|| format!("{site}: append {} lands: {:?}", id.0, landed.1));
+        if let Some(append) = self.sites[site].appends.get_mut(&id) {
+            append.landed = Some(landed);
+        }
+        let delay = self.delay();
+        self.after(delay, Happening::AppendEnds(site, id));
+    }
+
+    fn append_fault(&mut self) -> Option<DiskFault> {
+        match self.outage {
+            Some(Outage::Appends) => return Some(DiskFault::Io),
+            Some(Outage::HostSpace) => return Some(DiskFault::NoSpace),
+            Some(Outage::Fetches | Outage::Syncs) | None => {}
+        }
+        if self.random.chance(self.rates.append_io) {
+            return Some(DiskFault::Io);
+        }
+        self.random.chance(self.rates.append_no_space).then_some(DiskFault::NoSpace)
+    }
+
+    /// Writes the first `kept` bytes.
+    pub(super) fn write_part(&mut self, pool_offset: u64, bytes: &[u8], kept: usize) -> Option<WriteNumber> {
+        (kept > 0).then(|| self.disk.write(pool_offset, bytes[..kept].to_vec()))
+    }
+
+    /// Writes, unless the disk only says so, or writes elsewhere.
+    fn write_or_lie(&mut self, pool_offset: u64, bytes: Vec<u8>) -> Option<WriteNumber> {
+        let is_lost = self.random.chance(self.rates.lost);
+        let is_misdirected = !is_lost && self.random.chance(self.rates.misdirected);
+        // A header that was to become void and did not brings back a dead segment in a rebuild: known, and out of reach.
+        let is_void = bytes.starts_with(b"ALJSLOT\0") && bytes[10] == 2;
+        if is_void || !(is_lost || is_misdirected) {
+            return Some(self.disk.write(pool_offset, bytes));
+        }
+        self.injected.lies += 1;
+        let len = bytes.len();
+        self.trace.tell(|| format!("the disk lies about {pool_offset:#x}: lost {is_lost}"));
+        let number = is_misdirected.then(|| {
+            let blocks = (self.disk.len() - POOL_DATA_OFFSET - len as u64) / BLOCK_BYTES;
+            let elsewhere = POOL_DATA_OFFSET + self.random.below(blocks + 1) * BLOCK_BYTES;
+            self.trace.tell(|| format!("... and writes to {elsewhere:#x}"));
+            let number = self.disk.write(elsewhere, bytes);
+            self.disk.note_damage(elsewhere, len);
+            number
+        });
+        self.disk.note_damage(pool_offset, len);
+        number
+    }
+
+    pub(super) fn end_append(&mut self, site: usize, id: IoId) -> Checked {
+        let Some(append) = self.sites[site].appends.remove(&id) else { return Ok(()) };
+        let (number, result) = append.landed.unwrap_or((None, Err(DiskFault::Io)));
+        if let Some(number) = number {
+            self.disk.end_write(number);
+        }
+        self.trace.note(&[2, self.now, id.0, u64::from(result.is_ok())]);
+        self.trace.tell(|| format!("{site}: append {} ends: {result:?}", id.0));
+        self.tell_volume(site, Event::Appended { id, buffers: append.buffers, result })
+    }
+
+    fn begin_fetch(&mut self, site: usize, id: IoId, buffer: Buffer, pieces: SmallVec<[FetchPiece; 2]>) {
+        self.trace.note(&[3, self.now, id.0, pieces.len() as u64]);
+        self.trace.tell(|| format!("{site}: fetch {:x} of {pieces:x?}", id.0));
+        self.sites[site].fetches.insert(id, Fetch { buffer, pieces, result: Ok(()), is_tainted: false });
+        let delay = self.delay();
+        self.after(delay, Happening::FetchReads(site, id));
+    }
+
+    pub(super) fn read_fetch(&mut self, site: usize, id: IoId) {
+        let fails = self.outage == Some(Outage::Fetches) || self.random.chance(self.rates.fetch_io);
+        let delay = self.delay();
+        let Some(fetch) = self.sites[site].fetches.get_mut(&id) else { return };
+        if fails {
+            self.injected.disk += 1;
+            fetch.result = Err(DiskFault::Io);
+        } else {
+            for piece in &fetch.pieces {
+                let place = &mut fetch.buffer.as_mut_slice()[piece.buffer_offset..piece.buffer_offset + piece.len];
+                place.copy_from_slice(self.disk.bytes(piece.pool_offset, piece.len));
+                fetch.is_tainted |= self.disk.is_damaged(piece.pool_offset, piece.len);
+            }
+        }
+        self.injected.tainted += u64::from(fetch.is_tainted);
+        self.after(delay, Happening::FetchEnds(site, id));
+    }
+
+    pub(super) fn end_fetch(&mut self, site: usize, id: IoId) -> Checked {
+        let Some(fetch) = self.sites[site].fetches.remove(&id) else { return Ok(()) };
+        self.trace.note(&[4, self.now, id.0, u64::from(fetch.result.is_ok())]);
+        self.excuse.corrupt = fetch.is_tainted;
+        self.excuse.unavailable = fetch.result.is_err();
+        let told = self.tell_volume(site, Event::Fetched { id, buffer: fetch.buffer, result: fetch.result });
+        self.excuse = super::answers::Excuse::default();
+        told
+    }
+
+    fn begin_sync(&mut self, site: usize, id: IoId) {
+        let covered = self.disk.begin_sync(&mut self.random);
+        self.trace.note(&[5, self.now, id.0, covered.len() as u64]);
+        self.trace.tell(|| format!("{site}: sync {} of {} writes", id.0, covered.len()));
+        self.sites[site].syncs.insert(id, Sync { covered, result: Ok(()) });
+        let delay = self.delay();
+        self.after(delay, Happening::SyncLands(site, id));
+    }
+
+    pub(super) fn land_sync(&mut self, site: usize, id: IoId) {
+        // A failed sync is told to everyone who has the pool open, once: the driver has to tell all its volumes, and
+        // every later one too (P1).
+        let fails =
+            self.injected.syncs > 0 || self.outage == Some(Outage::Syncs) || self.random.chance(self.rates.sync_io);
+        let delay = self.delay();
+        let Some(sync) = self.sites[site].syncs.get_mut(&id) else { return };
+        if fails {
+            sync.result = Err(DiskFault::Io);
+            self.disk.fail_sync(&sync.covered, &mut self.random);
+            self.injected.syncs += 1;
+            self.loss = self.loss.max(crate::oracle::Loss::Unflushed);
+        } else if self.broken != super::Broken::FlushBarrier {
+            self.disk.end_sync(&sync.covered);
+        }
+        self.trace.tell(|| format!("{site}: sync {} lands, fails: {fails}", id.0));
+        self.after(delay, Happening::SyncEnds(site, id));
+    }
+
+    pub(super) fn end_sync(&mut self, site: usize, id: IoId) -> Checked {
+        let Some(sync) = self.sites[site].syncs.remove(&id) else { return Ok(()) };
+        self.trace.note(&[6, self.now, id.0, u64::from(sync.result.is_ok())]);
+        self.tell_volume(site, Event::Synced { id, result: sync.result })
+    }
+
+    /// Draws what goes wrong beside the requests: rot, and outages.
+    pub(super) fn draw_mishaps(&mut self) {
+        if self.random.chance(self.rates.rot) {
+            self.rot_somewhere();
+        }
+        if self.outage.is_none() && self.random.chance(self.rates.outage) {
+            let outage = *self.random.pick(&[
+                Outage::Appends,
+                Outage::Appends,
+                Outage::HostSpace,
+                Outage::Fetches,
+                Outage::Syncs,
+            ]);
+            self.trace.tell(|| format!("outage: {outage:?}"));
+            self.outage = Some(outage);
+            let length = self.random.within(MS, 3000 * MS);
+            self.after(length, Happening::OutageEnds);
+        }
+    }
+
+    /// A block rots that holds something and is not about to be written.
+    fn rot_somewhere(&mut self) {
+        let first = POOL_DATA_OFFSET / BLOCK_BYTES;
+        for _ in 0..20 {
+            let block = if self.random.chance(20) {
+                // The older of the two superblocks or the newer, never both.
+                self.superblock.offset() / BLOCK_BYTES
+            } else {
+                self.random.within(first, self.disk.len() / BLOCK_BYTES - 1)
+            };
+            let offset = block * BLOCK_BYTES;
+            let holds = self.disk.bytes(offset, BLOCK_BYTES as usize);
+            let is_void = holds.starts_with(b"ALJSLOT\0") && holds[10] == 2;
+            let is_used = holds.iter().any(|byte| *byte != 0) && !is_void;
+            if is_used && !self.disk.is_unsynced(offset, BLOCK_BYTES as usize) {
+                self.trace.tell(|| format!("block at {offset:#x} rots"));
+                self.disk.rot(block, &mut self.random);
+                self.injected.lies += 1;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One life of the daemon: a start, a full readback, clients for a while, and an end.
+
+use super::{Checked, World};
+use crate::oracle::{BLOCK_SECTORS, Loss, Readback};
+use crate::plan::FaultRates;
+use crate::trace::Finding;
+use crate::workload::Wish;
+use std::ops::Range;
+use units::SECTOR_BYTES;
+use volume::request::Completion;
+
+/// Sectors of one read of a readback.
+const READBACK_SECTORS: u64 = 128;
+
+impl World {
+    pub(super) fn live(&mut self) -> Checked {
+        self.start()?;
+        self.read_back()?;
+        self.open_clients(self.plan.requests);
+        let draw = self.random.below(1000) as u32;
+        let is_crash = draw < self.plan.ends.kill + self.plan.ends.power;
+        if is_crash {
+            let happenings = self.random.below(self.plan.requests * 12);
+            for _ in 0..happenings {
+                self.advance()?;
+            }
+            self.crash();
+        } else {
+            self.stop()?;
+        }
+        if self.random.chance(self.plan.ends.store_deleted) {
+            self.trace.tell(|| "the store is deleted".to_owned());
+            self.is_store_deleted = true;
+        }
+        Ok(())
+    }
+
+    /// Lets everything under way end, and stops.
+    fn stop(&mut self) -> Checked {
+        self.come_to_rest()?;
+        if self.random.chance(500) {
+            for site in self.open_sites() {
+                self.ask_and_wait(site, Wish::Checkpoint)?;
+            }
+            if self.random.chance(500) {
+                self.come_to_rest()?;
+            }
+        }
+        self.trace.tell(|| "a stop".to_owned());
+        self.end_process();
+        Ok(())
+    }
+
+    pub(super) fn open_sites(&self) -> Vec<usize> {
+        (0..self.sites.len()).filter(|site| self.sites[*site].volume.is_some()).collect()
+    }
+
+    /// Kills the process, or cuts the power.
+    pub(super) fn crash(&mut self) {
+        let ends = self.plan.ends;
+        let is_power = self.random.below(u64::from(ends.kill + ends.power).max(1)) >= u64::from(ends.kill);
+        self.trace.note(&[30, self.now, u64::from(is_power)]);
+        self.trace.tell(|| format!("[{}] crash, of power: {is_power}", self.step));
+        self.outcome.crashes += 1;
+        for site in 0..self.sites.len() {
+            for (_, append) in std::mem::take(&mut self.sites[site].appends) {
+                // One that has not landed may have got as far as anywhere.
+                if append.landed.is_none() && self.random.chance(600) {
+                    let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
+                    let all = bytes.len() as u64;
+                    let cut = *self.random.pick(&[1, 512, 4096]);
+                    let kept = (self.random.below(all + cut) / cut * cut).min(all) as usize;
+                    self.write_part(append.pool_offset, &bytes, kept);
+                }
+            }
+        }
+        self.end_process();
+        if is_power {
+            self.disk.power_cut(&mut self.random);
+            self.store.power_cut(&mut self.random);
+            self.loss = self.loss.max(Loss::Unflushed);
+        }
+    }
+
+    /// Nothing of the process is left.
+    pub(super) fn end_process(&mut self) {
+        self.is_open = false;
+        self.queue.clear();
+        self.jobs.clear();
+        self.index = None;
+        for site in &mut self.sites {
+            site.volume = None;
+            site.asked.clear();
+            site.answered.clear();
+            site.appends.clear();
+            site.fetches.clear();
+            site.syncs.clear();
+            site.is_poll_due = false;
+        }
+    }
+
+    /// Reads every volume from end to end, and holds it to that from now on.
+    pub(super) fn read_back(&mut self) -> Checked {
+        self.apply_rates(FaultRates::default());
+        self.is_reading_back = true;
+        for site in self.open_sites() {
+            let mut readback = self.sites[site].oracle.begin_readback();
+            let size_bytes = self.sites[site].volume.as_ref().map_or(0, volume::engine::Volume::size_bytes);
+            for sectors in self.readback_ranges(site, size_bytes) {
+                self.read_for_readback(site, sectors, &mut readback)?;
+            }
+            let now = self.next_step();
+            let (loss, is_ordered) = (self.loss(), !self.is_order_lost);
+            let oracle = &mut self.sites[site].oracle;
+            oracle.end_readback(readback, size_bytes, (loss, is_ordered), now).map_err(Finding)?;
+        }
+        self.is_reading_back = false;
+        if self.sites.iter().all(|site| site.volume.is_some()) {
+            self.loss = Loss::Nothing;
+            self.is_order_lost = false;
+        }
+        self.apply_rates(self.plan.rates);
+        Ok(())
+    }
+
+    fn read_for_readback(&mut self, site: usize, sectors: Range<u64>, readback: &mut Readback) -> Checked {
+        let reply = self.ask_and_wait(site, Wish::Read(sectors.clone()))?;
+        let bytes = match &reply.result {
+            Ok(Completion::Read { buffer, skip, len }) => buffer.as_slice().get(*skip..skip + len),
+            Ok(_) | Err(_) => None,
+        };
+        if bytes.is_none() && sectors.end - sectors.start > BLOCK_SECTORS {
+            // Block by block, so that one bad block hides no other.
+            for first in sectors.clone().step_by(BLOCK_SECTORS as usize) {
+                self.read_for_readback(site, first..(first + BLOCK_SECTORS).min(sectors.end), readback)?;
+            }
+            return Ok(());
+        }
+        self.sites[site].oracle.take_readback(readback, sectors, bytes).map_err(Finding)
+    }
+
+    fn readback_ranges(&self, site: usize, size_bytes: u64) -> Vec<Range<u64>> {
+        let end = size_bytes / SECTOR_BYTES;
+        let areas = &self.plan.volumes[site].areas;
+        let ranges = areas.iter().flat_map(|area| {
+            let area_end = (area.first_sector + area.sectors).min(end);
+            (area.first_sector..area_end)
+                .step_by(READBACK_SECTORS as usize)
+                .map(move |first| first..(first + READBACK_SECTORS).min(area_end))
+        });
+        ranges.collect()
+    }
+}

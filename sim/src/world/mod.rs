@@ -1,0 +1,334 @@
+//! A world: a daemon's worth of volumes on one simulated disk, in lives that end with a stop or a crash.
+//!
+//! Every event is a happening with a virtual time; the next one in time is carried out, and so on. All chance comes from
+//! the seed. A world stops at its first finding.
+
+mod answers;
+mod clients;
+mod driver;
+mod ending;
+mod life;
+mod start;
+mod store_thread;
+
+use crate::disk::SimDisk;
+use crate::fuse::Fuse;
+use crate::oracle::{Loss, Oracle, Step};
+use crate::plan::{FaultRates, Plan, Profile};
+use crate::random::Random;
+use crate::store::SimStore;
+use crate::trace::{Finding, Trace};
+use clients::Asked;
+use driver::{Append, Fetch, Sync};
+use std::collections::{BTreeMap, VecDeque};
+use units::{Monotonic, PoolId, VolumeId};
+use volume::buffer::BufferPool;
+use volume::engine::{Context, Volume, VolumeConfig};
+use volume::format::Superblock;
+use volume::io::{Action, Event, IoId};
+use volume::pool::Index;
+use volume::request::{Reply, RequestId};
+
+/// What a negative control switches off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    Nothing,
+    /// A sync is answered and nothing is made durable.
+    FlushBarrier,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of everything that happened.
+    pub trace: u64,
+    /// Requests answered.
+    pub answers: u64,
+    /// Of those, with an error.
+    pub errors: u64,
+    /// Starts that ended with the volumes served.
+    pub starts: u64,
+    /// Kills and power cuts.
+    pub crashes: u64,
+    /// Volumes that were found damaged.
+    pub quarantined: u64,
+    /// Leases that found no slot.
+    pub full: u64,
+    /// Runs that ended with the slots kept back for trims used up.
+    pub exhausted: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+}
+
+/// Nanoseconds of a millisecond.
+const MS: u64 = 1_000_000;
+
+/// Between two ticks of a volume.
+const TICK: u64 = 100 * MS;
+
+type Checked<T = ()> = Result<T, Finding>;
+
+#[derive(Debug)]
+enum Happening {
+    Client(usize),
+    Poll(usize),
+    Tick(usize),
+    AppendLands(usize, IoId),
+    AppendEnds(usize, IoId),
+    FetchReads(usize, IoId),
+    FetchEnds(usize, IoId),
+    SyncLands(usize, IoId),
+    SyncEnds(usize, IoId),
+    StoreTurn,
+    StoreAnswers(usize, Event),
+    OutageEnds,
+}
+
+/// A volume and all that is under way for it.
+#[derive(Debug)]
+struct Site {
+    id: VolumeId,
+    created_bytes: u64,
+    /// None while the daemon is down, and when the volume is damaged.
+    volume: Option<Volume>,
+    is_damaged: bool,
+    oracle: Oracle,
+    asked: BTreeMap<RequestId, Asked>,
+    answered: BTreeMap<RequestId, Reply>,
+    appends: BTreeMap<IoId, Append>,
+    fetches: BTreeMap<IoId, Fetch>,
+    syncs: BTreeMap<IoId, Sync>,
+    next_request: u64,
+    is_poll_due: bool,
+}
+
+/// What has gone wrong so far, which explains errors.
+#[derive(Debug, Clone, Copy, Default)]
+struct Injected {
+    /// Disk requests failed.
+    disk: u64,
+    /// For want of room below.
+    no_space: u64,
+    /// Syncs failed, in this life.
+    syncs: u64,
+    /// Leases that found no slot.
+    full: u64,
+    /// Of those, with the reserve at their disposal.
+    full_reserve: u64,
+    /// Bytes that are not what was written.
+    lies: u64,
+    /// Fetches that met such bytes.
+    tainted: u64,
+}
+
+/// A simulated world.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    /// What goes wrong now.
+    rates: FaultRates,
+    broken: Broken,
+    random: Random,
+    now: u64,
+    step: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    next_happening: u64,
+    disk: SimDisk,
+    store: SimStore,
+    fuse: Fuse,
+    index: Option<Index<SimStore>>,
+    superblock: Superblock,
+    sites: Vec<Site>,
+    jobs: VecDeque<store_thread::Job>,
+    store_turn_at: u64,
+    store_answer_at: u64,
+    outage: Option<driver::Outage>,
+    requests_left: u64,
+    /// Whether the clients ask.
+    is_open: bool,
+    /// What crashes since the last full readback may have taken away.
+    loss: Loss,
+    /// The index was made anew after a power cut: what no flush covered may be there or not, in any order.
+    is_order_lost: bool,
+    injected: Injected,
+    excuse: answers::Excuse,
+    is_store_deleted: bool,
+    /// Reads are judged together, as what a crash left.
+    is_reading_back: bool,
+    buffers: BufferPool,
+    outcome: Outcome,
+    trace: Trace,
+}
+
+impl World {
+    /// Makes the world of a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        Self::with(seed, Broken::Nothing, false)
+    }
+
+    /// Makes the world of a seed with something switched off; `is_told` when it is to keep what happens as text.
+    #[must_use]
+    pub fn with(seed: u64, broken: Broken, is_told: bool) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::new(Profile::of(seed), &mut random);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&random.bits().to_le_bytes());
+        let superblock =
+            Superblock { pool: PoolId(id), geometry: plan.geometry, generation: 1, created_ms: 1_700_000_000_000 };
+        let fuse = Fuse::default();
+        let sites = plan.volumes.iter().zip(1..).map(|(volume, number)| Site {
+            id: VolumeId(number * 3),
+            created_bytes: volume.size_bytes,
+            volume: None,
+            is_damaged: false,
+            oracle: Oracle::new(number * 3, volume.size_bytes, &volume.areas),
+            asked: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            appends: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            syncs: BTreeMap::new(),
+            next_request: 1,
+            is_poll_due: false,
+        });
+        Self {
+            sites: sites.collect(),
+            rates: FaultRates::default(),
+            broken,
+            now: 0,
+            step: 1,
+            queue: BTreeMap::new(),
+            next_happening: 0,
+            disk: SimDisk::new(plan.geometry.pool_bytes(), random.fork()),
+            store: SimStore::new(random.fork(), fuse.clone()),
+            fuse,
+            index: None,
+            superblock,
+            jobs: VecDeque::new(),
+            store_turn_at: 0,
+            store_answer_at: 0,
+            outage: None,
+            requests_left: 0,
+            is_open: false,
+            loss: Loss::Nothing,
+            is_order_lost: false,
+            injected: Injected::default(),
+            excuse: answers::Excuse::default(),
+            is_store_deleted: false,
+            is_reading_back: false,
+            buffers: BufferPool::new(64 << 20),
+            outcome: Outcome::default(),
+            trace: Trace::new(is_told),
+            random,
+            plan,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The first finding.
+    pub fn run(&mut self) -> Checked<Outcome> {
+        self.make_pool()?;
+        for life in 0..self.plan.lives {
+            self.trace.tell(|| format!("--- life {life}"));
+            self.live()?;
+        }
+        self.end()?;
+        self.outcome.trace = self.trace.hash();
+        self.outcome.faults = self.injected.disk + self.injected.no_space + self.injected.lies + self.store.faults();
+        Ok(self.outcome)
+    }
+
+    /// What happened, as text.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        self.trace.lines()
+    }
+
+    /// A moment of its own.
+    const fn next_step(&mut self) -> Step {
+        self.step += 1;
+        Step(self.step)
+    }
+
+    fn config(&self) -> VolumeConfig {
+        VolumeConfig {
+            pool: self.superblock.pool,
+            geometry: self.plan.geometry,
+            appends_in_flight_max: self.plan.appends_in_flight_max,
+            map_limit_bytes: self.plan.map_limit_bytes,
+            unfolded_segments_max: self.plan.unfolded_segments_max,
+        }
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.next_happening += 1;
+        self.queue.insert((time, self.next_happening), happening);
+    }
+
+    fn after(&mut self, delay: u64, happening: Happening) {
+        self.at(self.now + delay, happening);
+    }
+
+    /// How long a request of the disk or the store takes.
+    fn delay(&mut self) -> u64 {
+        if self.random.chance(self.rates.slow) {
+            return self.random.within(1000 * MS, 5000 * MS);
+        }
+        let most = *self.random.pick(&[MS / 20, MS / 5, MS / 5, MS, 5 * MS, 50 * MS]);
+        self.random.below(most)
+    }
+
+    /// Carries out the next happening; `false` when there is none.
+    fn advance(&mut self) -> Checked<bool> {
+        let Some(((time, _), happening)) = self.queue.pop_first() else { return Ok(false) };
+        self.now = self.now.max(time);
+        match happening {
+            Happening::Client(site) => self.ask_next(site)?,
+            Happening::Poll(site) => self.poll(site)?,
+            Happening::Tick(site) => {
+                self.after(TICK, Happening::Tick(site));
+                self.tell_volume(site, Event::Tick)?;
+            }
+            Happening::AppendLands(site, id) => self.land_append(site, id),
+            Happening::AppendEnds(site, id) => self.end_append(site, id)?,
+            Happening::FetchReads(site, id) => self.read_fetch(site, id),
+            Happening::FetchEnds(site, id) => self.end_fetch(site, id)?,
+            Happening::SyncLands(site, id) => self.land_sync(site, id),
+            Happening::SyncEnds(site, id) => self.end_sync(site, id)?,
+            Happening::StoreTurn => self.take_store_turn()?,
+            Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
+            Happening::OutageEnds => self.outage = None,
+        }
+        Ok(true)
+    }
+
+    /// Hands an event to a volume and carries out what it wants.
+    fn tell_volume(&mut self, site: usize, event: Event) -> Checked {
+        let Some(mut volume) = self.sites[site].volume.take() else { return Ok(()) };
+        let mut actions = Vec::new();
+        volume.handle(&mut context(self.now, &mut self.buffers, &mut actions), event);
+        self.sites[site].volume = Some(volume);
+        if !self.sites[site].is_poll_due {
+            self.sites[site].is_poll_due = true;
+            let wait = if self.random.chance(500) { 0 } else { self.random.below(MS) };
+            self.after(wait, Happening::Poll(site));
+        }
+        self.carry_out(site, actions)
+    }
+
+    fn poll(&mut self, site: usize) -> Checked {
+        self.sites[site].is_poll_due = false;
+        let Some(mut volume) = self.sites[site].volume.take() else { return Ok(()) };
+        let mut actions = Vec::new();
+        volume.poll_append(&mut context(self.now, &mut self.buffers, &mut actions));
+        self.sites[site].volume = Some(volume);
+        self.carry_out(site, actions)
+    }
+}
+
+fn context<'a>(now: u64, buffers: &'a mut BufferPool, actions: &'a mut Vec<Action>) -> Context<'a> {
+    Context { now: Monotonic(now), wall_ms: 1_700_000_000_000 + now / MS, buffers, actions }
+}

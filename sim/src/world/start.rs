@@ -1,0 +1,241 @@
+//! A start of the daemon, as the program does it: superblock, index, recovery of every volume. Each write and sync of it is
+//! a step at which it may be cut short.
+
+use super::{Checked, Happening, TICK, World};
+use crate::oracle::Loss;
+use crate::plan::FaultRates;
+use crate::trace::Finding;
+use units::{BLOCK_BYTES, BLOCK_LEN};
+use volume::engine::Volume;
+use volume::format::{SUPERBLOCK_OFFSETS, Superblock};
+use volume::pool::{Index, OpenError};
+use volume::rebuild::rebuild;
+use volume::recover::{Recovered, recover};
+use volume::store::PoolReader;
+
+/// Why a start did not end with volumes served.
+#[derive(Debug)]
+enum Failed {
+    /// It was cut short.
+    Crashed,
+    /// Something failed it; a person would start it again.
+    Faulted(String),
+    /// It must not.
+    Found(Finding),
+}
+
+/// Starts of one life that may fail by injected faults before these end.
+const FAULTED_STARTS_MAX: u32 = 3;
+
+impl World {
+    /// Makes the pool and its index, as the first start does.
+    pub(super) fn make_pool(&mut self) -> Checked {
+        for generation in [0, 1] {
+            let superblock = Superblock { generation, ..self.superblock };
+            self.disk.write(superblock.offset(), superblock.encode());
+        }
+        self.sync_all();
+        Index::create(self.store.clone(), &self.superblock).map_err(|error| Finding(format!("no index: {error}")))?;
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self) -> Checked {
+        let mut faulted = 0;
+        loop {
+            self.apply_rates(if faulted < FAULTED_STARTS_MAX { self.plan.rates } else { FaultRates::default() });
+            let steps = self.random.chance(self.plan.ends.in_start).then(|| self.random.below(16));
+            self.fuse.set(steps);
+            let started = self.try_start(faulted < FAULTED_STARTS_MAX);
+            let is_blown = self.fuse.is_blown();
+            self.fuse.set(None);
+            match started {
+                Ok(()) => break,
+                Err(Failed::Found(finding)) => return Err(finding),
+                Err(Failed::Crashed) => self.crash(),
+                Err(Failed::Faulted(_)) if is_blown => self.crash(),
+                Err(Failed::Faulted(why)) => {
+                    self.trace.tell(|| format!("start failed: {why}"));
+                    if faulted >= FAULTED_STARTS_MAX || !self.has_faults() {
+                        return Err(Finding(format!("nothing explains why the daemon does not start: {why}")));
+                    }
+                    faulted += 1;
+                }
+            }
+        }
+        self.apply_rates(self.plan.rates);
+        self.outcome.starts += 1;
+        Ok(())
+    }
+
+    pub(super) fn has_faults(&self) -> bool {
+        let rates = &self.plan.rates;
+        rates.start_read + rates.store_commit + rates.store_read > 0
+    }
+
+    pub(super) fn apply_rates(&mut self, rates: FaultRates) {
+        self.rates = rates;
+        self.disk.set_read_faults(rates.start_read);
+        self.store.set_faults(rates.store_commit, rates.store_read);
+    }
+
+    fn try_start(&mut self, may_fault: bool) -> Result<(), Failed> {
+        self.injected.syncs = 0;
+        self.outage = None;
+        self.queue.clear();
+        // After a failed sync the page cache may show what the medium has not: the driver drops it before it recovers.
+        self.disk.drop_cache();
+        let superblock = self.read_superblock()?;
+        let mut index = self.open_index(&superblock)?;
+        let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
+        index.note_generation(superblock.generation).map_err(|fault| Failed::Faulted(fault.to_string()))?;
+        self.start_write(superblock.offset(), &superblock.encode())?;
+        self.start_sync()?;
+        self.superblock = superblock;
+        let recovered = self.recover_all(&index, may_fault)?;
+        self.write_recovered(&mut index, recovered)?;
+        self.index = Some(index);
+        for site in 0..self.sites.len() {
+            if self.sites[site].volume.is_some() {
+                let wait = self.random.below(TICK);
+                self.after(wait, Happening::Tick(site));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_superblock(&self) -> Result<Superblock, Failed> {
+        let copy = |at: u64| Superblock::decode(self.disk.bytes(at, BLOCK_LEN));
+        Superblock::newest(SUPERBLOCK_OFFSETS.map(copy))
+            .map_err(|error| Failed::Found(Finding(format!("no superblock is whole: {error}"))))
+    }
+
+    fn open_index(&mut self, superblock: &Superblock) -> Result<Index<crate::store::SimStore>, Failed> {
+        if !self.is_store_deleted {
+            match Index::open(self.store.clone(), superblock, &self.disk) {
+                Ok(index) => return Ok(index),
+                // The superblock that counts has rotted: the operator rebuilds.
+                Err(OpenError::Stale { .. }) if self.injected.lies > 0 => {}
+                Err(OpenError::Disk(_) | OpenError::Store(_)) if self.fuse.is_blown() => return Err(Failed::Crashed),
+                Err(error @ (OpenError::Disk(_) | OpenError::Store(_))) => {
+                    return Err(Failed::Faulted(error.to_string()));
+                }
+                Err(error) => return Err(Failed::Found(Finding(format!("the index does not open: {error}")))),
+            }
+        }
+        self.is_store_deleted = true;
+        self.start_sync()?;
+        self.is_order_lost |= self.loss > Loss::Nothing;
+        self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
+        self.store.set_faults(self.rates.store_commit, self.rates.store_read);
+        match rebuild(self.store.clone(), superblock, &self.disk) {
+            Ok((index, report)) => {
+                self.trace.tell(|| format!("rebuilt: {report:?}"));
+                self.is_store_deleted = false;
+                Ok(index)
+            }
+            Err(_) if self.fuse.is_blown() => Err(Failed::Crashed),
+            Err(error @ (OpenError::Disk(_) | OpenError::Store(_))) => Err(Failed::Faulted(error.to_string())),
+            Err(error) => Err(Failed::Found(Finding(format!("rebuild fails: {error}")))),
+        }
+    }
+
+    fn recover_all(
+        &mut self,
+        index: &Index<crate::store::SimStore>,
+        may_fault: bool,
+    ) -> Result<Vec<(usize, Recovered)>, Failed> {
+        let mut all = Vec::new();
+        for site in 0..self.sites.len() {
+            let known = index.known(self.sites[site].id, self.sites[site].created_bytes);
+            match recover(&self.disk, &self.superblock, &known) {
+                Ok(recovered) => {
+                    self.trace.note(&[20, recovered.next_lsn.0, u64::from(recovered.chain)]);
+                    self.trace.tell(|| {
+                        format!(
+                            "{site}: recovered to {}, folded to {}, {} segments, {} writes, sealed {:?}, voided {:?}",
+                            recovered.next_lsn,
+                            recovered.folded_to,
+                            recovered.segments.len(),
+                            recovered.writes.len(),
+                            recovered.sealed,
+                            recovered.voided
+                        )
+                    });
+                    all.push((site, recovered));
+                }
+                Err(damage) if self.injected.lies > 0 => {
+                    self.trace.tell(|| format!("{site}: damaged: {damage}"));
+                    self.outcome.quarantined += u64::from(!self.sites[site].is_damaged);
+                    self.sites[site].is_damaged = true;
+                }
+                Err(damage) if may_fault && self.rates.start_read > 0 => {
+                    return Err(Failed::Faulted(damage.to_string()));
+                }
+                Err(damage) => return Err(Failed::Found(Finding(format!("nothing explains the damage: {damage}")))),
+            }
+        }
+        Ok(all)
+    }
+
+    fn write_recovered(
+        &mut self,
+        index: &mut Index<crate::store::SimStore>,
+        mut all: Vec<(usize, Recovered)>,
+    ) -> Result<(), Failed> {
+        for (_, recovered) in &mut all {
+            for (offset, bytes) in std::mem::take(&mut recovered.writes) {
+                self.start_write(offset, &bytes)?;
+            }
+        }
+        self.start_sync()?;
+        let faulted = |fault: volume::error::DiskFault| Failed::Faulted(fault.to_string());
+        for (_, recovered) in &all {
+            recovered.sealed.iter().try_for_each(|row| index.note_segment(*row)).map_err(faulted)?;
+            recovered.voided.iter().try_for_each(|segment| index.release(*segment)).map_err(faulted)?;
+        }
+        for (site, recovered) in all {
+            let volume = Volume::open(self.config(), recovered);
+            self.sites[site].is_damaged = false;
+            self.sites[site].volume = Some(volume);
+        }
+        Ok(())
+    }
+
+    fn start_write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failed> {
+        if self.fuse.step() {
+            let kept = self.random.below(bytes.len() as u64 + 1) as usize;
+            self.write_part(offset, bytes, kept);
+            return Err(Failed::Crashed);
+        }
+        let number = self.disk.write(offset, bytes.to_vec());
+        self.disk.end_write(number);
+        Ok(())
+    }
+
+    fn start_sync(&mut self) -> Result<(), Failed> {
+        if self.fuse.step() {
+            return Err(Failed::Crashed);
+        }
+        self.sync_all();
+        Ok(())
+    }
+
+    fn sync_all(&mut self) {
+        if self.broken != super::Broken::FlushBarrier {
+            let covered = self.disk.all_unsynced();
+            self.disk.end_sync(&covered);
+        }
+    }
+
+    /// What crashes since the last readback may have taken.
+    pub(super) fn loss(&self) -> Loss {
+        if self.injected.lies > 0 { Loss::Anything } else { self.loss }
+    }
+
+    /// Reads a block at rest, for what looks at the pool from outside.
+    #[must_use]
+    pub fn block(&self, offset: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; BLOCK_BYTES as usize];
+        self.disk.read_at(offset, &mut bytes).ok().map(|()| bytes)
+    }
+}

@@ -1,0 +1,11 @@
+//! Writes of many blocks and of parts of blocks, torn by kills and power cuts.
+#![forbid(unsafe_code)]
+
+use sim::plan::Profile;
+use sim::seeds;
+
+/// P3. A write happens to a block as a whole or not at all, in a crash too.
+#[test]
+fn no_crash_tears_a_block() {
+    seeds::check(Profile::Atomicity, seeds::count());
+}
