@@ -41,6 +41,9 @@ use volume::io::{Action, Event};
 /// How often volumes that are not quiet are told that time passes.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Bytes of fetches started in one turn, beyond the first.
+const FETCH_BYTES_PER_TURN: usize = 512 << 10;
+
 /// What an operation of the ring was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
@@ -111,6 +114,8 @@ struct Shard {
     is_ticking: bool,
     /// Number of volumes that are being closed.
     closing_count: usize,
+    /// Requests begun since the last wait.
+    begun: u32,
     pace: Pace,
     stats: ShardStats,
     /// When a stop was asked for, until when it may take.
@@ -155,7 +160,8 @@ impl Shard {
             return self.ring.enter(Want::Nothing);
         }
         let since = self.clock();
-        if let Some(limit) = self.pace.spin() {
+        let begun = std::mem::take(&mut self.begun);
+        if let Some(limit) = self.pace.spin(begun) {
             self.ring.enter(Want::Nothing)?;
             self.stats.spins += 1;
             if self.ring.spin(limit) {
@@ -172,7 +178,8 @@ impl Shard {
 
     /// Whether the next turn has something to do whatever the kernel says.
     fn has_work(&self) -> bool {
-        !self.touched.is_empty() || !self.news.is_empty() || !self.unfinished.is_empty() || self.can_resume()
+        let is_asked = !self.touched.is_empty() || !self.news.is_empty() || !self.fetches.is_empty();
+        is_asked || !self.unfinished.is_empty() || self.can_resume()
     }
 
     fn clock(&self) -> Monotonic {
@@ -267,10 +274,19 @@ impl Shard {
         }
     }
 
+    /// Starts fetches in their order, but of long ones only as many as stay in the processor's cache until they have been
+    /// checked and sent. The next turn, which does not sleep, goes on.
     fn start_fetches(&mut self) {
         let mut fetches = std::mem::take(&mut self.fetches);
         let (disk, mut io) = self.disk_and_io();
-        for fetch in fetches.drain(..) {
+        let mut bytes = 0;
+        let mut is_within = |fetch: &Fetch| {
+            let is_first = bytes == 0;
+            bytes += fetch.buffer.len();
+            is_first || bytes <= FETCH_BYTES_PER_TURN
+        };
+        let count = fetches.iter().take_while(|fetch| is_within(fetch)).count();
+        for fetch in fetches.drain(..count) {
             disk.fetch(&mut io, fetch);
         }
         self.fetches = fetches;

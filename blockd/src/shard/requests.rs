@@ -38,6 +38,7 @@ impl Shard {
     pub(super) fn begin(&mut self, place: usize, request: Request, origin: Origin) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         slot.stats.begin();
+        self.begun += 1;
         let (verb, bytes) = measure(&request);
         let id = self.requests.insert(Pending { volume: place, verb, bytes, since: self.now, origin });
         self.tell(place, Event::Request { id: RequestId(id as u64), request });

@@ -160,6 +160,7 @@ impl Shard {
             next_tick: Monotonic::default(),
             is_ticking: true,
             closing_count: 0,
+            begun: 0,
             pace: Pace::new(config.limits.spin_max),
             stats: ShardStats::default(),
             stop_by: None,
