@@ -137,7 +137,11 @@ impl<'a> Fold<'a> {
         let mut damage = None;
         for row in rows {
             match self.read(row, durable_lsn) {
-                Ok(log) if log.entries.is_empty() => {}
+                // Torn off whole, or given up: sealed before its first operation, it is dead.
+                Ok(log) if log.entries.is_empty() => {
+                    let last_lsn = Some(Lsn(row.first_lsn.0 - 1));
+                    index.note_segment(SegmentRow { last_lsn, ..row })?;
+                }
                 Ok(log) => self.take(index, &log)?,
                 Err(found) => {
                     // Recovery meets it again, and does not serve the volume.

@@ -140,7 +140,10 @@ fn check_superblocks(superblock: &Superblock, reader: &dyn PoolReader, report: &
 fn check_slots<S: Store>(index: &Index<S>, reader: &dyn PoolReader, report: &mut CheckReport) {
     let used = index.used_slots();
     for slot in index.kept_slots() {
-        let detail = format!("slot {slot} is kept out of use, since it cannot be told what it holds: look at the disk");
+        let detail = format!(
+            "slot {slot} is kept out of use, since it cannot be told what it holds: look at the \
+             disk, then run `aljibe pool rebuild`"
+        );
         report.add(ProblemKind::Slot, None, detail);
     }
     let is_kept = |slot: SlotIndex| index.kept_slots().any(|kept| kept == slot);

@@ -25,6 +25,8 @@ pub(super) fn check<S: Store>(
     let mut rows = index.segments(volume);
     rows.sort_by_key(|row| row.segment);
     let cuts = cuts_of(&rows);
+    let is_folded = |row: &&SegmentRow| row.last_lsn.is_some_and(|last| last <= folded_to);
+    let newest_folded = rows.iter().filter(is_folded).map(|row| row.segment).max();
     let mut before: Option<SegmentLog> = None;
     for row in &rows {
         report.segments += 1;
@@ -47,7 +49,11 @@ pub(super) fn check<S: Store>(
                 let is_void = log.header.is_some_and(|header| header.slot_use == SlotUse::Void);
                 // Between its header and its row a stop came: the volume gives it back when it is open again.
                 if !is_void || index.live_blocks(row.segment) != Some(0) {
-                    check_segment(row, &log, folded_to, report);
+                    // Recovery mends the newest folded segment and those after it.
+                    let is_settled = is_folded(&row) && Some(row.segment) != newest_folded;
+                    if is_settled {
+                        check_segment(row, &log, report);
+                    }
                 }
                 check_order(before.as_ref(), &log, report);
                 replayed.take(&log);
@@ -63,11 +69,11 @@ pub(super) fn check<S: Store>(
     replayed
 }
 
-fn check_segment(row: &SegmentRow, log: &SegmentLog, folded_to: Lsn, report: &mut CheckReport) {
+fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {
     let mut add = |kind, detail: String| report.add(kind, Some(row.volume), format!("{}: {detail}", at(row)));
     let Some(last) = row.last_lsn else { return };
-    // What is not folded, recovery looks after: it mends headers and footers, and ends the log where it was torn.
-    if last > folded_to {
+    if log.entries.is_empty() && last.next() == row.first_lsn {
+        // A rebuild found it without a whole batch; it is given back as dead.
         return;
     }
     if log.header.is_none() {

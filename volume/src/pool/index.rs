@@ -170,15 +170,18 @@ impl<S: Store> Index<S> {
                     self.adopted.push(row.segment);
                     self.slots.take_out(slot);
                 }
-                // It may hold a segment: out of use until it can be read.
+                // It may hold a segment: out of use until a rebuild can read it.
                 Probed::Unreadable => {
+                    writes.push(StoreWrite::Put(rows::kept_key(slot), Vec::new()));
                     self.kept.insert(slot);
                     self.slots.take_out(slot);
                 }
                 Probed::Segment(_) | Probed::Void(_) | Probed::Damaged | Probed::Nothing => {}
             }
         }
-        self.store.commit(writes, Durability::Lazy)?;
+        if !writes.is_empty() {
+            self.store.commit(writes, Durability::Lazy)?;
+        }
         Ok(())
     }
 

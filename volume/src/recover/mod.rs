@@ -20,6 +20,7 @@ use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superb
 use crate::map::{Location, Map};
 use crate::pool::{SegmentRow, VolumeRow};
 use crate::store::PoolReader;
+use std::collections::BTreeMap;
 use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
 
 /// What the index knows of a volume.
@@ -108,6 +109,10 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         map: Map::new(false),
         ..fresh(known.volume, 0)
     };
+    if let Some(base) = base.filter(|base| !base.entries.is_empty()) {
+        // All of it is folded, and its footer may have been lost all the same.
+        recovered.mend(superblock, &base);
+    }
     for log in kept {
         recovered.keep(superblock, &log);
     }
@@ -122,10 +127,20 @@ fn is_folded(row: &SegmentRow, folded_to: Lsn) -> bool {
     row.last_lsn.is_some_and(|last| last <= folded_to)
 }
 
-/// Where the operations of `row` end at the latest: where the first of a newer segment begins.
-pub(crate) fn cut_of(row: &SegmentRow, segments: &[SegmentRow]) -> Lsn {
-    let newer = segments.iter().filter(|other| other.segment > row.segment);
-    newer.map(|other| other.first_lsn).min().unwrap_or(Lsn(u64::MAX))
+/// Where the operations of each segment of a volume end at the latest: where the first of a newer segment begins.
+pub(crate) fn cuts_of(segments: &[SegmentRow]) -> BTreeMap<SegmentId, Lsn> {
+    let by_id: BTreeMap<SegmentId, Lsn> = segments.iter().map(|row| (row.segment, row.first_lsn)).collect();
+    let mut cut = Lsn(u64::MAX);
+    let mut cuts = BTreeMap::new();
+    for (segment, first_lsn) in by_id.into_iter().rev() {
+        cuts.insert(segment, cut);
+        cut = cut.min(first_lsn);
+    }
+    cuts
+}
+
+pub(crate) fn cut_at(cuts: &BTreeMap<SegmentId, Lsn>, row: &SegmentRow) -> Lsn {
+    cuts.get(&row.segment).copied().unwrap_or(Lsn(u64::MAX))
 }
 
 /// Reads the segments that are not folded. The newest come first, since they tell what was durable of those before; the
@@ -138,10 +153,11 @@ fn read_logs(
 ) -> Result<(Vec<SegmentLog>, Lsn), Damage> {
     let mut rows: Vec<SegmentRow> = known.segments.iter().copied().filter(|row| !is_folded(row, folded_to)).collect();
     rows.sort_by_key(|row| row.segment);
+    let cuts = cuts_of(&known.segments);
     let mut durable_lsn = folded_to;
     let mut logs = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
-        let cut = cut_of(row, &known.segments);
+        let cut = cut_at(&cuts, row);
         let log = read_segment(&Wanted { reader, superblock, row: *row, cut, durable_lsn, distrusts_footer: false })?;
         durable_lsn = durable_lsn.max(log.durable_seen);
         logs.push(log);
@@ -150,10 +166,10 @@ fn read_logs(
     Ok((logs, durable_lsn))
 }
 
-/// The newest segment that is folded: it tells what the first one that is not must follow on. Not vital.
+/// The newest segment that is folded: it tells what the first one that is not must follow on. The volume can do without.
 fn read_base(reader: &dyn PoolReader, superblock: &Superblock, known: &Known, folded_to: Lsn) -> Option<SegmentLog> {
     let row = known.segments.iter().filter(|row| is_folded(row, folded_to)).max_by_key(|row| row.segment)?;
-    let cut = cut_of(row, &known.segments);
+    let cut = cut_at(&cuts_of(&known.segments), row);
     let wanted = Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, distrusts_footer: false };
     read_segment(&wanted).ok()
 }
@@ -236,7 +252,7 @@ impl End {
 }
 
 impl Recovered {
-    /// Takes a segment into the map, and sees to its header, footer and row.
+    /// Takes a segment into the map, and sees to its row, header and footer.
     fn keep(&mut self, superblock: &Superblock, log: &SegmentLog) {
         let folded_to = self.folded_to;
         let map = &mut self.map;
@@ -250,6 +266,11 @@ impl Recovered {
         if row != log.row {
             self.sealed.push(row);
         }
+        self.mend(superblock, log);
+    }
+
+    /// Sees to it that a segment has its header and its footer.
+    fn mend(&mut self, superblock: &Superblock, log: &SegmentLog) {
         if log.header.is_none() {
             let header = header_of(superblock, log, SlotUse::Segment, self.size_bytes);
             self.writes.push((superblock.geometry.slot_offset(log.row.slot), header));

@@ -1,9 +1,13 @@
 //! Power cuts by chance: any of the blocks written since the last sync may be lost.
 
-use super::world::{VOLUME, World, trim_op, write_op};
+use super::world::{MemoryStore, VOLUME, World, trim_op, write_op};
+use crate::check::{CheckOptions, check};
 use crate::format::Operation;
+use crate::map::Location;
+use crate::rebuild::rebuild;
 use proptest::prelude::*;
-use units::{BLOCK_LEN, Lsn};
+use std::collections::BTreeMap;
+use units::{BLOCK_LEN, BlockIndex, Lsn};
 
 const BLOCKS: u64 = 40;
 
@@ -29,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// P1, P3. What was synced is there, and the volume is at one point of its log.
     #[test]
@@ -90,6 +94,25 @@ proptest! {
         prop_assert!(recovered.next_lsn > synced, "{} of {synced}", recovered.next_lsn);
         let expected = world.authors[&VOLUME].mapped_at(Lsn(recovered.next_lsn.0 - 1));
         prop_assert_eq!(world.resolve(&mut recovered.map, VOLUME, BLOCKS), expected.clone());
+        // Without the index, what was synced is there too; of the rest there may be more than up to one point.
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        prop_assert!(report.damaged.is_empty(), "{:?}", report.damaged);
+        let index = std::mem::replace(&mut world.index, index);
+        let mut rebuilt = world.recover(VOLUME).unwrap();
+        prop_assert!(rebuilt.next_lsn >= recovered.next_lsn);
+        let author = &world.authors[&VOLUME];
+        let later: Vec<Operation> = author.history.iter().skip(synced.0 as usize).map(|(op, ..)| *op).collect();
+        let is_settled = |block: &u64| !later.iter().any(|op| op.range.contains(BlockIndex(*block)));
+        let settled = |mut mapped: BTreeMap<u64, (Location, u32)>| {
+            mapped.retain(|block, _| is_settled(block));
+            mapped
+        };
+        let of_synced = settled(author.mapped_at(synced));
+        prop_assert_eq!(settled(world.resolve(&mut rebuilt.map, VOLUME, BLOCKS)), of_synced);
+        world.index = index;
+        let options = CheckOptions { verify_data: true };
+        let report = check(&world.index, &world.pool, options);
+        prop_assert!(report.is_clean(), "{:?}", report.problems);
         // The volume goes on, and after a kill it is where it was.
         world.restart(VOLUME);
         world.open(VOLUME);
@@ -98,5 +121,7 @@ proptest! {
         prop_assert_eq!(again.next_lsn, recovered.next_lsn.next());
         let expected = world.authors[&VOLUME].mapped_at(recovered.next_lsn);
         prop_assert_eq!(world.resolve(&mut again.map, VOLUME, BLOCKS), expected);
+        let report = check(&world.index, &world.pool, options);
+        prop_assert!(report.is_clean(), "{:?}", report.problems);
     }
 }
