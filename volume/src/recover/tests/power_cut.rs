@@ -101,7 +101,7 @@ proptest! {
         let mut rebuilt = world.recover(VOLUME).unwrap();
         prop_assert!(rebuilt.next_lsn >= recovered.next_lsn);
         let author = &world.authors[&VOLUME];
-        let later: Vec<Operation> = author.history.iter().skip(synced.0 as usize).map(|(op, ..)| *op).collect();
+        let later: Vec<Operation> = author.history.iter().skip(usize::try_from(synced.0).unwrap()).map(|(op, ..)| *op).collect();
         let is_settled = |block: &u64| !later.iter().any(|op| op.range.contains(BlockIndex(*block)));
         let settled = |mut mapped: BTreeMap<u64, (Location, u32)>| {
             mapped.retain(|block, _| is_settled(block));
