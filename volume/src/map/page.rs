@@ -1,14 +1,14 @@
 //! A page of the map: where the blocks of one span of the volume are, with their check values, in few bytes.
 //!
-//! Two forms. **Packed**: sorted runs of up to 32 neighbouring blocks, 7 bytes a run, then 4 bytes of check value a block;
-//! 11 bytes for a lone block, 4.2 a block for sequential data. **Dense**: one entry for each block of the span, 9 bytes,
-//! once that is smaller. A segment is told by its distance from the page's base; where 24 bits do not reach (512 TiB of
-//! log between the oldest and the newest block of one page), the page uses 40 bits.
+//! Two forms. **Packed**: sorted runs of up to 32 neighbouring blocks, 6 bytes a run, then 4 bytes of check value a block;
+//! 10 bytes for a lone block, 4.2 a block for sequential data. **Dense**: one entry for each block of the span, 8 bytes,
+//! once that is smaller. A segment is told by its distance from the page's base in 16 bits; where these do not reach (2 TiB
+//! of log between the oldest and the newest block of one page) in 24 bits, and at last in 40.
 //!
 //! A page may be **partial**: what it does not mention is as in the stored page below it, so that a write need not wait for
 //! that page to be loaded. There `Zero` says that a block is a hole whatever the stored page has.
 //!
-//! Encoded: flags 1 (bit 0 partial, bit 1 dense, bit 2 wide), zero 1, number of runs 2, zero 4, base 8, then the form's
+//! Encoded: flags 1 (bit 0 partial, bit 1 dense, bits 2 and 3 the reach: 0, 1, 2), zero 1, number of runs 2, zero 4, base 8, then the form's
 //! bytes as they are in memory.
 
 use crate::format::FormatError;
@@ -71,26 +71,67 @@ pub enum Change<'a> {
     },
 }
 
+/// How far segment ids reach from the base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// 16 bits.
+    Short,
+    /// 24 bits.
+    Middle,
+    /// 40 bits: every id, from base 0.
+    All,
+}
+
+impl Reach {
+    const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Short),
+            1 => Some(Self::Middle),
+            2 => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Short => 0,
+            Self::Middle => 1,
+            Self::All => 2,
+        }
+    }
+
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Short => 2,
+            Self::Middle => 3,
+            Self::All => 5,
+        }
+    }
+
+    /// The distance that stands for [`Found::Zero`]; others are below.
+    const fn zero_mark(self) -> u64 {
+        (1 << (8 * self.bytes())) - 1
+    }
+}
+
 /// How a page's bytes are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     is_dense: bool,
-    /// Segment ids as 40 bits instead of 24 from the base.
-    is_wide: bool,
+    reach: Reach,
 }
 
 impl Layout {
     const fn segment_len(self) -> usize {
-        if self.is_wide { 5 } else { 3 }
+        self.reach.bytes()
     }
 
     const fn run_len(self) -> usize {
         RUN_FIXED + self.segment_len()
     }
 
-    /// The distance that stands for [`Found::Zero`].
     const fn zero_mark(self) -> u64 {
-        (1 << (8 * self.segment_len())) - 1
+        self.reach.zero_mark()
     }
 
     const fn dense_bytes(self) -> usize {
@@ -129,7 +170,7 @@ impl Page {
     /// Makes a page without data.
     #[must_use]
     pub const fn empty(is_partial: bool) -> Self {
-        let layout = Layout { is_dense: false, is_wide: false };
+        let layout = Layout { is_dense: false, reach: Reach::Short };
         Self { bytes: Vec::new(), base: 0, run_count: 0, long_run_count: 0, layout, is_partial }
     }
 
@@ -375,11 +416,12 @@ impl Page {
                 most = most.max(location.segment.0);
             }
         });
-        let reach = Layout { is_wide: false, ..self.layout }.zero_mark() - 1;
-        let is_wide = most - least > reach;
+        let fits_in = |reach: Reach| most - least < reach.zero_mark();
+        let reach = [Reach::Short, Reach::Middle].into_iter().find(|reach| fits_in(*reach)).unwrap_or(Reach::All);
         // The base lies well below, so that older segments, which come in with a stored page, seldom move it again.
-        let base = if is_wide { 0 } else { least.saturating_sub((reach - (most - least)) / 2) };
-        self.relocate(base, Layout { is_wide, ..self.layout });
+        let room = (reach.zero_mark() - 1).saturating_sub(most - least) / 2;
+        let base = if reach == Reach::All { 0 } else { least.saturating_sub(room) };
+        self.relocate(base, Layout { reach, ..self.layout });
     }
 
     /// Writes the page anew with another base and layout.
@@ -429,8 +471,7 @@ impl Page {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN + self.bytes.len());
-        let flags =
-            u8::from(self.is_partial) | u8::from(self.layout.is_dense) << 1 | u8::from(self.layout.is_wide) << 2;
+        let flags = u8::from(self.is_partial) | u8::from(self.layout.is_dense) << 1 | self.layout.reach.code() << 2;
         out.extend_from_slice(&[flags, 0]);
         out.extend_from_slice(&self.run_count.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
@@ -448,15 +489,13 @@ impl Page {
         let [flags, 0, count_low, count_high, 0, 0, 0, 0, base @ ..] = *header else {
             return Err(FormatError::Field("page header"));
         };
-        if flags > 7 {
-            return Err(FormatError::Field("page flags"));
-        }
+        let reach = Reach::from_code(flags >> 2).ok_or(FormatError::Field("page flags"))?;
         let mut page = Self {
             bytes: bytes.to_vec(),
             base: u64::from_le_bytes(base),
             run_count: u16::from_le_bytes([count_low, count_high]),
             long_run_count: 0,
-            layout: Layout { is_dense: flags & 2 != 0, is_wide: flags & 4 != 0 },
+            layout: Layout { is_dense: flags & 2 != 0, reach },
             is_partial: flags & 1 != 0,
         };
         page.check_shape()?;
