@@ -10,7 +10,7 @@
 use crate::format::Superblock;
 use crate::map::Map;
 use crate::pool::{Index, OpenError, SegmentRow};
-use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, probe, read_segment, replay};
+use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
@@ -34,6 +34,9 @@ pub struct RebuildReport {
     pub kept_slots: Vec<SlotIndex>,
     /// Volumes that will not be served, and why.
     pub damaged: Vec<Damage>,
+    /// Headers and footers that segments lack, by their offset in the pool: to be written and synced before the index is
+    /// used. Recovery does not look into what is folded.
+    pub mends: Vec<(u64, Vec<u8>)>,
     /// What else a person may want to know.
     pub notes: Vec<String>,
 }
@@ -57,8 +60,7 @@ pub fn rebuild<S: Store>(
     report.kept_slots = found.kept.into_iter().collect();
     for volume in index.volumes() {
         report.volumes += 1;
-        let folded = Fold::new(&index, superblock, reader, volume).run(&mut index)?;
-        report.damaged.extend(folded);
+        Fold::new(&index, superblock, reader, volume).run(&mut index, &mut report)?;
     }
     Ok((index, report))
 }
@@ -113,6 +115,7 @@ struct Fold<'a> {
     map: Map,
     applied: Lsn,
     size_bytes: u64,
+    mends: Vec<(u64, Vec<u8>)>,
 }
 
 impl<'a> Fold<'a> {
@@ -125,16 +128,25 @@ impl<'a> Fold<'a> {
         let mut rows = index.segments(volume);
         rows.sort_by_key(|row| row.segment);
         let cuts = cuts_of(&rows);
-        Self { superblock, reader, volume, rows, cuts, map: Map::new(true), applied: Lsn::ZERO, size_bytes: 0 }
+        Self {
+            superblock,
+            reader,
+            volume,
+            rows,
+            cuts,
+            map: Map::new(true),
+            applied: Lsn::ZERO,
+            size_bytes: 0,
+            mends: Vec::new(),
+        }
     }
 
-    /// Replays all but the newest segment, which is left for recovery. Returns the damage that ended it.
-    fn run<S: Store>(mut self, index: &mut Index<S>) -> Result<Option<Damage>, OpenError> {
+    /// Replays all but the newest segment, which is left for recovery. Damage ends it.
+    fn run<S: Store>(mut self, index: &mut Index<S>, report: &mut RebuildReport) -> Result<(), OpenError> {
         let durable_lsn = self.durable_lsn();
         let mut rows = self.rows.clone();
-        let Some(newest) = rows.pop() else { return Ok(None) };
+        let Some(newest) = rows.pop() else { return Ok(()) };
         let mut left = newest.first_lsn;
-        let mut damage = None;
         for row in rows {
             match self.read(row, durable_lsn) {
                 // Torn off whole, or given up: sealed before its first operation, it is dead.
@@ -145,7 +157,7 @@ impl<'a> Fold<'a> {
                 Ok(log) => self.take(index, &log)?,
                 Err(found) => {
                     // Recovery meets it again, and does not serve the volume.
-                    damage = Some(found);
+                    report.damaged.push(found);
                     left = row.first_lsn;
                     break;
                 }
@@ -160,7 +172,8 @@ impl<'a> Fold<'a> {
             self.write_back(index)?;
             index.write_back(self.volume, &[], folded_to, self.size_bytes)?;
         }
-        Ok(damage)
+        report.mends.append(&mut self.mends);
+        Ok(())
     }
 
     fn read(&self, row: SegmentRow, durable_lsn: Lsn) -> Result<SegmentLog, Damage> {
@@ -188,6 +201,7 @@ impl<'a> Fold<'a> {
         log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
         self.applied = Lsn(log.end().0 - 1);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
+        self.mends.extend(mends_of(self.superblock, log, self.size_bytes));
         index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
         if self.map.dirty_bytes() > DIRTY_BYTES_MAX {
             self.write_back(index)?;

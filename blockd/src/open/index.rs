@@ -91,7 +91,15 @@ pub fn open_for_check(pool: &Path, index: &Path) -> Result<(PoolFile, Index<Rock
 pub fn rebuild_index(path: &Path, file: &PoolFile) -> Result<(Index<RocksStore>, RebuildReport), OpenError> {
     tracing::info!(index = %path.display(), pool = %file.path().display(), "making the index anew from the pool");
     let begin = Instant::now();
-    let (index, report) = make_index(path, file, |store| rebuild(store, file.superblock(), file))?;
+    // What is in the page cache only may still be lost, and the index must not name it.
+    file.sync().map_err(OpenError::Disk)?;
+    let (index, mut report) = make_index(path, file, |store| {
+        let (index, report) = rebuild(store, file.superblock(), file)?;
+        report.mends.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))?;
+        file.sync()?;
+        Ok((index, report))
+    })?;
+    report.mends.clear();
     let (volumes, segments) = (report.volumes, report.segments);
     tracing::info!(volumes, segments, took_ms = begin.elapsed().as_millis(), "the index is made");
     report.damaged.iter().for_each(|damage| tracing::error!(%damage, "a volume is damaged"));

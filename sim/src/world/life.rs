@@ -85,6 +85,7 @@ impl World {
     /// Nothing of the process is left.
     pub(super) fn end_process(&mut self) {
         self.is_open = false;
+        self.requests_left = 0;
         self.queue.clear();
         self.jobs.clear();
         self.index = None;

@@ -88,6 +88,8 @@ impl World {
         let mut index = self.open_index(&superblock)?;
         let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
         index.note_generation(superblock.generation).map_err(|fault| Failed::Faulted(fault.to_string()))?;
+        // That was durable, so an index that has been made anew is there to stay.
+        self.is_store_deleted = false;
         self.start_write(superblock.offset(), &superblock.encode())?;
         self.start_sync()?;
         self.superblock = superblock;
@@ -129,8 +131,19 @@ impl World {
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
         match rebuild(self.store.clone(), superblock, &self.disk) {
             Ok((index, report)) => {
-                self.trace.tell(|| format!("rebuilt: {report:?}"));
-                self.is_store_deleted = false;
+                self.trace.tell(|| {
+                    format!(
+                        "rebuilt: {} segments, {} mends, damaged {:?}, notes {:?}",
+                        report.segments,
+                        report.mends.len(),
+                        report.damaged,
+                        report.notes
+                    )
+                });
+                for (offset, bytes) in &report.mends {
+                    self.start_write(*offset, bytes)?;
+                }
+                self.start_sync()?;
                 Ok(index)
             }
             Err(_) if self.fuse.is_blown() => Err(Failed::Crashed),

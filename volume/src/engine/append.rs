@@ -1,6 +1,6 @@
 //! Making batches, appending them, and taking them in when they have ended.
 
-use super::log::{Batch, OpenSegment, Spare, makes_holes};
+use super::log::{Batch, FooterState, OpenSegment, SealedFooter, Spare, makes_holes};
 use super::request::Pending;
 use super::{Context, Volume};
 use crate::buffer::Buffer;
@@ -178,8 +178,8 @@ impl Volume {
         true
     }
 
-    /// Writes the open segment's footer. The segment counts as sealed at once: a footer that is lost is made up for by a
-    /// scan.
+    /// Writes the open segment's footer. The segment counts as sealed at once: until it is folded, a footer that is lost is
+    /// made up for by a scan.
     fn seal(&mut self, context: &mut Context<'_>) {
         let Some(open) = self.log.open.take() else { return };
         let last_lsn = Lsn(open.first_lsn.0 + open.entries.len() as u64 - 1);
@@ -198,7 +198,8 @@ impl Volume {
         let blocks = (bytes.len() / BLOCK_LEN) as u32;
         let pool_offset = self.config.geometry.block_offset(open.slot, self.config.geometry.slot_blocks() - blocks);
         let id = self.next_io();
-        self.log.footers_in_flight.push(id);
+        let (first_lsn, state) = (open.first_lsn, FooterState::InFlight);
+        self.log.footers.push(SealedFooter { io: id, pool_offset, first_lsn, state });
         self.status.appended_bytes += bytes.len() as u64;
         context.actions.push(Action::Append { id, pool_offset, buffers: vec![context.buffers.take_copy_of(&bytes)] });
     }
@@ -240,8 +241,7 @@ impl Volume {
         result: Result<(), DiskFault>,
     ) {
         let Some(at) = self.log.in_flight.iter().position(|batch| batch.io == id) else {
-            buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
-            self.on_side_append(context, id, result);
+            self.on_side_append(context, id, buffers, result);
             return;
         };
         let Some(batch) = self.log.in_flight.get_mut(at) else { return };
@@ -256,12 +256,48 @@ impl Volume {
         self.take_in_ended(context);
     }
 
-    fn on_side_append(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
-        if let Some(at) = self.log.footers_in_flight.iter().position(|footer| *footer == id) {
-            self.log.footers_in_flight.swap_remove(at);
+    fn on_side_append(
+        &mut self,
+        context: &mut Context<'_>,
+        id: IoId,
+        mut buffers: Vec<Buffer>,
+        result: Result<(), DiskFault>,
+    ) {
+        let footer = self.log.footers.iter_mut().find(|footer| footer.io == id);
+        let is_footer = footer.is_some();
+        if let Some(footer) = footer {
             self.status.append_faults += u64::from(result.is_err());
+            footer.state = match buffers.pop().filter(|_| result.is_err()) {
+                Some(buffer) => FooterState::Failed(buffer),
+                None => FooterState::Written,
+            };
+        }
+        buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+        if is_footer {
+            self.store_captured(context);
         } else {
             self.on_voided(context, id, result);
+        }
+    }
+
+    /// Appends the footers again that the disk failed.
+    pub(super) fn retry_footers(&mut self, context: &mut Context<'_>) {
+        if self.is_poisoned {
+            return;
+        }
+        for at in 0..self.log.footers.len() {
+            let id = self.next_io();
+            let Some(footer) = self.log.footers.get_mut(at) else { continue };
+            match std::mem::replace(&mut footer.state, FooterState::InFlight) {
+                FooterState::Failed(buffer) => {
+                    footer.io = id;
+                    let pool_offset = footer.pool_offset;
+                    context.actions.push(Action::Append { id, pool_offset, buffers: vec![buffer] });
+                }
+                as_it_is @ (FooterState::InFlight | FooterState::Written | FooterState::Syncing) => {
+                    footer.state = as_it_is;
+                }
+            }
         }
     }
 

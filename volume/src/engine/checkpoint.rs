@@ -93,9 +93,14 @@ impl Volume {
     /// Sends what is captured to the store once the log that it names is durable.
     pub(super) fn store_captured(&mut self, context: &mut Context<'_>) {
         let Some((capture, size_bytes)) = self.checkpoint.captured.take() else { return };
-        if capture.complete_at > self.durable_lsn {
+        // A segment that is folded is not looked into by recovery: its footer must be there.
+        let has_footers = self.log.has_footers_to(capture.folded_to);
+        if capture.complete_at > self.durable_lsn || !has_footers {
             self.checkpoint.captured = Some((capture, size_bytes));
-            self.want_sync(context);
+            // A footer that is on its way calls again when it has been written.
+            if has_footers || !self.log.is_writing_footers() {
+                self.want_sync(context);
+            }
             return;
         }
         let id = self.next_io();

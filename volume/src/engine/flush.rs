@@ -51,6 +51,7 @@ impl Volume {
         self.flush.is_wanted = false;
         let id = self.next_io();
         self.flush.in_flight = Some((id, self.applied_lsn));
+        self.log.begin_sync();
         context.actions.push(Action::Sync { id });
     }
 
@@ -63,6 +64,7 @@ impl Volume {
             return;
         }
         self.durable_lsn = self.durable_lsn.max(covered);
+        self.log.end_sync();
         let durable_lsn = self.durable_lsn;
         self.flush.waiters.retain(|(id, lsn)| {
             if *lsn <= durable_lsn {

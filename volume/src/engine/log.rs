@@ -1,6 +1,7 @@
 //! The end of the log: operations that wait, batches in flight, the segment that is open.
 
 use super::request::Pending;
+use crate::buffer::Buffer;
 use crate::format::{Footer, Operation, OperationKind, footer_blocks};
 use crate::io::IoId;
 use crate::pool::{Lease, LeaseClass};
@@ -30,6 +31,27 @@ pub(super) struct Batch {
 pub(super) struct Spare {
     pub(super) lease: Lease,
     pub(super) class: LeaseClass,
+}
+
+/// The footer of a sealed segment on its way to stable storage.
+#[derive(Debug)]
+pub(super) struct SealedFooter {
+    pub(super) io: IoId,
+    pub(super) pool_offset: u64,
+    /// Of its segment.
+    pub(super) first_lsn: Lsn,
+    pub(super) state: FooterState,
+}
+
+/// How far a footer is.
+#[derive(Debug)]
+pub(super) enum FooterState {
+    InFlight,
+    /// The disk failed it; to be appended again.
+    Failed(Buffer),
+    Written,
+    /// A sync that began after it had been written is under way.
+    Syncing,
 }
 
 /// A segment that takes appends.
@@ -120,8 +142,8 @@ pub(super) struct Log {
     pub(super) failures: u32,
     /// A batch failed: nothing is appended until all in flight have ended.
     pub(super) is_failing: bool,
-    /// Footers under way.
-    pub(super) footers_in_flight: Vec<IoId>,
+    /// Footers that are not durable yet.
+    pub(super) footers: Vec<SealedFooter>,
 }
 
 impl Log {
@@ -136,7 +158,7 @@ impl Log {
             chain,
             failures: 0,
             is_failing: false,
-            footers_in_flight: Vec::new(),
+            footers: Vec::new(),
         }
     }
 
@@ -156,11 +178,39 @@ impl Log {
         Some(self.spares.swap_remove(at))
     }
 
+    pub(super) fn has_footer_in_flight(&self) -> bool {
+        self.footers.iter().any(|footer| matches!(footer.state, FooterState::InFlight))
+    }
+
+    /// Whether a footer has still to be written, so that a sync now would not cover it.
+    pub(super) fn is_writing_footers(&self) -> bool {
+        self.has_footer_in_flight() || self.has_failed_footer()
+    }
+
+    pub(super) fn has_failed_footer(&self) -> bool {
+        self.footers.iter().any(|footer| matches!(footer.state, FooterState::Failed(_)))
+    }
+
+    /// Whether the segments with operations up to `lsn`, where they are sealed, have durable footers.
+    pub(super) fn has_footers_to(&self, lsn: Lsn) -> bool {
+        self.footers.iter().all(|footer| footer.first_lsn > lsn)
+    }
+
+    /// A sync begins: it covers every footer that is written.
+    pub(super) fn begin_sync(&mut self) {
+        for footer in &mut self.footers {
+            if matches!(footer.state, FooterState::Written) {
+                footer.state = FooterState::Syncing;
+            }
+        }
+    }
+
+    pub(super) fn end_sync(&mut self) {
+        self.footers.retain(|footer| !matches!(footer.state, FooterState::Syncing));
+    }
+
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty()
-            && self.in_flight.is_empty()
-            && self.footers_in_flight.is_empty()
-            && self.leasing.is_none()
+        self.pending.is_empty() && self.in_flight.is_empty() && !self.has_footer_in_flight() && self.leasing.is_none()
     }
 
     /// The operations that the map has not taken in.

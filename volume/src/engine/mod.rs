@@ -241,7 +241,11 @@ impl Volume {
     /// Whether time alone will make it act: it has changes to write back, or something is under way.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
-        !self.is_idle() || self.map.is_dirty() || self.release.has_dead() || self.checkpoint.wants_tick()
+        !self.is_idle()
+            || self.map.is_dirty()
+            || self.release.has_dead()
+            || self.checkpoint.wants_tick()
+            || self.log.has_failed_footer()
     }
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
@@ -318,6 +322,7 @@ impl Volume {
     }
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.retry_footers(context);
         self.release_dead(context);
         self.checkpoint_if_due(context, true);
         self.map.shrink_to(self.config.map_limit_bytes);

@@ -271,15 +271,7 @@ impl Recovered {
 
     /// Sees to it that a segment has its header and its footer.
     fn mend(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        if log.header.is_none() {
-            let header = header_of(superblock, log, SlotUse::Segment, self.size_bytes);
-            self.writes.push((superblock.geometry.slot_offset(log.row.slot), header));
-        }
-        if !log.has_footer
-            && let Some(footer) = footer_of(superblock, log, self.size_bytes)
-        {
-            self.writes.push(footer);
-        }
+        self.writes.extend(mends_of(superblock, log, self.size_bytes));
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
@@ -309,6 +301,20 @@ pub(crate) fn replay(
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
         OperationKind::Resize(_) => {}
     }
+}
+
+/// The header and the footer of a segment, where it lacks them, with their offsets in the pool.
+pub(crate) fn mends_of(
+    superblock: &Superblock,
+    log: &SegmentLog,
+    size_bytes: u64,
+) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    let header = log.header.is_none().then(|| {
+        let offset = superblock.geometry.slot_offset(log.row.slot);
+        (offset, header_of(superblock, log, SlotUse::Segment, size_bytes))
+    });
+    let footer = if log.has_footer { None } else { footer_of(superblock, log, size_bytes) };
+    header.into_iter().chain(footer)
 }
 
 fn header_of(superblock: &Superblock, log: &SegmentLog, slot_use: SlotUse, size_bytes: u64) -> Vec<u8> {

@@ -35,9 +35,12 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
             Err(_) => (Probed::Damaged, Remains::of(block)),
         },
     };
-    match beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment)) {
+    let found = beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment));
+    match found {
         Some(row) if rest.is_void => Probed::Void(row.segment),
         Some(row) => Probed::Segment(row),
+        // A power cut tore the header of a segment of which nothing else came to the disk.
+        None if otherwise == Probed::Damaged && !rest.is_anywhere_in(&mut source) => Probed::Nothing,
         None => otherwise,
     }
 }
@@ -54,6 +57,15 @@ impl Remains {
     fn of(block: &[u8]) -> Self {
         let id = block.get(32..40).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
         Self { segment: id.filter(|id| *id != 0).map(SegmentId), is_void: block.get(10) == Some(&2) }
+    }
+
+    /// Whether a batch of the segment that the header names, or a block that cannot be read, is in the slot.
+    fn is_anywhere_in(&self, source: &mut SlotSource<'_>) -> bool {
+        (1..source.slot_blocks()).any(|block| match source.with_header_at(block, decode_batch) {
+            Ok(Ok((batch, _))) => batch.block == block && self.may_be(batch.segment),
+            Ok(Err(_)) => false,
+            Err(_) => true,
+        })
     }
 
     fn may_be(&self, segment: SegmentId) -> bool {
