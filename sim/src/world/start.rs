@@ -126,7 +126,7 @@ impl World {
         }
         self.is_store_deleted = true;
         self.start_sync()?;
-        self.is_order_lost |= self.loss > Loss::Nothing;
+        self.is_order_lost |= self.loss() > Loss::Nothing;
         self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
         match rebuild(self.store.clone(), superblock, &self.disk) {

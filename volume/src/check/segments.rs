@@ -50,9 +50,10 @@ pub(super) fn check<S: Store>(
         match read_segment(&wanted) {
             Ok(log) => {
                 report.operations += log.entries.len() as u64;
-                let is_void = log.header.is_some_and(|header| header.slot_use == SlotUse::Void);
-                // Between its header and its row a stop came: the volume gives it back when it is open again.
-                if !is_void || index.live_blocks(row.segment) != Some(0) {
+                let is_segment = log.header.is_some_and(|header| header.slot_use == SlotUse::Segment);
+                // A stop came while its header was made void, or between that and its row: the volume gives it back when
+                // it is open again.
+                if is_segment || index.live_blocks(row.segment) != Some(0) {
                     // Recovery mends the newest folded segment and those after it.
                     let is_settled = is_folded(&row) && Some(row.segment) != newest_folded;
                     if is_settled {

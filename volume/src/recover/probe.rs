@@ -39,8 +39,8 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
     match found {
         Some(row) if rest.is_void => Probed::Void(row.segment),
         Some(row) => Probed::Segment(row),
-        // A power cut tore the header of a segment of which nothing else came to the disk.
-        None if otherwise == Probed::Damaged && !rest.is_anywhere_in(&mut source) => Probed::Nothing,
+        // A power cut tore the header and the first batch of a segment, or a header over a void one.
+        None if otherwise == Probed::Damaged && (rest.is_void || !rest.was_durable(&mut source)) => Probed::Nothing,
         None => otherwise,
     }
 }
@@ -50,19 +50,24 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
 #[derive(Debug, Default)]
 struct Remains {
     segment: Option<SegmentId>,
+    first_lsn: Lsn,
     is_void: bool,
 }
 
 impl Remains {
     fn of(block: &[u8]) -> Self {
-        let id = block.get(32..40).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
-        Self { segment: id.filter(|id| *id != 0).map(SegmentId), is_void: block.get(10) == Some(&2) }
+        let number_at = |at: usize| block.get(at..at + 8).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
+        let (id, first_lsn) = (number_at(32), Lsn(number_at(56).unwrap_or(0)));
+        Self { segment: id.filter(|id| *id != 0).map(SegmentId), first_lsn, is_void: block.get(10) == Some(&2) }
     }
 
-    /// Whether a batch of the segment that the header names, or a block that cannot be read, is in the slot.
-    fn is_anywhere_in(&self, source: &mut SlotSource<'_>) -> bool {
+    /// Whether a batch of the segment that the header names tells that its first operation was on stable storage, or a
+    /// block that cannot be read may be one.
+    fn was_durable(&self, source: &mut SlotSource<'_>) -> bool {
         (1..source.slot_blocks()).any(|block| match source.with_header_at(block, decode_batch) {
-            Ok(Ok((batch, _))) => batch.block == block && self.may_be(batch.segment),
+            Ok(Ok((batch, _))) => {
+                batch.block == block && self.may_be(batch.segment) && batch.durable_lsn >= self.first_lsn
+            }
             Ok(Err(_)) => false,
             Err(_) => true,
         })
