@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-/// The error travels beside an empty body; [`super::guard::watch`] writes the body, since it knows the request's id.
+/// The error travels beside an empty body; `super::guard::watch` writes the body, since it knows the request's id.
 impl IntoResponse for ServiceError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
