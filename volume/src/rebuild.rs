@@ -10,7 +10,9 @@
 use crate::format::Superblock;
 use crate::map::Map;
 use crate::pool::{Index, OpenError, SegmentRow};
-use crate::recover::{Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay};
+use crate::recover::{
+    Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay, void_of,
+};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
@@ -149,10 +151,10 @@ impl<'a> Fold<'a> {
         let mut left = newest.first_lsn;
         for row in rows {
             match self.read(row, durable_lsn) {
-                // Torn off whole, or given up: sealed before its first operation, it is dead.
+                // Torn off whole, or given up.
                 Ok(log) if log.entries.is_empty() => {
-                    let last_lsn = Some(Lsn(row.first_lsn.0 - 1));
-                    index.note_segment(SegmentRow { last_lsn, ..row })?;
+                    self.mends.extend(void_of(self.superblock, &log, self.size_bytes));
+                    index.release(row.segment)?;
                 }
                 Ok(log) => self.take(index, &log)?,
                 Err(found) => {

@@ -38,6 +38,8 @@ impl Area {
 /// A change of some sectors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Operation {
+    /// The first sector of its range, and the one after.
+    pub(super) sectors: (u64, u64),
     pub(super) is_zero: bool,
     pub(super) is_fua: bool,
     pub(super) asked: Step,
@@ -49,16 +51,34 @@ pub(super) struct Operation {
 
 impl Operation {
     pub(super) const fn initial() -> Self {
-        Self { is_zero: true, is_fua: false, asked: Step(0), ended: Some(Step(0)), is_acked: true }
+        Self {
+            sectors: (0, u64::MAX),
+            is_zero: true,
+            is_fua: false,
+            asked: Step(0),
+            ended: Some(Step(0)),
+            is_acked: true,
+        }
     }
 
-    pub(super) const fn asked(step: Step) -> Self {
-        Self { is_zero: false, is_fua: false, asked: step, ended: None, is_acked: false }
+    pub(super) const fn asked(step: Step, sectors: &Range<u64>) -> Self {
+        Self {
+            sectors: (sectors.start, sectors.end),
+            is_zero: false,
+            is_fua: false,
+            asked: step,
+            ended: None,
+            is_acked: false,
+        }
     }
 
     /// It as it counts now: what was asked before `settled_at` is as old as the volume.
     pub(super) fn settled(self, settled_at: Step) -> Self {
-        if self.asked < settled_at { Self { is_zero: self.is_zero, ..Self::initial() } } else { self }
+        if self.asked < settled_at {
+            Self { is_zero: self.is_zero, sectors: self.sectors, ..Self::initial() }
+        } else {
+            self
+        }
     }
 
     /// Whether it was over before `other` was asked.

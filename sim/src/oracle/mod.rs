@@ -68,13 +68,13 @@ impl Oracle {
 
     /// A write of `sectors` is asked.
     pub fn begin_write(&mut self, sectors: Range<u64>, is_fua: bool, step: Step) -> (OpId, Stamp) {
-        let op = self.begin(Operation { is_zero: false, is_fua, ..Operation::asked(step) }, sectors);
+        let op = self.begin(Operation { is_zero: false, is_fua, ..Operation::asked(step, &sectors) }, sectors);
         (op, Stamp(self.tag << 32 | u64::from(op.0)))
     }
 
     /// A trim, write-zeroes or discard of `sectors` is asked.
     pub fn begin_zero(&mut self, sectors: Range<u64>, is_fua: bool, step: Step) -> OpId {
-        self.begin(Operation { is_zero: true, is_fua, ..Operation::asked(step) }, sectors)
+        self.begin(Operation { is_zero: true, is_fua, ..Operation::asked(step, &sectors) }, sectors)
     }
 
     fn begin(&mut self, operation: Operation, sectors: Range<u64>) -> OpId {
@@ -207,6 +207,12 @@ impl Oracle {
 
     fn operation(&self, op: OpId) -> Operation {
         self.operations[op.0 as usize].settled(self.settled_at)
+    }
+
+    /// Whether `sector` ever held `value`.
+    fn was_ever(&self, sector: u64, value: Value) -> bool {
+        let write = self.op_of(value).and_then(|op| self.operations.get(op.0 as usize));
+        value == Value::Zero || write.is_some_and(|op| (op.sectors.0..op.sectors.1).contains(&sector))
     }
 
     /// The write of this volume that `value` is of.

@@ -25,6 +25,8 @@ pub struct Readback {
     shown: Vec<(OpId, u64)>,
     missing: Vec<(OpId, u64)>,
     values: Vec<(u64, Option<Value>)>,
+    /// Sectors may hold anything that they ever held: the disk lied, and the index that knew is gone.
+    may_be_old: bool,
 }
 
 impl Readback {
@@ -34,10 +36,10 @@ impl Readback {
 }
 
 impl Oracle {
-    /// Begins to read a volume after a crash.
+    /// Begins to read a volume after a crash. Where it `may_be_old`, sectors may hold anything that they ever held.
     #[must_use]
-    pub fn begin_readback(&self) -> Readback {
-        Readback::default()
+    pub fn begin_readback(&self, may_be_old: bool) -> Readback {
+        Readback { may_be_old, ..Readback::default() }
     }
 
     /// Takes in sectors that were read; `None` where they could not be.
@@ -57,6 +59,10 @@ impl Oracle {
         let mut block = Readback::of_block();
         for (sector, bytes) in sectors.zip(bytes.chunks_exact(SECTOR_LEN)) {
             let value = pattern::read(sector, bytes);
+            if readback.may_be_old && self.was_ever(sector, value) {
+                readback.values.push((sector, Some(value)));
+                continue;
+            }
             self.gather(&mut block, sector, value)?;
             if sector % BLOCK_SECTORS == BLOCK_SECTORS - 1 {
                 self.judge_block(&block)?;
@@ -209,7 +215,6 @@ impl Oracle {
         }
         self.size_bytes = size_bytes;
         self.sizes_possible.clear();
-        self.sizes_ever = vec![size_bytes];
         self.settled_at = now;
     }
 }

@@ -105,7 +105,8 @@ impl World {
         self.apply_rates(FaultRates::default());
         self.is_reading_back = true;
         for site in self.open_sites() {
-            let mut readback = self.sites[site].oracle.begin_readback();
+            let may_be_old = self.is_order_lost && self.loss() == Loss::Anything;
+            let mut readback = self.sites[site].oracle.begin_readback(may_be_old);
             let size_bytes = self.sites[site].volume.as_ref().map_or(0, volume::engine::Volume::size_bytes);
             for sectors in self.readback_ranges(site, size_bytes) {
                 self.read_for_readback(site, sectors, &mut readback)?;

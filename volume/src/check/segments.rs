@@ -34,10 +34,6 @@ pub(super) fn check<S: Store>(
             let detail = format!("{}: the id is to come: run `aljibe pool rebuild`", at(row));
             report.add(ProblemKind::Slot, Some(volume), detail);
         }
-        if row.last_lsn.is_some_and(|last| last < row.first_lsn) {
-            // Nothing of it counts: a rebuild found it torn off, and the volume gives it back.
-            continue;
-        }
         let wanted = Wanted {
             reader,
             superblock,

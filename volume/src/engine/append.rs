@@ -247,8 +247,12 @@ impl Volume {
         let Some(batch) = self.log.in_flight.get_mut(at) else { return };
         batch.ended = Some(result);
         match result {
-            Ok(()) if !self.log.is_failing => buffers.into_iter().for_each(|buffer| context.buffers.put(buffer)),
-            Ok(()) | Err(_) => {
+            Ok(()) if at == 0 && !self.log.is_failing => {
+                buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+            }
+            // A batch before it may fail yet, and then this one has to be appended again too.
+            Ok(()) => give_payloads_back(context, batch, buffers),
+            Err(_) => {
                 self.log.is_failing = true;
                 give_payloads_back(context, batch, buffers);
             }
@@ -336,7 +340,7 @@ impl Volume {
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
             }
             self.applied_lsn = lsn;
-            // A payload is here only when a batch before this one failed while this one was in flight.
+            // A payload is here only when this batch ended before one that precedes it.
             if let Some(payload) = pending.payload {
                 context.buffers.put(payload);
             }

@@ -10,6 +10,7 @@ use crate::format::{SlotHeader, SlotUse};
 use crate::io::{Action, IoId};
 use crate::pool::SegmentRow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use units::{BLOCK_LEN, SegmentId};
 
 /// Most headers made void at a time.
@@ -82,7 +83,9 @@ impl Volume {
     }
 
     fn may_be_released(&self, row: &SegmentRow) -> bool {
-        let is_newest = self.segments.last_key_value().is_none_or(|(newest, _)| *newest == row.segment);
+        // The newest one on stable storage tells a rebuild the volume's size and where its log goes on.
+        let newer = (Bound::Excluded(row.segment), Bound::Unbounded);
+        let is_newest = !self.segments.range(newer).any(|(_, newer)| newer.first_lsn <= self.durable_lsn);
         let is_oldest = self.segments.first_key_value().is_some_and(|(oldest, _)| *oldest == row.segment);
         let is_sealed = row.last_lsn.is_some_and(|last| last <= self.folded_to);
         is_sealed && !is_newest && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)

@@ -197,7 +197,8 @@ impl End {
         let next_lsn = folded_to.next();
         let mut end = Self {
             volume: known.volume,
-            size_bytes: row.map_or(known.created_bytes, |row| row.size_bytes),
+            // A rebuild that found no header, since none was durable, says 0: the size is what it was from the start.
+            size_bytes: row.map(|row| row.size_bytes).filter(|size| *size > 0).unwrap_or(known.created_bytes),
             epoch: row.map_or(Epoch(0), |row| row.epoch),
             next_lsn,
             chain: (folded_to == Lsn::ZERO).then_some(0),
@@ -275,10 +276,7 @@ impl Recovered {
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        if log.header.is_none_or(|header| header.slot_use == SlotUse::Segment) {
-            let header = header_of(superblock, log, SlotUse::Void, self.size_bytes);
-            self.writes.push((superblock.geometry.slot_offset(log.row.slot), header));
-        }
+        self.writes.extend(void_of(superblock, log, self.size_bytes));
         self.voided.push(log.row.segment);
     }
 }
@@ -301,6 +299,14 @@ pub(crate) fn replay(
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
         OperationKind::Resize(_) => {}
     }
+}
+
+/// The void header of a segment of which nothing counts, unless it has one, with its offset in the pool.
+pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
+    log.header.is_none_or(|header| header.slot_use == SlotUse::Segment).then(|| {
+        let offset = superblock.geometry.slot_offset(log.row.slot);
+        (offset, header_of(superblock, log, SlotUse::Void, size_bytes))
+    })
 }
 
 /// The header and the footer of a segment, where it lacks them, with their offsets in the pool.
