@@ -60,6 +60,9 @@ impl OpenPool {
         } else {
             rebuild_index(&config.index, &file)?.0
         };
+        // The superblock that was read may be in the page cache only, left by a start that was killed: were it to go back
+        // by one in a power cut, the index would be two ahead of it.
+        file.sync().map_err(OpenError::Disk)?;
         // The index first: one that is ahead of its pool by this step is its own all the same.
         let noted = index.note_generation(file.superblock().generation + 1);
         noted.map_err(OpenError::Disk)?;

@@ -87,6 +87,8 @@ impl World {
         let superblock = self.read_superblock()?;
         let mut index = self.open_index(&superblock)?;
         let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
+        // The superblock that was read may be in the page cache only, left by a start that was killed.
+        self.start_sync()?;
         index.note_generation(superblock.generation).map_err(|fault| Failed::Faulted(fault.to_string()))?;
         // That was durable, so an index that has been made anew is there to stay.
         self.is_store_deleted = false;
