@@ -157,7 +157,11 @@ impl Volume {
             // The footer says what is in the segment: every batch of it must have ended well.
             return false;
         }
-        let Some(spare) = self.log.take_spare() else {
+        if self.log.waits_for_space {
+            return false;
+        }
+        let newest = self.segments.last_key_value().map(|(newest, _)| *newest);
+        let Some(spare) = self.log.take_spare(newest) else {
             let wants_data = self.log.pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
             self.lease(context, if wants_data { LeaseClass::Data } else { LeaseClass::Reserve });
             return false;
@@ -199,7 +203,7 @@ impl Volume {
         let pool_offset = self.config.geometry.block_offset(open.slot, self.config.geometry.slot_blocks() - blocks);
         let id = self.next_io();
         let (first_lsn, state) = (open.first_lsn, FooterState::InFlight);
-        self.log.footers.push(SealedFooter { io: id, pool_offset, first_lsn, state });
+        self.log.footers.push(SealedFooter { io: id, pool_offset, first_lsn, state, faults: 0 });
         self.status.appended_bytes += bytes.len() as u64;
         context.actions.push(Action::Append { id, pool_offset, buffers: vec![context.buffers.take_copy_of(&bytes)] });
     }
@@ -213,8 +217,13 @@ impl Volume {
         }
     }
 
-    /// Fails the writes that no slot can be had for. Trims go on with the slots kept back for them.
+    /// No slot can be had: waits while a write-back may still find dead segments, then fails the writes. Trims go on with
+    /// the slots kept back for them.
     fn on_no_slot(&mut self, context: &mut Context<'_>, class: LeaseClass, fault: DiskFault) {
+        if fault == DiskFault::NoSpace && self.may_gain_space(context) {
+            self.log.waits_for_space = true;
+            return;
+        }
         let error = match fault {
             DiskFault::NoSpace => Error::new(
                 ErrorKind::NoSpace,
@@ -271,12 +280,15 @@ impl Volume {
         let is_footer = footer.is_some();
         if let Some(footer) = footer {
             self.status.append_faults += u64::from(result.is_err());
+            footer.faults += u32::from(result.is_err());
             footer.state = match buffers.pop().filter(|_| result.is_err()) {
                 Some(buffer) => FooterState::Failed(buffer),
                 None => FooterState::Written,
             };
         }
         buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+        // A place that takes no footer must not keep the whole log from being folded: its batches are scanned instead.
+        self.log.footers.retain(|footer| footer.faults < APPEND_FAILURES_MAX);
         if is_footer {
             self.store_captured(context);
         } else {
@@ -364,7 +376,7 @@ impl Volume {
         self.log.failures += 1;
         self.status.append_faults += 1;
         let operations: Vec<Pending> = given_up.into_iter().flat_map(|batch| batch.operations).collect();
-        if self.log.failures < APPEND_FAILURES_MAX && fault == DiskFault::Io {
+        if self.log.failures < APPEND_FAILURES_MAX && fault == DiskFault::Io && !self.is_poisoned {
             operations.into_iter().rev().for_each(|pending| self.log.pending.push_front(pending));
             return;
         }

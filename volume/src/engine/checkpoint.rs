@@ -59,6 +59,18 @@ impl Volume {
         }
     }
 
+    /// Whether dead segments may be found or given back soon; sees to it that they are.
+    pub(super) fn may_gain_space(&mut self, context: &mut Context<'_>) -> bool {
+        if self.is_poisoned || context.now < self.checkpoint.not_before {
+            return false;
+        }
+        self.checkpoint.target = self.applied_lsn;
+        self.checkpoint_if_due(context, false);
+        self.release_dead(context);
+        let is_folding = self.checkpoint.captured.is_some() || self.checkpoint.storing.is_some();
+        is_folding || !self.release.is_idle()
+    }
+
     pub(super) fn checkpoint_if_due(&mut self, context: &mut Context<'_>, is_tick: bool) {
         let is_quiet = self.checkpoint.applied_at_last_tick == self.applied_lsn;
         if is_tick {
@@ -116,6 +128,7 @@ impl Volume {
     ) {
         let Some((_, folded_to)) = self.checkpoint.storing.take_if(|(storing, _)| *storing == id) else { return };
         self.map.write_back_ended(result.is_ok());
+        self.log.waits_for_space = false;
         match result {
             Ok(dead) => {
                 self.folded_to = self.folded_to.max(folded_to);

@@ -41,6 +41,7 @@ pub(super) struct SealedFooter {
     /// Of its segment.
     pub(super) first_lsn: Lsn,
     pub(super) state: FooterState,
+    pub(super) faults: u32,
 }
 
 /// How far a footer is.
@@ -130,6 +131,8 @@ pub(super) struct Log {
     pub(super) pending: VecDeque<Pending>,
     pub(super) in_flight: VecDeque<Batch>,
     pub(super) open: Option<OpenSegment>,
+    /// There was no slot, and a write-back or release under way may free some: asked again when it has ended.
+    pub(super) waits_for_space: bool,
     /// Slots for the segments after the open one; at most one of each class.
     pub(super) spares: Vec<Spare>,
     /// The class of the lease that is asked for.
@@ -152,6 +155,7 @@ impl Log {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             open: None,
+            waits_for_space: false,
             spares: Vec::new(),
             leasing: None,
             next_lsn,
@@ -171,7 +175,11 @@ impl Log {
     }
 
     /// Takes a slot for the operation at the front of the queue.
-    pub(super) fn take_spare(&mut self) -> Option<Spare> {
+    ///
+    /// Segments of a volume bear ids in the order of its log, by which recovery tells the newer one: a slot that was leased
+    /// before `newest` was opened is of no use any more.
+    pub(super) fn take_spare(&mut self, newest: Option<SegmentId>) -> Option<Spare> {
+        self.spares.retain(|spare| newest.is_none_or(|newest| spare.lease.segment > newest));
         let is_write = self.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write);
         let wants = |spare: &Spare| spare.class == LeaseClass::Data || !is_write;
         let at = self.spares.iter().position(wants)?;

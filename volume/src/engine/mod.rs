@@ -289,7 +289,10 @@ impl Volume {
                 Err(error) => self.fail_parked(context, parked, error.clone()),
             }
         }
-        self.map.shrink_to(self.config.map_limit_bytes);
+        // Who waits for more than one page would lose the first while it waits for the next, for ever.
+        if self.page_waiters.is_empty() {
+            self.map.shrink_to(self.config.map_limit_bytes);
+        }
     }
 
     /// Lets `parked` wait for `page`, and asks for it unless that is done.
@@ -322,6 +325,7 @@ impl Volume {
     }
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.log.waits_for_space = false;
         self.retry_footers(context);
         self.release_dead(context);
         self.checkpoint_if_due(context, true);

@@ -139,6 +139,7 @@ impl Volume {
             }
         }
         if self.segments.len() < before {
+            self.log.waits_for_space = false;
             self.release_dead(context);
         }
     }

@@ -12,7 +12,7 @@ use crate::format::{Operation, OperationKind};
 use crate::request::{PIECE_BYTES_MAX, Payload, RequestId};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use units::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, ByteRange, Lsn};
+use units::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, ByteRange};
 
 /// A change of part of a block.
 #[derive(Debug)]
@@ -139,7 +139,8 @@ impl Volume {
         };
         if edge.bytes.is_none() && is_hole {
             context.buffers.put(block);
-            self.part_done(context, edge.request, Ok(Lsn::ZERO));
+            // The trim that made it a hole may not be durable yet.
+            self.part_done(context, edge.request, Ok(self.applied_lsn));
         } else {
             if let Some(place) = block.as_mut_slice().get_mut(edge.within.clone()) {
                 match &edge.bytes {
