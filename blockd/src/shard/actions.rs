@@ -96,7 +96,7 @@ impl Shard {
                     self.tell(volume, Event::Synced { id, result });
                 }
             }
-            (Token::WriteBack(len), Outcome::Done { .. }) => self.disk.on_written_back(len),
+            (Token::WriteBack(len), Outcome::Done { result }) => self.disk.on_written_back(len, &result),
             (Token::Ignored, Outcome::Done { .. }) => {}
             (token, outcome) => unreachable!("{token:?} ended as {outcome:?}"),
         }

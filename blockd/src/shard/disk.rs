@@ -20,6 +20,9 @@ use volume::buffer::Buffer;
 use volume::error::DiskFault;
 use volume::io::{Event, FetchPiece, IoId};
 
+/// errno of an I/O error.
+const EIO: i32 = 5;
+
 /// Names an append, fetch or sync among those of all volumes of the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DiskToken {
@@ -40,6 +43,11 @@ pub(crate) struct Fetch {
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: Rc<OwnedFd>,
+    /// Another opening, for early write-back: it takes note of failures for itself, and the sync must hear of them too.
+    write_back_file: Rc<OwnedFd>,
+    /// A write-back or a sync has failed: what was in the page cache may be gone, whoever wrote it, and no later sync may
+    /// say otherwise.
+    has_lost: bool,
     is_direct: bool,
     /// Who waits for the next sync, and who for the one in flight.
     waiting: Vec<DiskToken>,
@@ -59,9 +67,11 @@ struct Dirty {
 }
 
 impl Disk {
-    pub(crate) fn new(file: std::fs::File, is_direct: bool) -> Self {
+    pub(crate) fn new(file: std::fs::File, write_back_file: std::fs::File, is_direct: bool) -> Self {
         Self {
             file: Rc::new(file.into()),
+            write_back_file: Rc::new(write_back_file.into()),
+            has_lost: false,
             is_direct,
             waiting: Vec::new(),
             syncing: Vec::new(),
@@ -122,12 +132,18 @@ impl Disk {
         if let Ok(len) = u32::try_from(run.end - run.start)
             && len > 0
         {
-            io.ring.write_back(Token::WriteBack(u64::from(len)), &self.file, run.start, len);
+            io.ring.write_back(Token::WriteBack(u64::from(len)), &self.write_back_file, run.start, len);
         }
     }
 
-    /// Notes that a run of dirty bytes is on the device, or could not be brought there, which the next sync will tell.
-    pub(crate) fn on_written_back(&mut self, len: u64) {
+    /// Notes that a run of dirty bytes is on the device, or could not be brought there, of which the next sync tells.
+    pub(crate) fn on_written_back(&mut self, len: u64, result: &io::Result<()>) {
+        if let Err(error) = result
+            && is_loss(error)
+        {
+            tracing::error!(%error, "the pool's disk failed to take what was written; nothing more will be called durable");
+            self.has_lost = true;
+        }
         self.dirty.bytes = self.dirty.bytes.saturating_sub(len);
     }
 
@@ -178,9 +194,11 @@ impl Disk {
     ) -> (std::vec::Drain<'_, DiskToken>, Result<(), DiskFault>) {
         let took = self.sync_since.take().map_or(Duration::ZERO, |since| now.since(since));
         stats.sync_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        if result.is_ok() {
+        self.has_lost |= result.is_err();
+        if !self.has_lost {
             self.dirty.bytes = self.dirty.bytes_since_sync;
         }
+        let result = if self.has_lost { result.and(Err(io::Error::from_raw_os_error(EIO))) } else { result };
         (self.syncing.drain(..), note_fault(stats, result))
     }
 }
@@ -215,6 +233,11 @@ impl Dirty {
     }
 }
 
+/// Whether a failed write-back may have lost bytes; an interrupted or unknown call has not.
+fn is_loss(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
 /// What the engine is told of an I/O error.
 pub(crate) fn note_fault(stats: &mut ShardStats, result: io::Result<()>) -> Result<(), DiskFault> {
     result.map_err(|error| {
@@ -245,6 +268,23 @@ mod tests {
         assert!(dirty.extend(1, 104..108, 10).is_empty());
         assert_eq!(dirty.extend(0, 200..204, 10).as_slice(), std::slice::from_ref(&(100..104)));
         assert_eq!(dirty.extend(1, 300..330, 10).as_slice(), [104..108, 300..330]);
+    }
+
+    /// P1. The kernel tells a failure once, to one of those who ask; it holds for all who sync after.
+    #[test]
+    fn no_sync_succeeds_after_a_write_back_or_a_sync_failed() {
+        let open = || tempfile::tempfile().unwrap();
+        let failed = || Err(io::Error::from_raw_os_error(EIO));
+        let mut stats = ShardStats::default();
+        let mut disk = Disk::new(open(), open(), false);
+        assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
+        disk.on_written_back(4096, &Err(io::Error::from_raw_os_error(22)));
+        assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
+        disk.on_written_back(4096, &failed());
+        assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
+        let mut disk = Disk::new(open(), open(), false);
+        assert!(disk.on_synced(&mut stats, Monotonic(0), failed()).1.is_err());
+        assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
     }
 
     #[test]

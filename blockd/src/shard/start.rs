@@ -123,8 +123,11 @@ impl ShardThread {
 impl Shard {
     fn new(config: ShardConfig) -> Result<(Self, ShardHandle), StartError> {
         let ring = Ring::new(uring::Config::default())?;
-        let file = uring::file::open(&config.pool, config.is_direct)
-            .map_err(|source| StartError::Pool { path: config.pool.clone(), source })?;
+        let open = || {
+            let opened = uring::file::open(&config.pool, config.is_direct);
+            opened.map_err(|source| StartError::Pool { path: config.pool.clone(), source })
+        };
+        let (file, write_back_file) = (open()?, open()?);
         if let Some(core) = config.core
             && let Err(error) = uring::cpu::pin_current_thread(core)
         {
@@ -135,7 +138,7 @@ impl Shard {
         let handle = ShardHandle::new(sender, ring.waker());
         let shard = Self {
             ring,
-            disk: Disk::new(file, config.is_direct),
+            disk: Disk::new(file, write_back_file, config.is_direct),
             store: config.store,
             mailbox,
             limits: config.limits,
