@@ -86,7 +86,8 @@ impl Keeper {
     fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
         self.last_lease = Instant::now();
         if let Some(lease) = self.ready.pop_front() {
-            return Ok(lease);
+            // Others were given out while it was made ready, and recovery takes the higher of a volume's ids for the newer.
+            return self.index.renew(lease);
         }
         self.lease_with_space(class)
     }

@@ -312,10 +312,32 @@ impl<S: Store> Index<S> {
         if let Some(lease) = self.slots.lease() {
             return Ok(lease);
         }
+        self.refill()?;
+        self.slots.lease().ok_or(DiskFault::NoSpace)
+    }
+
+    /// Fills the window up, durably.
+    fn refill(&mut self) -> Result<(), DiskFault> {
         let refilled = self.slots.refilled()?;
         self.commit(vec![self.pool_row(&refilled)], Durability::Durable)?;
         self.slots = refilled;
-        self.slots.lease().ok_or(DiskFault::NoSpace)
+        Ok(())
+    }
+
+    /// Gives the slot of a lease that nothing was done with an id above all that were given out.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, [`DiskFault::NoSpace`] when there is no such lease or no id: the lease is
+    /// given back.
+    pub fn renew(&mut self, lease: Lease) -> Result<Lease, DiskFault> {
+        if let Some(renewed) = self.slots.renew(lease) {
+            return Ok(renewed);
+        }
+        let renewed = self.refill().and_then(|()| self.slots.renew(lease).ok_or(DiskFault::NoSpace));
+        if renewed.is_err() {
+            self.give_back(lease);
+        }
+        renewed
     }
 
     /// Takes back a lease of whose slot nothing counts. Its id is not used again.

@@ -71,7 +71,19 @@ impl Slots {
         Some(Lease { slot, segment })
     }
 
-    /// The same with the window filled up; to be noted durably before it is used.
+    /// Gives the slot of a lease the next id, when the window has one. Without one the lease stays as it is.
+    pub(super) fn renew(&mut self, lease: Lease) -> Option<Lease> {
+        if self.next_segment >= self.window_end {
+            return None;
+        }
+        let slot = self.leased.remove(&lease.segment)?;
+        let segment = self.next_segment;
+        self.next_segment = SegmentId(segment.0 + 1);
+        self.leased.insert(segment, slot);
+        Some(Lease { slot, segment })
+    }
+
+    /// These slots with the window filled up; to be noted durably before it is used.
     ///
     /// # Errors
     /// [`DiskFault::NoSpace`] when the ids are used up, some 10^12 of them.

@@ -60,6 +60,31 @@ fn the_last_slots_are_kept_back_from_data() {
     assert!(!ids.contains(&reserve.segment), "an id is used once");
 }
 
+/// P1. Recovery takes the higher of a volume's ids for the newer: a slot that was leased ahead bears a new one.
+#[test]
+fn a_renewed_lease_keeps_its_slot_and_bears_an_id_above_all_that_were_given_out() {
+    let mut world = World::new(100);
+    let mut ahead = world.index.lease(LeaseClass::Data).unwrap();
+    let mut newest = ahead.segment;
+    // More than the ids of a window.
+    for round in 0..200 {
+        if round % 3 == 0 {
+            let other = world.index.lease(LeaseClass::Data).unwrap();
+            assert!(other.segment > newest && other.slot != ahead.slot);
+            newest = other.segment;
+            world.index.give_back(other);
+        }
+        let renewed = world.index.renew(ahead).unwrap();
+        assert!(renewed.slot == ahead.slot && renewed.segment > newest);
+        assert_eq!(world.index.figures().slots_free, 99);
+        (ahead, newest) = (renewed, renewed.segment);
+    }
+    world.index.store.fails = true;
+    let failed = (0..100).find_map(|_| world.index.renew(ahead).map(|renewed| ahead = renewed).err());
+    assert_eq!(failed, Some(DiskFault::Io));
+    assert_eq!(world.index.figures().slots_free, 100, "it is given back");
+}
+
 #[test]
 fn freed_slots_are_used_again_in_the_order_in_which_they_were_freed() {
     let mut world = World::new(8);
