@@ -14,6 +14,6 @@ pub use error::OpenError;
 pub use index::{OpenPool, PoolConfig, open_for_check, rebuild_index};
 pub use pool_file::{PoolFile, PoolShape};
 
-pub(crate) use pool_file::wall_ms;
+pub(crate) use pool_file::{fault_of, wall_ms};
 pub(crate) use recovery::{Recovery, recover_all};
 pub(crate) use space::Space;

@@ -6,15 +6,15 @@
 //! A block device has all its space from the start.
 
 use super::error::OpenError;
-use super::pool_file::{PoolFile, fault_of};
+use super::pool_file::PoolFile;
 use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use units::SlotIndex;
 use volume::buffer::Buffer;
-use volume::error::DiskFault;
 use volume::format::Geometry;
 
 /// Zeros written at a time.
@@ -45,7 +45,7 @@ impl Space {
     }
 
     /// Makes sure that a slot has its space.
-    pub(crate) fn allocate(&self, slot: SlotIndex) -> Result<(), DiskFault> {
+    pub(crate) fn allocate(&self, slot: SlotIndex) -> io::Result<()> {
         if self.is_device {
             return Ok(());
         }
@@ -53,10 +53,18 @@ impl Space {
             Ok(()) => Ok(()),
             // The file system allocates as it is written to, and says so when it is full.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-            Err(error) => {
-                tracing::warn!(pool = %self.path.display(), %slot, %error, "cannot allocate a slot");
-                Err(fault_of(&error))
-            }
+            result => result,
+        }
+    }
+
+    /// Whether a slot may have its space already, from having been used. Cheaper to ask than a full file system is.
+    pub(crate) fn may_be_allocated(&self, slot: SlotIndex) -> bool {
+        let start = self.geometry.slot_offset(slot);
+        match rustix::fs::seek(&self.file, SeekFrom::Data(start)) {
+            Ok(data) => data < start + self.geometry.slot_bytes,
+            // Nothing but a hole up to the file's end.
+            Err(Errno::NXIO) => false,
+            Err(_) => true,
         }
     }
 
@@ -86,7 +94,7 @@ impl Space {
     /// Allocates and fills every slot of a pool that was just made.
     pub(crate) fn prepare_all(&self) -> Result<(), OpenError> {
         for slot in (0..self.geometry.slot_count).map(SlotIndex) {
-            self.allocate(slot).map_err(OpenError::Disk)?;
+            self.allocate(slot).map_err(OpenError::system("allocate the slots of", &self.path))?;
             if self.wants_writing(slot) {
                 self.write_zeros(slot).map_err(OpenError::system("fill", &self.path))?;
             }
@@ -122,6 +130,18 @@ mod tests {
         let mut read = [0; 4096];
         pool.file().read_exact_at(&mut read, at).unwrap();
         assert_eq!(read, [7; 4096]);
+    }
+
+    #[test]
+    fn a_slot_that_was_used_is_told_from_one_that_never_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(&folder);
+        let space = Space::of(&pool).unwrap();
+        pool.write_at(pool.superblock().geometry.slot_offset(SlotIndex(3)), &[7; 4096]).unwrap();
+        assert_eq!(
+            [0, 2, 3, 4, 14].map(|slot| space.may_be_allocated(SlotIndex(slot))),
+            [false, false, true, false, false]
+        );
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
 use super::rocks::RocksStore;
-use crate::open::{PoolFile, Space};
+use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Message, StoreAnswer, StoreAsk};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub(super) struct Keeper {
     last_lease: Instant,
     /// Whether the last try found no slot to lease ahead; until one is given back.
     is_full: bool,
+    /// Whether the host's file system had no space for a slot at the last try.
+    is_host_full: bool,
 }
 
 impl Keeper {
@@ -49,7 +52,17 @@ impl Keeper {
     ) -> Self {
         let last_lease = Instant::now();
         let ready = VecDeque::new();
-        Self { index, space, pool, preparer, ready, preparing_count: 0, last_lease, is_full: false }
+        Self {
+            index,
+            space,
+            pool,
+            preparer,
+            ready,
+            preparing_count: 0,
+            last_lease,
+            is_full: false,
+            is_host_full: false,
+        }
     }
 
     /// When there is something to prepare, if nothing else happens.
@@ -93,14 +106,31 @@ impl Keeper {
     }
 
     fn lease_with_space(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
-        let lease = self.index.lease(class)?;
-        match self.space.allocate(lease.slot) {
-            Ok(()) => Ok(lease),
-            Err(fault) => {
-                self.index.give_back(lease);
-                Err(fault)
+        let mut refusal = None;
+        let leased = self.index.lease_where(class, |slot| {
+            // A full file system may take long to say so: once it has, only slots that were used before are tried.
+            if refusal.is_some() && !self.space.may_be_allocated(slot) {
+                return Err(DiskFault::NoSpace);
             }
+            self.space.allocate(slot).map_err(|error| fault_of(refusal.insert(error)))
+        });
+        if leased.is_ok() || refusal.is_some() {
+            self.tell_of_space(refusal.as_ref());
         }
+        leased
+    }
+
+    /// Logs it when the host's file system begins to refuse slots, and when it ends.
+    fn tell_of_space(&mut self, refusal: Option<&io::Error>) {
+        let pool = self.pool.path().display();
+        match refusal {
+            Some(error) if !self.is_host_full => {
+                tracing::warn!(%pool, %error, "cannot allocate new slots: those that have their space are used");
+            }
+            None if self.is_host_full => tracing::info!(%pool, "new slots can be allocated again"),
+            _ => {}
+        }
+        self.is_host_full = refusal.is_some();
     }
 
     /// Leases a slot ahead, and has it filled when that spares its user something.

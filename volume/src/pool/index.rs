@@ -316,6 +316,28 @@ impl<S: Store> Index<S> {
         self.slots.lease().ok_or(DiskFault::NoSpace)
     }
 
+    /// The same, of the first slot that `has_space` accepts. Those that it refuses are leased after all others.
+    ///
+    /// # Errors
+    /// As [`Index::lease`], and what `has_space` says when it refuses every free slot.
+    pub fn lease_where(
+        &mut self,
+        class: LeaseClass,
+        mut has_space: impl FnMut(SlotIndex) -> Result<(), DiskFault>,
+    ) -> Result<Lease, DiskFault> {
+        self.slots.check_room(class)?;
+        let mut refusal = DiskFault::NoSpace;
+        for _ in 0..self.slots.free_count() {
+            let Some(slot) = self.slots.next_slot() else { break };
+            match has_space(slot) {
+                Ok(()) => return self.lease(class),
+                Err(fault) => refusal = fault,
+            }
+            self.slots.put_off();
+        }
+        Err(refusal)
+    }
+
     /// Fills the window up, durably.
     fn refill(&mut self) -> Result<(), DiskFault> {
         let refilled = self.slots.refilled()?;

@@ -71,6 +71,18 @@ impl Slots {
         Some(Lease { slot, segment })
     }
 
+    /// The slot that is leased next.
+    pub(super) fn next_slot(&self) -> Option<SlotIndex> {
+        self.window.front().or_else(|| self.free.front()).copied()
+    }
+
+    /// Puts the slot that would be leased next behind all others.
+    pub(super) fn put_off(&mut self) {
+        if let Some(slot) = self.window.pop_front().or_else(|| self.free.pop_front()) {
+            self.free.push_back(slot);
+        }
+    }
+
     /// Gives the slot of a lease the next id, when the window has one. Without one the lease stays as it is.
     pub(super) fn renew(&mut self, lease: Lease) -> Option<Lease> {
         if self.next_segment >= self.window_end {

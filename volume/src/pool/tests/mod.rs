@@ -96,6 +96,21 @@ fn freed_slots_are_used_again_in_the_order_in_which_they_were_freed() {
     assert_eq!(slots, [5, 2, 7].map(|n| rows[n].slot.0));
 }
 
+/// P6. A full host file system has no space for new slots; those that have theirs are found and used.
+#[test]
+fn slots_without_space_are_put_off_and_lost_to_nobody() {
+    let mut world = World::new(100);
+    let rows: Vec<SegmentRow> = (0..3).map(|n| world.segment(VOLUME, &[&[write_op(n, 1)]])).collect();
+    world.release(&rows[1]);
+    let has_space = |slot| if slot == rows[1].slot { Ok(()) } else { Err(DiskFault::NoSpace) };
+    let found = world.index.lease_where(LeaseClass::Data, has_space).unwrap();
+    assert_eq!(found.slot, rows[1].slot);
+    assert_eq!(world.index.lease_where(LeaseClass::Data, |_| Err(DiskFault::Io)), Err(DiskFault::Io));
+    assert_eq!(world.index.figures().slots_free, 97);
+    let slots: BTreeSet<u32> = (0..97).map(|_| world.index.lease(LeaseClass::Reserve).unwrap().slot.0).collect();
+    assert_eq!(slots.len(), 97);
+}
+
 /// P1. Rows are noted lazily: a power cut may take them, and the window tells where to look.
 #[test]
 fn segments_whose_rows_a_power_cut_took_are_found_in_the_window() {
