@@ -181,7 +181,15 @@ impl<'a> Fold<'a> {
     fn read(&self, row: SegmentRow, durable_lsn: Lsn) -> Result<SegmentLog, Damage> {
         let cut = cut_at(&self.cuts, &row);
         let (reader, superblock) = (self.reader, self.superblock);
-        read_segment(&Wanted { reader, superblock, row, cut, durable_lsn, distrusts_footer: false })
+        read_segment(&Wanted {
+            reader,
+            superblock,
+            row,
+            cut,
+            durable_lsn,
+            known_to: Lsn::ZERO,
+            distrusts_footer: false,
+        })
     }
 
     /// What the newest segments say was on stable storage.

@@ -83,7 +83,7 @@ impl World {
             }
             (Wish::Cache(_), Completion::Done) => Ok(()),
             (Wish::Resize { size_bytes, discard_tail }, Completion::Done) => {
-                if asked.op.is_some() && asked.had_data && !discard_tail {
+                if asked.had_data && !discard_tail {
                     return Err(Finding("a shrink throws data away that it was not to discard".to_owned()));
                 }
                 if let Some(op) = asked.op {

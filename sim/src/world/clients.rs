@@ -91,10 +91,9 @@ impl World {
             Wish::Resize { size_bytes, discard_tail } => {
                 let tail = size_bytes / SECTOR_BYTES..u64::MAX;
                 let had_data = oracle.has_data(tail.clone(), started);
-                let is_smaller = size_bytes < oracle.size_bytes();
                 oracle.begin_resize(size_bytes);
-                let op = is_smaller.then(|| oracle.begin_zero(tail, true, started));
-                (Request::Resize { size_bytes, discard_tail }, op, had_data)
+                let op = oracle.begin_zero(tail, true, started);
+                (Request::Resize { size_bytes, discard_tail }, Some(op), had_data)
             }
             Wish::Checkpoint => (Request::Checkpoint, None, false),
         }

@@ -41,6 +41,7 @@ pub(super) fn check<S: Store>(
             row: SegmentRow { last_lsn: None, ..*row },
             cut: cut_at(&cuts, row),
             durable_lsn: folded_to,
+            known_to: row.last_lsn.map_or(folded_to, |last| last.min(folded_to)),
             distrusts_footer: true,
         };
         match read_segment(&wanted) {

@@ -168,6 +168,12 @@ pub fn decode_batch(bytes: &[u8]) -> Result<(BatchHeader, u32), FormatError> {
     Ok((header, crc))
 }
 
+/// Whether `block`, which need not be whole, names itself a batch of `segment`.
+#[must_use]
+pub fn names_batch_of(block: &[u8], segment: SegmentId) -> bool {
+    block.starts_with(&MAGIC) && block.get(24..32).is_some_and(|id| id == segment.0.to_le_bytes())
+}
+
 fn crc_without_field(header: &[u8]) -> u32 {
     let mut copy = header.to_vec();
     if let Some(field) = copy.get_mut(CRC_AT..CRC_AT + 4) {

@@ -13,7 +13,7 @@ mod operation;
 mod slot_header;
 mod superblock;
 
-pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch};
+pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch, names_batch_of};
 pub use checksum::block_check;
 pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};

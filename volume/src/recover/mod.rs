@@ -158,7 +158,16 @@ fn read_logs(
     let mut logs = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
         let cut = cut_at(&cuts, row);
-        let log = read_segment(&Wanted { reader, superblock, row: *row, cut, durable_lsn, distrusts_footer: false })?;
+        let known_to = row.last_lsn.map_or(folded_to, |last| last.min(folded_to));
+        let log = read_segment(&Wanted {
+            reader,
+            superblock,
+            row: *row,
+            cut,
+            durable_lsn,
+            known_to,
+            distrusts_footer: false,
+        })?;
         durable_lsn = durable_lsn.max(log.durable_seen);
         logs.push(log);
     }
@@ -170,7 +179,9 @@ fn read_logs(
 fn read_base(reader: &dyn PoolReader, superblock: &Superblock, known: &Known, folded_to: Lsn) -> Option<SegmentLog> {
     let row = known.segments.iter().filter(|row| is_folded(row, folded_to)).max_by_key(|row| row.segment)?;
     let cut = cut_at(&cuts_of(&known.segments), row);
-    let wanted = Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, distrusts_footer: false };
+    let known_to = row.last_lsn.unwrap_or(folded_to);
+    let wanted =
+        Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, known_to, distrusts_footer: false };
     read_segment(&wanted).ok()
 }
 

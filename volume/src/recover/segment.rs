@@ -10,7 +10,7 @@ use super::source::SlotSource;
 use crate::error::DiskFault;
 use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, SlotHeader, SlotUse, Superblock, block_check, decode_batch,
-    decode_footer_trailer, footer_blocks,
+    decode_footer_trailer, footer_blocks, names_batch_of,
 };
 use crate::pool::SegmentRow;
 use crate::store::PoolReader;
@@ -39,6 +39,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) cut: Lsn,
     /// Everything up to here was on stable storage.
     pub(crate) durable_lsn: Lsn,
+    /// The stored map has what this segment holds up to here; 0 where that is not known.
+    pub(crate) known_to: Lsn,
     /// Reads the batches even where the footer would do.
     pub(crate) distrusts_footer: bool,
 }
@@ -245,9 +247,13 @@ fn scan(
 ) -> Result<(Batches, Lsn), Damage> {
     let (mut batches, at, next) = walk_headers(wanted, source, header)?;
     let seen = batches.iter().map(|(batch, _)| batch.durable_lsn).max().unwrap_or(Lsn::ZERO);
-    let seen = if next < wanted.cut { seen.max(search_beyond(wanted, source, at, next)?) } else { seen };
+    let beyond = if next < wanted.cut { search_beyond(wanted, source, at, next)? } else { None };
+    let seen = seen.max(beyond.unwrap_or(Lsn::ZERO));
     let durable_lsn = wanted.durable_lsn.max(seen);
-    if next <= durable_lsn && next < wanted.cut {
+    // Without a sign that the segment went on, it ends here: its footer was lost, and what came next was given back.
+    let is_known = next <= wanted.known_to;
+    let went_on = next < wanted.cut && (is_known || beyond.is_some() || is_batch_rotten_at(wanted, source, at)?);
+    if next <= durable_lsn && went_on {
         return Err(wanted.damage(DamageKind::HeaderRot { place: wanted.place(at), lsn: next, durable_lsn }));
     }
     batches.truncate(batches.partition_point(|(batch, _)| batch.last_lsn() < wanted.cut));
@@ -297,9 +303,24 @@ fn is_batch_of(wanted: &Wanted<'_>, batch: &BatchHeader, at: u32) -> bool {
     batch.block == at && batch.segment == wanted.row.segment && batch.volume == wanted.row.volume
 }
 
-/// Looks, block by block, for batches beyond the end: only they tell whether what is missing was durable.
-fn search_beyond(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, from: u32, next: Lsn) -> Result<Lsn, Damage> {
-    let mut seen = Lsn::ZERO;
+/// Whether a block that is no whole batch still names itself one of this segment.
+fn is_batch_rotten_at(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: u32) -> Result<bool, Damage> {
+    if at >= source.slot_blocks() {
+        return Ok(false);
+    }
+    let block = source.block(at).map_err(|fault| wanted.unreadable(at, fault))?;
+    Ok(names_batch_of(block, wanted.row.segment))
+}
+
+/// Looks, block by block, for batches beyond the end: only they tell whether what is missing was durable. Returns the
+/// highest durable LSN that they tell, when there is one.
+fn search_beyond(
+    wanted: &Wanted<'_>,
+    source: &mut SlotSource<'_>,
+    from: u32,
+    next: Lsn,
+) -> Result<Option<Lsn>, Damage> {
+    let mut seen = None;
     let (mut at, mut end) = (from, from.saturating_add(SEARCH_BLOCKS));
     while at < end.min(source.slot_blocks()) {
         let found = source.with_header_at(at, decode_batch).map_err(|fault| wanted.unreadable(at, fault))?;
@@ -308,7 +329,7 @@ fn search_beyond(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, from: u32, ne
             && batch.first_lsn >= next
             && batch.durable_lsn < batch.first_lsn
         {
-            seen = seen.max(batch.durable_lsn);
+            seen = seen.max(Some(batch.durable_lsn));
             end = at.saturating_add(SEARCH_BLOCKS);
         }
         at += 1;
