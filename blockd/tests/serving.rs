@@ -197,14 +197,18 @@ async fn deleting_gives_the_slots_back() {
     let catalogue = serving.catalogue();
     catalogue.create("kept", 1 << 30).await.unwrap();
     let free = catalogue.figures().await.unwrap().slots_free;
-    let volume = catalogue.create("big", 1 << 30).await.unwrap().volume;
-    for block in 0..600 {
-        write(&serving, "big", block, 3).await;
+    // More than once: of a leak of a few slots each time nothing is left in the end.
+    for _ in 0..4 {
+        let volume = catalogue.create("big", 1 << 30).await.unwrap().volume;
+        for block in 0..600 {
+            write(&serving, "big", block, 3).await;
+        }
+        assert!(catalogue.figures().await.unwrap().slots_free < free);
+        assert!(!slots_of(folder.path(), volume).is_empty());
+        catalogue.delete("big", false).await.unwrap();
+        assert!(slots_of(folder.path(), volume).is_empty());
     }
-    assert!(catalogue.figures().await.unwrap().slots_free < free);
-    assert!(!slots_of(folder.path(), volume).is_empty());
-    catalogue.delete("big", false).await.unwrap();
-    assert!(slots_of(folder.path(), volume).is_empty());
+    // The system volume has a slot or two.
     assert!(catalogue.figures().await.unwrap().slots_free + 2 >= free, "{:?}", catalogue.figures().await);
     serving.stop().await.unwrap();
 }

@@ -6,7 +6,7 @@
 use super::rocks::RocksStore;
 use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Message, StoreAnswer, StoreAsk};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -39,6 +39,8 @@ pub(super) struct Keeper {
     last_lease: Instant,
     /// Whether the last try found no slot to lease ahead; until one is given back.
     is_full: bool,
+    /// What volumes have leased and not begun to fill.
+    spare: BTreeMap<VolumeId, Vec<Lease>>,
     /// Whether the host's file system had no space for a slot at the last try.
     is_host_full: bool,
 }
@@ -61,6 +63,7 @@ impl Keeper {
             preparing_count: 0,
             last_lease,
             is_full: false,
+            spare: BTreeMap::new(),
             is_host_full: false,
         }
     }
@@ -80,8 +83,15 @@ impl Keeper {
                 let result = self.index.write_back(volume, &pages, folded_to, size_bytes);
                 (volume, StoreAnswer::WroteBack { id, result })
             }
-            StoreAsk::Lease { volume, class } => (volume, StoreAnswer::Leased { result: self.lease(class) }),
+            StoreAsk::Lease { volume, class } => {
+                let result = self.lease(class);
+                if let Ok(lease) = result {
+                    self.spare.entry(volume).or_default().push(lease);
+                }
+                (volume, StoreAnswer::Leased { result })
+            }
             StoreAsk::NoteSegment(row) => {
+                self.not_spare(row.volume, row.segment);
                 // Nothing is lost when it is not noted: the next start finds the segment by its header.
                 let _ = self.index.note_segment(row);
                 return None;
@@ -131,6 +141,16 @@ impl Keeper {
             _ => {}
         }
         self.is_host_full = refusal.is_some();
+    }
+
+    /// A volume has begun to fill what it had leased.
+    fn not_spare(&mut self, volume: VolumeId, segment: SegmentId) {
+        if let Some(leases) = self.spare.get_mut(&volume) {
+            leases.retain(|lease| lease.segment != segment);
+            if leases.is_empty() {
+                self.spare.remove(&volume);
+            }
+        }
     }
 
     /// Leases a slot ahead, and has it filled when that spares its user something.
@@ -183,8 +203,13 @@ impl Keeper {
         if !segments.is_empty() {
             self.pool.sync()?;
         }
+        self.index.forget_volume(volume)?;
+        // The volume's engine is gone, and nothing was written to these.
+        for lease in self.spare.remove(&volume).unwrap_or_default() {
+            self.index.give_back(lease);
+        }
         self.is_full = false;
-        self.index.forget_volume(volume)
+        Ok(())
     }
 
     fn void_header(&self, row: &SegmentRow) -> Vec<u8> {
