@@ -69,13 +69,18 @@ impl Catalogue {
     /// Deletes a volume and its data.
     ///
     /// # Errors
-    /// [`CatalogueError::InUse`] while clients are attached, unless `is_forced`, which cuts them off.
+    /// [`CatalogueError::InUse`] while clients are attached, unless `is_forced`, which cuts them off. After the system
+    /// volume's, when the deletion cannot be recorded, the volume is not served until the next start.
     pub async fn delete(&self, name: &str, is_forced: bool) -> Result<(), CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show(name)?;
         // From here on no client finds it, so that the count of those attached cannot grow.
-        self.set_leaving(name, true);
+        let was_leaving = self.set_leaving(name, true);
+        if let Err(error) = self.refuse_if_in_use(&entry, is_forced).await {
+            self.set_leaving(name, was_leaving);
+            return Err(error);
+        }
         let record = Record {
             id: entry.volume.0,
             name: name.to_owned(),
@@ -83,13 +88,8 @@ impl Catalogue {
             created_ms: entry.created_ms,
             state: RecordState::Deleting,
         };
-        let begun = match self.refuse_if_in_use(&entry, is_forced).await {
-            Ok(()) => book.put(&record).await,
-            refused => refused,
-        };
-        if let Err(error) = begun {
-            self.set_leaving(name, false);
-            return Err(error);
+        if let Err(error) = book.put(&record).await {
+            return Err(self.leave_undecided(&entry, error).await);
         }
         if entry.damage.is_none() {
             let (_, handle) = self.shard_of(entry.volume);
@@ -102,6 +102,24 @@ impl Catalogue {
             tracing::warn!(name, %error, "the space of a deleted volume is given back at the next start");
         }
         Ok(())
+    }
+
+    /// Takes out of service a volume whose deletion may have been recorded: were it served on, and the record there at the
+    /// next start, all that was written to it since would go. Returns what its caller is told.
+    async fn leave_undecided(&self, entry: &Entry, error: CatalogueError) -> CatalogueError {
+        let reason = "its deletion failed: whether it is deleted is known after the next start";
+        if entry.damage.is_none() {
+            let (_, handle) = self.shard_of(entry.volume);
+            // Checkpointed or not, its log says all.
+            let closed = ask::close(handle, entry.volume).await;
+            tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
+            if let Some(kept) = self.write().get_mut(&entry.name) {
+                kept.entry.damage = Some(reason.to_owned());
+            }
+        }
+        let CatalogueError::Volume(error) = error else { return error };
+        let detail = format!("{}; volume {} is closed: {reason}", error.detail, entry.name);
+        CatalogueError::Volume(volume::error::Error::new(error.kind, detail))
     }
 
     /// Gives back what a deleted volume held, then takes its record away.
@@ -133,10 +151,10 @@ impl Catalogue {
         }
     }
 
-    fn set_leaving(&self, name: &str, is_leaving: bool) {
-        if let Some(kept) = self.write().get_mut(name) {
-            kept.is_leaving = is_leaving;
-        }
+    /// Tells what was set before.
+    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
+        let mut volumes = self.write();
+        volumes.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
     }
 
     fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
