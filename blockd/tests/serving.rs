@@ -5,7 +5,7 @@
 
 use blockd::catalogue::{Catalogue, CatalogueError};
 use blockd::listener::{Client, Exports};
-use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
+use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape};
 use blockd::shard::Message;
 use blockd::{Limits, Serving, ServingConfig};
 use proto::nbd::Refusal;
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, SlotIndex, VolumeId};
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, SegmentId, SlotIndex, VolumeId};
 use volume::buffer::Buffer;
 use volume::error::Error;
 use volume::format::{SlotHeader, SlotUse, Superblock};
@@ -211,6 +211,51 @@ async fn deleting_gives_the_slots_back() {
     // The system volume has a slot or two.
     assert!(catalogue.figures().await.unwrap().slots_free + 2 >= free, "{:?}", catalogue.figures().await);
     serving.stop().await.unwrap();
+}
+
+/// P1, P6. A pool that has grown keeps what is beyond its old end, whichever superblock is lost; an old superblock that knows
+/// nothing of it is not believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grown_pool_outlives_either_superblock() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.stop().await.unwrap();
+    let pool = |folder: &Path| OpenOptions::new().read(true).write(true).open(folder.join("pool")).unwrap();
+    let mut small = vec![0; BLOCK_LEN];
+    pool(folder.path()).read_exact_at(&mut small, 0).unwrap();
+    let grown = PoolConfig {
+        shape: PoolShape { pool_bytes: Some(128 << 20), slot_bytes: SLOT_BYTES },
+        ..config(folder.path())
+    };
+    drop(OpenPool::open_or_make(&grown).unwrap());
+    for lost in [0, BLOCK_BYTES] {
+        let image = crash_image(folder.path());
+        pool(image.path()).write_all_at(&[0xee; 512], lost + 512).unwrap();
+        let kept = PoolFile::open(&image.path().join("pool")).unwrap();
+        assert_eq!(kept.superblock().geometry.slot_count, 127);
+    }
+    let image = crash_image(folder.path());
+    let beyond = Superblock::decode(&small).unwrap();
+    let header = SlotHeader {
+        slot_use: SlotUse::Segment,
+        pool: beyond.pool,
+        segment: SegmentId(1),
+        volume: VolumeId(1),
+        epoch: Epoch(0),
+        first_lsn: Lsn(1),
+        size_bytes: 0,
+        chain: 0,
+        opened_ms: 0,
+    };
+    let mut block = vec![0; BLOCK_LEN];
+    header.encode(&mut block);
+    let file = pool(image.path());
+    file.write_all_at(&small, 0).unwrap();
+    file.write_all_at(&[0xee; 512], BLOCK_BYTES + 512).unwrap();
+    // As a crash in the middle of growing leaves it.
+    assert!(PoolFile::open(&image.path().join("pool")).is_ok());
+    file.write_all_at(&block, beyond.geometry.slot_offset(SlotIndex(100))).unwrap();
+    let refusal = PoolFile::open(&image.path().join("pool")).unwrap_err();
+    assert!(matches!(refusal, OpenError::Damaged(_)) && refusal.to_string().contains("grown"), "{refusal}");
 }
 
 /// P1. An index that is of another time than its pool is refused, in words that say what to do.

@@ -63,12 +63,20 @@ impl OpenPool {
         // The superblock that was read may be in the page cache only, left by a start that was killed: were it to go back
         // by one in a power cut, the index would be two ahead of it.
         file.sync().map_err(OpenError::Disk)?;
-        // The index first: one that is ahead of its pool by this step is its own all the same.
-        let noted = index.note_generation(file.superblock().generation + 1);
-        noted.map_err(OpenError::Disk)?;
-        file.renew()?;
+        note_start(&mut file, &mut index)?;
+        if file.has_grown() {
+            // Until both superblocks know the new slots, losing one would lose what is written to them.
+            note_start(&mut file, &mut index)?;
+        }
         Ok(Self { file, index })
     }
+}
+
+/// Writes the pool's next generation. The index first: one that is ahead of its pool by this step is its own all the same.
+fn note_start(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), OpenError> {
+    let noted = index.note_generation(file.superblock().generation + 1);
+    noted.map_err(OpenError::Disk)?;
+    file.renew()
 }
 
 /// Opens a pool and its index as they are, for a look at them.

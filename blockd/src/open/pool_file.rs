@@ -9,9 +9,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use units::{BLOCK_LEN, PoolId};
+use units::{BLOCK_LEN, PoolId, SlotIndex};
 use volume::error::DiskFault;
-use volume::format::{FormatError, Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock};
+use volume::format::{FormatError, Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, SlotHeader, Superblock};
 use volume::store::PoolReader;
 
 /// Part of a file system's free bytes that a pool made without a size may come to use, in percent.
@@ -36,6 +36,7 @@ pub struct PoolFile {
     path: PathBuf,
     is_device: bool,
     superblock: Superblock,
+    has_grown: bool,
 }
 
 impl PoolFile {
@@ -47,7 +48,11 @@ impl PoolFile {
         let file = open_locked(path, false)?;
         let is_device = is_device(&file, path)?;
         match read_superblock(&file, path)? {
-            Some(superblock) => Self { file, path: path.to_owned(), is_device, superblock }.checked(),
+            Some(found) => {
+                let mut pool = Self::found(file, path, is_device, &found).checked()?;
+                pool.refuse_if_cut_down(&found)?;
+                Ok(pool)
+            }
             None => Err(OpenError::Missing { path: path.to_owned() }),
         }
     }
@@ -62,13 +67,18 @@ impl PoolFile {
         let file = open_locked(path, true)?;
         let is_device = is_device(&file, path)?;
         match read_superblock(&file, path)? {
-            Some(superblock) => {
-                let mut pool = Self { file, path: path.to_owned(), is_device, superblock }.checked()?;
+            Some(found) => {
+                let mut pool = Self::found(file, path, is_device, &found).checked()?;
                 pool.grow(shape.pool_bytes)?;
+                pool.refuse_if_cut_down(&found)?;
                 Ok((pool, false))
             }
             None => Ok((Self::make(file, path, is_device, shape)?, true)),
         }
+    }
+
+    fn found(file: File, path: &Path, is_device: bool, found: &Found) -> Self {
+        Self { file, path: path.to_owned(), is_device, superblock: found.superblock, has_grown: false }
     }
 
     fn make(mut file: File, path: &Path, is_device: bool, shape: PoolShape) -> Result<Self, OpenError> {
@@ -81,7 +91,7 @@ impl PoolFile {
         let geometry = geometry_of(pool_bytes, shape.slot_bytes)?;
         let pool = random_pool_id().map_err(OpenError::system("read", "/dev/urandom"))?;
         let superblock = Superblock { pool, geometry, generation: 0, created_ms: wall_ms() };
-        let mut made = Self { file, path: path.to_owned(), is_device, superblock };
+        let mut made = Self { file, path: path.to_owned(), is_device, superblock, has_grown: false };
         made.extend()?;
         // Both copies are written, so that from the start one is whole whatever happens to the other.
         made.renew()?;
@@ -103,6 +113,38 @@ impl PoolFile {
             tracing::info!(pool = %self.path.display(), from = has, to = asked, "the pool grows");
             self.superblock.geometry = geometry;
             self.extend()?;
+            self.has_grown = true;
+        }
+        Ok(())
+    }
+
+    /// Whether this opening added slots: both superblocks must be renewed before one of them is used.
+    pub(crate) const fn has_grown(&self) -> bool {
+        self.has_grown
+    }
+
+    /// Refuses a pool that had grown, when the superblock that knew it is damaged: slots beyond those of the other one hold
+    /// segments, and would be taken for lost. A crash while a pool grows leaves no such segments.
+    fn refuse_if_cut_down(&mut self, found: &Found) -> Result<(), OpenError> {
+        if !found.is_other_damaged {
+            return Ok(());
+        }
+        let measured = self.file.seek(SeekFrom::End(0)).map_err(OpenError::system("measure", &self.path))?;
+        let geometry = self.superblock.geometry;
+        let slots = measured.saturating_sub(POOL_DATA_OFFSET).checked_div(geometry.slot_bytes).unwrap_or(0);
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        for slot in (geometry.slot_count..slots).map(SlotIndex) {
+            let mut block = vec![0; BLOCK_LEN];
+            self.read_at(geometry.slot_offset(slot), &mut block).map_err(OpenError::Disk)?;
+            if SlotHeader::decode(&block).is_ok_and(|header| header.pool == self.superblock.pool) {
+                let path = self.path.display();
+                let detail = format!("one superblock of pool {path} is damaged, and the other knows {slot} slots only");
+                let bytes = POOL_DATA_OFFSET + u64::from(slots) * geometry.slot_bytes;
+                return Err(OpenError::Damaged(format!(
+                    "{detail}, while those beyond hold segments: serve it with the size that it had grown to, at most {bytes} \
+                     bytes"
+                )));
+            }
         }
         Ok(())
     }
@@ -242,8 +284,17 @@ fn is_device(file: &File, path: &Path) -> Result<bool, OpenError> {
     Ok(kind.is_block_device())
 }
 
+/// What the superblocks tell.
+#[derive(Debug)]
+struct Found {
+    /// The newest.
+    superblock: Superblock,
+    /// Whether the other one cannot be read.
+    is_other_damaged: bool,
+}
+
 /// The newest superblock; none where there is nothing but zeros.
-fn read_superblock(file: &File, path: &Path) -> Result<Option<Superblock>, OpenError> {
+fn read_superblock(file: &File, path: &Path) -> Result<Option<Found>, OpenError> {
     let copies = SUPERBLOCK_OFFSETS.map(|offset| {
         let mut block = vec![0; BLOCK_LEN];
         read_what_is_there(file, &mut block, offset).map(|()| block)
@@ -254,8 +305,10 @@ fn read_superblock(file: &File, path: &Path) -> Result<Option<Superblock>, OpenE
     if first.iter().chain(&second).all(|byte| *byte == 0) {
         return Ok(None);
     }
-    match Superblock::newest([Superblock::decode(&first), Superblock::decode(&second)]) {
-        Ok(superblock) => Ok(Some(superblock)),
+    let copies = [Superblock::decode(&first), Superblock::decode(&second)];
+    let is_other_damaged = copies.iter().any(Result::is_err);
+    match Superblock::newest(copies) {
+        Ok(superblock) => Ok(Some(Found { superblock, is_other_damaged })),
         Err(FormatError::Magic) => Err(no_pool(path)),
         Err(fault) => {
             Err(OpenError::Damaged(format!("neither superblock of pool {} is whole: {fault}", path.display())))
