@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use units::{BLOCK_LEN, PoolId, SlotIndex};
+use uring::file::Advice;
 use volume::error::DiskFault;
 use volume::format::{FormatError, Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, SlotHeader, Superblock};
 use volume::store::PoolReader;
@@ -47,6 +48,7 @@ impl PoolFile {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file = open_locked(path, false)?;
         let is_device = is_device(&file, path)?;
+        drop_cached(&file, path)?;
         match read_superblock(&file, path)? {
             Some(found) => {
                 let mut pool = Self::found(file, path, is_device, &found).checked()?;
@@ -66,6 +68,7 @@ impl PoolFile {
     pub fn open_or_make(path: &Path, shape: PoolShape) -> Result<(Self, bool), OpenError> {
         let file = open_locked(path, true)?;
         let is_device = is_device(&file, path)?;
+        drop_cached(&file, path)?;
         match read_superblock(&file, path)? {
             Some(found) => {
                 let mut pool = Self::found(file, path, is_device, &found).checked()?;
@@ -282,6 +285,14 @@ fn is_device(file: &File, path: &Path) -> Result<bool, OpenError> {
         return Err(OpenError::Setting(detail));
     }
     Ok(kind.is_block_device())
+}
+
+/// Has everything read from the disk itself. Pages that the disk refused to take stay in the page cache as if it had:
+/// recovery would believe them, and a power cut take them after all.
+fn drop_cached(file: &File, path: &Path) -> Result<(), OpenError> {
+    // What a killed process left is the disk's first: only clean pages can be dropped.
+    file.sync_data().map_err(OpenError::system("sync", path))?;
+    uring::file::advise(file, 0, 0, Advice::DontNeed).map_err(OpenError::system("drop the cached pages of", path))
 }
 
 /// What the superblocks tell.
