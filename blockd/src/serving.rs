@@ -30,6 +30,11 @@ const DIRECT_APPENDS_MAX: usize = 4;
 /// Sealed segments of a volume that a restart may have to replay.
 const UNFOLDED_SEGMENTS_MAX: usize = 32;
 
+/// The same in a pool of `slots`: a small one must checkpoint before it is full of segments that only a checkpoint frees.
+fn unfolded_segments_max(slots: u32) -> usize {
+    usize::try_from(slots / 8).unwrap_or(UNFOLDED_SEGMENTS_MAX).clamp(2, UNFOLDED_SEGMENTS_MAX)
+}
+
 /// A pool being served.
 #[derive(Debug)]
 pub struct Serving {
@@ -66,7 +71,7 @@ impl Serving {
                 geometry: pool.superblock().geometry,
                 appends_in_flight_max: if config.is_direct { DIRECT_APPENDS_MAX } else { 1 },
                 map_limit_bytes: config.map_cache_bytes,
-                unfolded_segments_max: UNFOLDED_SEGMENTS_MAX,
+                unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
             },
             known,
             pool: Arc::clone(&pool),
@@ -165,5 +170,15 @@ impl Threads {
             shards.into_iter().chain([store]).collect::<io::Result<()>>()
         });
         stopped.await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unfolded_segments_max;
+
+    #[test]
+    fn a_small_pool_checkpoints_before_it_is_full() {
+        assert_eq!([1, 8, 24, 64, 256, 4000].map(unfolded_segments_max), [2, 2, 3, 8, 32, 32]);
     }
 }
