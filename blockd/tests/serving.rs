@@ -189,6 +189,37 @@ async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
     serving.stop().await.unwrap();
 }
 
+/// P2, P6. A rotten record of the catalogue costs one volume its name, and no other anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_record_sets_one_volume_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    for name in ["first", "second", "third"] {
+        serving.catalogue().create(name, 1 << 30).await.unwrap();
+        write(&serving, name, 0, 7).await;
+    }
+    serving.stop().await.unwrap();
+    let path = folder.path().join("pool");
+    let bytes = fs::read(&path).unwrap();
+    let text = b"\"name\":\"second\"";
+    let found: Vec<usize> = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
+    assert!(!found.is_empty());
+    let pool = OpenOptions::new().write(true).open(&path).unwrap();
+    for at in found {
+        pool.write_all_at(b"X", at as u64 + 9).unwrap();
+    }
+    let serving = start(folder.path()).await;
+    assert_eq!(names(&serving), ["first", "third", "volume-2"]);
+    let catalogue = serving.catalogue();
+    assert!(catalogue.show("volume-2").unwrap().damage.is_some());
+    assert_eq!((read(&serving, "first", 0).await, read(&serving, "third", 0).await), (7, 7));
+    catalogue.delete("volume-2", false).await.unwrap();
+    serving.stop().await.unwrap();
+    let serving = start(folder.path()).await;
+    assert_eq!(names(&serving), ["first", "third"]);
+    serving.stop().await.unwrap();
+}
+
 /// P5. A deleted volume's slots are free at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_gives_the_slots_back() {

@@ -7,7 +7,9 @@ use crate::shard::ShardHandle;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
+use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, VolumeId};
+use volume::error::ErrorKind;
 use volume::request::{Completion, Request};
 
 /// Bytes read at a time.
@@ -23,9 +25,17 @@ pub(super) struct Book {
     next_id: u64,
 }
 
+/// What was read at the start.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) read: Vec<Record>,
+    /// Ids whose records have rotted, and how.
+    pub(super) rotten: BTreeMap<u64, String>,
+}
+
 impl Book {
-    /// Reads every record.
-    pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Vec<Record>), CatalogueError> {
+    /// Reads every record; one that has rotted hides no other.
+    pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Records), CatalogueError> {
         let mut book = Self { shard, next_id: 1 };
         let blocks = book.read(0, 1).await?;
         match parse::<Head>(0, &blocks)? {
@@ -35,9 +45,9 @@ impl Book {
                 return Err(CatalogueError::Damaged(detail));
             }
             Some(head) => book.next_id = head.next_id,
-            None => return Ok((book, Vec::new())),
+            None => return Ok((book, Records::default())),
         }
-        let mut records = Vec::new();
+        let mut records = Records::default();
         let mut at = 1;
         while at < book.next_id {
             at = book.load_from(at, &mut records).await?;
@@ -46,7 +56,7 @@ impl Book {
     }
 
     /// Reads the records of one answer's extents; returns the block where the next ones begin.
-    async fn load_from(&self, first: u64, records: &mut Vec<Record>) -> Result<u64, CatalogueError> {
+    async fn load_from(&self, first: u64, records: &mut Records) -> Result<u64, CatalogueError> {
         let range = blocks(first, self.next_id - first)?;
         let request = Request::Extents { range, extents_max: EXTENTS_MAX };
         let Completion::Extents(extents) = submit(&self.shard, VolumeId::SYSTEM, request).await? else {
@@ -63,20 +73,26 @@ impl Book {
         if at == first { Err(CatalogueError::Damaged("the system volume gave no extents".to_owned())) } else { Ok(at) }
     }
 
-    async fn load_run(&self, mut at: u64, end: u64, records: &mut Vec<Record>) -> Result<(), CatalogueError> {
+    async fn load_run(&self, mut at: u64, end: u64, records: &mut Records) -> Result<(), CatalogueError> {
         while at < end {
             let count = (end - at).min(READ_BYTES / BLOCK_BYTES);
-            let bytes = self.read(at, count).await?;
-            for (id, block) in (at..).zip(bytes.chunks(BLOCK_LEN)) {
-                match parse::<Record>(id, block)? {
-                    Some(record) if record.id != id => {
-                        return Err(CatalogueError::Damaged(format!("record {id} says that it is {}", record.id)));
+            match self.read(at, count).await {
+                Err(error) if is_rot(&error) => {
+                    for id in at..at + count {
+                        self.load_one(id, records).await?;
                     }
-                    Some(record) => records.push(record),
-                    None => {}
                 }
+                bytes => (at..).zip(bytes?.chunks(BLOCK_LEN)).for_each(|(id, block)| records.take(id, block)),
             }
             at += count;
+        }
+        Ok(())
+    }
+
+    async fn load_one(&self, id: u64, records: &mut Records) -> Result<(), CatalogueError> {
+        match self.read(id, 1).await {
+            Err(error) if is_rot(&error) => drop(records.rotten.insert(id, error.to_string())),
+            block => records.take(id, &block?),
         }
         Ok(())
     }
@@ -116,6 +132,23 @@ impl Book {
         let request = Request::Write { range: blocks(block, 1)?, payload: smallvec![encode(record)], fua: true };
         submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
     }
+}
+
+impl Records {
+    fn take(&mut self, id: u64, block: &[u8]) {
+        let reason = match parse::<Record>(id, block) {
+            Ok(Some(record)) if record.id == id => return self.read.push(record),
+            Ok(None) => return,
+            Ok(Some(record)) => format!("record {id} says that it is {}", record.id),
+            Err(error) => error.to_string(),
+        };
+        self.rotten.insert(id, reason);
+    }
+}
+
+/// Whether blocks were read that are not what was written.
+fn is_rot(error: &CatalogueError) -> bool {
+    matches!(error, CatalogueError::Volume(error) if error.kind == ErrorKind::Corrupt)
 }
 
 fn blocks(first: u64, count: u64) -> Result<ByteRange, CatalogueError> {

@@ -1,5 +1,6 @@
 //! The catalogue at the start: records read, deletions finished, volumes recovered and opened.
 
+use super::book::Records;
 use super::record::{Record, RecordState};
 use super::{Book, Catalogue, CatalogueError, Entry, Kept, SYSTEM_BYTES, ask, shard_of};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
@@ -37,14 +38,20 @@ impl Catalogue {
         }
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
         let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
-        let (live, deleting): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| r.state == RecordState::Live);
+        let Records { read, rotten } = records;
+        let (live, deleting): (Vec<_>, Vec<_>) = read.into_iter().partition(|r| r.state == RecordState::Live);
         let to_open = live.iter().map(|record| known_of(record, &mut known)).collect();
         let opened = opening.open(to_open).await?;
         for record in &deleting {
             known.remove(&VolumeId(record.id));
         }
+        let mut volumes: BTreeMap<_, _> = live.into_iter().map(|record| keep(record, &opened, shards.len())).collect();
+        for (id, reason) in rotten {
+            known.remove(&VolumeId(id));
+            let (name, kept) = set_aside(id, reason, &volumes, shards.len());
+            volumes.insert(name, kept);
+        }
         report_unrecorded(&known);
-        let volumes = live.into_iter().map(|record| keep(record, &opened, shards.len())).collect();
         let catalogue = Self {
             shards,
             store,
@@ -117,6 +124,19 @@ fn keep(record: Record, opened: &Opened, shard_count: usize) -> (String, Kept) {
         damage: opened.damaged.get(&volume).cloned(),
     };
     (record.name, Kept { entry, is_leaving: false })
+}
+
+/// A volume whose record has rotted, and with it its name: it can be seen, and deleted.
+fn set_aside(id: u64, reason: String, others: &BTreeMap<String, Kept>, shard_count: usize) -> (String, Kept) {
+    let mut name = format!("volume-{id}");
+    while others.contains_key(&name) {
+        name.push_str("-x");
+    }
+    tracing::error!(name, id, reason, "a volume's record is damaged: it is not served");
+    let volume = VolumeId(id);
+    let shard = shard_of(volume, shard_count);
+    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: Some(reason) };
+    (name, Kept { entry, is_leaving: false })
 }
 
 /// What the index knows of a volume that has a record.
