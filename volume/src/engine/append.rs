@@ -1,6 +1,6 @@
 //! Making batches, appending them, and taking them in when they have ended.
 
-use super::log::{Batch, FooterState, OpenSegment, SealedFooter, Spare, makes_holes};
+use super::log::{Batch, FOOTER_FAULTS_MAX, FooterState, OpenSegment, SealedFooter, Spare, makes_holes};
 use super::request::Pending;
 use super::{Context, Volume};
 use crate::buffer::Buffer;
@@ -203,7 +203,7 @@ impl Volume {
         let pool_offset = self.config.geometry.block_offset(open.slot, self.config.geometry.slot_blocks() - blocks);
         let id = self.next_io();
         let (first_lsn, state) = (open.first_lsn, FooterState::InFlight);
-        self.log.footers.push(SealedFooter { io: id, pool_offset, first_lsn, state, faults: 0 });
+        self.log.footers.push(SealedFooter { io: id, pool_offset, segment: open.segment, first_lsn, state, faults: 0 });
         self.status.appended_bytes += bytes.len() as u64;
         context.actions.push(Action::Append { id, pool_offset, buffers: vec![context.buffers.take_copy_of(&bytes)] });
     }
@@ -277,23 +277,27 @@ impl Volume {
         result: Result<(), DiskFault>,
     ) {
         let footer = self.log.footers.iter_mut().find(|footer| footer.io == id);
-        let is_footer = footer.is_some();
-        if let Some(footer) = footer {
-            self.status.append_faults += u64::from(result.is_err());
-            footer.faults += u32::from(result.is_err());
-            footer.state = match buffers.pop().filter(|_| result.is_err()) {
-                Some(buffer) => FooterState::Failed(buffer),
-                None => FooterState::Written,
-            };
+        let Some(footer) = footer else {
+            buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+            self.on_voided(context, id, result);
+            return;
+        };
+        if let Some(buffer) = buffers.pop().filter(|_| result.is_err()) {
+            self.status.append_faults += 1;
+            footer.faults += 1;
+            footer.state = FooterState::Failed(buffer);
+            if footer.faults == FOOTER_FAULTS_MAX
+                && let Some(row) = self.segments.get(&footer.segment)
+            {
+                // A place that takes no footer must not keep the whole log from being folded. The index then has the
+                // segment as open, so that the next start looks into it.
+                context.actions.push(Action::NoteSegment(SegmentRow { last_lsn: None, ..*row }));
+            }
+        } else {
+            footer.state = FooterState::Written;
         }
         buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
-        // A place that takes no footer must not keep the whole log from being folded: its batches are scanned instead.
-        self.log.footers.retain(|footer| footer.faults < APPEND_FAILURES_MAX);
-        if is_footer {
-            self.store_captured(context);
-        } else {
-            self.on_voided(context, id, result);
-        }
+        self.store_captured(context);
     }
 
     /// Appends the footers again that the disk failed.

@@ -64,7 +64,11 @@ impl Volume {
             return;
         }
         self.durable_lsn = self.durable_lsn.max(covered);
-        self.log.end_sync();
+        for segment in self.log.end_sync() {
+            if let Some(row) = self.segments.get(&segment) {
+                context.actions.push(Action::NoteSegment(*row));
+            }
+        }
         let durable_lsn = self.durable_lsn;
         self.flush.waiters.retain(|(id, lsn)| {
             if *lsn <= durable_lsn {

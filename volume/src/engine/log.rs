@@ -38,10 +38,20 @@ pub(super) struct Spare {
 pub(super) struct SealedFooter {
     pub(super) io: IoId,
     pub(super) pool_offset: u64,
+    pub(super) segment: SegmentId,
     /// Of its segment.
     pub(super) first_lsn: Lsn,
     pub(super) state: FooterState,
     pub(super) faults: u32,
+}
+
+/// Times that the disk may refuse a footer before the log is folded without it. It is still tried again.
+pub(super) const FOOTER_FAULTS_MAX: u32 = 3;
+
+impl SealedFooter {
+    pub(super) const fn is_refused(&self) -> bool {
+        self.faults >= FOOTER_FAULTS_MAX
+    }
 }
 
 /// How far a footer is.
@@ -192,16 +202,23 @@ impl Log {
 
     /// Whether a footer has still to be written, so that a sync now would not cover it.
     pub(super) fn is_writing_footers(&self) -> bool {
-        self.has_footer_in_flight() || self.has_failed_footer()
+        let is_in_writing = |state: &FooterState| matches!(state, FooterState::InFlight | FooterState::Failed(_));
+        self.footers.iter().any(|footer| !footer.is_refused() && is_in_writing(&footer.state))
     }
 
     pub(super) fn has_failed_footer(&self) -> bool {
         self.footers.iter().any(|footer| matches!(footer.state, FooterState::Failed(_)))
     }
 
-    /// Whether the segments with operations up to `lsn`, where they are sealed, have durable footers.
+    /// Whether the segments with operations up to `lsn`, where they are sealed, have durable footers, but for those that
+    /// the disk refuses.
     pub(super) fn has_footers_to(&self, lsn: Lsn) -> bool {
-        self.footers.iter().all(|footer| footer.first_lsn > lsn)
+        self.footers.iter().all(|footer| footer.first_lsn > lsn || footer.is_refused())
+    }
+
+    /// Whether a segment before `lsn` has no footer since the disk refuses it: only its successor tells where it ends.
+    pub(super) fn lacks_footer_before(&self, lsn: Lsn) -> bool {
+        self.footers.iter().any(|footer| footer.first_lsn < lsn && footer.is_refused())
     }
 
     /// A sync begins: it covers every footer that is written.
@@ -213,8 +230,10 @@ impl Log {
         }
     }
 
-    pub(super) fn end_sync(&mut self) {
-        self.footers.retain(|footer| !matches!(footer.state, FooterState::Syncing));
+    /// A sync has ended well. Returns the segments whose footers are durable now after the disk had refused them.
+    pub(super) fn end_sync(&mut self) -> Vec<SegmentId> {
+        let is_durable = |footer: &mut SealedFooter| matches!(footer.state, FooterState::Syncing);
+        self.footers.extract_if(.., is_durable).filter(SealedFooter::is_refused).map(|footer| footer.segment).collect()
     }
 
     pub(super) fn is_idle(&self) -> bool {

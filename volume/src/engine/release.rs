@@ -88,7 +88,8 @@ impl Volume {
         let is_newest = !self.segments.range(newer).any(|(_, newer)| newer.first_lsn <= self.durable_lsn);
         let is_oldest = self.segments.first_key_value().is_some_and(|(oldest, _)| *oldest == row.segment);
         let is_sealed = row.last_lsn.is_some_and(|last| last <= self.folded_to);
-        is_sealed && !is_newest && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)
+        let tells_an_end = self.log.lacks_footer_before(row.first_lsn);
+        is_sealed && !is_newest && !tells_an_end && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)
     }
 
     fn make_void(&mut self, context: &mut Context<'_>, row: &SegmentRow) {
