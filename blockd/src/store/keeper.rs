@@ -137,7 +137,7 @@ impl Keeper {
             Some(error) if !self.is_host_full => {
                 tracing::warn!(%pool, %error, "cannot allocate new slots: those that have their space are used");
             }
-            None if self.is_host_full => tracing::info!(%pool, "new slots can be allocated again"),
+            None if self.is_host_full => tracing::info!(%pool, "every slot that was asked for has its space again"),
             _ => {}
         }
         self.is_host_full = refusal.is_some();
