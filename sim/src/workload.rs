@@ -47,6 +47,9 @@ pub enum Wish {
 /// Draws the next wish of a client of a volume of `size_bytes`.
 pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Random) -> Wish {
     let area = *random.pick(&plan.volumes[volume].areas);
+    if plan.profile == Profile::Chain {
+        return chain_wish(area, random);
+    }
     let is_fua = random.chance(80);
     if random.chance(plan.trims) {
         let sectors = any_zero_range(plan, volume, area, size_bytes, random);
@@ -71,17 +74,24 @@ pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Rando
     }
 }
 
+/// A write of a block or two, or one that fills a segment; seldom a flush.
+fn chain_wish(area: Area, random: &mut Random) -> Wish {
+    if random.chance(20) {
+        return Wish::Flush;
+    }
+    let blocks = *random.pick(&[1, 2, 11, 12]);
+    let first = area.first_sector + random.below(area.sectors / BLOCK_SECTORS - blocks) * BLOCK_SECTORS;
+    Wish::Write { sectors: first..first + blocks * BLOCK_SECTORS, is_fua: false }
+}
+
 /// A range of an area: whole blocks, single sectors, or across blocks; now and then long.
 fn any_range(plan: &Plan, area: Area, random: &mut Random) -> Range<u64> {
     let blocks = area.sectors / BLOCK_SECTORS;
     let unaligned = if plan.profile == Profile::Atomicity { 600 } else { 300 };
     // A few hot blocks, so that requests meet.
     let first_block = if random.chance(400) { random.below(blocks.min(4)) } else { random.below(blocks) };
-    let long = if plan.profile == Profile::Chain { 600 } else { 60 };
-    let (first, len) = if random.chance(long) {
-        let most = if plan.profile == Profile::Chain { 12 } else { 320 };
-        let least = if plan.profile == Profile::Chain { 11 } else { 8 };
-        (first_block * BLOCK_SECTORS, random.within(least, most) * BLOCK_SECTORS + random.below(2) * random.below(9))
+    let (first, len) = if random.chance(60) {
+        (first_block * BLOCK_SECTORS, random.within(8, 320) * BLOCK_SECTORS + random.below(2) * random.below(9))
     } else if random.chance(unaligned) {
         (first_block * BLOCK_SECTORS + random.below(BLOCK_SECTORS), random.within(1, 30))
     } else {

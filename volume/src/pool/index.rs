@@ -59,9 +59,9 @@ impl<S: Store> Index<S> {
         let rows = segments.iter();
         let rows = rows.map(|row| StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(row, 0)));
         let rows = rows.chain(kept.iter().map(|slot| StoreWrite::Put(rows::kept_key(*slot), Vec::new())));
-        // Ids of the last window may have been used for what is gone.
-        let next = used_up.map(|used| SegmentId(used.0 + 1 + 2 * WINDOW_SEGMENTS));
-        Self::create_from(store, superblock, next.unwrap_or_else(|| first_segment(superblock)), rows.collect())
+        let used = used_up.unwrap_or_else(|| first_segment(superblock));
+        let next = SegmentId(used.0 + 1 + 2 * WINDOW_SEGMENTS + ids_before(superblock.generation));
+        Self::create_from(store, superblock, next, rows.collect())
     }
 
     fn create_from(
@@ -458,6 +458,13 @@ impl<S: Store> Index<S> {
     pub(super) fn epoch(&self, volume: VolumeId) -> Epoch {
         self.volumes.get(&volume).map_or(Epoch(0), |row| row.epoch)
     }
+}
+
+/// Ids that a rebuild leaves out, above those that it sees: they may have been used for segments of which a power cut left
+/// nothing but later batches, and these must never be taken for those of a new segment. Every start has a generation of
+/// its own, so two rebuilds without a durable segment between them leave out different ranges.
+const fn ids_before(generation: u64) -> u64 {
+    (generation % 1024) << 14
 }
 
 /// The first segment id of a new pool: somewhere in the lower half of all of them.

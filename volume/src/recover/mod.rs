@@ -240,7 +240,13 @@ impl End {
         let place = Place { segment: log.row.segment, slot: log.row.slot, block: 0 };
         let is_first = first_lsn <= self.folded_to;
         if !is_first && (first_lsn < self.next_lsn || self.chain.is_some_and(|chain| chain != log.chain_before)) {
-            return Err(Damage { volume: self.volume, kind: DamageKind::Chain { place, lsn: first_lsn } });
+            if first_lsn <= self.durable_lsn {
+                return Err(Damage { volume: self.volume, kind: DamageKind::Chain { place, lsn: first_lsn } });
+            }
+            // What it follows on was lost with the page cache, and what was given up before that is in its place.
+            self.check()?;
+            self.has_ended = true;
+            return Ok(false);
         }
         if log.end() < self.next_lsn {
             // Folded, though the index does not know it for sealed: newer segments tell the rest.
