@@ -279,11 +279,15 @@ fn a_segment_that_is_void_before_it_is_folded_is_damage_when_it_was_durable() {
 }
 
 #[test]
-fn a_segment_that_does_not_follow_on_the_one_before_is_damage() {
+fn a_segment_that_does_not_follow_on_the_one_before_is_damage_when_it_was_durable() {
     let mut world = World::new(8);
     world.segment(VOLUME, &[&[write_op(0, 3)]]);
     world.author(VOLUME).chain ^= 1;
     world.segment(VOLUME, &[&[write_op(1, 3)]]);
+    // A power cut took what it follows on, and a batch that had been given up is in its place.
+    assert_eq!(world.recover(VOLUME).unwrap().next_lsn, Lsn(2));
+    world.sync(VOLUME);
+    world.segment(VOLUME, &[&[write_op(2, 3)]]);
     assert!(matches!(damage_of(&world), DamageKind::Chain { lsn: Lsn(2), .. }));
 }
 
