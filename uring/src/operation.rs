@@ -87,6 +87,13 @@ pub enum Outcome {
 /// Most pieces the kernel is given at a time; what is beyond them follows.
 pub(crate) const VECTORS_MAX: usize = 128;
 
+/// Most bytes of a message that the kernel is given at a time. The operation goes on by itself, and each part that ends
+/// shows that the peer reads.
+pub(crate) const SEND_PART_BYTES_MAX: usize = 1 << 20;
+
+/// The same for a receive of all that is asked for, whose peer sends.
+pub(crate) const WHOLE_PART_BYTES_MAX: usize = 256 << 10;
+
 /// What the kernel reads a scattered operation's addresses from. On the heap, since operations move.
 pub(crate) struct Vectors {
     header: libc::msghdr,
@@ -149,18 +156,28 @@ impl Work {
         }
     }
 
+    /// Bytes known to have been sent or received so far; 0 for what concerns no socket.
+    pub(crate) const fn moved_bytes(&self) -> usize {
+        match self {
+            Self::Receive { done, .. } | Self::Send { done, .. } => *done,
+            Self::Read { .. } | Self::Write { .. } | Self::Plain { .. } => 0,
+        }
+    }
+
     /// What the kernel is asked for what is left of a piece.
     ///
     /// Every address in it points to heap memory that `self` owns and that stays where it is when `self` moves.
     pub(crate) fn entry(&mut self, piece: usize) -> squeue::Entry {
         match self {
             Self::Receive { socket, region, start, len, whole, done } => {
-                let rest = region.as_mut_slice().get_mut(*start + *done..*start + *len).unwrap_or_default();
+                let len = if *whole { (*len - *done).min(WHOLE_PART_BYTES_MAX) } else { *len - *done };
+                let from = *start + *done;
+                let rest = region.as_mut_slice().get_mut(from..from + len).unwrap_or_default();
                 let flags = if *whole { libc::MSG_WAITALL } else { 0 };
                 opcode::Recv::new(target(socket), rest.as_mut_ptr(), length(rest.len())).flags(flags).build()
             }
             Self::Send { socket, message, vectors, done } => {
-                let count = vectors.fill(message.extents(*done));
+                let count = vectors.fill(first_bytes(message.extents(*done), SEND_PART_BYTES_MAX));
                 // Without NOSIGNAL a send to a closed socket would kill the process. With WAITALL the kernel goes on by
                 // itself after a short send, where it can.
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
@@ -304,6 +321,19 @@ fn extents_of(regions: &[Region], skip: usize) -> impl Iterator<Item = (*const u
         };
         left = 0;
         Some((rest.as_ptr(), rest.len()))
+    })
+}
+
+/// The first `bytes_max` bytes of `extents`.
+fn first_bytes(
+    extents: impl Iterator<Item = (*const u8, usize)>,
+    bytes_max: usize,
+) -> impl Iterator<Item = (*const u8, usize)> {
+    let mut left = bytes_max;
+    extents.map_while(move |(address, len)| {
+        let len = len.min(left);
+        left -= len;
+        (len > 0).then_some((address, len))
     })
 }
 

@@ -39,6 +39,8 @@ pub struct Ring<T> {
 struct Operation<T> {
     token: T,
     serial: u32,
+    /// Nothing is asked of the kernel again.
+    is_cancelled: bool,
     work: Work,
 }
 
@@ -202,16 +204,25 @@ impl<T> Ring<T> {
     /// Asks the kernel to end an operation early. It still completes: with ECANCELED, or as if nobody had asked.
     /// An operation that has completed is left alone.
     pub fn cancel(&mut self, id: OperationId) {
-        let Some(operation) = usize::try_from(id.index).ok().and_then(|index| self.operations.get(index)) else {
+        let Some(operation) = usize::try_from(id.index).ok().and_then(|index| self.operations.get_mut(index)) else {
             return;
         };
         if operation.serial != id.serial {
             return;
         }
+        operation.is_cancelled = true;
         for piece in 0..operation.work.pieces() {
             let entry = opcode::AsyncCancel::new(user_data(id.index, piece)).build();
             self.push(entry.user_data(CANCEL));
         }
+    }
+
+    /// Bytes that a send or receive in flight is known to have moved. Grows by parts of a long one as they end, not by
+    /// each byte; 0 for one that is over.
+    #[must_use]
+    pub fn moved_bytes(&self, id: OperationId) -> usize {
+        let operation = usize::try_from(id.index).ok().and_then(|index| self.operations.get(index));
+        operation.filter(|operation| operation.serial == id.serial).map_or(0, |operation| operation.work.moved_bytes())
     }
 
     /// Submits what has gathered and waits as `want` says. Does not wait when completions are there already.
@@ -286,7 +297,8 @@ impl<T> Ring<T> {
     fn on_result(&mut self, user_data: u64, result: i32) -> Option<Completion<T>> {
         let (index, piece) = split_user_data(user_data);
         let operation = self.operations.get_mut(index).expect("the kernel answers what it was asked");
-        match operation.work.on_result(piece, result, !self.is_dropping) {
+        let may_continue = !self.is_dropping && !operation.is_cancelled;
+        match operation.work.on_result(piece, result, may_continue) {
             Step::Wait => None,
             Step::Again(piece) => {
                 let entry = operation.work.entry(piece).user_data(user_data);
@@ -294,7 +306,7 @@ impl<T> Ring<T> {
                 None
             }
             Step::End(outcome) => {
-                let Operation { token, serial, work } = self.operations.remove(index);
+                let Operation { token, work, serial, .. } = self.operations.remove(index);
                 self.vectors.extend(work.into_vectors());
                 let id = OperationId { index: u32::try_from(index).unwrap_or(u32::MAX), serial };
                 Some(Completion { id, token, outcome })
@@ -317,7 +329,7 @@ impl<T> Ring<T> {
     fn begin(&mut self, token: T, work: Work) -> OperationId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let index = self.operations.insert(Operation { token, serial, work });
+        let index = self.operations.insert(Operation { token, serial, is_cancelled: false, work });
         let id = OperationId { index: u32::try_from(index).expect("fewer than 2^32 operations fit memory"), serial };
         let pieces = self.operations.get(index).map_or(0, |operation| operation.work.pieces());
         for piece in 0..pieces {

@@ -11,6 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use uring::{Completion, Config, Message, Outcome, Readiness, Region, Ring, Want};
@@ -114,6 +115,40 @@ fn a_message_of_many_pieces_arrives_whole_though_the_peer_reads_slowly() {
 }
 
 #[test]
+fn a_long_send_and_a_long_receive_tell_how_far_their_peer_is() {
+    const LEN: usize = 8 << 20;
+    let mut ring = ring();
+    let (socket, mut peer) = pair();
+    let mut message = Message::new();
+    message.push_region(Region::zeroed(LEN), 0..LEN);
+    let send = ring.send(1, &socket, message);
+    let receive = ring.receive_whole(2, &socket, Region::zeroed(LEN), 0..LEN);
+    let (pause, is_paused) = mpsc::channel();
+    let (resume, is_resumed) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut half = vec![0; LEN / 2];
+        peer.read_exact(&mut half).unwrap();
+        peer.write_all(&half).unwrap();
+        pause.send(()).unwrap();
+        is_resumed.recv().unwrap();
+        peer.read_exact(&mut half).unwrap();
+        peer.write_all(&half).unwrap();
+    });
+    while is_paused.try_recv().is_err() {
+        assert!(ring.next_completion().is_none());
+        ring.enter(Want::Completion(Some(Duration::from_millis(1)))).unwrap();
+    }
+    // Known by parts, and the kernel has buffers of its own.
+    let half = LEN / 4..=LEN * 3 / 4;
+    assert!(half.contains(&ring.moved_bytes(send)) && half.contains(&ring.moved_bytes(receive)));
+    resume.send(()).unwrap();
+    let ended = [next(&mut ring), next(&mut ring)].map(|completion| completion.token);
+    assert!(ended == [1, 2] || ended == [2, 1]);
+    assert_eq!((ring.moved_bytes(send), ring.moved_bytes(receive)), (0, 0));
+    reader.join().unwrap();
+}
+
+#[test]
 fn a_send_to_a_closed_socket_fails_and_the_process_lives() {
     let mut ring = ring();
     let (socket, peer) = pair();
@@ -213,7 +248,7 @@ fn a_wait_ends_at_its_limit() {
 fn every_wake_ends_a_wait() {
     let mut ring = ring();
     let waker = ring.waker();
-    let (turns, turn) = std::sync::mpsc::channel();
+    let (turns, turn) = mpsc::channel();
     let other = thread::spawn(move || {
         while turn.recv().is_ok() {
             waker.wake();
