@@ -72,7 +72,7 @@ async fn bind(settings: &Settings) -> Result<Listener, Failure> {
     let addresses = if !inherited.is_empty() && settings.is_nbd_default() { &[] } else { settings.nbd.as_slice() };
     let addresses = addresses.iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
     let addresses: Vec<listener::Address> = addresses.context("cannot listen for NBD clients")?;
-    let bound = Listener::bind(&addresses, Some(inherited), ListenerLimits::default()).await;
+    let bound = Listener::bind(&addresses, Some(inherited), ListenerLimits::of_this_process()).await;
     match bound {
         Err(error @ listener::BindError::Served { .. }) => {
             Err(Failure::new(Exit::Conflict, "address_in_use", error.to_string()))

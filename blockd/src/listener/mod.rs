@@ -19,13 +19,16 @@ use handshake::Failure;
 use socket::{Accepted, Socket};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// How long to wait before accepting again when the system had nothing left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often clients that cannot be let in are told of in the log, at most.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(1);
 
 /// Bytes that the kernel is asked to buffer for a Unix socket, so that long replies take few turns.
 const UNIX_BUFFER_BYTES: usize = 1 << 20;
@@ -77,6 +80,7 @@ impl Listener {
             limits: self.limits,
             connections: Arc::new(Semaphore::new(self.limits.connections_max)),
             handshakes: Arc::new(Semaphore::new(self.limits.handshakes_max)),
+            last_complaint: Mutex::new(None),
         });
         let mut loops = JoinSet::new();
         for socket in self.sockets {
@@ -93,6 +97,7 @@ struct Gate {
     limits: ListenerLimits,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    last_complaint: Mutex<Option<Instant>>,
 }
 
 impl Gate {
@@ -104,7 +109,7 @@ impl Gate {
                 accepted = socket.accept() => match accepted {
                     Ok(accepted) => self.admit(accepted, &mut handshakes),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept");
+                        self.complain(|| tracing::warn!(%error, "cannot accept"));
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -119,10 +124,20 @@ impl Gate {
         let connection = Arc::clone(&self.connections).try_acquire_owned();
         let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
         let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
-            tracing::warn!("refused a connection: there are too many");
+            self.complain(|| tracing::warn!("refused a connection: there are too many"));
             return;
         };
         handshakes.spawn(Arc::clone(self).shake_hands(accepted, connection, handshake));
+    }
+
+    /// Writes to the log, unless it was written to a moment ago: whoever cannot be let in should not fill it.
+    fn complain(&self, complaint: impl FnOnce()) {
+        let now = Instant::now();
+        let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_PERIOD) {
+            *last = Some(now);
+            complaint();
+        }
     }
 
     async fn shake_hands(

@@ -20,8 +20,9 @@ use crate::tls::{Plain, Tls};
 use proto::nbd::{BadMagic, Session};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 use units::Monotonic;
-use uring::OperationId;
+use uring::{OperationId, Ring};
 use volume::buffer::BufferPool;
 
 /// How far a connection is from its end. Only ever goes on.
@@ -48,11 +49,13 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     /// The receive in flight.
     pub(crate) receiving: Option<OperationId>,
-    /// The send in flight, since when, and the bytes of buffers that it holds.
+    /// The send in flight.
     pub(crate) sending: Option<Sending>,
+    /// The payload that is arriving, which room is reserved for.
+    pub(crate) arriving: Option<Arriving>,
     /// Requests that the volume has and has not answered.
     pub(crate) requests: usize,
-    /// Bytes held by those, and by replies that are not sent.
+    /// Bytes held by those, by replies that are not sent, and reserved for the payload that is arriving.
     pub(crate) held_bytes: u64,
     /// Whether a request waits for room under the limits.
     pub(crate) is_stalled: bool,
@@ -68,10 +71,43 @@ pub(crate) struct Connection {
 /// A send in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sending {
-    pub(crate) since: Monotonic,
+    pub(crate) id: OperationId,
+    pub(crate) progress: Progress,
+    /// Bytes of buffers that it holds.
     pub(crate) held_bytes: u64,
     /// Number of replies in it.
     pub(crate) count: usize,
+}
+
+/// A payload of which the client has sent a part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arriving {
+    pub(crate) progress: Progress,
+    /// Bytes of it that came with receives that have ended.
+    pub(crate) received_bytes: usize,
+    /// Bytes reserved for all of it.
+    pub(crate) held_bytes: u64,
+}
+
+/// How far a client was with its part when that was last looked at, and since when it is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    bytes: usize,
+    since: Monotonic,
+}
+
+impl Progress {
+    pub(crate) const fn begin(now: Monotonic) -> Self {
+        Self { bytes: 0, since: now }
+    }
+
+    /// Notes how far the client is; returns how long it has been no further.
+    pub(crate) fn note(&mut self, now: Monotonic, bytes: usize) -> Duration {
+        if bytes != self.bytes {
+            *self = Self { bytes, since: now };
+        }
+        now.since(self.since)
+    }
 }
 
 /// Why no more requests come.
@@ -126,6 +162,7 @@ impl Connection {
             phase: Phase::Open,
             receiving: None,
             sending: None,
+            arriving: None,
             requests: 0,
             held_bytes: 0,
             is_stalled: false,
@@ -137,9 +174,11 @@ impl Connection {
 
     /// Bytes that the next request may hold, given what the whole shard holds.
     pub(crate) fn room(&self, limits: &Limits, shard_held_bytes: u64) -> Room {
-        // Replies that are not sent count too, or a client that reads none could have any number of them gather.
-        let unanswered = self.requests + self.replies.count() + self.sending.map_or(0, |sending| sending.count);
-        if unanswered >= limits.connection_requests_max || self.held_bytes >= limits.connection_bytes_max {
+        if self.arriving.is_some() {
+            // What comes next has its room already.
+            return Room::Bytes(0);
+        }
+        if self.is_at_its_limit(limits) {
             return Room::None;
         }
         if shard_held_bytes < limits.shard_bytes_max {
@@ -149,6 +188,13 @@ impl Connection {
             0 => Room::None,
             bytes => Room::Bytes(bytes),
         }
+    }
+
+    /// Whether it has so much under way that it gets no more, whatever others have.
+    pub(crate) fn is_at_its_limit(&self, limits: &Limits) -> bool {
+        // Replies that are not sent count too, or a client that reads none could have any number of them gather.
+        let unanswered = self.requests + self.replies.count() + self.sending.map_or(0, |sending| sending.count);
+        unanswered >= limits.connection_requests_max || self.held_bytes >= limits.connection_bytes_max
     }
 
     /// Takes the next request out of what was received.
@@ -186,6 +232,17 @@ impl Connection {
         Some(Outgoing { message: sealed, held_bytes, count })
     }
 
+    /// How long its client has left bytes unread that are being sent, or a payload unfinished.
+    pub(crate) fn client_stall<T>(&mut self, ring: &Ring<T>, now: Monotonic) -> Duration {
+        let sending = self.sending.as_mut().map(|sending| sending.progress.note(now, ring.moved_bytes(sending.id)));
+        let received_bytes = self.receiving.map_or(0, |id| ring.moved_bytes(id));
+        let arriving = self
+            .arriving
+            .as_mut()
+            .map(|arriving| arriving.progress.note(now, arriving.received_bytes + received_bytes));
+        sending.max(arriving).unwrap_or_default()
+    }
+
     /// Whether everything it owed is done with, so that it can be forgotten.
     pub(crate) const fn is_over(&self) -> bool {
         let owes_replies = !self.replies.is_empty() && !matches!(self.phase, Phase::Dead);
@@ -204,4 +261,21 @@ pub(crate) enum Room {
     None,
     /// It may hold so many bytes.
     Bytes(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_client_that_goes_on_never_counts_as_standing_still() {
+        let at = |seconds| Monotonic::default().plus(Duration::from_secs(seconds));
+        let mut progress = Progress::begin(at(0));
+        for second in 1..100 {
+            let bytes = usize::try_from(second).unwrap() << 16;
+            assert_eq!(progress.note(at(second), bytes), Duration::ZERO);
+        }
+        assert_eq!(progress.note(at(102), 99 << 16), Duration::from_secs(3));
+        assert_eq!(progress.note(at(103), 100 << 16), Duration::ZERO);
+    }
 }

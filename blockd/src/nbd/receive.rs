@@ -2,7 +2,8 @@
 //!
 //! Small requests and payloads are parsed in the receive buffer, many from one receive; a payload is copied once, into
 //! the buffer that goes to the engine. What is missing of a large payload is received straight into that buffer. Memory
-//! for a payload is taken as it arrives, a piece at a time, and only when the connection's limits have room for all of it.
+//! for a payload is taken as it arrives, a piece at a time, and only when the connection's limits have room for all of it;
+//! the shard reserves that room for it from its first byte on.
 
 use crate::memory::{buffer_of, region_of};
 use proto::nbd::{BadMagic, Rejection, ReplyTo, Request, Session, UnwantedPayload};
@@ -163,6 +164,14 @@ impl Receiver {
         let left = usize::try_from(payload_bytes).expect("the session limits payloads to 32 MiB");
         self.state = State::Payload(Incoming { to, request, payload: Payload::new(), piece: None, filled: 0, left });
         Ok(None)
+    }
+
+    /// Bytes of the payload that is arriving, whether they are there or not; 0 when none is.
+    pub(crate) const fn arriving_bytes(&self) -> u64 {
+        match &self.state {
+            State::Payload(incoming) => bytes_held(&incoming.request),
+            State::Header | State::Skip { .. } => 0,
+        }
     }
 
     /// Lends the memory for the next receive, or nothing when it is lent already. To be called when [`Receiver::next`]

@@ -3,7 +3,9 @@
 use super::mailbox::NewConnection;
 use super::requests::Origin;
 use super::{Shard, Token};
-use crate::nbd::{Arrival, Asked, Connection, EXTENTS_MAX, Outgoing, Phase, Room, Sending, StreamEnd, bytes_held};
+use crate::nbd::{
+    Arrival, Arriving, Asked, Connection, EXTENTS_MAX, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
+};
 use proto::nbd::{ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
 use std::io;
 use units::ByteRange;
@@ -61,6 +63,7 @@ impl Shard {
                     break;
                 }
                 Ok(Arrival::Incomplete) => {
+                    self.reserve_arriving(key);
                     self.receive(key);
                     break;
                 }
@@ -68,6 +71,27 @@ impl Shard {
             }
         }
         self.stats.requests_per_receive.record(taken);
+    }
+
+    /// Counts a payload that has begun to arrive as held, though most of it may be the client's still: what is reserved
+    /// can be taken without asking again.
+    fn reserve_arriving(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let held_bytes = connection.receiver.arriving_bytes();
+        if held_bytes == 0 || connection.arriving.is_some() {
+            return;
+        }
+        connection.arriving = Some(Arriving { progress: Progress::begin(self.now), received_bytes: 0, held_bytes });
+        connection.held_bytes += held_bytes;
+        self.held_bytes += held_bytes;
+    }
+
+    /// Gives up what was reserved for a payload.
+    fn release_arriving(&mut self, key: usize) {
+        let arriving = self.connections.get_mut(key).and_then(|connection| connection.arriving.take());
+        if let Some(arriving) = arriving {
+            self.release(key, arriving.held_bytes);
+        }
     }
 
     /// Hands a request to the volume, or answers it where the volume has no part in it.
@@ -83,9 +107,11 @@ impl Shard {
             return;
         };
         let held_bytes = bytes_held(&request);
+        let reserved_bytes = connection.arriving.take().map_or(0, |arriving| arriving.held_bytes);
+        assert!(reserved_bytes == 0 || reserved_bytes == held_bytes, "reserved for another request");
         connection.requests += 1;
-        connection.held_bytes += held_bytes;
-        self.held_bytes += held_bytes;
+        connection.held_bytes += held_bytes - reserved_bytes;
+        self.held_bytes += held_bytes - reserved_bytes;
         let place = connection.volume;
         let asked = Asked { to, len_bytes, one_extent };
         self.begin(place, translated, Origin::Connection { key, asked, held_bytes });
@@ -132,7 +158,9 @@ impl Shard {
             return;
         }
         self.has_released = false;
+        // Who waits longest comes first.
         std::mem::swap(&mut self.stalled, &mut self.resuming);
+        self.resuming.reverse();
         while let Some(key) = self.resuming.pop() {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.is_stalled = false;
@@ -169,9 +197,13 @@ impl Shard {
             Some(tls) => tls.take_back(region, received),
             None => connection.receiver.take_back(region, received),
         }
+        if let Some(arriving) = &mut connection.arriving {
+            arriving.received_bytes += received;
+        }
         match result {
             Ok(0) => self.on_stream_end(key, &StreamEnd::Closed),
-            Ok(_) => self.take_requests(key),
+            Ok(_) if connection.phase == Phase::Open => self.take_requests(key),
+            Ok(_) => self.note_news(key),
             Err(_) if connection.phase == Phase::Draining => self.note_news(key),
             Err(_) => self.kill_connection(key),
         }
@@ -205,8 +237,8 @@ impl Shard {
     fn send(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(Outgoing { message, held_bytes, count }) = connection.take_outgoing(&mut self.buffers) else { return };
-        connection.sending = Some(Sending { since: self.now, held_bytes, count });
-        self.ring.send(Token::Send(key), &connection.socket, message);
+        let id = self.ring.send(Token::Send(key), &connection.socket, message);
+        connection.sending = Some(Sending { id, progress: Progress::begin(self.now), held_bytes, count });
     }
 
     pub(super) fn on_sent(&mut self, key: usize, message: Message, result: &io::Result<()>) {
@@ -237,22 +269,34 @@ impl Shard {
         self.note_news(key);
     }
 
-    /// While requests wait for memory: closes connections whose clients do not read what they asked for.
+    /// While requests wait for memory: closes connections that hold some and whose clients do not go on with what they
+    /// asked for. Slow is not standing still: any progress is as good as another.
     pub(super) fn close_stalling_connections(&mut self) {
-        if self.stalled.is_empty() || self.held_bytes < self.limits.shard_bytes_max {
+        if !self.is_short_of_room() {
             return;
         }
-        let is_late = |sending: &Sending| self.now.since(sending.since) >= self.limits.send_stall_max;
-        let late = self.connections.iter().filter(|(_, connection)| connection.sending.as_ref().is_some_and(is_late));
-        let keys: Vec<usize> = late.map(|(key, _)| key).collect();
-        for key in keys {
-            tracing::warn!(connection = key, "closed a connection whose client reads no replies");
+        let Self { connections, ring, limits, now, .. } = self;
+        let is_late = |(key, connection): (usize, &mut Connection)| {
+            (connection.client_stall(ring, *now) >= limits.client_stall_max).then_some(key)
+        };
+        let late: Vec<usize> = connections.iter_mut().filter_map(is_late).collect();
+        for key in late {
+            tracing::warn!(connection = key, "closed a connection whose client neither reads its replies nor sends on");
             self.stats.stall_closes += 1;
             self.kill_connection(key);
         }
     }
 
+    /// Whether somebody waits for what others hold.
+    fn is_short_of_room(&self) -> bool {
+        let waits =
+            |connection: &Connection| connection.phase == Phase::Open && !connection.is_at_its_limit(&self.limits);
+        self.held_bytes >= self.limits.shard_bytes_max
+            && self.stalled.iter().any(|key| self.connections.get(*key).is_some_and(waits))
+    }
+
     fn forget_connection(&mut self, key: usize) {
+        self.release_arriving(key);
         let mut connection = self.connections.remove(key);
         assert_eq!(connection.held_bytes, 0, "what is over holds nothing");
         connection.receiver.abandon(&mut self.buffers);

@@ -198,7 +198,7 @@ impl Disk {
         if !self.has_lost {
             self.dirty.bytes = self.dirty.bytes_since_sync;
         }
-        let result = if self.has_lost { result.and(Err(io::Error::from_raw_os_error(EIO))) } else { result };
+        let result = if self.has_lost { result.and_then(|()| Err(io::Error::from_raw_os_error(EIO))) } else { result };
         (self.syncing.drain(..), note_fault(stats, result))
     }
 }
