@@ -87,7 +87,7 @@ pub enum Outcome {
 /// Most pieces the kernel is given at a time; what is beyond them follows.
 pub(crate) const VECTORS_MAX: usize = 128;
 
-/// Most bytes of a message that the kernel is given at a time. The operation goes on by itself, and each part that ends
+/// Bytes of a message that the kernel is given at a time, roughly. The operation goes on by itself; each part that ends
 /// shows that the peer reads.
 pub(crate) const SEND_PART_BYTES_MAX: usize = 1 << 20;
 
@@ -177,7 +177,10 @@ impl Work {
                 opcode::Recv::new(target(socket), rest.as_mut_ptr(), length(rest.len())).flags(flags).build()
             }
             Self::Send { socket, message, vectors, done } => {
-                let count = vectors.fill(first_bytes(message.extents(*done), SEND_PART_BYTES_MAX));
+                let left = message.len() - *done;
+                // A short rest goes with what is before it, such as the header of a reply that is one part long.
+                let part = if left < SEND_PART_BYTES_MAX * 3 / 2 { left } else { SEND_PART_BYTES_MAX };
+                let count = vectors.fill(first_bytes(message.extents(*done), part));
                 // Without NOSIGNAL a send to a closed socket would kill the process. With WAITALL the kernel goes on by
                 // itself after a short send, where it can.
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
