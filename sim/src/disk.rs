@@ -179,17 +179,20 @@ impl SimDisk {
         }
     }
 
-    /// Cuts the power.
-    pub fn power_cut(&mut self, random: &mut Random) {
-        let (by_write, by_sector) =
-            *random.pick(&[(0, 0), (1000, 1000), (1000, 500), (500, 1000), (800, 900), (300, 700)]);
+    /// Cuts the power. Writes are torn unless it `takes_whole_writes`.
+    pub fn power_cut(&mut self, takes_whole_writes: bool, random: &mut Random) {
+        let modes = [(500, 1000), (0, 0), (1000, 1000), (1000, 500), (800, 900), (300, 700)];
+        let (by_write, by_sector) = if takes_whole_writes { modes[0] } else { *random.pick(&modes) };
         for write in std::mem::take(&mut self.unsynced) {
             if !random.chance(by_write) {
                 continue;
             }
             // Some writes are cut at one place, as a device does that fills its cache in order.
-            let torn_at =
-                if random.chance(200) { random.below(write.bytes.len() as u64 + 1) as usize } else { usize::MAX };
+            let torn_at = if !takes_whole_writes && random.chance(200) {
+                random.below(write.bytes.len() as u64 + 1) as usize
+            } else {
+                usize::MAX
+            };
             for (at, sector) in write.sectors() {
                 if at - write.offset < torn_at && random.chance(by_sector) {
                     self.durable[at..at + sector.len()].copy_from_slice(sector);
@@ -269,7 +272,7 @@ mod tests {
             let covered = disk.begin_sync(&mut random);
             disk.write(4096, vec![2; 4096]);
             disk.end_sync(&covered);
-            disk.power_cut(&mut random);
+            disk.power_cut(false, &mut random);
             assert_eq!(disk.bytes(0, 4096), [1; 4096]);
             kept += u32::from(disk.bytes(4096, 4096) == [2; 4096]);
             lost += u32::from(disk.bytes(4096, 4096) == [0; 4096]);

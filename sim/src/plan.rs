@@ -133,6 +133,10 @@ pub struct Plan {
     pub trims: u32,
     /// Requests of a thousand that make all before durable.
     pub flushes: u32,
+    /// Whether clients pause now and then, so that a volume finds time to write its map back.
+    pub has_pauses: bool,
+    /// Whether a power cut takes whole writes or leaves them whole.
+    pub cuts_whole_writes: bool,
 }
 
 impl Plan {
@@ -159,6 +163,8 @@ impl Plan {
             unfolded_segments_max: *random.pick(&[1, 3, 8, 64]),
             trims: random.within(0, 150) as u32,
             flushes: *random.pick(&[0, 20, 100]),
+            has_pauses: true,
+            cuts_whole_writes: false,
         };
         plan.specialise(random);
         plan
@@ -212,12 +218,12 @@ impl Plan {
         self.volumes =
             vec![VolumePlan { size_bytes: 1 << 20, areas: vec![Area { first_sector: 0, sectors: 1 << 11 }], depth: 1 }];
         self.rates.append_no_space = 200;
-        self.ends = Ends { kill: 100, power: 900, in_start: 0, store_deleted: 300 };
+        self.ends = Ends { kill: 50, power: 950, in_start: 0, store_deleted: 50 };
+        self.has_pauses = false;
+        self.cuts_whole_writes = true;
         self.appends_in_flight_max = 1;
         self.lives = 12;
         self.requests = random.within(4, 30);
-        self.trims = 0;
-        self.flushes = 5;
     }
 }
 

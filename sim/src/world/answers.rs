@@ -42,7 +42,7 @@ impl World {
         if let Ok(Completion::Read { buffer, .. }) = reply.result {
             self.buffers.put(buffer);
         }
-        let most = if self.random.chance(700) { 2 * MS } else { 100 * MS };
+        let most = if self.random.chance(700) || !self.plan.has_pauses { 2 * MS } else { 100 * MS };
         let think = self.random.below(most);
         self.after(think, Happening::Client(site));
         Ok(())

@@ -76,7 +76,7 @@ impl World {
         }
         self.end_process();
         if is_power {
-            self.disk.power_cut(&mut self.random);
+            self.disk.power_cut(self.plan.cuts_whole_writes, &mut self.random);
             self.store.power_cut(&mut self.random);
             self.loss = self.loss.max(Loss::Unflushed);
         }

@@ -123,7 +123,18 @@ pub fn encode_batch(header: &BatchHeader, out: &mut [u8]) -> u32 {
     if let Some(field) = out.get_mut(CRC_AT..CRC_AT + 4) {
         field.copy_from_slice(&crc.to_le_bytes());
     }
+    chain_of(crc)
+}
+
+/// What the next batch's chain is to be.
+#[cfg(not(feature = "negative-controls"))]
+const fn chain_of(crc: u32) -> u32 {
     crc
+}
+
+#[cfg(feature = "negative-controls")]
+fn chain_of(crc: u32) -> u32 {
+    if super::controls::is_missing(super::controls::Safeguard::Chain) { 0 } else { crc }
 }
 
 /// Decodes the header that begins `bytes`; returns it with its CRC.
@@ -165,7 +176,7 @@ pub fn decode_batch(bytes: &[u8]) -> Result<(BatchHeader, u32), FormatError> {
     let checks = (0..payload_blocks).map(|_| r.u32()).collect::<Result<Vec<_>, _>>()?;
     let header =
         BatchHeader { block, volume, segment, epoch, first_lsn, durable_lsn, wall_ms, chain, operations, checks };
-    Ok((header, crc))
+    Ok((header, chain_of(crc)))
 }
 
 /// Whether `block`, which need not be whole, names itself a batch of `segment`.

@@ -8,6 +8,8 @@
 mod batch;
 mod bytes;
 mod checksum;
+#[cfg(feature = "negative-controls")]
+pub mod controls;
 mod footer;
 mod operation;
 mod slot_header;

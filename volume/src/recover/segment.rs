@@ -82,7 +82,8 @@ impl SegmentLog {
             OperationKind::Resize(size_bytes) => Some(size_bytes),
             OperationKind::Write | OperationKind::Trim | OperationKind::WriteZeroes => None,
         });
-        resized.or(self.size_at_open)
+        // 0 is of a header that a rebuild made anew without knowing the size.
+        resized.or_else(|| self.size_at_open.filter(|size| *size > 0))
     }
 
     /// Calls `visit` for every operation: its LSN, where its payload begins, and the check values of that.

@@ -1,0 +1,36 @@
+//! Would the simulator notice, if a safeguard were gone? Each test takes one away and wants a finding.
+#![forbid(unsafe_code)]
+
+use sim::plan::Profile;
+use sim::seeds;
+use sim::world::Broken;
+use volume::format::controls::{Safeguard, take_away};
+
+/// P1. With syncs that are answered and do nothing, flushed writes are missed after a power cut.
+#[test]
+fn a_flush_barrier_that_does_nothing_is_noticed() {
+    let found = seeds::first_finding(Profile::Durability, Broken::FlushBarrier, 20);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with syncs");
+}
+
+/// P2. Without the check of data blocks, reads give what rotted or was lost.
+#[test]
+fn a_read_without_its_check_is_noticed() {
+    take_away(Some(Safeguard::DataCheck));
+    let found = seeds::first_finding(Profile::Integrity, Broken::Nothing, 20);
+    take_away(None);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the check");
+}
+
+/// P1. Without the chain, a batch that was given up stands for one that was lost, and what followed that is taken for its
+/// successor.
+#[test]
+fn a_log_without_its_chain_is_noticed() {
+    take_away(Some(Safeguard::Chain));
+    let found = seeds::first_finding(Profile::Chain, Broken::Nothing, 4000);
+    take_away(None);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the chain");
+}
