@@ -116,6 +116,9 @@ struct Fold<'a> {
     cuts: BTreeMap<SegmentId, Lsn>,
     map: Map,
     applied: Lsn,
+    /// CRC of the header of the last batch.
+    chain: Option<u32>,
+    has_ended: bool,
     size_bytes: u64,
     mends: Vec<(u64, Vec<u8>)>,
 }
@@ -138,6 +141,8 @@ impl<'a> Fold<'a> {
             cuts,
             map: Map::new(true),
             applied: Lsn::ZERO,
+            chain: None,
+            has_ended: false,
             size_bytes: 0,
             mends: Vec::new(),
         }
@@ -152,9 +157,8 @@ impl<'a> Fold<'a> {
         for row in rows {
             match self.read(row, durable_lsn) {
                 // Torn off whole, or given up.
-                Ok(log) if log.entries.is_empty() => {
-                    self.mends.extend(void_of(self.superblock, &log, self.size_bytes));
-                    index.release(row.segment)?;
+                Ok(log) if log.entries.is_empty() || self.breaks_off(&log, durable_lsn) => {
+                    self.leave_out(index, &log)?;
                 }
                 Ok(log) => self.take(index, &log)?,
                 Err(found) => {
@@ -165,9 +169,14 @@ impl<'a> Fold<'a> {
                 }
             }
         }
+        let newest = self.read(newest, durable_lsn).ok();
         if self.applied == Lsn::ZERO {
-            let log = self.read(newest, durable_lsn).ok();
-            self.size_bytes = log.and_then(|log| log.size_at_open).unwrap_or(0);
+            self.size_bytes = newest.as_ref().and_then(|log| log.size_at_open).unwrap_or(0);
+        }
+        let newest = newest.filter(|log| !log.entries.is_empty());
+        if let Some(log) = newest.filter(|log| self.breaks_off(log, durable_lsn)) {
+            self.leave_out(index, &log)?;
+            left = Lsn(left.0.min(self.applied.next().0));
         }
         let folded_to = Lsn(left.0.saturating_sub(1)).max(self.applied);
         if folded_to > Lsn::ZERO {
@@ -176,6 +185,20 @@ impl<'a> Fold<'a> {
         }
         report.mends.append(&mut self.mends);
         Ok(())
+    }
+
+    /// Whether the log ends before this segment: it goes on at the right operation and not from the right batch, so what it
+    /// follows on was lost in a power cut, and what had been given up before is in its place.
+    fn breaks_off(&mut self, log: &SegmentLog, durable_lsn: Lsn) -> bool {
+        let is_next = log.row.first_lsn == self.applied.next() && log.row.first_lsn > durable_lsn;
+        self.has_ended |= is_next && self.chain.is_some_and(|chain| chain != log.chain_before);
+        self.has_ended
+    }
+
+    /// Nothing of the segment counts.
+    fn leave_out<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
+        self.mends.extend(void_of(self.superblock, log, self.size_bytes));
+        Ok(index.release(log.row.segment)?)
     }
 
     fn read(&self, row: SegmentRow, durable_lsn: Lsn) -> Result<SegmentLog, Damage> {
@@ -210,6 +233,7 @@ impl<'a> Fold<'a> {
         let map = &mut self.map;
         log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
         self.applied = Lsn(log.end().0 - 1);
+        self.chain = Some(log.chain_after);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
         self.mends.extend(mends_of(self.superblock, log, self.size_bytes));
         index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
