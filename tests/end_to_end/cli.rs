@@ -199,7 +199,7 @@ fn a_socket_can_be_inherited() {
         output_of(tool::command("nbdinfo").args(["--list", &format!("nbd+unix:///?socket={}", socket.display())]));
     let text = String::from_utf8_lossy(&listed.stderr).into_owned();
     // To the daemon itself, which its lock names: `timeout`, under which the command runs, would pass a signal on twice.
-    let holder = std::fs::read_to_string(folder.path().join("data/lock")).unwrap();
+    let holder = fs::read_to_string(folder.path().join("data/lock")).unwrap();
     run("kill", ["-TERM", holder.trim()]);
     let status = daemon.wait().unwrap();
     assert!(ready.starts_with("ready "), "{ready}");
