@@ -2,6 +2,7 @@
 
 use super::{Checked, Happening, MS, World};
 use crate::disk::WriteNumber;
+use crate::pattern::SECTOR_LEN;
 use crate::trace::Finding;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -89,8 +90,10 @@ impl World {
             Some(fault) => {
                 self.injected.disk += u64::from(fault == DiskFault::Io);
                 self.injected.no_space += u64::from(fault == DiskFault::NoSpace);
-                let kept = *self.random.pick(&[0, bytes.len(), usize::MAX]);
-                let kept = if kept == usize::MAX { self.random.below(bytes.len() as u64) as usize } else { kept };
+                let sectors = (bytes.len() / SECTOR_LEN) as u64;
+                let kept = *self.random.pick(&[0, sectors, u64::MAX]);
+                let kept = if kept == u64::MAX { self.random.below(sectors) } else { kept };
+                let kept = kept as usize * SECTOR_LEN;
                 (self.write_part(pool_offset, &bytes, kept), Err(fault))
             }
             None => (self.write_or_lie(pool_offset, bytes), Ok(())),

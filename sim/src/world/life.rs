@@ -68,7 +68,8 @@ impl World {
                 if append.landed.is_none() && self.random.chance(600) {
                     let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
                     let all = bytes.len() as u64;
-                    let cut = *self.random.pick(&[1, 512, 4096]);
+                    // A kernel copies page by page; no sector is torn, by a kill or by a power cut.
+                    let cut = *self.random.pick(&[512, 4096]);
                     let kept = (self.random.below(all + cut) / cut * cut).min(all) as usize;
                     self.write_part(append.pool_offset, &bytes, kept);
                 }

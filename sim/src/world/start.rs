@@ -5,7 +5,7 @@ use super::{Checked, Happening, TICK, World};
 use crate::oracle::Loss;
 use crate::plan::FaultRates;
 use crate::trace::Finding;
-use units::{BLOCK_BYTES, BLOCK_LEN};
+use units::{BLOCK_BYTES, BLOCK_LEN, SECTOR_BYTES};
 use volume::engine::Volume;
 use volume::format::{SUPERBLOCK_OFFSETS, Superblock};
 use volume::pool::{Index, OpenError};
@@ -218,8 +218,8 @@ impl World {
 
     fn start_write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failed> {
         if self.fuse.step() {
-            let kept = self.random.below(bytes.len() as u64 + 1) as usize;
-            self.write_part(offset, bytes, kept);
+            let kept = self.random.below(bytes.len() as u64 / SECTOR_BYTES + 1) * SECTOR_BYTES;
+            self.write_part(offset, bytes, kept as usize);
             return Err(Failed::Crashed);
         }
         let number = self.disk.write(offset, bytes.to_vec());
