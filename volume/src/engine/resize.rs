@@ -4,7 +4,7 @@
 use super::{Context, Parked, Volume, poisoned, reply};
 use crate::error::{Error, ErrorKind};
 use crate::format::{Operation, OperationKind};
-use crate::request::{Completion, RequestId};
+use crate::request::RequestId;
 use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BlockIndex, BlockRange, Lsn};
 
 /// A resize under way.
@@ -54,7 +54,8 @@ impl Volume {
             return;
         }
         if size_bytes == self.size_bytes {
-            reply(context, id, Ok(Completion::Done));
+            // The resize to this size may not be durable yet.
+            self.answer_when_durable(context, id, self.applied_lsn);
             return;
         }
         self.resize = Some(Resize { id, size_bytes, discard_tail, walked_bytes: 0, phase: Phase::Closing });
