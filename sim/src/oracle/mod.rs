@@ -120,8 +120,9 @@ impl Oracle {
         if is_done {
             self.size_bytes = size_bytes;
         }
-        if is_done || is_refused {
-            self.sizes_possible.retain(|possible| *possible != size_bytes);
+        let at = self.sizes_possible.iter().position(|possible| *possible == size_bytes);
+        if let Some(at) = at.filter(|_| is_done || is_refused) {
+            self.sizes_possible.remove(at);
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) struct Releases {
     dead: BTreeSet<SegmentId>,
     /// Segments without any operation.
     empty: BTreeSet<SegmentId>,
+    /// Of those, the ones whose slots have not gone back. What was given up may be whole on the disk, and only the first
+    /// operation of a newer segment tells that it does not count.
+    given_up: BTreeSet<SegmentId>,
     voiding: BTreeMap<IoId, SegmentId>,
     /// Made void; the slot goes back with the first sync of a higher id.
     voided: Vec<(SegmentId, IoId)>,
@@ -57,6 +60,7 @@ impl Releases {
 impl Volume {
     /// Gives up a segment in which no operation is.
     pub(super) fn release_empty(&mut self, context: &mut Context<'_>, segment: SegmentId) {
+        self.release.given_up.insert(segment);
         self.release.empty.insert(segment);
         self.release_dead(context);
     }
@@ -88,7 +92,8 @@ impl Volume {
         let is_newest = !self.segments.range(newer).any(|(_, newer)| newer.first_lsn <= self.durable_lsn);
         let is_oldest = self.segments.first_key_value().is_some_and(|(oldest, _)| *oldest == row.segment);
         let is_sealed = row.last_lsn.is_some_and(|last| last <= self.folded_to);
-        let tells_an_end = self.log.lacks_footer_before(row.first_lsn);
+        let tells_an_end = self.log.lacks_footer_before(row.first_lsn)
+            || self.release.given_up.first().is_some_and(|oldest| *oldest < row.segment);
         is_sealed && !is_newest && !tells_an_end && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)
     }
 
@@ -134,6 +139,7 @@ impl Volume {
         for (segment, after) in std::mem::take(&mut self.release.voided) {
             if after < sync {
                 self.segments.remove(&segment);
+                self.release.given_up.remove(&segment);
                 context.actions.push(Action::Release { segment });
             } else {
                 self.release.voided.push((segment, after));
