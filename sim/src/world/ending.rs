@@ -51,7 +51,10 @@ impl World {
     fn is_known(&self, problem: &Problem) -> bool {
         // A footer that the disk refused several times is left out.
         let has_refused = self.injected.disk + self.injected.no_space > 0;
-        self.injected.lies > 0 || (has_refused && problem.detail.contains("the footer is damaged"))
+        let is_known_footer = has_refused && problem.detail.contains("the footer is damaged");
+        // A slot that could not be read at a start is kept until a rebuild reads it.
+        let is_kept_slot = self.disk.faults() > 0 && problem.detail.contains("kept out of use");
+        self.injected.lies > 0 || is_known_footer || is_kept_slot
     }
 
     fn must_succeed(&self, reply: &Reply, what: &str) -> Checked {
