@@ -339,6 +339,7 @@ impl Volume {
 
     fn take_in(&mut self, context: &mut Context<'_>, batch: Batch) {
         self.log.failures = 0;
+        self.log.has_given_up = false;
         let mut lsn = batch.first_lsn;
         let mut location = Location { segment: batch.segment, block: batch.payload_block as u16 };
         let mut checks = batch.checks.as_slice();
@@ -368,6 +369,7 @@ impl Volume {
     /// After a failed append: gives up the segment at the last batch that is whole and appends the rest in a new one.
     fn append_elsewhere(&mut self, context: &mut Context<'_>) {
         self.log.is_failing = false;
+        self.log.has_given_up = true;
         let given_up = std::mem::take(&mut self.log.in_flight);
         let Some(first) = given_up.front() else { return };
         let fault = first.ended.and_then(Result::err).unwrap_or(DiskFault::Io);

@@ -155,6 +155,9 @@ pub(super) struct Log {
     pub(super) failures: u32,
     /// A batch failed: nothing is appended until all in flight have ended.
     pub(super) is_failing: bool,
+    /// Operations were given up and none has been appended since: should the process end now, they may be found whole on
+    /// the disk and count.
+    pub(super) has_given_up: bool,
     /// Footers that are not durable yet.
     pub(super) footers: Vec<SealedFooter>,
 }
@@ -172,6 +175,7 @@ impl Log {
             chain,
             failures: 0,
             is_failing: false,
+            has_given_up: false,
             footers: Vec::new(),
         }
     }

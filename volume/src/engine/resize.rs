@@ -53,7 +53,7 @@ impl Volume {
             reply(context, id, Err(error));
             return;
         }
-        if size_bytes == self.size_bytes {
+        if size_bytes == self.size_bytes && !self.log.has_given_up {
             // The resize to this size may not be durable yet.
             self.answer_when_durable(context, id, self.applied_lsn);
             return;

@@ -139,8 +139,14 @@ impl Volume {
         };
         if edge.bytes.is_none() && is_hole {
             context.buffers.put(block);
-            // The trim that made it a hole may not be durable yet.
-            self.part_done(context, edge.request, Ok(self.applied_lsn));
+            if self.log.has_given_up {
+                // A write that failed may be on the disk: it must not come back after this is answered.
+                let operation = Operation { kind: OperationKind::Trim, range: BlockRange::new(edge.block, 1) };
+                self.add_pending(context, Pending { operation, payload: None, request: edge.request });
+            } else {
+                // The trim that made it a hole may not be durable yet.
+                self.part_done(context, edge.request, Ok(self.applied_lsn));
+            }
         } else {
             if let Some(place) = block.as_mut_slice().get_mut(edge.within.clone()) {
                 match &edge.bytes {
