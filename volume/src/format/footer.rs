@@ -156,7 +156,9 @@ pub fn decode_footer_trailer(block: &[u8]) -> Result<FooterTrailer, FormatError>
     if index_bytes.is_none_or(|n| n.div_ceil(BLOCK_LEN) != index_blocks as usize) {
         return Err(FormatError::Field("index blocks"));
     }
-    if first_lsn.0.checked_add(operation_count as u64) != last_lsn.0.checked_add(1) || first_lsn == Lsn::ZERO {
+    // The LSN after the last operation must be one too.
+    let next_lsn = first_lsn.0.checked_add(operation_count as u64);
+    if next_lsn.is_none() || next_lsn != last_lsn.0.checked_add(1) || first_lsn == Lsn::ZERO {
         return Err(FormatError::Field("last LSN"));
     }
     let footer = Footer {
@@ -250,5 +252,16 @@ mod tests {
         let mut index = index.to_vec();
         index[100] ^= 1;
         assert_eq!(decode_footer_trailer(trailer).unwrap().with_index(&index), Err(FormatError::Checksum));
+    }
+
+    #[test]
+    fn an_lsn_after_which_there_is_none_is_refused() {
+        let bytes = encode_footer(&sample(2));
+        let mut trailer = bytes[bytes.len() - BLOCK_LEN..].to_vec();
+        let lsns = |first: u64, last: u64| [first.to_le_bytes(), last.to_le_bytes()].concat();
+        let at = trailer.windows(16).position(|window| window == lsns(10, 11)).unwrap();
+        trailer[at..at + 16].copy_from_slice(&lsns(u64::MAX - 1, u64::MAX));
+        seal_block(&mut trailer);
+        assert_eq!(decode_footer_trailer(&trailer), Err(FormatError::Field("last LSN")));
     }
 }
