@@ -324,6 +324,11 @@ impl Volume {
     /// Takes in every batch that has ended with all before it. Stops at one that failed.
     fn take_in_ended(&mut self, context: &mut Context<'_>) {
         let before = self.applied_lsn;
+        // First of all, so that one sync covers everything that is taken in here.
+        let has_ended = |batch: &&Batch| batch.ended == Some(Ok(()));
+        if let Some(last) = self.log.in_flight.iter().take_while(has_ended).last() {
+            self.applied_lsn = last.last_lsn();
+        }
         while self.log.in_flight.front().is_some_and(|batch| batch.ended == Some(Ok(()))) {
             let Some(batch) = self.log.in_flight.pop_front() else { break };
             self.take_in(context, batch);
@@ -356,7 +361,6 @@ impl Volume {
                 OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
             }
-            self.applied_lsn = lsn;
             // A payload is here only when this batch ended before one that precedes it.
             if let Some(payload) = pending.payload {
                 context.buffers.put(payload);

@@ -35,7 +35,10 @@ impl Volume {
             reply(context, id, Ok(Completion::Done));
         } else {
             self.flush.waiters.push((id, lsn));
-            self.want_sync(context);
+            // A sync in flight covers all that had been taken in as it was asked for.
+            if self.flush.in_flight.is_none_or(|(_, covered)| lsn > covered) {
+                self.want_sync(context);
+            }
         }
     }
 

@@ -26,6 +26,13 @@ pub(super) struct Batch {
     pub(super) ended: Option<Result<(), crate::error::DiskFault>>,
 }
 
+impl Batch {
+    /// Its last operation.
+    pub(super) fn last_lsn(&self) -> Lsn {
+        Lsn(self.first_lsn.0 + self.operations.len() as u64 - 1)
+    }
+}
+
 /// A slot that is leased and not in use yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spare {
