@@ -19,9 +19,12 @@ MIB = 1 << 20
 
 
 def run_fio(bench, target, job, seconds, environment):
-    """Runs one fio job and returns its JSON; `target` is the part that names engine and file or export."""
-    command = ["fio", "--name=slot", *target, "--time_based", f"--runtime={seconds}", "--randrepeat=0",
-               "--norandommap", "--group_reporting", "--output-format=json",
+    """Runs one fio job and returns its JSON; `target` is the part that names engine and file or export.
+
+    A job with `loops` ends when the export was gone through so often, any other after `seconds`.
+    """
+    timing = [] if "loops" in job else ["--time_based", f"--runtime={seconds}"]
+    command = ["fio", "--name=slot", *target, *timing, "--randrepeat=0", "--norandommap", "--group_reporting", "--output-format=json",
                *(f"--{key}={value}" for key, value in job.items())]
     bench.note(command)
     try:

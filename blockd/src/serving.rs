@@ -24,8 +24,8 @@ pub struct ServingConfig {
     pub limits: Limits,
 }
 
-/// Appends under way at once past the page cache, to keep a device busy.
-const DIRECT_APPENDS_MAX: usize = 4;
+/// Appends of a volume under way at once: those that go past the page cache keep the device busy.
+const APPENDS_IN_FLIGHT_MAX: usize = 4;
 
 /// Sealed segments of a volume that a restart may have to replay.
 const UNFOLDED_SEGMENTS_MAX: usize = 32;
@@ -69,7 +69,7 @@ impl Serving {
             config: VolumeConfig {
                 pool: pool.superblock().pool,
                 geometry: pool.superblock().geometry,
-                appends_in_flight_max: if config.is_direct { DIRECT_APPENDS_MAX } else { 1 },
+                appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
                 map_limit_bytes: config.map_cache_bytes,
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
             },

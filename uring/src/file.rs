@@ -43,6 +43,16 @@ pub fn write_all_vectored_at(file: impl AsFd, mut slices: &mut [IoSlice<'_>], mu
     Ok(())
 }
 
+/// Makes what was written durable, with the metadata that reading it needs.
+///
+/// # Errors
+/// What `fdatasync` says.
+pub fn sync_data(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    let result = unsafe { libc::fdatasync(file.as_fd().as_raw_fd()) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Begins to write the dirty pages of a range out, without waiting for them. It makes nothing durable.
 ///
 /// # Errors
@@ -82,6 +92,18 @@ pub fn advise(file: impl AsFd, offset: u64, len: u64, advice: Advice) -> io::Res
     // SAFETY: the call takes no pointer.
     let error = unsafe { libc::posix_fadvise(file.as_fd().as_raw_fd(), offset, len, advice) };
     if error != 0 { Err(io::Error::from_raw_os_error(error)) } else { Ok(()) }
+}
+
+/// Begins to write the dirty pages of a range out, and does not wait for them. It makes nothing durable.
+///
+/// # Errors
+/// What `sync_file_range` says of the beginning; how it ends is told to a later sync.
+pub fn begin_write_back(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let (offset, len) = (signed(offset)?, signed(len)?);
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: the call takes no pointer.
+    let result = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, len, flags) };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Allocates a range, extending the file when it ends beyond it; what was not allocated reads as zeros.

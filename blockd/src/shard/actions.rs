@@ -82,23 +82,31 @@ impl Shard {
                 let result = note_fault(&mut self.stats, result);
                 self.tell(token.volume, Event::Fetched { id: token.id, buffer: buffer_of(region), result });
             }
-            (Token::Append(token, place), Outcome::Written { regions, result }) => {
-                let len = regions.iter().map(|region| region.len() as u64).sum();
-                let (disk, mut io) = self.disk_and_io();
-                let result = disk.on_appended(&mut io, (token.volume, place), len, result);
+            (Token::Append { token, pool_offset, is_cached }, Outcome::Written { regions, result }) => {
+                if is_cached {
+                    let len = regions.iter().map(|region| region.len() as u64).sum();
+                    let (disk, mut io) = self.disk_and_io();
+                    disk.note_dirty(&mut io, (token.volume, pool_offset), len);
+                }
+                let result = note_fault(&mut self.stats, result);
                 let buffers = regions.into_iter().map(buffer_of).collect();
                 self.tell(token.volume, Event::Appended { id: token.id, buffers, result });
             }
-            (Token::Sync, Outcome::Done { result }) => {
-                let (tokens, result) = self.disk.on_synced(&mut self.stats, self.now, result);
-                let tokens: smallvec::SmallVec<[DiskToken; 8]> = tokens.collect();
-                for DiskToken { volume, id } in tokens {
-                    self.tell(volume, Event::Synced { id, result });
-                }
+            (Token::Sync, Outcome::Done { result }) => self.on_synced(result),
+            (Token::WriteBack { offset, len }, Outcome::Done { result }) => {
+                self.disk.on_written_back(offset, len, &result);
             }
-            (Token::WriteBack(len), Outcome::Done { result }) => self.disk.on_written_back(len, &result),
             (Token::Ignored, Outcome::Done { .. }) => {}
             (token, outcome) => unreachable!("{token:?} ended as {outcome:?}"),
+        }
+    }
+
+    /// Tells those who waited for the sync how it ended.
+    pub(super) fn on_synced(&mut self, result: std::io::Result<()>) {
+        let (tokens, result) = self.disk.on_synced(&mut self.stats, self.now, result);
+        let tokens: smallvec::SmallVec<[DiskToken; 8]> = tokens.collect();
+        for DiskToken { volume, id } in tokens {
+            self.tell(volume, Event::Synced { id, result });
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The pool file as a shard uses it: appends, fetches, and one sync at a time for everybody.
 //!
-//! Through the page cache an append is a plain write by the shard itself, a few microseconds into memory, while the same
-//! write through the ring would be handed to a kernel thread. For that to stay so the kernel must never find too much
-//! dirty: what was written is handed to the device early, and while much is dirty all the same, the ring writes.
+//! A small append goes through the page cache: a plain write by the shard itself, a few microseconds into memory. For that
+//! to stay so the kernel must never find too much dirty: what was written is handed to the device early. A large append,
+//! and any while much is dirty all the same, goes past the page cache through the ring: the device takes it in one piece, and
+//! the shard neither copies it nor waits for memory to hold the copy.
 
 use super::Token;
 use super::stats::ShardStats;
@@ -15,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use units::Monotonic;
+use uring::file::Advice;
 use uring::{ReadPiece, Ring};
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
@@ -22,6 +24,9 @@ use volume::io::{Event, FetchPiece, IoId};
 
 /// errno of an I/O error.
 const EIO: i32 = 5;
+
+/// Bytes between two syncs up to which they count as coming after every write.
+const EARLY_BYTES_MAX: u64 = 32 << 10;
 
 /// Names an append, fetch or sync among those of all volumes of the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,20 +44,33 @@ pub(crate) struct Fetch {
     pub(crate) pieces: SmallVec<[FetchPiece; 2]>,
 }
 
+/// A shard's openings of the pool file.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// Reads, syncs, and what is written through the page cache.
+    pub(crate) file: std::fs::File,
+    /// Writes past the page cache.
+    pub(crate) direct_file: Option<std::fs::File>,
+    /// Early write-back.
+    pub(crate) write_back_file: std::fs::File,
+}
+
 /// A shard's own opening of the pool file, so that it sees every failure to write back.
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: Rc<OwnedFd>,
+    /// Past the page cache; where the file system has no such thing, the page cache takes everything.
+    direct_file: Option<Rc<OwnedFd>>,
     /// Another opening, for early write-back: it takes note of failures for itself, and the sync must hear of them too.
     write_back_file: Rc<OwnedFd>,
     /// A write-back or a sync has failed: what was in the page cache may be gone, whoever wrote it, and no later sync may
     /// say otherwise.
     has_lost: bool,
-    is_direct: bool,
     /// Who waits for the next sync, and who for the one in flight.
     waiting: Vec<DiskToken>,
     syncing: Vec<DiskToken>,
     sync_since: Option<Monotonic>,
+    last_sync: Duration,
     dirty: Dirty,
 }
 
@@ -64,20 +82,36 @@ struct Dirty {
     bytes_since_sync: u64,
     /// By volume: what was appended in a row and not yet handed to the device.
     runs: Vec<Range<u64>>,
+    /// Whether the last sync had so little to write that the next will have, too: then the device is given that while the
+    /// client that will ask for the sync is still reading its reply.
+    is_synced_often: bool,
+    /// What is to be given to the device so.
+    early: Option<Range<u64>>,
 }
 
 impl Disk {
-    pub(crate) fn new(file: std::fs::File, write_back_file: std::fs::File, is_direct: bool) -> Self {
+    pub(crate) fn new(files: Files) -> Self {
         Self {
-            file: Rc::new(file.into()),
-            write_back_file: Rc::new(write_back_file.into()),
+            file: Rc::new(files.file.into()),
+            direct_file: files.direct_file.map(|file| Rc::new(file.into())),
+            write_back_file: Rc::new(files.write_back_file.into()),
             has_lost: false,
-            is_direct,
             waiting: Vec::new(),
             syncing: Vec::new(),
             sync_since: None,
+            last_sync: Duration::MAX,
             dirty: Dirty::default(),
         }
+    }
+
+    /// Whether a sync is in flight.
+    pub(crate) const fn is_syncing(&self) -> bool {
+        self.sync_since.is_some()
+    }
+
+    /// Whether something waits for [`Disk::write_early`].
+    pub(crate) const fn has_early(&self) -> bool {
+        self.dirty.early.is_some()
     }
 
     pub(crate) const fn dirty_bytes(&self) -> u64 {
@@ -95,36 +129,35 @@ impl Disk {
         let len: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
         io.stats.appends += 1;
         io.stats.append_bytes += len;
-        if self.is_direct || self.dirty.bytes > io.limits.dirty_bytes_max {
-            let regions = buffers.into_iter().map(region_of).collect();
-            io.ring.write(Token::Append(token, pool_offset), &self.file, pool_offset, regions);
-            return None;
+        let has_much_dirty = self.dirty.bytes > io.limits.dirty_bytes_max;
+        if len >= io.limits.direct_bytes_min || has_much_dirty {
+            let (file, is_cached) = self.direct_file.as_ref().map_or((&self.file, true), |file| (file, false));
+            if !is_cached || has_much_dirty {
+                let regions = buffers.into_iter().map(region_of).collect();
+                io.ring.write(Token::Append { token, pool_offset, is_cached }, file, pool_offset, regions);
+                return None;
+            }
         }
         io.stats.appends_inline += 1;
         let mut slices: SmallVec<[IoSlice<'_>; 64]> =
             buffers.iter().map(|buffer| IoSlice::new(buffer.as_slice())).collect();
         let result = uring::file::write_all_vectored_at(&self.file, &mut slices, pool_offset);
         drop(slices);
-        let result = self.on_appended(io, (token.volume, pool_offset), len, result);
+        self.note_dirty(io, (token.volume, pool_offset), len);
+        let result = note_fault(io.stats, result);
         Some(Event::Appended { id: token.id, buffers, result })
     }
 
-    /// Notes that an append has ended.
-    pub(crate) fn on_appended(
-        &mut self,
-        io: &mut Io<'_>,
-        (volume, pool_offset): (usize, u64),
-        len: u64,
-        result: io::Result<()>,
-    ) -> Result<(), DiskFault> {
-        if !self.is_direct {
-            self.dirty.bytes += len;
-            self.dirty.bytes_since_sync += len;
-            for run in self.dirty.extend(volume, pool_offset..pool_offset + len, io.limits.writeback_bytes) {
-                self.write_back(io, run);
-            }
+    /// Notes that so many bytes, appended at `pool_offset`, are in the page cache and not on the device.
+    pub(crate) fn note_dirty(&mut self, io: &mut Io<'_>, (volume, pool_offset): (usize, u64), len: u64) {
+        self.dirty.bytes += len;
+        self.dirty.bytes_since_sync += len;
+        if self.dirty.is_synced_often {
+            self.dirty.early = Some(pool_offset..pool_offset + len);
         }
-        note_fault(io.stats, result)
+        for run in self.dirty.extend(volume, pool_offset..pool_offset + len, io.limits.writeback_bytes) {
+            self.write_back(io, run);
+        }
     }
 
     /// Hands a run of dirty bytes to the device.
@@ -132,19 +165,34 @@ impl Disk {
         if let Ok(len) = u32::try_from(run.end - run.start)
             && len > 0
         {
-            io.ring.write_back(Token::WriteBack(u64::from(len)), &self.write_back_file, run.start, len);
+            io.ring.write_back(Token::WriteBack { offset: run.start, len }, &self.write_back_file, run.start, len);
         }
     }
 
     /// Notes that a run of dirty bytes is on the device, or could not be brought there, of which the next sync tells.
-    pub(crate) fn on_written_back(&mut self, len: u64, result: &io::Result<()>) {
+    pub(crate) fn on_written_back(&mut self, offset: u64, len: u32, result: &io::Result<()>) {
+        self.note_loss(result);
+        self.dirty.bytes = self.dirty.bytes.saturating_sub(u64::from(len));
+        // Its memory takes the next appends. A log that stayed would fill the page cache with what is overwritten soon, at the
+        // cost of what is read; and memory that was free long may be slow to get. Nothing is lost if it stays after all.
+        let _ = uring::file::advise(&self.file, offset, u64::from(len), Advice::DontNeed);
+    }
+
+    fn note_loss(&mut self, result: &io::Result<()>) {
         if let Err(error) = result
             && is_loss(error)
         {
             tracing::error!(%error, "the pool's disk failed to take what was written; nothing more will be called durable");
             self.has_lost = true;
         }
-        self.dirty.bytes = self.dirty.bytes.saturating_sub(len);
+    }
+
+    /// Begins to write out what the next sync will ask for. To be called when all replies are on their way.
+    pub(crate) fn write_early(&mut self, io: &mut Io<'_>) {
+        let Some(early) = self.dirty.early.take().filter(|_| self.sync_since.is_none()) else { return };
+        io.stats.early_write_backs += 1;
+        let begun = uring::file::begin_write_back(&self.write_back_file, early.start, early.end - early.start);
+        self.note_loss(&begun);
     }
 
     /// Hands what volumes have not added to for a while to the device.
@@ -175,14 +223,36 @@ impl Disk {
 
     /// Begins a sync for all who wait, unless one is in flight: that one may have begun before their appends.
     pub(crate) fn start_sync(&mut self, io: &mut Io<'_>) {
-        if self.waiting.is_empty() || self.sync_since.is_some() {
-            return;
+        if self.wants_sync() {
+            self.begin_sync(io);
+            io.ring.sync_data(Token::Sync, &self.file);
         }
+    }
+
+    /// Begins a sync and waits for it here, which spares the hand-over to a kernel thread and back. For who has nothing else
+    /// to do; how it ended is to be taken by [`Disk::on_synced`].
+    pub(crate) fn sync_here(&mut self, io: &mut Io<'_>) -> io::Result<()> {
+        self.begin_sync(io);
+        uring::file::sync_data(&self.file)
+    }
+
+    /// Whether somebody waits for a sync to begin, and one may.
+    pub(crate) fn wants_sync(&self) -> bool {
+        !self.waiting.is_empty() && self.sync_since.is_none()
+    }
+
+    /// How long the last sync took.
+    pub(crate) const fn last_sync(&self) -> Duration {
+        self.last_sync
+    }
+
+    fn begin_sync(&mut self, io: &mut Io<'_>) {
         io.stats.syncs += 1;
         std::mem::swap(&mut self.waiting, &mut self.syncing);
         self.sync_since = Some(io.now);
+        self.dirty.is_synced_often = self.dirty.bytes_since_sync <= EARLY_BYTES_MAX;
+        self.dirty.early = None;
         self.dirty.bytes_since_sync = 0;
-        io.ring.sync_data(Token::Sync, &self.file);
     }
 
     /// Takes the end of the sync in flight: the volumes that waited for it, and what to tell them.
@@ -193,6 +263,7 @@ impl Disk {
         result: io::Result<()>,
     ) -> (std::vec::Drain<'_, DiskToken>, Result<(), DiskFault>) {
         let took = self.sync_since.take().map_or(Duration::ZERO, |since| now.since(since));
+        self.last_sync = took;
         stats.sync_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.has_lost |= result.is_err();
         if !self.has_lost {
@@ -274,15 +345,16 @@ mod tests {
     #[test]
     fn no_sync_succeeds_after_a_write_back_or_a_sync_failed() {
         let open = || tempfile::tempfile().unwrap();
+        let files = || Files { file: open(), direct_file: None, write_back_file: open() };
         let failed = || Err(io::Error::from_raw_os_error(EIO));
         let mut stats = ShardStats::default();
-        let mut disk = Disk::new(open(), open(), false);
+        let mut disk = Disk::new(files());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
-        disk.on_written_back(4096, &Err(io::Error::from_raw_os_error(22)));
+        disk.on_written_back(0, 4096, &Err(io::Error::from_raw_os_error(22)));
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
-        disk.on_written_back(4096, &failed());
+        disk.on_written_back(0, 4096, &failed());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
-        let mut disk = Disk::new(open(), open(), false);
+        let mut disk = Disk::new(files());
         assert!(disk.on_synced(&mut stats, Monotonic(0), failed()).1.is_err());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
     }

@@ -51,14 +51,14 @@ pub(crate) enum Token {
     Receive(usize),
     /// A send of the connection at this place.
     Send(usize),
-    /// An append at this byte of the pool.
-    Append(DiskToken, u64),
+    /// An append at this byte of the pool; whether the page cache took it.
+    Append { token: DiskToken, pool_offset: u64, is_cached: bool },
     /// A fetch.
     Fetch(DiskToken),
     /// The sync in flight.
     Sync,
-    /// So many dirty bytes handed to the device.
-    WriteBack(u64),
+    /// Dirty bytes handed to the device.
+    WriteBack { offset: u64, len: u32 },
     /// Nobody waits for it.
     Ignored,
 }
@@ -159,9 +159,16 @@ impl Shard {
         if self.has_work() || self.is_finished() {
             return self.ring.enter(Want::Nothing);
         }
+        if self.disk.has_early() {
+            self.ring.enter(Want::Nothing)?;
+            let (disk, mut io) = self.disk_and_io();
+            disk.write_early(&mut io);
+        }
         let since = self.clock();
         let begun = std::mem::take(&mut self.begun);
-        if let Some(limit) = self.pace.spin(begun) {
+        // A sync takes its time, and says nothing about how quick clients are.
+        let is_for_clients = !self.disk.is_syncing();
+        if let Some(limit) = self.pace.spin(begun).filter(|_| is_for_clients) {
             self.ring.enter(Want::Nothing)?;
             self.stats.spins += 1;
             if self.ring.spin(limit) {
@@ -172,7 +179,9 @@ impl Shard {
         self.stats.sleeps += 1;
         let limit = self.needs_ticks().then(|| self.next_tick.since(since));
         self.ring.enter(Want::Completion(limit))?;
-        self.pace.note_wait(self.clock().since(since));
+        if is_for_clients {
+            self.pace.note_wait(self.clock().since(since));
+        }
         Ok(())
     }
 
@@ -293,8 +302,22 @@ impl Shard {
     }
 
     fn start_sync(&mut self) {
+        if self.may_sync_here() {
+            let (disk, mut io) = self.disk_and_io();
+            let result = disk.sync_here(&mut io);
+            self.now = self.clock();
+            self.on_synced(result);
+            self.settle();
+            self.send_replies();
+        }
         let (disk, mut io) = self.disk_and_io();
         disk.start_sync(&mut io);
+    }
+
+    /// Whether a sync would keep nobody waiting but the one client that asks for it, and is quick on this disk.
+    fn may_sync_here(&self) -> bool {
+        let is_alone = self.connections.len() == 1 && self.requests.len() == 1;
+        is_alone && self.disk.wants_sync() && self.disk.last_sync() <= self.limits.sync_here_max
     }
 
     fn disk_and_io(&mut self) -> (&mut Disk, Io<'_>) {

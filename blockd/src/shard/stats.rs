@@ -176,6 +176,8 @@ pub struct ShardStats {
     pub syncs: u64,
     /// Syncs that volumes asked for; several share one.
     pub syncs_asked: u64,
+    /// Appends given to the device at once, ahead of the sync that will ask for them.
+    pub early_write_backs: u64,
     /// How long syncs took, in nanoseconds.
     pub sync_ns: Histogram<36>,
     /// Appends, fetches and syncs that failed.
