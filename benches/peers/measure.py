@@ -24,7 +24,8 @@ def run_fio(bench, target, job, seconds, environment):
     A job with `loops` ends when the export was gone through so often, any other after `seconds`.
     """
     timing = [] if "loops" in job else ["--time_based", f"--runtime={seconds}"]
-    command = ["fio", "--name=slot", *target, *timing, "--randrepeat=0", "--norandommap", "--group_reporting", "--output-format=json",
+    command = ["fio", "--name=slot", *target, *timing, "--randrepeat=0", "--norandommap", "--group_reporting",
+               "--output-format=json",
                *(f"--{key}={value}" for key, value in job.items())]
     bench.note(command)
     try:
