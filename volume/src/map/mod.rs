@@ -4,6 +4,9 @@
 //! for the store. Changed pages are captured, oldest change first, and written back; [`Capture::folded_to`] is how far the
 //! stored map is complete once they are.
 //!
+//! A snapshot ends a generation, and takes no more than noting it. The cache shows the present generation alone; what an
+//! ended one has that the store lacks is kept beside it ([`frozen`]) and written back before anything later.
+//!
 //! Relies on the driver to answer page loads and write-backs of one volume in the order in which they were given.
 
 #![expect(
@@ -11,10 +14,13 @@
     reason = "blocks within a page: fewer than 2,048, and places within a slot: 16 bits"
 )]
 
+mod frozen;
 mod page;
 mod range_set;
+mod write_back;
 
 pub use page::{Change, Found, Location, PAGE_BLOCKS, Page};
+pub use write_back::{Capture, PageWrite};
 
 use crate::io::{LoadedPage, PageIndex};
 use crate::request::Extent;
@@ -22,51 +28,16 @@ use range_set::RangeSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use units::{BLOCK_BYTES, BlockIndex, BlockRange, Lsn};
+use write_back::{DroppedPages, InWriteBack};
 
 /// What a cached page costs beside its bytes: its node in the tree, its allocation's slack.
-const PAGE_OVERHEAD_BYTES: usize = 112;
+const PAGE_OVERHEAD_BYTES: usize = 120;
 
 /// Most pages that one walk over extents looks into before it answers with what it has.
 const EXTENT_PAGES_MAX: u32 = 512;
 
-/// One change of the store's pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PageWrite {
-    /// Lay this page over the stored one, or put it in its place when it is not partial.
-    Put {
-        /// The page.
-        page: PageIndex,
-        /// Its encoded form.
-        encoded: Vec<u8>,
-    },
-    /// Drop every stored page of `first..end`.
-    Drop {
-        /// First page.
-        first: PageIndex,
-        /// The page after the end.
-        end: PageIndex,
-    },
-}
-
-/// Pages taken for a write-back.
 #[derive(Debug)]
-pub struct Capture {
-    /// What to write, in order.
-    pub writes: Vec<PageWrite>,
-    /// With these written, the stored map holds everything up to here.
-    pub folded_to: Lsn,
-    /// Everything in these pages happened up to here.
-    pub complete_at: Lsn,
-}
-
-/// What a captured write-back restores when it fails.
-#[derive(Debug, Default)]
-struct InWriteBack {
-    pages: Vec<(u64, Lsn)>,
-    drops: Vec<(Lsn, Range<u64>)>,
-}
-
-#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Cached {
     page: Page,
     /// The first change that no capture has taken.
@@ -74,6 +45,14 @@ struct Cached {
     is_in_write_back: bool,
     /// Used since the hand last passed.
     is_recent: bool,
+    /// Of its last change.
+    generation: u64,
+}
+
+impl Cached {
+    const fn bytes(&self) -> usize {
+        self.page.heap_bytes() + PAGE_OVERHEAD_BYTES
+    }
 }
 
 /// A run of a resolved range: `count` blocks from block `at` of the range on.
@@ -89,16 +68,24 @@ pub struct ResolvedRun {
 
 /// A volume's map.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Map {
+    /// The present generation: what the next change goes to.
+    generation: u64,
+    /// The pages as they are now.
     pages: BTreeMap<u64, Cached>,
-    /// Cached pages with changes that no capture has taken, by their first one.
-    dirty: BTreeSet<(Lsn, u64)>,
+    /// Pages as an ended generation left them, of which the store lacks something, by page and generation. Since
+    /// then the page has been changed, or dropped.
+    frozen: BTreeMap<(u64, u64), Cached>,
+    /// Pages with changes that no capture has taken, by generation and the first such change: in `frozen` when they are
+    /// there, otherwise in `pages`.
+    dirty: BTreeSet<(u64, Lsn, u64)>,
     dirty_bytes: usize,
     cached_bytes: usize,
-    /// Pages of which the store is known to have none, or an empty one, once `drops` are written.
+    /// Pages of which the store is known to have none, or an empty one, once what is frozen and `drops` are written.
     absent: RangeSet,
-    /// Ranges of pages that the store must drop, by their trim's LSN.
-    drops: Vec<(Lsn, Range<u64>)>,
+    /// What the store must drop, oldest first.
+    drops: Vec<DroppedPages>,
     write_back: Option<InWriteBack>,
     hand: u64,
 }
@@ -108,7 +95,9 @@ impl Map {
     #[must_use]
     pub fn new(is_store_empty: bool) -> Self {
         Self {
+            generation: 0,
             pages: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             dirty: BTreeSet::new(),
             dirty_bytes: 0,
             cached_bytes: 0,
@@ -119,13 +108,26 @@ impl Map {
         }
     }
 
-    /// Bytes that the cached pages take.
+    /// Ends the present generation: what changes from here on is of `generation`, which is a later one.
+    ///
+    /// An earlier one, which only a log that was tampered with can tell of, changes nothing.
+    pub fn begin_generation(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation);
+    }
+
+    /// The present generation.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Bytes that the pages take, cached and frozen.
     #[must_use]
     pub const fn cached_bytes(&self) -> usize {
         self.cached_bytes
     }
 
-    /// Bytes of the cached pages that have changes to write back.
+    /// Bytes of those pages that have changes to write back.
     #[must_use]
     pub const fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
@@ -276,16 +278,17 @@ impl Map {
     fn drop_pages(&mut self, lsn: Lsn, whole: Range<u64>) {
         let cached: Vec<u64> = self.pages.range(whole.clone()).map(|(index, _)| *index).collect();
         for index in cached {
+            self.freeze_whole(index);
             self.forget(index);
         }
         if !self.absent.contains_all(&whole) {
             self.absent.insert(whole.clone());
-            self.drops.push((lsn, whole));
+            self.drops.push(DroppedPages { generation: self.generation, lsn, pages: whole });
         }
     }
 
     fn change(&mut self, lsn: Lsn, (index, first, count): (u64, u32, u32), change: Change<'_>) {
-        let absent = &self.absent;
+        let (absent, generation) = (&self.absent, self.generation);
         let mut added = 0;
         let cached = self.pages.entry(index).or_insert_with(|| {
             added = PAGE_OVERHEAD_BYTES;
@@ -294,29 +297,40 @@ impl Map {
                 first_dirty: None,
                 is_in_write_back: false,
                 is_recent: true,
+                generation,
             }
         });
+        if cached.is_left_behind(generation) {
+            let frozen = cached.freeze();
+            self.cached_bytes += frozen.bytes();
+            if frozen.first_dirty.is_some() {
+                self.dirty_bytes = self.dirty_bytes + frozen.bytes() - cached.bytes();
+            }
+            // The store will come to have it.
+            self.absent.remove(&(index..index + 1));
+            self.frozen.insert((index, frozen.generation), frozen);
+        }
         let before = cached.page.heap_bytes();
         cached.page.change(first, count, change);
         cached.is_recent = true;
+        cached.generation = generation;
         let after = cached.page.heap_bytes();
         self.cached_bytes = self.cached_bytes + added + after - before;
         if cached.first_dirty.is_some() {
             self.dirty_bytes = self.dirty_bytes + after - before;
         } else {
             cached.first_dirty = Some(lsn);
-            self.dirty.insert((lsn, index));
-            self.dirty_bytes += after + PAGE_OVERHEAD_BYTES;
+            self.dirty.insert((generation, lsn, index));
+            self.dirty_bytes += cached.bytes();
         }
     }
 
     fn forget(&mut self, index: u64) {
         if let Some(cached) = self.pages.remove(&index) {
-            let bytes = cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES;
-            self.cached_bytes -= bytes;
+            self.cached_bytes -= cached.bytes();
             if let Some(lsn) = cached.first_dirty {
-                self.dirty.remove(&(lsn, index));
-                self.dirty_bytes -= bytes;
+                self.dirty.remove(&(cached.generation, lsn, index));
+                self.dirty_bytes -= cached.bytes();
             }
         }
     }
@@ -353,81 +367,28 @@ impl Map {
             // A stored page without data says the same as none.
             self.absent.insert(page.0..page.0 + 1);
         } else {
-            self.cached_bytes += stored.heap_bytes() + PAGE_OVERHEAD_BYTES;
-            let cached = Cached { page: stored, first_dirty: None, is_in_write_back: false, is_recent: true };
+            let cached = Cached {
+                page: stored,
+                first_dirty: None,
+                is_in_write_back: false,
+                is_recent: true,
+                generation: self.generation,
+            };
+            self.cached_bytes += cached.bytes();
             self.pages.insert(page.0, cached);
         }
         Ok(())
     }
 
-    /// Pages in write-back are on their way to the store, after the answer that told of their absence.
+    /// What is frozen or in write-back is on its way to the store, after the answer that told of its absence.
     fn note_absent(&mut self, range: Range<u64>) {
+        let frozen = self.frozen.range((range.start, 0)..(range.end, 0)).map(|((index, _), _)| *index);
+        let in_write_back = self.write_back.iter().flat_map(|w| w.pages.iter().map(|(index, _)| *index));
         let on_their_way: Vec<u64> =
-            self.write_back.iter().flat_map(|w| w.pages.iter().map(|(index, _)| *index)).collect();
-        let on_their_way: Vec<u64> =
-            on_their_way.into_iter().filter(|i| range.contains(i) && !self.absent.contains(*i)).collect();
+            in_write_back.filter(|i| range.contains(i)).chain(frozen).filter(|i| !self.absent.contains(*i)).collect();
         self.absent.insert(range);
         for index in on_their_way {
             self.absent.remove(&(index..index + 1));
-        }
-    }
-
-    /// Takes the pages whose first change is oldest, at most `pages_max`, and all drops, to be written back.
-    /// `applied` is the last operation that the map has taken in.
-    ///
-    /// # Panics
-    /// When the capture before has not ended.
-    pub fn capture(&mut self, applied: Lsn, pages_max: usize) -> Capture {
-        assert!(self.write_back.is_none(), "one write-back at a time");
-        let drops = std::mem::take(&mut self.drops);
-        let mut writes: Vec<PageWrite> = drops
-            .iter()
-            .map(|(_, range)| PageWrite::Drop { first: PageIndex(range.start), end: PageIndex(range.end) })
-            .collect();
-        let mut pages = Vec::new();
-        while pages.len() < pages_max
-            && let Some((lsn, index)) = self.dirty.pop_first()
-        {
-            pages.push((index, lsn));
-            writes.push(self.capture_page(index));
-        }
-        let folded_to = self.dirty.first().map_or(applied, |(lsn, _)| Lsn(lsn.0 - 1));
-        self.write_back = Some(InWriteBack { pages, drops });
-        Capture { writes, folded_to, complete_at: applied }
-    }
-
-    fn capture_page(&mut self, index: u64) -> PageWrite {
-        let cached = self.pages.get_mut(&index).expect("a dirty page is cached");
-        cached.first_dirty = None;
-        cached.is_in_write_back = true;
-        self.dirty_bytes -= cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES;
-        // The store may or may not come to have it, should the write fail.
-        self.absent.remove(&(index..index + 1));
-        if !cached.page.is_partial() && cached.page.is_empty() {
-            return PageWrite::Drop { first: PageIndex(index), end: PageIndex(index + 1) };
-        }
-        PageWrite::Put { page: PageIndex(index), encoded: cached.page.encode() }
-    }
-
-    /// Ends the write-back. When it failed, its pages and drops are to be written again.
-    pub fn write_back_ended(&mut self, is_written: bool) {
-        let Some(ended) = self.write_back.take() else { return };
-        for (index, lsn) in ended.pages {
-            let Some(cached) = self.pages.get_mut(&index).filter(|cached| cached.is_in_write_back) else { continue };
-            cached.is_in_write_back = false;
-            if is_written {
-                continue;
-            }
-            match cached.first_dirty.replace(lsn) {
-                Some(later) => {
-                    self.dirty.remove(&(later, index));
-                }
-                None => self.dirty_bytes += cached.page.heap_bytes() + PAGE_OVERHEAD_BYTES,
-            }
-            self.dirty.insert((lsn, index));
-        }
-        if !is_written {
-            self.drops.splice(0..0, ended.drops);
         }
     }
 

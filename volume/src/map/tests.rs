@@ -1,5 +1,7 @@
 //! The map against a plain map of blocks, over a store that is a map of pages.
 
+mod generations;
+
 use super::*;
 use proptest::prelude::*;
 use units::SegmentId;
