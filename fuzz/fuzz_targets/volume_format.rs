@@ -4,7 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use volume::format::{SlotHeader, Superblock, decode_batch, decode_footer_trailer, encode_batch, encode_footer};
+use volume::format::{
+    SlotHeader, Superblock, decode_batch, decode_footer_trailer, decode_parcel_start, encode_batch, encode_footer,
+    encode_parcel,
+};
 use volume::map::{Change, PAGE_BLOCKS, Page};
 
 fn superblock(bytes: &[u8]) {
@@ -40,6 +43,21 @@ fn footer(bytes: &[u8]) {
     }
 }
 
+fn parcel(bytes: &[u8]) {
+    let Ok(start) = decode_parcel_start(bytes) else { return };
+    assert!(u64::from(start.header.block) + u64::from(start.total_blocks()) <= 1 << 16);
+    let mut block = [0xff; 512];
+    start.make_void(&mut block);
+    let void = decode_parcel_start(&block).expect("a parcel made void is one");
+    assert_eq!((void.is_void, void.header, void.total_blocks()), (true, start.header, start.total_blocks()));
+    let mut padded = bytes.to_vec();
+    padded.resize((start.header_blocks() as usize * 4096).min(1 << 16), 0);
+    if let Ok(parcel) = start.with_index(&padded) {
+        let again = encode_parcel(&parcel);
+        assert_eq!(decode_parcel_start(&again).and_then(|start| start.with_index(&again)), Ok(parcel));
+    }
+}
+
 fn page(bytes: &[u8]) {
     let Ok(mut page) = Page::decode(bytes) else { return };
     let before = page.mapped_blocks();
@@ -52,11 +70,12 @@ fn page(bytes: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 5 {
+    match kind % 6 {
         0 => superblock(bytes),
         1 => slot_header(bytes),
         2 => batch(bytes),
         3 => footer(bytes),
-        _ => page(bytes),
+        4 => page(bytes),
+        _ => parcel(bytes),
     }
 });

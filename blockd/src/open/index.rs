@@ -64,8 +64,7 @@ impl OpenPool {
         // by one in a power cut, the index would be two ahead of it.
         file.sync().map_err(OpenError::Disk)?;
         note_start(&mut file, &mut index)?;
-        if file.has_grown() {
-            // Until both superblocks know the new slots, losing one would lose what is written to them.
+        if file.must_renew_both() {
             note_start(&mut file, &mut index)?;
         }
         Ok(Self { file, index })

@@ -12,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use units::{BLOCK_LEN, PoolId, SlotIndex};
 use uring::file::Advice;
 use volume::error::DiskFault;
-use volume::format::{FormatError, Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, SlotHeader, Superblock};
+use volume::format::{
+    FORMAT_VERSION, FormatError, Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, SlotHeader, Superblock,
+};
 use volume::store::PoolReader;
 
 /// Part of a file system's free bytes that a pool made without a size may come to use, in percent.
@@ -37,7 +39,7 @@ pub struct PoolFile {
     path: PathBuf,
     is_device: bool,
     superblock: Superblock,
-    has_grown: bool,
+    must_renew_both: bool,
 }
 
 impl PoolFile {
@@ -81,7 +83,8 @@ impl PoolFile {
     }
 
     fn found(file: File, path: &Path, is_device: bool, found: &Found) -> Self {
-        Self { file, path: path.to_owned(), is_device, superblock: found.superblock, has_grown: false }
+        let must_renew_both = found.is_one_older;
+        Self { file, path: path.to_owned(), is_device, superblock: found.superblock, must_renew_both }
     }
 
     fn make(mut file: File, path: &Path, is_device: bool, shape: PoolShape) -> Result<Self, OpenError> {
@@ -94,7 +97,7 @@ impl PoolFile {
         let geometry = geometry_of(pool_bytes, shape.slot_bytes)?;
         let pool = random_pool_id().map_err(OpenError::system("read", "/dev/urandom"))?;
         let superblock = Superblock { pool, geometry, generation: 0, created_ms: wall_ms() };
-        let mut made = Self { file, path: path.to_owned(), is_device, superblock, has_grown: false };
+        let mut made = Self { file, path: path.to_owned(), is_device, superblock, must_renew_both: false };
         made.extend()?;
         // Both copies are written, so that from the start one is whole whatever happens to the other.
         made.renew()?;
@@ -116,14 +119,16 @@ impl PoolFile {
             tracing::info!(pool = %self.path.display(), from = has, to = asked, "the pool grows");
             self.superblock.geometry = geometry;
             self.extend()?;
-            self.has_grown = true;
+            self.must_renew_both = true;
         }
         Ok(())
     }
 
-    /// Whether this opening added slots: both superblocks must be renewed before one of them is used.
-    pub(crate) const fn has_grown(&self) -> bool {
-        self.has_grown
+    /// Whether both superblocks must be renewed before anything is written: this opening added slots, which losing one
+    /// superblock would lose, or one is of an older format version, by which a program that knows no newer one would open
+    /// the pool.
+    pub(crate) const fn must_renew_both(&self) -> bool {
+        self.must_renew_both
     }
 
     /// Refuses a pool that had grown, when the superblock that knew it is damaged: slots beyond those of the other one hold
@@ -302,6 +307,8 @@ struct Found {
     superblock: Superblock,
     /// Whether the other one cannot be read.
     is_other_damaged: bool,
+    /// Whether one is of an older format version than this program writes.
+    is_one_older: bool,
 }
 
 /// The newest superblock; none where there is nothing but zeros.
@@ -316,10 +323,12 @@ fn read_superblock(file: &File, path: &Path) -> Result<Option<Found>, OpenError>
     if first.iter().chain(&second).all(|byte| *byte == 0) {
         return Ok(None);
     }
+    let versions = [&first, &second].map(|block| Superblock::version_of(block));
+    let is_one_older = versions.into_iter().flatten().any(|version| version < FORMAT_VERSION);
     let copies = [Superblock::decode(&first), Superblock::decode(&second)];
     let is_other_damaged = copies.iter().any(Result::is_err);
     match Superblock::newest(copies) {
-        Ok(superblock) => Ok(Some(Found { superblock, is_other_damaged })),
+        Ok(superblock) => Ok(Some(Found { superblock, is_other_damaged, is_one_older })),
         Err(FormatError::Magic) => Err(no_pool(path)),
         Err(fault) => {
             Err(OpenError::Damaged(format!("neither superblock of pool {} is whole: {fault}", path.display())))
@@ -437,6 +446,33 @@ mod tests {
         pool.renew().unwrap();
         drop(pool);
         assert_eq!(PoolFile::open(&path).unwrap().superblock().generation, 3);
+    }
+
+    /// P1. A program that reads version 1 only must not open the pool once something of version 2 may be in it, and it would
+    /// by one copy.
+    #[test]
+    fn both_superblocks_of_an_older_version_are_written_anew() {
+        let vector = include_str!("../../../volume/vectors/superblock-v1.hex");
+        let lines = vector.lines().filter(|line| !line.starts_with('#'));
+        let (tail, body): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("..."));
+        let bytes = |lines: &[&str]| -> Vec<u8> {
+            let digits: Vec<_> = lines.concat().chars().filter(char::is_ascii_hexdigit).collect();
+            digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect()
+        };
+        let (_folder, path, _) = made();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        for offset in SUPERBLOCK_OFFSETS {
+            file.write_all_at(&[0; BLOCK_LEN], offset).unwrap();
+            file.write_all_at(&bytes(&body), offset).unwrap();
+            file.write_all_at(&bytes(&tail), offset + 4092).unwrap();
+        }
+        file.set_len(POOL_DATA_OFFSET + (1000 << 25)).unwrap();
+        for must_renew_both in [true, true, false] {
+            // As after a start that was killed between the two.
+            let mut pool = PoolFile::open(&path).unwrap();
+            assert_eq!(pool.must_renew_both(), must_renew_both);
+            pool.renew().unwrap();
+        }
     }
 
     #[test]

@@ -41,14 +41,21 @@ impl<'a> Reader<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
-    /// Checks the magic number and the version that every structure begins with: magic 8, version 2.
-    pub(super) fn expect(&mut self, magic: [u8; 8]) -> Result<(), FormatError> {
+    /// Checks the magic number and the version that every structure begins with: magic 8, version 2. Returns the version.
+    pub(super) fn expect(&mut self, magic: [u8; 8]) -> Result<u16, FormatError> {
+        self.expect_since(magic, super::FORMAT_VERSION_OLDEST)
+    }
+
+    /// The same of a structure that there is since version `first`.
+    pub(super) fn expect_since(&mut self, magic: [u8; 8], first: u16) -> Result<u16, FormatError> {
         if self.take::<8>()? != magic {
             return Err(FormatError::Magic);
         }
-        match self.u16()? {
-            super::FORMAT_VERSION => Ok(()),
-            other => Err(FormatError::Version(other)),
+        let version = self.u16()?;
+        if (first..=super::FORMAT_VERSION).contains(&version) {
+            Ok(version)
+        } else {
+            Err(FormatError::Version(version))
         }
     }
 }

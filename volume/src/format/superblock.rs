@@ -105,10 +105,20 @@ impl Superblock {
         block
     }
 
+    /// The format version that a block bears which is a whole superblock.
+    ///
+    /// A program that knows an older version only is kept from a pool by both copies: before anything of a newer version is
+    /// written, both must bear it.
+    #[must_use]
+    pub fn version_of(block: &[u8]) -> Option<u16> {
+        Self::decode(block).ok()?;
+        Reader::new(block).expect(MAGIC).ok()
+    }
+
     /// Decodes one block.
     ///
     /// # Errors
-    /// [`FormatError`] when it is not a superblock of this version.
+    /// [`FormatError`] when it is not a superblock of a version that this program reads.
     pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
         let mut r = Reader::new(block);
         r.expect(MAGIC)?;
@@ -144,6 +154,7 @@ impl Superblock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{FORMAT_VERSION, vectors};
     use super::*;
 
     fn sample(generation: u64) -> Superblock {
@@ -170,5 +181,22 @@ mod tests {
         assert_eq!(newest(Ok(sample(4)), Err(FormatError::Checksum)), Ok(sample(4)));
         assert_eq!(newest(Err(FormatError::Magic), Err(FormatError::Short)), Err(FormatError::Magic));
         assert_ne!(sample(4).offset(), sample(5).offset());
+    }
+
+    #[test]
+    fn superblocks_of_each_version_are_read() {
+        let first = vectors::block(include_str!("../../vectors/superblock-v1.hex"));
+        assert_eq!(Superblock::decode(&first), Ok(sample(4)));
+        assert_eq!(Superblock::version_of(&first), Some(1));
+        let second = vectors::block(include_str!("../../vectors/superblock-v2.hex"));
+        assert_eq!(sample(4).encode(), second);
+        assert_eq!(Superblock::version_of(&second), Some(2));
+        for version in [0, FORMAT_VERSION + 1] {
+            let mut other = second.clone();
+            other[8..10].copy_from_slice(&version.to_le_bytes());
+            seal_block(&mut other);
+            assert_eq!(Superblock::decode(&other), Err(FormatError::Version(version)));
+            assert_eq!(Superblock::version_of(&other), None);
+        }
     }
 }

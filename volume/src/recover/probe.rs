@@ -30,6 +30,8 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
         Ok(block) => match SlotHeader::decode(block) {
             Ok(header) if header.pool != superblock.pool => return Probed::Nothing,
             Ok(header) if header.slot_use == SlotUse::Void => return Probed::Void(header.segment),
+            // A pack is no segment, and what it holds may count: it is kept as it is.
+            Ok(header) if header.slot_use == SlotUse::Pack => return Probed::Damaged,
             Ok(header) => return Probed::Segment(open_row(slot, header.segment, header.volume, header.first_lsn)),
             Err(FormatError::Magic) => (Probed::Nothing, Remains::of(block)),
             Err(_) => (Probed::Damaged, Remains::of(block)),
