@@ -36,6 +36,10 @@ impl VolumeId {
     pub const SYSTEM: Self = Self(0);
 }
 
+/// A snapshot of a volume, by a number out of the same space as those of volumes: neither is used again for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u64);
+
 /// A segment of a pool, by a number that is never used again. At most [`SegmentId::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
@@ -66,6 +70,12 @@ impl fmt::Display for Epoch {
 }
 
 impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

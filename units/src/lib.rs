@@ -8,7 +8,7 @@ mod id;
 mod range;
 mod time;
 
-pub use id::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
+pub use id::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
 pub use range::{BlockIndex, BlockRange, ByteRange, OutOfRange};
 pub use time::Monotonic;
 

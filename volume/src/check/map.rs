@@ -49,7 +49,7 @@ impl Replayed {
                 self.later_writes.insert((segment, block), operation.range);
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.later_holes.push(operation.range),
-            OperationKind::Resize(_) => {}
+            OperationKind::Resize(_) | OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
         }
     }
 
@@ -70,7 +70,7 @@ impl Replayed {
                 }
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.punch(range),
-            OperationKind::Resize(_) => {}
+            OperationKind::Resize(_) | OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
         }
     }
 

@@ -360,6 +360,8 @@ impl Volume {
                 }
                 OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
+                OperationKind::Snapshot { generation, .. } => self.map.begin_generation(generation + 1),
+                OperationKind::TimeMark { .. } => {}
             }
             // A payload is here only when this batch ended before one that precedes it.
             if let Some(payload) = pending.payload {

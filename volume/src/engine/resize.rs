@@ -122,8 +122,7 @@ impl Volume {
         if discard_tail && !tail.is_empty() {
             self.add_operation(context, id, Operation { kind: OperationKind::Trim, range: tail }, None);
         }
-        let range = BlockRange::new(BlockIndex(0), 0);
-        self.add_operation(context, id, Operation { kind: OperationKind::Resize(size_bytes), range }, None);
+        self.add_operation(context, id, Operation::without_range(OperationKind::Resize(size_bytes)), None);
         self.part_done(context, id, Ok(Lsn::ZERO));
     }
 

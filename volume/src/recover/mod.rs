@@ -314,7 +314,8 @@ pub(crate) fn replay(
             map.write(lsn, operation.range, location, &checks);
         }
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
-        OperationKind::Resize(_) => {}
+        OperationKind::Snapshot { generation, .. } => map.begin_generation(generation + 1),
+        OperationKind::Resize(_) | OperationKind::TimeMark { .. } => {}
     }
 }
 

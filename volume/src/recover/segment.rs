@@ -80,7 +80,11 @@ impl SegmentLog {
     pub(crate) fn size_after(&self) -> Option<u64> {
         let resized = self.entries.iter().rev().find_map(|(operation, _)| match operation.kind {
             OperationKind::Resize(size_bytes) => Some(size_bytes),
-            OperationKind::Write | OperationKind::Trim | OperationKind::WriteZeroes => None,
+            OperationKind::Write
+            | OperationKind::Trim
+            | OperationKind::WriteZeroes
+            | OperationKind::Snapshot { .. }
+            | OperationKind::TimeMark { .. } => None,
         });
         // 0 is of a header that a rebuild made anew without knowing the size.
         resized.or_else(|| self.size_at_open.filter(|size| *size > 0))
