@@ -4,6 +4,7 @@
 use sim::plan::Profile;
 use sim::seeds;
 use sim::world::Broken;
+use volume::compact::controls as compaction;
 use volume::format::controls::{Safeguard, take_away};
 
 /// P1. With syncs that are answered and do nothing, flushed writes are missed after a power cut.
@@ -33,4 +34,14 @@ fn a_log_without_its_chain_is_noticed() {
     take_away(None);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the chain");
+}
+
+/// P2. Without waiting for the reads that use a slot, one of them gets what the slot's next segment holds.
+#[test]
+fn a_slot_that_is_given_back_under_a_read_is_noticed() {
+    compaction::take_away(Some(compaction::Safeguard::Pins));
+    let found = seeds::first_finding(Profile::Faults, Broken::Nothing, 1000);
+    compaction::take_away(None);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the wait");
 }

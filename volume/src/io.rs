@@ -6,7 +6,7 @@
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
-use crate::pool::{Lease, LeaseClass, SegmentRow};
+use crate::pool::{Lease, LeaseClass, SegmentRow, Settled};
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
 use units::{Lsn, SegmentId};
@@ -81,7 +81,15 @@ pub enum Action {
     },
     /// Note in the store that a segment has been opened or sealed. No answer.
     NoteSegment(SegmentRow),
-    /// Give back the slot of a segment that nothing maps any more. Its header has been made void, durably. No answer.
+    /// Note how far the volume has no more use for its segments as a tail of its log. Each is given back, or moved, when
+    /// no stored page names it. No answer.
+    Settle(Settled),
+    /// No read uses a segment any more that was told to leave. No answer.
+    Unpinned {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// Give back the slot of a segment that no operation is in. Its header has been made void, durably. No answer.
     Release {
         /// The segment.
         segment: SegmentId,
@@ -134,8 +142,13 @@ pub enum Event {
     WroteBack {
         /// Of the action.
         id: IoId,
-        /// On success, the segments that no page in the store names any more and that hold nothing unfolded.
-        result: Result<Vec<SegmentId>, DiskFault>,
+        /// Whether all of it is in the store.
+        result: Result<(), DiskFault>,
+    },
+    /// Nothing maps a settled segment any more, and its slot is to be given back. Answered by [`Action::Unpinned`].
+    Leaves {
+        /// The segment.
+        segment: SegmentId,
     },
     /// A slot was leased, or there is none.
     Leased {

@@ -3,6 +3,7 @@
 
 pub mod buffer;
 pub mod check;
+pub mod compact;
 pub mod engine;
 pub mod error;
 pub mod format;

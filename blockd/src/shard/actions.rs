@@ -70,6 +70,8 @@ impl Shard {
             }
             Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
             Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),
+            Action::Settle(settled) => self.store.ask(StoreAsk::Settle { volume, settled }),
+            Action::Unpinned { segment } => self.store.ask(StoreAsk::Unpinned { volume, segment }),
             Action::Release { segment } => self.store.ask(StoreAsk::Release { volume, segment }),
         }
     }

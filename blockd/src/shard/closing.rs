@@ -1,6 +1,7 @@
 //! How volumes, and with them the shard, come to an end: requests answered, map checkpointed, nothing left under way.
 
 use super::mailbox::Callback;
+use super::port::StoreAsk;
 use super::requests::Origin;
 use super::{Shard, VolumeSlot};
 use crate::nbd::Phase;
@@ -140,6 +141,7 @@ impl Shard {
         let slot = self.volumes.remove(place);
         let id = slot.volume.id();
         self.by_id.remove(&id);
+        self.store.ask(StoreAsk::Closed { volume: id });
         self.closing_count -= 1;
         self.touched.retain(|touched| *touched != place);
         let Some(Closing { done, checkpoint: Checkpoint::Over(result), .. }) = slot.closing else { return };

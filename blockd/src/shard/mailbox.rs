@@ -1,6 +1,5 @@
 //! How other threads talk to a shard.
 
-use super::port::StoreAnswer;
 use super::stats::ShardStats;
 use crate::nbd::Permit;
 use proto::nbd::Negotiated;
@@ -12,6 +11,7 @@ use units::VolumeId;
 use uring::Waker;
 use volume::engine::Volume;
 use volume::error::Error;
+use volume::io::Event;
 use volume::request::{Completion, Request};
 
 /// Called on the shard's thread with a result: it must not block.
@@ -39,12 +39,12 @@ pub enum Message {
         /// Told the outcome.
         done: Callback<Result<Completion, Error>>,
     },
-    /// The store has answered.
+    /// The store has answered, or has news.
     Store {
-        /// Who had asked.
+        /// For whom.
         volume: VolumeId,
-        /// The answer.
-        answer: StoreAnswer,
+        /// What.
+        event: Event,
     },
     /// Tell the counters.
     Stats(Callback<ShardStats>),
@@ -105,7 +105,7 @@ impl fmt::Debug for Message {
             Self::OpenVolume(volume) => write!(f, "OpenVolume({})", volume.id()),
             Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
-            Self::Store { volume, answer } => write!(f, "Store({volume}, {answer:?})"),
+            Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),
             Self::Stop => f.write_str("Stop"),
         }

@@ -17,7 +17,7 @@ mod start;
 mod stats;
 
 pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle};
-pub use port::{StoreAnswer, StoreAsk, StorePort};
+pub use port::{StoreAsk, StorePort};
 pub use start::{ShardConfig, ShardThread, StartError};
 pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 
@@ -202,9 +202,9 @@ impl Shard {
                 Message::OpenVolume(volume) => self.open_volume(volume),
                 Message::CloseVolume { volume, done } => self.close_volume(volume, done),
                 Message::Submit { volume, request, done } => self.submit(volume, request, done),
-                Message::Store { volume, answer } => {
+                Message::Store { volume, event } => {
                     if let Some(place) = self.by_id.get(&volume).copied() {
-                        self.tell(place, answer.into());
+                        self.tell(place, event);
                     }
                 }
                 Message::Stats(done) => done(self.snapshot()),

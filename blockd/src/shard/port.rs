@@ -1,10 +1,9 @@
-//! What volumes ask of the store, and its answers: plain messages to another thread.
+//! What volumes ask of the store: plain messages to another thread. The answers are events of the volume.
 
 use units::{Lsn, SegmentId, VolumeId};
-use volume::error::DiskFault;
-use volume::io::{Event, IoId, LoadedPage, PageIndex};
+use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{Lease, LeaseClass, SegmentRow};
+use volume::pool::{LeaseClass, SegmentRow, Settled};
 
 /// Takes what volumes ask of the store. Must not block: it is called on the shard's thread.
 ///
@@ -17,14 +16,14 @@ pub trait StorePort: Send {
 /// A question to the store.
 #[derive(Debug)]
 pub enum StoreAsk {
-    /// Load a map page. Answered by [`StoreAnswer::PageLoaded`].
+    /// Load a map page. Answered by [`volume::io::Event::PageLoaded`].
     LoadPage {
         /// Who asks.
         volume: VolumeId,
         /// Which.
         page: PageIndex,
     },
-    /// Write map pages in one atomic step. Answered by [`StoreAnswer::WroteBack`].
+    /// Write map pages in one atomic step. Answered by [`volume::io::Event::WroteBack`].
     WriteBack {
         /// Who asks.
         volume: VolumeId,
@@ -37,7 +36,7 @@ pub enum StoreAsk {
         /// The volume's size.
         size_bytes: u64,
     },
-    /// Lease a slot. Answered by [`StoreAnswer::Leased`].
+    /// Lease a slot. Answered by [`volume::io::Event::Leased`].
     Lease {
         /// Who asks.
         volume: VolumeId,
@@ -46,6 +45,25 @@ pub enum StoreAsk {
     },
     /// Note a segment. No answer.
     NoteSegment(SegmentRow),
+    /// Note how far a volume has no more use for its segments as a tail of its log. No answer.
+    Settle {
+        /// Whose.
+        volume: VolumeId,
+        /// How far.
+        settled: Settled,
+    },
+    /// No read uses a segment any more that was told to leave. No answer.
+    Unpinned {
+        /// Who says so.
+        volume: VolumeId,
+        /// Which.
+        segment: SegmentId,
+    },
+    /// A volume is closed. No answer.
+    Closed {
+        /// Which.
+        volume: VolumeId,
+    },
     /// Give a segment's slot back. No answer.
     Release {
         /// Who asks.
@@ -55,36 +73,19 @@ pub enum StoreAsk {
     },
 }
 
-/// An answer of the store.
-#[derive(Debug)]
-pub enum StoreAnswer {
-    /// A map page, or that there is none.
-    PageLoaded {
-        /// Of the question.
-        page: PageIndex,
-        /// What the store has.
-        result: Result<LoadedPage, DiskFault>,
-    },
-    /// The pages are written, durably.
-    WroteBack {
-        /// Of the question.
-        id: IoId,
-        /// On success, the segments that no page in the store names any more.
-        result: Result<Vec<SegmentId>, DiskFault>,
-    },
-    /// A slot, or none.
-    Leased {
-        /// What there is.
-        result: Result<Lease, DiskFault>,
-    },
-}
-
-impl From<StoreAnswer> for Event {
-    fn from(answer: StoreAnswer) -> Self {
-        match answer {
-            StoreAnswer::PageLoaded { page, result } => Self::PageLoaded { page, result },
-            StoreAnswer::WroteBack { id, result } => Self::WroteBack { id, result },
-            StoreAnswer::Leased { result } => Self::Leased { result },
+impl StoreAsk {
+    /// Who asks.
+    #[must_use]
+    pub const fn volume(&self) -> VolumeId {
+        match self {
+            Self::LoadPage { volume, .. }
+            | Self::WriteBack { volume, .. }
+            | Self::Lease { volume, .. }
+            | Self::NoteSegment(SegmentRow { volume, .. })
+            | Self::Settle { volume, .. }
+            | Self::Unpinned { volume, .. }
+            | Self::Closed { volume }
+            | Self::Release { volume, .. } => *volume,
         }
     }
 }

@@ -5,15 +5,16 @@
 
 use super::rocks::RocksStore;
 use crate::open::{PoolFile, Space, fault_of};
-use crate::shard::{Message, StoreAnswer, StoreAsk};
+use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use units::{BLOCK_LEN, Epoch, SegmentId, VolumeId};
+use units::{SegmentId, VolumeId};
+use volume::compact::{Compactor, Context, News};
 use volume::error::DiskFault;
-use volume::format::{SlotHeader, SlotUse};
+use volume::io::{Action, Event};
 use volume::pool::{Index, Lease, LeaseClass, PoolFigures, SegmentRow};
 
 /// Slots that are kept ready.
@@ -23,17 +24,30 @@ const AHEAD_COUNT: usize = 2;
 /// less, filling slots ahead would only double what the disk has to write.
 const QUIET: Duration = Duration::from_millis(150);
 
+/// How long the compactor waits before it tries again what failed.
+const TICK: Duration = Duration::from_secs(1);
+
 /// A slot to be filled with zeros.
 #[derive(Debug)]
 pub(super) struct Wanted(pub(super) Lease);
 
-/// The index and what is leased ahead of it.
+/// The threads that work for the store's.
 #[derive(Debug)]
+pub(super) struct Helpers {
+    /// Fills slots with zeros.
+    pub(super) preparer: mpsc::Sender<Wanted>,
+    /// Carries out what the compactor wants done on the disk.
+    pub(super) disk: mpsc::Sender<Action>,
+}
+
+/// The index and what is leased ahead of it.
 pub(super) struct Keeper {
     index: Index<RocksStore>,
     space: Arc<Space>,
     pool: Arc<PoolFile>,
-    preparer: mpsc::Sender<Wanted>,
+    helpers: Helpers,
+    compactor: Compactor,
+    next_tick: Instant,
     ready: VecDeque<Lease>,
     preparing_count: usize,
     last_lease: Instant,
@@ -43,67 +57,141 @@ pub(super) struct Keeper {
     spare: BTreeMap<VolumeId, Vec<Lease>>,
     /// Whether the host's file system had no space for a slot at the last try.
     is_host_full: bool,
+    /// Leases that found no slot while some were being freed.
+    parked: VecDeque<(VolumeId, LeaseClass)>,
+    /// Volumes that are being erased, and who waits for it.
+    erasing: BTreeMap<VolumeId, Callback<Result<(), DiskFault>>>,
+    /// What volumes are to be told.
+    events: Vec<(VolumeId, Event)>,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("compactor", &self.compactor).finish_non_exhaustive()
+    }
 }
 
 impl Keeper {
-    pub(super) fn new(
-        index: Index<RocksStore>,
-        space: Arc<Space>,
-        pool: Arc<PoolFile>,
-        preparer: mpsc::Sender<Wanted>,
-    ) -> Self {
-        let last_lease = Instant::now();
-        let ready = VecDeque::new();
+    pub(super) fn new(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
+        let now = Instant::now();
         Self {
             index,
             space,
             pool,
-            preparer,
-            ready,
+            helpers,
+            compactor: Compactor::default(),
+            next_tick: now,
+            ready: VecDeque::new(),
             preparing_count: 0,
-            last_lease,
+            last_lease: now,
             is_full: false,
             spare: BTreeMap::new(),
             is_host_full: false,
+            parked: VecDeque::new(),
+            erasing: BTreeMap::new(),
+            events: Vec::new(),
         }
     }
 
-    /// When there is something to prepare, if nothing else happens.
-    pub(super) fn idle_until(&self) -> Option<Instant> {
+    /// When there is something to do, if nothing else happens.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let tick = self.compactor.wants_ticks().then_some(self.next_tick);
+        self.prepares_at().into_iter().chain(tick).min()
+    }
+
+    fn prepares_at(&self) -> Option<Instant> {
         (self.ahead_count() < AHEAD_COUNT && !self.is_full).then(|| self.last_lease + QUIET)
     }
 
-    /// Carries out a question; the answer, when it has one.
-    pub(super) fn answer(&mut self, ask: StoreAsk) -> Option<Message> {
-        let (volume, answer) = match ask {
+    /// Does what is due.
+    pub(super) fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.compactor.wants_ticks() && self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.with_compactor(Compactor::tick);
+        }
+        if self.prepares_at().is_some_and(|at| at <= now) {
+            self.prepare_ahead();
+        }
+    }
+
+    /// What volumes are to be told, in order.
+    pub(super) fn take_events(&mut self) -> Vec<(VolumeId, Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn with_compactor(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, RocksStore>)) {
+        let (mut actions, mut news) = (Vec::new(), Vec::new());
+        act(&mut self.compactor, &mut Context { index: &mut self.index, actions: &mut actions, news: &mut news });
+        for action in actions {
+            if self.helpers.disk.send(action).is_err() {
+                tracing::error!("the compactor's thread has ended: no more slots are given back");
+            }
+        }
+        for news in news {
+            match news {
+                News::Tell(volume, event) => self.events.push((volume, event)),
+                News::Erased(volume, result) => self.on_erased(volume, result),
+                News::Freed => self.is_full = false,
+            }
+        }
+        let parked = std::mem::take(&mut self.parked);
+        parked.into_iter().for_each(|(volume, class)| self.answer_lease(volume, class));
+    }
+
+    /// Takes the end of one of the compactor's actions.
+    pub(super) fn on_disk(&mut self, event: &Event) {
+        self.with_compactor(|compactor, context| compactor.handle(context, event));
+    }
+
+    /// Carries out a question; its answer, when it has one, is among the events.
+    pub(super) fn take(&mut self, ask: StoreAsk) {
+        match ask {
             StoreAsk::LoadPage { volume, page } => {
-                (volume, StoreAnswer::PageLoaded { page, result: self.index.load_page(volume, page) })
+                let result = self.index.load_page(volume, page);
+                self.events.push((volume, Event::PageLoaded { page, result }));
             }
             StoreAsk::WriteBack { volume, id, pages, folded_to, size_bytes } => {
                 let result = self.index.write_back(volume, &pages, folded_to, size_bytes);
-                (volume, StoreAnswer::WroteBack { id, result })
+                self.events.push((volume, Event::WroteBack { id, result }));
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
             }
-            StoreAsk::Lease { volume, class } => {
-                let result = self.lease(class);
-                if let Ok(lease) = result {
-                    self.spare.entry(volume).or_default().push(lease);
-                }
-                (volume, StoreAnswer::Leased { result })
-            }
+            StoreAsk::Lease { volume, class } => self.answer_lease(volume, class),
             StoreAsk::NoteSegment(row) => {
                 self.not_spare(row.volume, row.segment);
                 // Nothing is lost when it is not noted: the next start finds the segment by its header.
                 let _ = self.index.note_segment(row);
-                return None;
+            }
+            StoreAsk::Settle { volume, settled } => {
+                self.index.settle(volume, settled);
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+            }
+            StoreAsk::Unpinned { segment, .. } => {
+                self.with_compactor(|compactor, context| compactor.unpinned(context, segment));
+            }
+            StoreAsk::Closed { volume } => {
+                self.with_compactor(|compactor, context| compactor.closed(context, volume));
             }
             StoreAsk::Release { segment, .. } => {
                 // Its slot stays taken then, until the next start finds its header void.
                 let _ = self.index.release(segment);
                 self.is_full = false;
-                return None;
             }
-        };
-        Some(Message::Store { volume, answer })
+        }
+    }
+
+    /// Leases a slot, now or when one has been freed.
+    fn answer_lease(&mut self, volume: VolumeId, class: LeaseClass) {
+        let result = self.lease(class);
+        match result {
+            Ok(lease) => self.spare.entry(volume).or_default().push(lease),
+            Err(DiskFault::NoSpace) if self.compactor.is_freeing() => {
+                self.parked.push_back((volume, class));
+                return;
+            }
+            Err(_) => {}
+        }
+        self.events.push((volume, Event::Leased { result }));
     }
 
     fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
@@ -154,13 +242,13 @@ impl Keeper {
     }
 
     /// Leases a slot ahead, and has it filled when that spares its user something.
-    pub(super) fn prepare_ahead(&mut self) {
+    fn prepare_ahead(&mut self) {
         while self.ahead_count() < AHEAD_COUNT {
             let Ok(lease) = self.lease_with_space(LeaseClass::Data) else {
                 self.is_full = true;
                 return;
             };
-            if self.space.wants_writing(lease.slot) && self.preparer.send(Wanted(lease)).is_ok() {
+            if self.space.wants_writing(lease.slot) && self.helpers.preparer.send(Wanted(lease)).is_ok() {
                 self.preparing_count += 1;
             } else {
                 self.ready.push_back(lease);
@@ -192,41 +280,22 @@ impl Keeper {
         voided.into_iter().try_for_each(|segment| self.index.release(segment))
     }
 
-    /// Makes every segment of a volume void, durably, and only then forgets it: a slot that is given out again must not
-    /// show the old volume's segment to a later rebuild.
-    pub(super) fn erase(&mut self, volume: VolumeId) -> Result<(), DiskFault> {
-        let segments = self.index.segments(volume);
-        for segment in &segments {
-            self.pool
-                .write_at(self.pool.superblock().geometry.slot_offset(segment.slot), &self.void_header(segment))?;
-        }
-        if !segments.is_empty() {
-            self.pool.sync()?;
-        }
-        self.index.forget_volume(volume)?;
-        // The volume's engine is gone, and nothing was written to these.
-        for lease in self.spare.remove(&volume).unwrap_or_default() {
-            self.index.give_back(lease);
-        }
-        self.is_full = false;
-        Ok(())
+    /// Gives every segment of a volume back and forgets it; `done` is told when that is durable.
+    pub(super) fn erase(&mut self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) {
+        self.erasing.insert(volume, done);
+        self.with_compactor(|compactor, context| compactor.erase(context, volume));
     }
 
-    fn void_header(&self, row: &SegmentRow) -> Vec<u8> {
-        let mut block = vec![0; BLOCK_LEN];
-        let header = SlotHeader {
-            slot_use: SlotUse::Void,
-            pool: self.pool.superblock().pool,
-            segment: row.segment,
-            volume: row.volume,
-            epoch: Epoch::default(),
-            first_lsn: row.first_lsn,
-            size_bytes: 0,
-            chain: 0,
-            opened_ms: 0,
-        };
-        header.encode(&mut block);
-        block
+    fn on_erased(&mut self, volume: VolumeId, result: Result<(), DiskFault>) {
+        if result.is_ok() {
+            // The volume's engine is gone, and nothing was written to these.
+            for lease in self.spare.remove(&volume).unwrap_or_default() {
+                self.index.give_back(lease);
+            }
+        }
+        if let Some(done) = self.erasing.remove(&volume) {
+            done(result);
+        }
     }
 
     /// Gives back what was leased ahead and makes everything durable.

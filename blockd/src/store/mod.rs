@@ -3,6 +3,7 @@
 //! [`RocksStore`] is where the index keeps its rows; [`StoreThread`] takes what the volumes of all shards ask of the index,
 //! in the order they ask, and answers by messages to their shards.
 
+mod disk;
 mod keeper;
 mod rocks;
 mod thread;

@@ -1,9 +1,11 @@
 //! The store's thread, and how shards and the catalogue talk to it.
 
-use super::keeper::{Keeper, Wanted};
+use super::disk;
+use super::keeper::{Helpers, Keeper, Wanted};
 use super::rocks::RocksStore;
 use crate::open::{PoolFile, Space};
-use crate::shard::{Callback, ShardHandle, StoreAsk, StorePort};
+use crate::shard::{Callback, Message, ShardHandle, StoreAsk, StorePort};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use units::{SegmentId, VolumeId};
 use volume::error::DiskFault;
+use volume::io::Event;
 use volume::pool::{Index, Lease, PoolFigures, SegmentRow};
 
 /// What the store's thread can be told.
@@ -21,6 +24,8 @@ pub(super) enum Command {
     Ask { shard: usize, ask: StoreAsk },
     /// The slot of a lease is filled with zeros, or could not be.
     Prepared(Lease),
+    /// An action of the compactor has ended.
+    Disk(Event),
     /// Tell the figures.
     Figures(Callback<PoolFigures>),
     /// Forget a volume that no shard serves, with all its segments.
@@ -47,8 +52,8 @@ pub struct StoreHandle {
 pub struct StoreThread {
     handle: StoreHandle,
     thread: JoinHandle<()>,
-    /// Fills slots ahead; ends when the thread does.
-    preparer: JoinHandle<()>,
+    /// Fill slots ahead, and write for the compactor; they end when the thread does.
+    helpers: [JoinHandle<()>; 2],
 }
 
 /// A shard's way to the store.
@@ -65,9 +70,10 @@ impl StoreThread {
     pub(crate) fn start(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>) -> io::Result<Self> {
         let (sender, commands) = mpsc::channel();
         let (wanted, preparer) = start_preparer(Arc::clone(&space), sender.clone())?;
-        let keeper = Keeper::new(index, space, pool, wanted);
+        let (disk, writer) = disk::start(Arc::clone(&pool), sender.clone())?;
+        let keeper = Keeper::new(index, space, pool, Helpers { preparer: wanted, disk });
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || run(keeper, &commands))?;
-        Ok(Self { handle: StoreHandle { sender }, thread, preparer })
+        Ok(Self { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] })
     }
 
     /// Talks to it.
@@ -89,8 +95,8 @@ impl StoreThread {
     pub fn stop(self) -> io::Result<()> {
         // It may have ended already; joining tells.
         let _ = self.handle.send(Command::Stop);
-        let ended = [self.thread.join(), self.preparer.join()];
-        let ended: thread::Result<()> = ended.into_iter().collect();
+        let (thread, helpers) = (self.thread.join(), self.helpers.map(JoinHandle::join));
+        let ended: thread::Result<()> = [thread].into_iter().chain(helpers).collect();
         ended.map_err(|_| io::Error::other("the store's thread panicked"))
     }
 }
@@ -152,25 +158,32 @@ impl StorePort for Port {
 }
 
 fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
-    let mut shards = Vec::new();
+    let mut shards: Vec<ShardHandle> = Vec::new();
+    // Which shard serves a volume.
+    let mut homes = BTreeMap::new();
     loop {
-        let command = match keeper.idle_until() {
+        let command = match keeper.wakes_at() {
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match command {
             Ok(Command::Attach(handles)) => shards = handles,
             Ok(Command::Ask { shard, ask }) => {
-                let Some(message) = keeper.answer(ask) else { continue };
-                // A shard that has ended wants no answer.
-                let _ = shards.get(shard).map(|shard: &ShardHandle| shard.send(message));
+                homes.insert(ask.volume(), shard);
+                keeper.take(ask);
             }
             Ok(Command::Prepared(lease)) => keeper.on_prepared(lease),
+            Ok(Command::Disk(event)) => keeper.on_disk(&event),
             Ok(Command::Figures(done)) => done(keeper.figures()),
-            Ok(Command::Erase { volume, done }) => done(keeper.erase(volume)),
+            Ok(Command::Erase { volume, done }) => keeper.erase(volume, done),
             Ok(Command::NoteRecovered { sealed, voided, done }) => done(keeper.note_recovered(sealed, voided)),
-            Err(RecvTimeoutError::Timeout) => keeper.prepare_ahead(),
+            Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
+        }
+        for (volume, event) in keeper.take_events() {
+            let shard = homes.get(&volume).and_then(|shard| shards.get(*shard));
+            // A shard that has ended wants no answer.
+            let _ = shard.map(|shard| shard.send(Message::Store { volume, event }));
         }
     }
 }

@@ -129,7 +129,11 @@ impl World {
     pub(super) fn come_to_rest(&mut self) -> Checked {
         for _ in 0..PATIENCE {
             let is_done = self.requests_left == 0 || self.sites.iter().all(|site| site.volume.is_none());
-            if is_done && self.jobs.is_empty() && self.sites.iter().all(super::Site::is_idle) {
+            if is_done
+                && self.jobs.is_empty()
+                && self.compaction.is_idle()
+                && self.sites.iter().all(super::Site::is_idle)
+            {
                 return Ok(());
             }
             self.advance()?;

@@ -5,12 +5,47 @@ use crate::disk::WriteNumber;
 use crate::pattern::SECTOR_LEN;
 use crate::trace::Finding;
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use units::BLOCK_BYTES;
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
 use volume::format::POOL_DATA_OFFSET;
 use volume::io::{Action, Event, FetchPiece, IoId};
+
+/// Whose a request of the disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Site(usize),
+    Compactor,
+}
+
+impl Owner {
+    fn site(self) -> Checked<usize> {
+        match self {
+            Self::Site(site) => Ok(site),
+            Self::Compactor => Err(Finding("the compactor asks for what only a volume may".to_owned())),
+        }
+    }
+}
+
+/// What someone has under way on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    appends: BTreeMap<IoId, Append>,
+    fetches: BTreeMap<IoId, Fetch>,
+    syncs: BTreeMap<IoId, Sync>,
+}
+
+impl Transfers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.fetches.is_empty() && self.syncs.is_empty()
+    }
+
+    /// The appends that were under way when the process ended.
+    pub(super) fn take_appends(&mut self) -> Vec<Append> {
+        std::mem::take(&mut self.appends).into_values().collect()
+    }
+}
 
 /// An append under way.
 #[derive(Debug)]
@@ -48,24 +83,40 @@ pub(super) enum Outage {
 }
 
 impl World {
-    pub(super) fn carry_out(&mut self, site: usize, actions: Vec<Action>) -> Checked {
+    pub(super) fn carry_out(&mut self, owner: Owner, actions: Vec<Action>) -> Checked {
         for action in actions {
             match action {
-                Action::Append { id, pool_offset, buffers } => self.begin_append(site, id, pool_offset, buffers)?,
-                Action::Fetch { id, buffer, pieces } => self.begin_fetch(site, id, buffer, pieces),
-                Action::Sync { id } => self.begin_sync(site, id),
-                Action::Reply(reply) => self.take_reply(site, reply)?,
+                Action::Append { id, pool_offset, buffers } => self.begin_append(owner, id, pool_offset, buffers)?,
+                Action::Fetch { id, buffer, pieces } => self.begin_fetch(owner, id, buffer, pieces),
+                Action::Sync { id } => self.begin_sync(owner, id),
+                Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
                 asked @ (Action::LoadPage { .. }
                 | Action::WriteBack { .. }
                 | Action::Lease { .. }
                 | Action::NoteSegment(_)
-                | Action::Release { .. }) => self.ask_store(site, asked)?,
+                | Action::Settle(_)
+                | Action::Unpinned { .. }
+                | Action::Release { .. }) => self.ask_store(owner.site()?, asked)?,
             }
         }
         Ok(())
     }
 
-    fn begin_append(&mut self, site: usize, id: IoId, pool_offset: u64, buffers: Vec<Buffer>) -> Checked {
+    fn transfers(&mut self, owner: Owner) -> &mut Transfers {
+        match owner {
+            Owner::Site(site) => &mut self.sites[site].transfers,
+            Owner::Compactor => &mut self.compaction.transfers,
+        }
+    }
+
+    fn tell(&mut self, owner: Owner, event: Event) -> Checked {
+        match owner {
+            Owner::Site(site) => self.tell_volume(site, event),
+            Owner::Compactor => self.tell_compactor(&event),
+        }
+    }
+
+    fn begin_append(&mut self, owner: Owner, id: IoId, pool_offset: u64, buffers: Vec<Buffer>) -> Checked {
         let len: usize = buffers.iter().map(Buffer::len).sum();
         let slot_bytes = self.plan.geometry.slot_bytes;
         let within = pool_offset.checked_sub(POOL_DATA_OFFSET).map(|at| at % slot_bytes);
@@ -74,16 +125,16 @@ impl World {
             return Err(Finding(format!("an append of {len} bytes at {pool_offset} leaves its slot")));
         }
         self.trace.note(&[1, self.now, id.0, pool_offset, len as u64]);
-        self.trace.tell(|| format!("{site}: append {} at {pool_offset:#x}, {len:#x} bytes", id.0));
-        self.sites[site].appends.insert(id, Append { pool_offset, buffers, landed: None });
+        self.trace.tell(|| format!("{owner:?}: append {} at {pool_offset:#x}, {len:#x} bytes", id.0));
+        self.transfers(owner).appends.insert(id, Append { pool_offset, buffers, landed: None });
         let delay = self.delay();
-        self.after(delay, Happening::AppendLands(site, id));
+        self.after(delay, Happening::AppendLands(owner, id));
         Ok(())
     }
 
     /// The append reaches the page cache, or does not.
-    pub(super) fn land_append(&mut self, site: usize, id: IoId) {
-        let Some(append) = self.sites[site].appends.get(&id) else { return };
+    pub(super) fn land_append(&mut self, owner: Owner, id: IoId) {
+        let Some(append) = self.transfers(owner).appends.get(&id) else { return };
         let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
         let pool_offset = append.pool_offset;
         let landed = match self.append_fault() {
@@ -98,12 +149,12 @@ impl World {
             }
             None => (self.write_or_lie(pool_offset, bytes), Ok(())),
         };
-        self.trace.tell(|| format!("{site}: append {} lands: {:?}", id.0, landed.1));
-        if let Some(append) = self.sites[site].appends.get_mut(&id) {
+        self.trace.tell(|| format!("{owner:?}: append {} lands: {:?}", id.0, landed.1));
+        if let Some(append) = self.transfers(owner).appends.get_mut(&id) {
             append.landed = Some(landed);
         }
         let delay = self.delay();
-        self.after(delay, Happening::AppendEnds(site, id));
+        self.after(delay, Happening::AppendEnds(owner, id));
     }
 
     fn append_fault(&mut self) -> Option<DiskFault> {
@@ -147,29 +198,29 @@ impl World {
         number
     }
 
-    pub(super) fn end_append(&mut self, site: usize, id: IoId) -> Checked {
-        let Some(append) = self.sites[site].appends.remove(&id) else { return Ok(()) };
+    pub(super) fn end_append(&mut self, owner: Owner, id: IoId) -> Checked {
+        let Some(append) = self.transfers(owner).appends.remove(&id) else { return Ok(()) };
         let (number, result) = append.landed.unwrap_or((None, Err(DiskFault::Io)));
         if let Some(number) = number {
             self.disk.end_write(number);
         }
         self.trace.note(&[2, self.now, id.0, u64::from(result.is_ok())]);
-        self.trace.tell(|| format!("{site}: append {} ends: {result:?}", id.0));
-        self.tell_volume(site, Event::Appended { id, buffers: append.buffers, result })
+        self.trace.tell(|| format!("{owner:?}: append {} ends: {result:?}", id.0));
+        self.tell(owner, Event::Appended { id, buffers: append.buffers, result })
     }
 
-    fn begin_fetch(&mut self, site: usize, id: IoId, buffer: Buffer, pieces: SmallVec<[FetchPiece; 2]>) {
+    fn begin_fetch(&mut self, owner: Owner, id: IoId, buffer: Buffer, pieces: SmallVec<[FetchPiece; 2]>) {
         self.trace.note(&[3, self.now, id.0, pieces.len() as u64]);
-        self.trace.tell(|| format!("{site}: fetch {:x} of {pieces:x?}", id.0));
-        self.sites[site].fetches.insert(id, Fetch { buffer, pieces, result: Ok(()), is_tainted: false });
+        self.trace.tell(|| format!("{owner:?}: fetch {:x} of {pieces:x?}", id.0));
+        self.transfers(owner).fetches.insert(id, Fetch { buffer, pieces, result: Ok(()), is_tainted: false });
         let delay = self.delay();
-        self.after(delay, Happening::FetchReads(site, id));
+        self.after(delay, Happening::FetchReads(owner, id));
     }
 
-    pub(super) fn read_fetch(&mut self, site: usize, id: IoId) {
+    pub(super) fn read_fetch(&mut self, owner: Owner, id: IoId) {
         let fails = self.outage == Some(Outage::Fetches) || self.random.chance(self.rates.fetch_io);
         let delay = self.delay();
-        let Some(fetch) = self.sites[site].fetches.get_mut(&id) else { return };
+        let Some(mut fetch) = self.transfers(owner).fetches.remove(&id) else { return };
         if fails {
             self.injected.disk += 1;
             fetch.result = Err(DiskFault::Io);
@@ -181,35 +232,36 @@ impl World {
             }
         }
         self.injected.tainted += u64::from(fetch.is_tainted);
-        self.after(delay, Happening::FetchEnds(site, id));
+        self.transfers(owner).fetches.insert(id, fetch);
+        self.after(delay, Happening::FetchEnds(owner, id));
     }
 
-    pub(super) fn end_fetch(&mut self, site: usize, id: IoId) -> Checked {
-        let Some(fetch) = self.sites[site].fetches.remove(&id) else { return Ok(()) };
+    pub(super) fn end_fetch(&mut self, owner: Owner, id: IoId) -> Checked {
+        let Some(fetch) = self.transfers(owner).fetches.remove(&id) else { return Ok(()) };
         self.trace.note(&[4, self.now, id.0, u64::from(fetch.result.is_ok())]);
         self.excuse.corrupt = fetch.is_tainted;
         self.excuse.unavailable = fetch.result.is_err();
-        let told = self.tell_volume(site, Event::Fetched { id, buffer: fetch.buffer, result: fetch.result });
+        let told = self.tell(owner, Event::Fetched { id, buffer: fetch.buffer, result: fetch.result });
         self.excuse = super::answers::Excuse::default();
         told
     }
 
-    fn begin_sync(&mut self, site: usize, id: IoId) {
+    fn begin_sync(&mut self, owner: Owner, id: IoId) {
         let covered = self.disk.begin_sync(&mut self.random);
         self.trace.note(&[5, self.now, id.0, covered.len() as u64]);
-        self.trace.tell(|| format!("{site}: sync {} of {} writes", id.0, covered.len()));
-        self.sites[site].syncs.insert(id, Sync { covered, result: Ok(()) });
+        self.trace.tell(|| format!("{owner:?}: sync {} of {} writes", id.0, covered.len()));
+        self.transfers(owner).syncs.insert(id, Sync { covered, result: Ok(()) });
         let delay = self.delay();
-        self.after(delay, Happening::SyncLands(site, id));
+        self.after(delay, Happening::SyncLands(owner, id));
     }
 
-    pub(super) fn land_sync(&mut self, site: usize, id: IoId) {
+    pub(super) fn land_sync(&mut self, owner: Owner, id: IoId) {
         // A failed sync is told to everyone who has the pool open, once: the driver has to tell all its volumes, and
         // every later one too (P1).
         let fails =
             self.injected.syncs > 0 || self.outage == Some(Outage::Syncs) || self.random.chance(self.rates.sync_io);
         let delay = self.delay();
-        let Some(sync) = self.sites[site].syncs.get_mut(&id) else { return };
+        let Some(mut sync) = self.transfers(owner).syncs.remove(&id) else { return };
         if fails {
             sync.result = Err(DiskFault::Io);
             self.disk.fail_sync(&sync.covered, &mut self.random);
@@ -218,14 +270,15 @@ impl World {
         } else if self.broken != super::Broken::FlushBarrier {
             self.disk.end_sync(&sync.covered);
         }
-        self.trace.tell(|| format!("{site}: sync {} lands, fails: {fails}", id.0));
-        self.after(delay, Happening::SyncEnds(site, id));
+        self.trace.tell(|| format!("{owner:?}: sync {} lands, fails: {fails}", id.0));
+        self.transfers(owner).syncs.insert(id, sync);
+        self.after(delay, Happening::SyncEnds(owner, id));
     }
 
-    pub(super) fn end_sync(&mut self, site: usize, id: IoId) -> Checked {
-        let Some(sync) = self.sites[site].syncs.remove(&id) else { return Ok(()) };
+    pub(super) fn end_sync(&mut self, owner: Owner, id: IoId) -> Checked {
+        let Some(sync) = self.transfers(owner).syncs.remove(&id) else { return Ok(()) };
         self.trace.note(&[6, self.now, id.0, u64::from(sync.result.is_ok())]);
-        self.tell_volume(site, Event::Synced { id, result: sync.result })
+        self.tell(owner, Event::Synced { id, result: sync.result })
     }
 
     /// Draws what goes wrong beside the requests: rot, and outages.

@@ -1,5 +1,7 @@
 //! One life of the daemon: a start, a full readback, clients for a while, and an end.
 
+use super::compaction::Compaction;
+use super::driver::{Append, Transfers};
 use super::{Checked, World};
 use crate::oracle::{BLOCK_SECTORS, Loss, Readback};
 use crate::plan::FaultRates;
@@ -62,17 +64,17 @@ impl World {
         self.trace.note(&[30, self.now, u64::from(is_power)]);
         self.trace.tell(|| format!("[{}] crash, of power: {is_power}", self.step));
         self.outcome.crashes += 1;
-        for site in 0..self.sites.len() {
-            for (_, append) in std::mem::take(&mut self.sites[site].appends) {
-                // One that has not landed may have got as far as anywhere.
-                if append.landed.is_none() && self.random.chance(600) {
-                    let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
-                    let all = bytes.len() as u64;
-                    // A kernel copies page by page; no sector is torn, by a kill or by a power cut.
-                    let cut = *self.random.pick(&[512, 4096]);
-                    let kept = (self.random.below(all + cut) / cut * cut).min(all) as usize;
-                    self.write_part(append.pool_offset, &bytes, kept);
-                }
+        let all = self.sites.iter_mut().map(|site| &mut site.transfers).chain([&mut self.compaction.transfers]);
+        let appends: Vec<Append> = all.flat_map(Transfers::take_appends).collect();
+        for append in appends {
+            // One that has not landed may have got as far as anywhere.
+            if append.landed.is_none() && self.random.chance(600) {
+                let bytes: Vec<u8> = append.buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
+                let all = bytes.len() as u64;
+                // A kernel copies page by page; no sector is torn, by a kill or by a power cut.
+                let cut = *self.random.pick(&[512, 4096]);
+                let kept = (self.random.below(all + cut) / cut * cut).min(all) as usize;
+                self.write_part(append.pool_offset, &bytes, kept);
             }
         }
         self.end_process();
@@ -90,13 +92,12 @@ impl World {
         self.queue.clear();
         self.jobs.clear();
         self.index = None;
+        self.compaction = Compaction::default();
         for site in &mut self.sites {
             site.volume = None;
             site.asked.clear();
             site.answered.clear();
-            site.appends.clear();
-            site.fetches.clear();
-            site.syncs.clear();
+            site.transfers = Transfers::default();
             site.is_poll_due = false;
         }
     }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod clients;
+mod compaction;
 mod driver;
 mod ending;
 mod life;
@@ -19,7 +20,8 @@ use crate::random::Random;
 use crate::store::SimStore;
 use crate::trace::{Finding, Trace};
 use clients::Asked;
-use driver::{Append, Fetch, Sync};
+use compaction::Compaction;
+use driver::{Owner, Transfers};
 use std::collections::{BTreeMap, VecDeque};
 use units::{Monotonic, PoolId, VolumeId};
 use volume::buffer::BufferPool;
@@ -74,12 +76,13 @@ enum Happening {
     Client(usize),
     Poll(usize),
     Tick(usize),
-    AppendLands(usize, IoId),
-    AppendEnds(usize, IoId),
-    FetchReads(usize, IoId),
-    FetchEnds(usize, IoId),
-    SyncLands(usize, IoId),
-    SyncEnds(usize, IoId),
+    CompactorTick,
+    AppendLands(Owner, IoId),
+    AppendEnds(Owner, IoId),
+    FetchReads(Owner, IoId),
+    FetchEnds(Owner, IoId),
+    SyncLands(Owner, IoId),
+    SyncEnds(Owner, IoId),
     StoreTurn,
     StoreAnswers(usize, Event),
     OutageEnds,
@@ -96,9 +99,7 @@ struct Site {
     oracle: Oracle,
     asked: BTreeMap<RequestId, Asked>,
     answered: BTreeMap<RequestId, Reply>,
-    appends: BTreeMap<IoId, Append>,
-    fetches: BTreeMap<IoId, Fetch>,
-    syncs: BTreeMap<IoId, Sync>,
+    transfers: Transfers,
     next_request: u64,
     is_poll_due: bool,
 }
@@ -140,6 +141,7 @@ pub struct World {
     index: Option<Index<SimStore>>,
     superblock: Superblock,
     sites: Vec<Site>,
+    compaction: Compaction,
     jobs: VecDeque<store_thread::Job>,
     store_turn_at: u64,
     store_answer_at: u64,
@@ -186,9 +188,7 @@ impl World {
             oracle: Oracle::new(number * 3, volume.size_bytes, &volume.areas),
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),
-            appends: BTreeMap::new(),
-            fetches: BTreeMap::new(),
-            syncs: BTreeMap::new(),
+            transfers: Transfers::default(),
             next_request: 1,
             is_poll_due: false,
         });
@@ -205,6 +205,7 @@ impl World {
             fuse,
             index: None,
             superblock,
+            compaction: Compaction::default(),
             jobs: VecDeque::new(),
             store_turn_at: 0,
             store_answer_at: 0,
@@ -292,14 +293,18 @@ impl World {
                 self.after(TICK, Happening::Tick(site));
                 self.tell_volume(site, Event::Tick)?;
             }
-            Happening::AppendLands(site, id) => self.land_append(site, id),
-            Happening::AppendEnds(site, id) => self.end_append(site, id)?,
-            Happening::FetchReads(site, id) => self.read_fetch(site, id),
-            Happening::FetchEnds(site, id) => self.end_fetch(site, id)?,
-            Happening::SyncLands(site, id) => self.land_sync(site, id),
-            Happening::SyncEnds(site, id) => self.end_sync(site, id)?,
+            Happening::AppendLands(owner, id) => self.land_append(owner, id),
+            Happening::AppendEnds(owner, id) => self.end_append(owner, id)?,
+            Happening::FetchReads(owner, id) => self.read_fetch(owner, id),
+            Happening::FetchEnds(owner, id) => self.end_fetch(owner, id)?,
+            Happening::SyncLands(owner, id) => self.land_sync(owner, id),
+            Happening::SyncEnds(owner, id) => self.end_sync(owner, id)?,
             Happening::StoreTurn => self.take_store_turn()?,
             Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
+            Happening::CompactorTick => {
+                self.after(TICK, Happening::CompactorTick);
+                self.tick_compactor()?;
+            }
             Happening::OutageEnds => self.outage = None,
         }
         Ok(true)
@@ -316,7 +321,7 @@ impl World {
             let wait = if self.random.chance(500) { 0 } else { self.random.below(MS) };
             self.after(wait, Happening::Poll(site));
         }
-        self.carry_out(site, actions)
+        self.carry_out(Owner::Site(site), actions)
     }
 
     fn poll(&mut self, site: usize) -> Checked {
@@ -325,7 +330,7 @@ impl World {
         let mut actions = Vec::new();
         volume.poll_append(&mut context(self.now, &mut self.buffers, &mut actions));
         self.sites[site].volume = Some(volume);
-        self.carry_out(site, actions)
+        self.carry_out(Owner::Site(site), actions)
     }
 }
 

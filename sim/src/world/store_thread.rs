@@ -4,10 +4,9 @@ use super::answers::Excuse;
 use super::{Checked, Happening, Site, World};
 use crate::trace::Finding;
 use units::{Lsn, SegmentId};
-use volume::error::DiskFault;
 use volume::io::{Action, Event, IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{LeaseClass, SegmentRow};
+use volume::pool::{LeaseClass, SegmentRow, Settled};
 
 /// A question to the store.
 #[derive(Debug)]
@@ -17,6 +16,8 @@ pub(super) enum Job {
     Lease { site: usize, class: LeaseClass },
     Note(SegmentRow),
     Release(SegmentId),
+    Settle(usize, Settled),
+    Unpinned(SegmentId),
 }
 
 impl World {
@@ -31,6 +32,8 @@ impl World {
             Action::Lease { class } => Job::Lease { site, class },
             Action::NoteSegment(row) => Job::Note(row),
             Action::Release { segment } => Job::Release(segment),
+            Action::Settle(settled) => Job::Settle(site, settled),
+            Action::Unpinned { segment } => Job::Unpinned(segment),
             Action::Append { .. } | Action::Fetch { .. } | Action::Sync { .. } | Action::Reply(_) => return Ok(()),
         });
         let delay = self.delay();
@@ -50,43 +53,44 @@ impl World {
     pub(super) fn take_store_turn(&mut self) -> Checked {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
         let Some(index) = &mut self.index else { return Ok(()) };
-        let (site, event) = match job {
+        match job {
             Job::LoadPage { site, page } => {
                 let result = index.load_page(self.sites[site].id, page);
-                (site, Event::PageLoaded { page, result })
+                self.answer_later(site, Event::PageLoaded { page, result });
             }
             Job::WriteBack { site, id, pages, folded_to, size_bytes } => {
                 let result = index.write_back(self.sites[site].id, &pages, folded_to, size_bytes);
                 self.trace.note(&[7, id.0, folded_to.0, u64::from(result.is_ok())]);
                 self.trace.tell(|| format!("{site}: written back to {folded_to}: {result:?}"));
-                (site, Event::WroteBack { id, result })
+                self.answer_later(site, Event::WroteBack { id, result });
+                let volume = self.sites[site].id;
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
-            Job::Lease { site, class } => {
-                let result = index.lease(class);
-                self.trace.tell(|| format!("{site}: leased {result:?}"));
-                if result == Err(DiskFault::NoSpace) {
-                    self.check_full(class)?;
-                }
-                (site, Event::Leased { result })
+            Job::Lease { site, class } => self.lease(site, class)?,
+            // Those that fail are written with the next commit, or stay taken until the next start.
+            Job::Note(row) => drop(index.note_segment(row)),
+            Job::Release(segment) => drop(index.release(segment)),
+            Job::Settle(site, settled) => {
+                let volume = self.sites[site].id;
+                index.settle(volume, settled);
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
-            Job::Note(row) => {
-                let _ = index.note_segment(row);
-                return Ok(());
+            Job::Unpinned(segment) => {
+                self.with_compactor(|compactor, context| compactor.unpinned(context, segment))?;
             }
-            Job::Release(segment) => {
-                // One that fails stays taken until the next start.
-                let _ = index.release(segment);
-                return Ok(());
-            }
-        };
-        let delay = self.delay();
-        self.store_answer_at = (self.store_answer_at + 1).max(self.now + delay);
-        self.at(self.store_answer_at, Happening::StoreAnswers(site, event));
+        }
         Ok(())
     }
 
+    /// Sends an answer on its way. Those to one shard arrive in order.
+    pub(super) fn answer_later(&mut self, site: usize, event: Event) {
+        let delay = self.delay();
+        self.store_answer_at = (self.store_answer_at + 1).max(self.now + delay);
+        self.at(self.store_answer_at, Happening::StoreAnswers(site, event));
+    }
+
     /// A lease is refused only when there is no slot for it.
-    fn check_full(&mut self, class: LeaseClass) -> Checked {
+    pub(super) fn check_full(&mut self, class: LeaseClass) -> Checked {
         self.injected.full += 1;
         self.injected.full_reserve += u64::from(class == LeaseClass::Reserve);
         self.outcome.full += 1;
@@ -110,8 +114,9 @@ impl World {
 impl Site {
     /// Whether nothing is under way for it.
     pub(super) fn is_idle(&self) -> bool {
-        let is_quiet = self.appends.is_empty() && self.fetches.is_empty() && self.syncs.is_empty();
-        is_quiet && self.asked.is_empty() && self.volume.as_ref().is_none_or(volume::engine::Volume::is_idle)
+        self.transfers.is_empty()
+            && self.asked.is_empty()
+            && self.volume.as_ref().is_none_or(volume::engine::Volume::is_idle)
     }
 }
 

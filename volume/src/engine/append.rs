@@ -217,7 +217,7 @@ impl Volume {
         }
     }
 
-    /// No slot can be had: waits while a write-back may still find dead segments, then fails the writes. Trims go on with
+    /// No slot can be had: waits while a write-back may still give some up, then fails the writes. Trims go on with
     /// the slots kept back for them.
     fn on_no_slot(&mut self, context: &mut Context<'_>, class: LeaseClass, fault: DiskFault) {
         if fault == DiskFault::NoSpace && self.may_gain_space(context) {

@@ -7,7 +7,7 @@ use crate::io::{Action, IoId};
 use crate::map::Capture;
 use crate::request::{Completion, RequestId};
 use std::time::Duration;
-use units::{Lsn, Monotonic, SegmentId};
+use units::{Lsn, Monotonic};
 
 /// Most pages of one write-back: at most 5 MiB.
 const PAGES_MAX: usize = 256;
@@ -26,20 +26,9 @@ pub(super) struct Checkpoint {
     waiters: Vec<(RequestId, Lsn)>,
     not_before: Monotonic,
     applied_at_last_tick: Lsn,
-    /// A write-back is due though nothing has changed: it tells of segments that died before the volume was opened and
-    /// were not given back.
-    looks_for_dead: bool,
 }
 
 impl Checkpoint {
-    pub(super) fn of_opened(has_segments: bool) -> Self {
-        Self { looks_for_dead: has_segments, ..Self::default() }
-    }
-
-    pub(super) const fn wants_tick(&self) -> bool {
-        self.looks_for_dead
-    }
-
     pub(super) fn is_idle(&self) -> bool {
         self.captured.is_none() && self.storing.is_none() && self.waiters.is_empty()
     }
@@ -59,14 +48,13 @@ impl Volume {
         }
     }
 
-    /// Whether dead segments may be found or given back soon; sees to it that they are.
+    /// Whether space may come back soon by what the volume does; sees to it that it does.
     pub(super) fn may_gain_space(&mut self, context: &mut Context<'_>) -> bool {
         if self.is_poisoned || context.now < self.checkpoint.not_before {
             return false;
         }
         self.checkpoint.target = self.applied_lsn;
         self.checkpoint_if_due(context, false);
-        self.release_dead(context);
         let is_folding = self.checkpoint.captured.is_some() || self.checkpoint.storing.is_some();
         is_folding || !self.release.is_idle()
     }
@@ -85,11 +73,7 @@ impl Volume {
         {
             self.checkpoint.target = self.applied_lsn;
         }
-        let looks_for_dead = is_tick && self.checkpoint.looks_for_dead;
-        if looks_for_dead
-            || self.checkpoint.target > self.folded_to
-            || self.map.dirty_bytes() > self.config.map_limit_bytes / 2
-        {
+        if self.checkpoint.target > self.folded_to || self.map.dirty_bytes() > self.config.map_limit_bytes / 2 {
             let capture = self.map.capture(self.applied_lsn, PAGES_MAX);
             self.checkpoint.captured = Some((capture, self.size_bytes));
             self.store_captured(context);
@@ -120,22 +104,15 @@ impl Volume {
         context.actions.push(Action::WriteBack { id, pages: capture.writes, folded_to: capture.folded_to, size_bytes });
     }
 
-    pub(super) fn on_wrote_back(
-        &mut self,
-        context: &mut Context<'_>,
-        id: IoId,
-        result: Result<Vec<SegmentId>, DiskFault>,
-    ) {
+    pub(super) fn on_wrote_back(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
         let Some((_, folded_to)) = self.checkpoint.storing.take_if(|(storing, _)| *storing == id) else { return };
         self.map.write_back_ended(result.is_ok());
         self.log.waits_for_space = false;
         match result {
-            Ok(dead) => {
+            Ok(()) => {
                 self.folded_to = self.folded_to.max(folded_to);
-                self.checkpoint.looks_for_dead = false;
                 self.answer_checkpoints(context);
-                self.release.note_dead(dead);
-                self.release_dead(context);
+                self.settle(context);
                 self.map.shrink_to(self.config.map_limit_bytes);
                 self.checkpoint_if_due(context, false);
             }

@@ -80,6 +80,7 @@ impl Volume {
             *lsn > durable_lsn
         });
         self.release_voided(context, id);
+        self.settle(context);
         self.store_captured(context);
         if self.flush.in_flight.is_none() && (self.flush.is_wanted || !self.flush.waiters.is_empty()) {
             self.want_sync(context);

@@ -207,6 +207,11 @@ impl Log {
         Some(self.spares.swap_remove(at))
     }
 
+    /// Whether the footer of `segment` is not durable yet.
+    pub(super) fn has_footer_of(&self, segment: SegmentId) -> bool {
+        self.footers.iter().any(|footer| footer.segment == segment)
+    }
+
     pub(super) fn has_footer_in_flight(&self) -> bool {
         self.footers.iter().any(|footer| matches!(footer.state, FooterState::InFlight))
     }
@@ -225,11 +230,6 @@ impl Log {
     /// the disk refuses.
     pub(super) fn has_footers_to(&self, lsn: Lsn) -> bool {
         self.footers.iter().all(|footer| footer.first_lsn > lsn || footer.is_refused())
-    }
-
-    /// Whether a segment before `lsn` has no footer since the disk refuses it: only its successor tells where it ends.
-    pub(super) fn lacks_footer_before(&self, lsn: Lsn) -> bool {
-        self.footers.iter().any(|footer| footer.first_lsn < lsn && footer.is_refused())
     }
 
     /// A sync begins: it covers every footer that is written.

@@ -144,7 +144,6 @@ impl Volume {
     #[must_use]
     pub fn open(config: VolumeConfig, recovered: Recovered) -> Self {
         let applied_lsn = Lsn(recovered.next_lsn.0 - 1);
-        let has_segments = !recovered.segments.is_empty();
         Self {
             id: recovered.volume,
             config,
@@ -164,7 +163,7 @@ impl Volume {
             reads: read::Reads::default(),
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
-            checkpoint: checkpoint::Checkpoint::of_opened(has_segments),
+            checkpoint: checkpoint::Checkpoint::default(),
             release: release::Releases::default(),
             resize: None,
             status: Status::default(),
@@ -218,6 +217,7 @@ impl Volume {
             Event::Fetched { id, buffer, result } => self.on_fetched(context, id, buffer, result),
             Event::Synced { id, result } => self.on_synced(context, id, result),
             Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
+            Event::Leaves { segment } => self.on_leaves(context, segment),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
             Event::Tick => self.on_tick(context),
@@ -243,8 +243,8 @@ impl Volume {
     pub fn wants_ticks(&self) -> bool {
         !self.is_idle()
             || self.map.is_dirty()
-            || self.release.has_dead()
-            || self.checkpoint.wants_tick()
+            || self.release.has_empty()
+            || self.has_untold()
             || self.log.has_failed_footer()
     }
 
@@ -327,7 +327,8 @@ impl Volume {
     fn on_tick(&mut self, context: &mut Context<'_>) {
         self.log.waits_for_space = false;
         self.retry_footers(context);
-        self.release_dead(context);
+        self.void_empty(context);
+        self.settle(context);
         self.checkpoint_if_due(context, true);
         self.map.shrink_to(self.config.map_limit_bytes);
     }

@@ -139,10 +139,20 @@ impl Volume {
         result: Result<(), DiskFault>,
     ) {
         let key = (id.0 & !FETCH_BIT) as usize;
-        let Some(mut fetch) = self.reads.fetches.try_remove(key) else {
-            context.buffers.put(buffer);
-            return;
-        };
+        match self.reads.fetches.try_remove(key) {
+            Some(fetch) => self.judge_fetched(context, fetch, buffer, result),
+            None => context.buffers.put(buffer),
+        }
+        self.unpin(context);
+    }
+
+    fn judge_fetched(
+        &mut self,
+        context: &mut Context<'_>,
+        mut fetch: Fetch,
+        buffer: Buffer,
+        result: Result<(), DiskFault>,
+    ) {
         let fault = match result {
             Ok(()) => match first_bad_block(&fetch, &buffer) {
                 None => {

@@ -1,100 +1,109 @@
-//! Giving slots back. A segment that no stored page names, and that holds nothing unfolded, is dead. Its header is made
-//! void, durably, before its slot goes back: `pool rebuild` replays every segment that it finds.
+//! Segments on their way out of the volume.
 //!
-//! A segment with trims is kept until it is the volume's oldest: older ones may hold what it trimmed, and a rebuild without
-//! the trim would bring that back.
+//! What is folded and named by no stored page is given back by the store's side; the volume tells how far it has no more
+//! use for its segments as a tail of its log ([`Settled`]), and when no read uses one that leaves. What it gives back by
+//! itself are segments in which no operation is, left by failed appends: their headers are made void, durably, before the
+//! slots go back, since `pool rebuild` replays every segment that it finds.
 
 use super::{Context, Volume};
 use crate::error::DiskFault;
 use crate::format::{SlotHeader, SlotUse};
 use crate::io::{Action, IoId};
-use crate::pool::SegmentRow;
+use crate::pool::{SegmentRow, Settled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use units::{BLOCK_LEN, SegmentId};
 
-/// Most headers made void at a time.
-const VOIDING_MAX: usize = 16;
-
 /// Segments on their way out.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
-    dead: BTreeSet<SegmentId>,
-    /// Segments without any operation.
+    /// Segments without any operation whose headers are still to be made void.
     empty: BTreeSet<SegmentId>,
-    /// Of those, the ones whose slots have not gone back. What was given up may be whole on the disk, and only the first
-    /// operation of a newer segment tells that it does not count.
-    given_up: BTreeSet<SegmentId>,
     voiding: BTreeMap<IoId, SegmentId>,
     /// Made void; the slot goes back with the first sync of a higher id.
     voided: Vec<(SegmentId, IoId)>,
+    /// Segments that leave once no read uses them.
+    leaving: BTreeSet<SegmentId>,
+    /// What was told last.
+    settled: Option<Settled>,
 }
 
 impl Releases {
     pub(super) fn is_idle(&self) -> bool {
-        self.voiding.is_empty() && self.voided.is_empty()
+        self.voiding.is_empty() && self.voided.is_empty() && self.leaving.is_empty()
     }
 
-    pub(super) fn has_dead(&self) -> bool {
-        !self.dead.is_empty() || !self.empty.is_empty()
-    }
-
-    pub(super) fn note_dead(&mut self, dead: Vec<SegmentId>) {
-        for segment in dead {
-            let is_on_its_way = self.voiding.values().any(|voiding| *voiding == segment)
-                || self.voided.iter().any(|(voided, _)| *voided == segment);
-            if !is_on_its_way {
-                self.dead.insert(segment);
-            }
-        }
+    pub(super) fn has_empty(&self) -> bool {
+        !self.empty.is_empty()
     }
 
     /// Nothing can be made durable any more; void headers do no harm where nothing is lost with them.
     pub(super) fn abandon(&mut self) {
-        self.dead.clear();
         self.empty.clear();
         self.voided.clear();
     }
 }
 
 impl Volume {
-    /// Gives up a segment in which no operation is.
-    pub(super) fn release_empty(&mut self, context: &mut Context<'_>, segment: SegmentId) {
-        self.release.given_up.insert(segment);
-        self.release.empty.insert(segment);
-        self.release_dead(context);
+    /// Whether the store has still to be told what was settled when the volume was opened.
+    pub(super) fn has_untold(&self) -> bool {
+        self.release.settled.is_none() && self.segments.values().next().is_some_and(|oldest| self.is_settled(oldest))
     }
 
-    /// Makes the headers of dead segments void, as many as may be now.
-    pub(super) fn release_dead(&mut self, context: &mut Context<'_>) {
+    /// Tells the store's side how far it has no more use for its segments, when that has changed.
+    ///
+    /// A segment counts when it is sealed and folded and its footer is durable, and that of all before it: only a successor
+    /// tells where a segment without a footer ends. One that was given up and has not gone back stops the rest, since what
+    /// is whole of it on the disk is told from what counts by the first operation of a newer one.
+    pub(super) fn settle(&mut self, context: &mut Context<'_>) {
+        let before = self.release.settled;
+        let from = before.map_or(Bound::Unbounded, |settled| Bound::Excluded(settled.up_to));
+        let rest = self.segments.range((from, Bound::Unbounded));
+        let last = rest.take_while(|(_, row)| self.is_settled(row)).last().map(|(segment, _)| *segment);
+        let Some(up_to) = last.or_else(|| before.map(|settled| settled.up_to)) else { return };
+        let mut newest_first = self.segments.values().rev();
+        let Some(newest) = newest_first.find(|row| row.first_lsn <= self.durable_lsn) else { return };
+        let settled = Some(Settled { up_to, newest_durable: newest.segment });
+        if settled != before {
+            self.release.settled = settled;
+            context.actions.extend(settled.map(Action::Settle));
+        }
+    }
+
+    fn is_settled(&self, row: &SegmentRow) -> bool {
+        row.last_lsn.is_some_and(|last| last <= self.folded_to) && !self.log.has_footer_of(row.segment)
+    }
+
+    /// Nothing maps the segment any more. It is forgotten once no read uses it.
+    pub(super) fn on_leaves(&mut self, context: &mut Context<'_>, segment: SegmentId) {
+        self.release.leaving.insert(segment);
+        self.unpin(context);
+    }
+
+    /// Lets go of the segments that leave and that no read uses.
+    pub(super) fn unpin(&mut self, context: &mut Context<'_>) {
+        for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment)) {
+            self.segments.remove(&segment);
+            context.actions.push(Action::Unpinned { segment });
+        }
+    }
+
+    /// Gives up a segment in which no operation is.
+    pub(super) fn release_empty(&mut self, context: &mut Context<'_>, segment: SegmentId) {
+        self.release.empty.insert(segment);
+        self.void_empty(context);
+    }
+
+    /// Makes the headers of segments without operations void.
+    pub(super) fn void_empty(&mut self, context: &mut Context<'_>) {
         if self.is_poisoned {
             return;
         }
-        let candidates: Vec<SegmentId> = self.release.empty.iter().chain(&self.release.dead).copied().collect();
-        for segment in candidates {
-            if self.release.voiding.len() >= VOIDING_MAX {
-                return;
-            }
-            let Some(row) = self.segments.get(&segment).copied() else {
-                self.release.dead.remove(&segment);
-                continue;
-            };
-            if self.release.empty.remove(&segment) || self.may_be_released(&row) {
-                self.release.dead.remove(&segment);
+        for segment in std::mem::take(&mut self.release.empty) {
+            if let Some(row) = self.segments.get(&segment).copied() {
                 self.make_void(context, &row);
             }
         }
-    }
-
-    fn may_be_released(&self, row: &SegmentRow) -> bool {
-        // The newest one on stable storage tells a rebuild the volume's size and where its log goes on.
-        let newer = (Bound::Excluded(row.segment), Bound::Unbounded);
-        let is_newest = !self.segments.range(newer).any(|(_, newer)| newer.first_lsn <= self.durable_lsn);
-        let is_oldest = self.segments.first_key_value().is_some_and(|(oldest, _)| *oldest == row.segment);
-        let is_sealed = row.last_lsn.is_some_and(|last| last <= self.folded_to);
-        let tells_an_end = self.log.lacks_footer_before(row.first_lsn)
-            || self.release.given_up.first().is_some_and(|oldest| *oldest < row.segment);
-        is_sealed && !is_newest && !tells_an_end && (!row.has_holes || is_oldest) && !self.reads.uses(row.segment)
     }
 
     fn make_void(&mut self, context: &mut Context<'_>, row: &SegmentRow) {
@@ -135,19 +144,10 @@ impl Volume {
 
     /// A sync has ended well: gives back the slots of headers that were void before it began.
     pub(super) fn release_voided(&mut self, context: &mut Context<'_>, sync: IoId) {
-        let before = self.segments.len();
-        for (segment, after) in std::mem::take(&mut self.release.voided) {
-            if after < sync {
-                self.segments.remove(&segment);
-                self.release.given_up.remove(&segment);
-                context.actions.push(Action::Release { segment });
-            } else {
-                self.release.voided.push((segment, after));
-            }
-        }
-        if self.segments.len() < before {
+        for (segment, _) in self.release.voided.extract_if(.., |(_, after)| *after < sync) {
+            self.segments.remove(&segment);
+            context.actions.push(Action::Release { segment });
             self.log.waits_for_space = false;
-            self.release_dead(context);
         }
     }
 }

@@ -119,9 +119,9 @@ impl Driver {
             Action::LoadPage { page } => {
                 self.give(Event::PageLoaded { page, result: Ok(LoadedPage::Absent { next: None }) });
             }
-            Action::WriteBack { id, .. } => self.give(Event::WroteBack { id, result: Ok(Vec::new()) }),
+            Action::WriteBack { id, .. } => self.give(Event::WroteBack { id, result: Ok(()) }),
             Action::Lease { class } => self.lease(class),
-            Action::NoteSegment(_) | Action::Release { .. } => {}
+            Action::NoteSegment(_) | Action::Settle(_) | Action::Unpinned { .. } | Action::Release { .. } => {}
         }
     }
 

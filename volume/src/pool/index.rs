@@ -1,8 +1,9 @@
-//! The index: opening it, what it knows, leases, and the rows of segments and volumes.
+//! The index: opening it, what it knows, and the rows of segments and volumes.
 
+use super::leaving::Settled;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
-use super::{Lease, LeaseClass, OpenError, PoolFigures, SegmentRow, VolumeRow};
+use super::{OpenError, PoolFigures, SegmentRow, VolumeRow};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -17,16 +18,20 @@ pub struct Index<S> {
     pub(super) store: S,
     superblock: Superblock,
     generation: u64,
-    slots: Slots,
-    pub(super) segments: BTreeMap<SegmentId, Entry>,
+    pub(super) slots: Slots,
+    segments: BTreeMap<SegmentId, Entry>,
+    /// The same by volume, oldest first.
+    pub(super) owned: BTreeSet<(VolumeId, SegmentId)>,
+    /// Those that are sealed, without trims, and named by no stored page.
+    pub(super) unnamed: BTreeSet<(VolumeId, SegmentId)>,
+    /// What each open volume has no more use for.
+    pub(super) settled: BTreeMap<VolumeId, Settled>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     kept: BTreeSet<SlotIndex>,
     /// Segments that were found in the pool and not in the store when it was opened.
     adopted: Vec<SegmentId>,
     /// Rows that a failed commit left unwritten: part of the next one.
-    pub(super) unsaved: BTreeSet<SegmentId>,
-    /// Segments that are dead for certain after a power cut too.
-    pub(super) dead: BTreeSet<SegmentId>,
+    unsaved: BTreeSet<SegmentId>,
 }
 
 /// A segment and how many of its blocks the stored maps name.
@@ -134,18 +139,39 @@ impl<S: Store> Index<S> {
         })?;
         let is_free = |slot: &SlotIndex| !used.contains(slot) && !kept.contains(slot);
         let free = (0..slot_count).map(SlotIndex).filter(is_free).collect();
-        Ok(Self {
+        let mut index = Self {
             store,
             superblock: *superblock,
             generation: row.generation,
             slots: Slots::new(slot_count, free, row.next_segment),
-            segments,
+            segments: BTreeMap::new(),
+            owned: BTreeSet::new(),
+            unnamed: BTreeSet::new(),
+            settled: BTreeMap::new(),
             volumes,
             kept,
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
-            dead: BTreeSet::new(),
-        })
+        };
+        segments.into_values().for_each(|entry| index.put_entry(entry));
+        Ok(index)
+    }
+
+    /// What is known of a segment.
+    pub(super) fn entry(&self, segment: SegmentId) -> Option<&Entry> {
+        self.segments.get(&segment)
+    }
+
+    /// Knows a segment from now on, or knows it otherwise.
+    pub(super) fn put_entry(&mut self, entry: Entry) {
+        let key = (entry.row.volume, entry.row.segment);
+        self.owned.insert(key);
+        if entry.live == 0 && entry.row.last_lsn.is_some() && !entry.row.has_holes {
+            self.unnamed.insert(key);
+        } else {
+            self.unnamed.remove(&key);
+        }
+        self.segments.insert(entry.row.segment, entry);
     }
 
     /// Looks into the slots of the window for segments that the store does not know.
@@ -166,7 +192,7 @@ impl<S: Store> Index<S> {
                         continue;
                     }
                     writes.push(StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(&row, 0)));
-                    self.segments.insert(row.segment, Entry { row, live: 0 });
+                    self.put_entry(Entry { row, live: 0 });
                     self.adopted.push(row.segment);
                     self.slots.take_out(slot);
                 }
@@ -199,7 +225,7 @@ impl<S: Store> Index<S> {
         noted
     }
 
-    fn pool_row(&self, slots: &Slots) -> StoreWrite {
+    pub(super) fn pool_row(&self, slots: &Slots) -> StoreWrite {
         let (window, window_first, next_segment) = slots.window();
         let row =
             PoolRow { pool: self.superblock.pool, generation: self.generation, window_first, next_segment, window };
@@ -215,7 +241,7 @@ impl<S: Store> Index<S> {
     /// Every volume that has a row or a segment.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeId> {
-        let of_segments = self.segments.values().map(|entry| entry.row.volume);
+        let of_segments = self.owned.iter().map(|(volume, _)| *volume);
         let all: BTreeSet<VolumeId> = self.volumes.keys().copied().chain(of_segments).collect();
         all.into_iter().collect()
     }
@@ -223,10 +249,17 @@ impl<S: Store> Index<S> {
     /// The segments of `volume`, oldest first.
     #[must_use]
     pub fn segments(&self, volume: VolumeId) -> Vec<SegmentRow> {
+        let owned = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX));
         let mut rows: Vec<SegmentRow> =
-            self.segments.values().map(|entry| entry.row).filter(|row| row.volume == volume).collect();
+            owned.filter_map(|(_, segment)| self.entry(*segment)).map(|entry| entry.row).collect();
         rows.sort_by_key(|row| (row.first_lsn, row.segment));
         rows
+    }
+
+    /// A segment.
+    #[must_use]
+    pub fn segment(&self, segment: SegmentId) -> Option<SegmentRow> {
+        self.entry(segment).map(|entry| entry.row)
     }
 
     /// How far the stored map of `volume` goes; `None` when it holds nothing.
@@ -303,78 +336,14 @@ impl<S: Store> Index<S> {
         found.map(|(key, value)| Ok((rows::page_of_key(&key).map_err(|_| DiskFault::Io)?, value))).transpose()
     }
 
-    /// Leases a slot and an id for a new segment.
-    ///
-    /// # Errors
-    /// [`DiskFault::NoSpace`] when no slot is free for `class`; [`DiskFault::Io`] when the store failed.
-    pub fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
-        self.slots.check_room(class)?;
-        if let Some(lease) = self.slots.lease() {
-            return Ok(lease);
-        }
-        self.refill()?;
-        self.slots.lease().ok_or(DiskFault::NoSpace)
-    }
-
-    /// The same, of the first slot that `has_space` accepts. Those that it refuses are leased after all others.
-    ///
-    /// # Errors
-    /// As [`Index::lease`], and what `has_space` says when it refuses every free slot.
-    pub fn lease_where(
-        &mut self,
-        class: LeaseClass,
-        mut has_space: impl FnMut(SlotIndex) -> Result<(), DiskFault>,
-    ) -> Result<Lease, DiskFault> {
-        self.slots.check_room(class)?;
-        let mut refusal = DiskFault::NoSpace;
-        for _ in 0..self.slots.free_count() {
-            let Some(slot) = self.slots.next_slot() else { break };
-            match has_space(slot) {
-                Ok(()) => return self.lease(class),
-                Err(fault) => refusal = fault,
-            }
-            self.slots.put_off();
-        }
-        Err(refusal)
-    }
-
-    /// Fills the window up, durably.
-    fn refill(&mut self) -> Result<(), DiskFault> {
-        let refilled = self.slots.refilled()?;
-        self.commit(vec![self.pool_row(&refilled)], Durability::Durable)?;
-        self.slots = refilled;
-        Ok(())
-    }
-
-    /// Gives the slot of a lease that nothing was done with an id above all that were given out.
-    ///
-    /// # Errors
-    /// [`DiskFault::Io`] when the store failed, [`DiskFault::NoSpace`] when there is no such lease or no id: the lease is
-    /// given back.
-    pub fn renew(&mut self, lease: Lease) -> Result<Lease, DiskFault> {
-        if let Some(renewed) = self.slots.renew(lease) {
-            return Ok(renewed);
-        }
-        let renewed = self.refill().and_then(|()| self.slots.renew(lease).ok_or(DiskFault::NoSpace));
-        if renewed.is_err() {
-            self.give_back(lease);
-        }
-        renewed
-    }
-
-    /// Takes back a lease of whose slot nothing counts. Its id is not used again.
-    pub fn give_back(&mut self, lease: Lease) {
-        self.slots.give_back(lease);
-    }
-
     /// Notes that a segment has been opened or sealed. Survives the process; a power cut may take it, and then the
     /// segment is found in the pool.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed. The index knows it all the same, and writes it with its next commit.
     pub fn note_segment(&mut self, row: SegmentRow) -> Result<(), DiskFault> {
-        let entry = self.segments.entry(row.segment).or_insert(Entry { row, live: 0 });
-        entry.row = row;
+        let live = self.entry(row.segment).map_or(0, |entry| entry.live);
+        self.put_entry(Entry { row, live });
         self.unsaved.insert(row.segment);
         self.commit(Vec::new(), Durability::Lazy)
     }
@@ -394,9 +363,11 @@ impl<S: Store> Index<S> {
     }
 
     fn forget(&mut self, segment: SegmentId) {
-        self.segments.remove(&segment);
+        if let Some(Entry { row, .. }) = self.segments.remove(&segment) {
+            self.owned.remove(&(row.volume, segment));
+            self.unnamed.remove(&(row.volume, segment));
+        }
         self.unsaved.remove(&segment);
-        self.dead.remove(&segment);
         self.slots.noted(segment);
     }
 
@@ -413,6 +384,7 @@ impl<S: Store> Index<S> {
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
         self.volumes.remove(&volume);
+        self.settled.remove(&volume);
         for row in rows {
             self.forget(row.segment);
             self.slots.free(row.slot);

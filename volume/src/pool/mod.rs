@@ -5,11 +5,14 @@
 //! are read once, when the index is opened.
 
 mod index;
+mod lease;
+mod leaving;
 mod rows;
 mod slots;
 mod write_back;
 
 pub use index::Index;
+pub use leaving::Settled;
 pub use rows::{SegmentRow, VolumeRow};
 pub use slots::WINDOW_SLOTS;
 

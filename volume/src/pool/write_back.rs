@@ -38,8 +38,6 @@ impl Changes {
 
 impl<S: Store> Index<S> {
     /// Writes `pages` of the map of `volume`, in order, and notes that the stored map is complete to `folded_to`.
-    /// Returns the segments that are dead: sealed, folded, and named by no stored page; the same ones again each time
-    /// until they are released. They are dead after a power cut too.
     ///
     /// A drop of very many pages is carried out in several steps before the one that counts. What they apply early is in
     /// the log, which is replayed from the earlier `folded_to` should the last one not come.
@@ -53,7 +51,7 @@ impl<S: Store> Index<S> {
         pages: &[PageWrite],
         folded_to: Lsn,
         size_bytes: u64,
-    ) -> Result<Vec<SegmentId>, DiskFault> {
+    ) -> Result<(), DiskFault> {
         let mut changes = Changes::default();
         for write in pages {
             match write {
@@ -65,10 +63,9 @@ impl<S: Store> Index<S> {
         let row = VolumeRow { volume, size_bytes, folded_to: folded_to.max(before), epoch: self.epoch(volume) };
         let mut writes = Self::page_writes(volume, &changes);
         writes.push(StoreWrite::Put(rows::volume_key(volume), rows::encode_volume(&row)));
-        self.commit_changes(writes, &changes, Some(row))?;
-        let dead = self.dead_of(volume, row.folded_to);
-        self.dead.extend(dead.iter().copied());
-        Ok(dead)
+        self.commit_changes(writes, &changes)?;
+        self.volumes.insert(volume, row);
+        Ok(())
     }
 
     fn put_page(
@@ -121,7 +118,7 @@ impl<S: Store> Index<S> {
             step.pages.insert(page, None);
             if step.pages.len() >= DROPPED_PAGES_MAX as usize {
                 let writes = Self::page_writes(volume, &step);
-                self.commit_changes(writes, &step, None)?;
+                self.commit_changes(writes, &step)?;
                 step = Changes::default();
             }
         }
@@ -158,17 +155,11 @@ impl<S: Store> Index<S> {
         writes
     }
 
-    /// Commits `writes` with the live counts that follow from `changes`. Durable when the first is to hear of a death:
-    /// its slot is used again, so that the store must not come back with a page that names it.
-    fn commit_changes(
-        &mut self,
-        mut writes: Vec<StoreWrite>,
-        changes: &Changes,
-        row: Option<VolumeRow>,
-    ) -> Result<(), DiskFault> {
-        let mut after: BTreeMap<SegmentId, Entry> = BTreeMap::new();
+    /// Commits `writes` with the live counts that follow from `changes`.
+    fn commit_changes(&mut self, mut writes: Vec<StoreWrite>, changes: &Changes) -> Result<(), DiskFault> {
+        let mut after: Vec<Entry> = Vec::new();
         for (segment, by) in changes.live.iter().filter(|(_, by)| **by != 0) {
-            let Some(entry) = self.segments.get(segment) else {
+            let Some(entry) = self.entry(*segment) else {
                 // A page may name no segment without a row: the volume notes each before it appends to it.
                 if *by > 0 {
                     return Err(DiskFault::Io);
@@ -180,32 +171,14 @@ impl<S: Store> Index<S> {
                 // A count that has gone wrong keeps the segment for ever rather than lose a block.
                 live => live.checked_add_signed(*by).unwrap_or(LIVE_UNKNOWN),
             };
-            after.insert(*segment, Entry { live, ..*entry });
+            after.push(Entry { live, ..*entry });
         }
         // Rows that wait to be written go first, so these must come with the same words.
-        writes.extend(after.values().map(|entry| {
+        writes.extend(after.iter().map(|entry| {
             StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
         }));
-        let is_news = row.is_some_and(|row| {
-            self.segments.iter().any(|(segment, entry)| {
-                let entry = after.get(segment).unwrap_or(entry);
-                is_dead(entry, row.volume, row.folded_to) && !self.dead.contains(segment)
-            })
-        });
-        self.commit(writes, if is_news { Durability::Durable } else { Durability::Lazy })?;
-        self.segments.append(&mut after);
-        if let Some(row) = row {
-            self.volumes.insert(row.volume, row);
-        }
+        self.commit(writes, Durability::Lazy)?;
+        after.into_iter().for_each(|entry| self.put_entry(entry));
         Ok(())
     }
-
-    fn dead_of(&self, volume: VolumeId, folded_to: Lsn) -> Vec<SegmentId> {
-        let dead = self.segments.values().filter(|entry| is_dead(entry, volume, folded_to));
-        dead.map(|entry| entry.row.segment).collect()
-    }
-}
-
-fn is_dead(entry: &Entry, volume: VolumeId, folded_to: Lsn) -> bool {
-    entry.row.volume == volume && entry.live == 0 && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
 }

@@ -19,9 +19,7 @@ fn aged(with_tail: bool) -> World {
             for dead in world.fold(volume) {
                 let rows = world.index.segments(volume);
                 let row = *rows.iter().find(|row| row.segment == dead).unwrap();
-                if rows.last().unwrap().segment != dead && (!row.has_holes || rows[0].segment == dead) {
-                    world.release(&row);
-                }
+                world.release(&row);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::format::{
 };
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::{Index, Lease, LeaseClass, SegmentRow};
+use crate::pool::{Index, Lease, LeaseClass, SegmentRow, Settled};
 use crate::recover::{Recovered, recover, replay};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
@@ -340,14 +340,22 @@ impl World {
         self.seal(volume)
     }
 
-    /// Writes back the map as it is; returns the dead segments.
+    /// Writes back the map as it is; returns the segments that may leave.
     pub(crate) fn fold(&mut self, volume: VolumeId) -> Vec<SegmentId> {
         self.sync(volume);
         let author = self.authors.get_mut(&volume).unwrap();
         let capture = author.map.capture(Lsn(author.next_lsn.0 - 1), usize::MAX);
-        let dead = self.index.write_back(volume, &capture.writes, capture.folded_to, author.size_bytes).unwrap();
+        self.index.write_back(volume, &capture.writes, capture.folded_to, author.size_bytes).unwrap();
         author.map.write_back_ended(true);
-        dead
+        self.dead(volume)
+    }
+
+    /// The segments that may leave as far as the index knows, where all of the log is on stable storage.
+    pub(crate) fn dead(&mut self, volume: VolumeId) -> Vec<SegmentId> {
+        let newest = self.index.segments(volume).iter().map(|row| row.segment).max();
+        let newest_durable = newest.unwrap_or(SegmentId(0));
+        self.index.settle(volume, Settled { up_to: newest_durable, newest_durable });
+        self.index.dead_segments(volume).iter().map(|row| row.segment).collect()
     }
 
     /// Makes a dead segment's header void and gives its slot back.

@@ -1,0 +1,72 @@
+//! Leases: slots and ids handed out for new segments, from a window that is noted durably first.
+
+use super::{Index, Lease, LeaseClass};
+use crate::error::DiskFault;
+use crate::store::{Durability, Store};
+use units::SlotIndex;
+
+impl<S: Store> Index<S> {
+    /// Leases a slot and an id for a new segment.
+    ///
+    /// # Errors
+    /// [`DiskFault::NoSpace`] when no slot is free for `class`; [`DiskFault::Io`] when the store failed.
+    pub fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
+        self.slots.check_room(class)?;
+        if let Some(lease) = self.slots.lease() {
+            return Ok(lease);
+        }
+        self.refill()?;
+        self.slots.lease().ok_or(DiskFault::NoSpace)
+    }
+
+    /// The same, of the first slot that `has_space` accepts. Those that it refuses are leased after all others.
+    ///
+    /// # Errors
+    /// As [`Index::lease`], and what `has_space` says when it refuses every free slot.
+    pub fn lease_where(
+        &mut self,
+        class: LeaseClass,
+        mut has_space: impl FnMut(SlotIndex) -> Result<(), DiskFault>,
+    ) -> Result<Lease, DiskFault> {
+        self.slots.check_room(class)?;
+        let mut refusal = DiskFault::NoSpace;
+        for _ in 0..self.slots.free_count() {
+            let Some(slot) = self.slots.next_slot() else { break };
+            match has_space(slot) {
+                Ok(()) => return self.lease(class),
+                Err(fault) => refusal = fault,
+            }
+            self.slots.put_off();
+        }
+        Err(refusal)
+    }
+
+    /// Fills the window up, durably.
+    fn refill(&mut self) -> Result<(), DiskFault> {
+        let refilled = self.slots.refilled()?;
+        self.commit(vec![self.pool_row(&refilled)], Durability::Durable)?;
+        self.slots = refilled;
+        Ok(())
+    }
+
+    /// Gives the slot of a lease that nothing was done with an id above all that were given out.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, [`DiskFault::NoSpace`] when there is no such lease or no id: the lease is
+    /// given back.
+    pub fn renew(&mut self, lease: Lease) -> Result<Lease, DiskFault> {
+        if let Some(renewed) = self.slots.renew(lease) {
+            return Ok(renewed);
+        }
+        let renewed = self.refill().and_then(|()| self.slots.renew(lease).ok_or(DiskFault::NoSpace));
+        if renewed.is_err() {
+            self.give_back(lease);
+        }
+        renewed
+    }
+
+    /// Takes back a lease of whose slot nothing counts. Its id is not used again.
+    pub fn give_back(&mut self, lease: Lease) {
+        self.slots.give_back(lease);
+    }
+}

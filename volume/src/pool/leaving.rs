@@ -1,0 +1,61 @@
+//! Which segments may leave the pool: no stored page names them, the stored map has all that they say, and their volume
+//! needs them no more as a tail of its log.
+//!
+//! A segment with trims is kept until it is the volume's oldest: older ones may hold what it trimmed, and a rebuild without
+//! the trim would bring that back. The newest one on stable storage tells a rebuild the volume's size and where its log
+//! goes on.
+
+use super::index::Entry;
+use super::{Index, SegmentRow};
+use crate::error::DiskFault;
+use crate::store::{Durability, Store};
+use units::{Lsn, SegmentId, VolumeId};
+
+/// What an open volume has no more use for as a tail of its log. Both ids only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// This segment and all older ones are folded, their footers are durable, and none before them was given up without
+    /// its slot having gone back.
+    pub up_to: SegmentId,
+    /// The newest segment with an operation on stable storage.
+    pub newest_durable: SegmentId,
+}
+
+impl<S: Store> Index<S> {
+    /// Notes what an open volume has no more use for.
+    pub fn settle(&mut self, volume: VolumeId, settled: Settled) {
+        self.settled.insert(volume, settled);
+    }
+
+    /// A volume is closed: nothing of it leaves until it has been opened again and has told anew.
+    pub fn unsettle(&mut self, volume: VolumeId) {
+        self.settled.remove(&volume);
+    }
+
+    /// The segments of `volume` that may leave now, oldest first.
+    #[must_use]
+    pub fn dead_segments(&self, volume: VolumeId) -> Vec<SegmentRow> {
+        let Some(settled) = self.settled.get(&volume) else { return Vec::new() };
+        let folded_to = self.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
+        let is_dead = |entry: &&Entry| {
+            entry.live == 0
+                && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
+                && entry.row.segment <= settled.up_to
+                && entry.row.segment < settled.newest_durable
+        };
+        let range = (volume, SegmentId(0))..=(volume, settled.up_to);
+        let with_holes = |entry: &&Entry| entry.row.has_holes;
+        let oldest = self.owned.range(range.clone()).next().and_then(|(_, segment)| self.entry(*segment));
+        let unnamed = self.unnamed.range(range).filter_map(|(_, segment)| self.entry(*segment));
+        oldest.filter(with_holes).into_iter().chain(unnamed).filter(is_dead).map(|entry| entry.row).collect()
+    }
+
+    /// Makes everything durable that has been written. What is dead is then dead after a power cut too: the store does not
+    /// come back with a page that names it.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed.
+    pub fn make_durable(&mut self) -> Result<(), DiskFault> {
+        self.commit(vec![self.pool_row(&self.slots)], Durability::Durable)
+    }
+}
