@@ -6,10 +6,10 @@
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
-use crate::pool::{Lease, LeaseClass, SegmentRow, Settled};
+use crate::pool::{Boundary, Folded, Lease, LeaseClass, SegmentRow, Settled};
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
-use units::{Lsn, SegmentId};
+use units::SegmentId;
 
 /// Names an append, fetch, sync, page load or write-back under way within one volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,17 +63,21 @@ pub enum Action {
         /// The page; comes back in [`Event::PageLoaded`].
         page: PageIndex,
     },
-    /// Write map pages to the store in one atomic step, and note how far the map there is complete.
+    /// Write map pages to the store in one atomic step, and note how far the map there is complete. Pages of one
+    /// generation come before all of the next.
     WriteBack {
         /// Comes back in [`Event::WroteBack`].
         id: IoId,
+        /// Whose pages they are.
+        generation: u64,
         /// Pages and ranges of pages, in the order they apply.
         pages: Vec<PageWrite>,
-        /// The map in the store, with these pages, holds everything up to here.
-        folded_to: Lsn,
-        /// The volume's size up to there or later.
-        size_bytes: u64,
+        /// How far the map in the store goes with these pages.
+        folded: Folded,
     },
+    /// Note in the store that a generation has ended and that its end is needed; before any page of a later one is
+    /// written. No answer.
+    NoteBoundary(Boundary),
     /// Obtain a slot for a new segment. Answered by [`Event::Leased`]; one at a time.
     Lease {
         /// Whether the slots kept back for trims and metadata may be used.

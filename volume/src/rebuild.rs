@@ -9,7 +9,7 @@
 
 use crate::format::Superblock;
 use crate::map::Map;
-use crate::pool::{Index, OpenError, SegmentRow};
+use crate::pool::{Folded, Index, OpenError, SegmentRow};
 use crate::recover::{
     Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay, void_of,
 };
@@ -181,7 +181,9 @@ impl<'a> Fold<'a> {
         let folded_to = Lsn(left.0.saturating_sub(1)).max(self.applied);
         if folded_to > Lsn::ZERO {
             self.write_back(index)?;
-            index.write_back(self.volume, &[], folded_to, self.size_bytes)?;
+            let generation = self.map.generation();
+            let folded = Folded { to: folded_to, generation, size_bytes: self.size_bytes };
+            index.write_back(self.volume, generation, &[], folded)?;
         }
         report.mends.append(&mut self.mends);
         Ok(())
@@ -246,7 +248,8 @@ impl<'a> Fold<'a> {
     fn write_back<S: Store>(&mut self, index: &mut Index<S>) -> Result<(), OpenError> {
         while self.map.is_dirty() {
             let capture = self.map.capture(self.applied, PAGES_MAX);
-            let written = index.write_back(self.volume, &capture.writes, capture.folded_to, self.size_bytes);
+            let folded = capture.folded(self.size_bytes);
+            let written = index.write_back(self.volume, capture.generation, &capture.writes, folded);
             self.map.write_back_ended(written.is_ok());
             written?;
         }

@@ -65,9 +65,10 @@ impl Shard {
             Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
             Action::Reply(reply) => self.on_reply(reply),
             Action::LoadPage { page } => self.store.ask(StoreAsk::LoadPage { volume, page }),
-            Action::WriteBack { id, pages, folded_to, size_bytes } => {
-                self.store.ask(StoreAsk::WriteBack { volume, id, pages, folded_to, size_bytes });
+            Action::WriteBack { id, generation, pages, folded } => {
+                self.store.ask(StoreAsk::WriteBack { volume, id, generation, pages, folded });
             }
+            Action::NoteBoundary(boundary) => self.store.ask(StoreAsk::NoteBoundary { volume, boundary }),
             Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
             Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),
             Action::Settle(settled) => self.store.ask(StoreAsk::Settle { volume, settled }),

@@ -1,9 +1,9 @@
 //! What volumes ask of the store: plain messages to another thread. The answers are events of the volume.
 
-use units::{Lsn, SegmentId, VolumeId};
+use units::{SegmentId, VolumeId};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{LeaseClass, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
 
 /// Takes what volumes ask of the store. Must not block: it is called on the shard's thread.
 ///
@@ -29,12 +29,19 @@ pub enum StoreAsk {
         volume: VolumeId,
         /// Comes back in the answer.
         id: IoId,
+        /// Whose pages they are.
+        generation: u64,
         /// What to write, in the order it applies.
         pages: Vec<PageWrite>,
-        /// How far the map in the store is complete then.
-        folded_to: Lsn,
-        /// The volume's size.
-        size_bytes: u64,
+        /// How far the map in the store goes then.
+        folded: Folded,
+    },
+    /// Note the end of a generation that is needed. No answer.
+    NoteBoundary {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        boundary: Boundary,
     },
     /// Lease a slot. Answered by [`volume::io::Event::Leased`].
     Lease {
@@ -80,6 +87,7 @@ impl StoreAsk {
         match self {
             Self::LoadPage { volume, .. }
             | Self::WriteBack { volume, .. }
+            | Self::NoteBoundary { volume, .. }
             | Self::Lease { volume, .. }
             | Self::NoteSegment(SegmentRow { volume, .. })
             | Self::Settle { volume, .. }

@@ -44,6 +44,7 @@ fn carry_out(pool: &PoolFile, action: Action) -> Option<Event> {
         | Action::WriteBack { .. }
         | Action::Lease { .. }
         | Action::NoteSegment(_)
+        | Action::NoteBoundary(_)
         | Action::Settle(_)
         | Action::Unpinned { .. }
         | Action::Release { .. } => None,

@@ -151,10 +151,14 @@ impl Keeper {
                 let result = self.index.load_page(volume, page);
                 self.events.push((volume, Event::PageLoaded { page, result }));
             }
-            StoreAsk::WriteBack { volume, id, pages, folded_to, size_bytes } => {
-                let result = self.index.write_back(volume, &pages, folded_to, size_bytes);
+            StoreAsk::WriteBack { volume, id, generation, pages, folded } => {
+                let result = self.index.write_back(volume, generation, &pages, folded);
                 self.events.push((volume, Event::WroteBack { id, result }));
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+            }
+            StoreAsk::NoteBoundary { volume, boundary } => {
+                // The index knows it all the same, and writes it before anything that it must come before.
+                let _ = self.index.note_boundary(volume, boundary);
             }
             StoreAsk::Lease { volume, class } => self.answer_lease(volume, class),
             StoreAsk::NoteSegment(row) => {

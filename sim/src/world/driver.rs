@@ -94,6 +94,7 @@ impl World {
                 | Action::WriteBack { .. }
                 | Action::Lease { .. }
                 | Action::NoteSegment(_)
+                | Action::NoteBoundary(_)
                 | Action::Settle(_)
                 | Action::Unpinned { .. }
                 | Action::Release { .. }) => self.ask_store(owner.site()?, asked)?,

@@ -6,13 +6,14 @@ use crate::trace::Finding;
 use units::{Lsn, SegmentId};
 use volume::io::{Action, Event, IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{LeaseClass, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
 
 /// A question to the store.
 #[derive(Debug)]
 pub(super) enum Job {
     LoadPage { site: usize, page: PageIndex },
-    WriteBack { site: usize, id: IoId, pages: Vec<PageWrite>, folded_to: Lsn, size_bytes: u64 },
+    WriteBack { site: usize, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
+    NoteBoundary(usize, Boundary),
     Lease { site: usize, class: LeaseClass },
     Note(SegmentRow),
     Release(SegmentId),
@@ -25,10 +26,11 @@ impl World {
         self.trace.tell(|| format!("{site}: asks {}", told(&action)));
         self.jobs.push_back(match action {
             Action::LoadPage { page } => Job::LoadPage { site, page },
-            Action::WriteBack { id, pages, folded_to, size_bytes } => {
-                self.check_folded(site, folded_to)?;
-                Job::WriteBack { site, id, pages, folded_to, size_bytes }
+            Action::WriteBack { id, generation, pages, folded } => {
+                self.check_folded(site, folded.to)?;
+                Job::WriteBack { site, id, generation, pages, folded }
             }
+            Action::NoteBoundary(boundary) => Job::NoteBoundary(site, boundary),
             Action::Lease { class } => Job::Lease { site, class },
             Action::NoteSegment(row) => Job::Note(row),
             Action::Release { segment } => Job::Release(segment),
@@ -58,14 +60,16 @@ impl World {
                 let result = index.load_page(self.sites[site].id, page);
                 self.answer_later(site, Event::PageLoaded { page, result });
             }
-            Job::WriteBack { site, id, pages, folded_to, size_bytes } => {
-                let result = index.write_back(self.sites[site].id, &pages, folded_to, size_bytes);
-                self.trace.note(&[7, id.0, folded_to.0, u64::from(result.is_ok())]);
-                self.trace.tell(|| format!("{site}: written back to {folded_to}: {result:?}"));
+            Job::WriteBack { site, id, generation, pages, folded } => {
+                let result = index.write_back(self.sites[site].id, generation, &pages, folded);
+                self.trace.note(&[7, id.0, folded.to.0, u64::from(result.is_ok())]);
+                self.trace.tell(|| format!("{site}: written back to {}: {result:?}", folded.to));
                 self.answer_later(site, Event::WroteBack { id, result });
                 let volume = self.sites[site].id;
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
+            // One that fails is written with the next commit.
+            Job::NoteBoundary(site, boundary) => drop(index.note_boundary(self.sites[site].id, boundary)),
             Job::Lease { site, class } => self.lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.
             Job::Note(row) => drop(index.note_segment(row)),
@@ -121,8 +125,8 @@ impl Site {
 }
 
 fn told(action: &Action) -> String {
-    if let Action::WriteBack { id, pages, folded_to, .. } = action {
-        return format!("write-back {} of {} pages to {folded_to}", id.0, pages.len());
+    if let Action::WriteBack { id, pages, folded, .. } = action {
+        return format!("write-back {} of {} pages to {}", id.0, pages.len(), folded.to);
     }
     format!("{action:?}")
 }

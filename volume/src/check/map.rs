@@ -1,10 +1,11 @@
 //! The stored map of one volume against a replay of its log, its live counts, and the content of its blocks.
 
 use super::{CheckOptions, CheckReport, ProblemKind};
+use crate::error::DiskFault;
 use crate::format::{Geometry, Operation, OperationKind, block_check};
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
-use crate::pool::{Index, SegmentRow};
+use crate::pool::{Index, SegmentRow, Version, count_change};
 use crate::recover::SegmentLog;
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,33 +116,35 @@ pub(super) fn check<S: Store>(
     let rows: BTreeMap<SegmentId, SegmentRow> =
         index.segments(volume).into_iter().map(|row| (row.segment, row)).collect();
     let verifier = Verifier { geometry: index.superblock().geometry, reader, volume, rows: &rows };
-    let mut counts: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<SegmentId, i64> = BTreeMap::new();
     let mut next = PageIndex(0);
     loop {
-        let (page, encoded) = match index.next_page(volume, next) {
-            Ok(Some(found)) => found,
-            Ok(None) => break,
+        let versions = match versions_from(index, volume, next) {
+            Ok(versions) => versions,
             Err(fault) => {
                 let detail = format!("the map from page {} on cannot be read ({fault})", next.0);
                 report.add(ProblemKind::Map, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
                 return;
             }
         };
+        let Some(page) = versions.first().map(|version| version.page) else { break };
         report.pages += 1;
         next = PageIndex(page.0.saturating_add(1));
-        let stored = match Page::decode(&encoded) {
-            Ok(stored) if !stored.is_partial() => stored,
-            Ok(_) | Err(_) => {
-                let detail = format!("page {} of the map is damaged: run `aljibe pool rebuild`", page.0);
-                report.add(ProblemKind::Map, Some(volume), detail);
-                replayed.pages.remove(&page.0);
-                continue;
-            }
+        let contents: Result<Vec<Page>, DiskFault> = versions.iter().map(Version::content).collect();
+        let contents = contents.ok().filter(|contents| !contents.iter().any(Page::is_partial));
+        let Some(contents) = contents else {
+            let detail = format!("page {} of the map is damaged: run `aljibe pool rebuild`", page.0);
+            report.add(ProblemKind::Map, Some(volume), detail);
+            replayed.pages.remove(&page.0);
+            continue;
         };
-        count_blocks(&stored, &mut counts, report);
-        compare(volume, page.0, &stored, &mut replayed, report);
+        let below = contents.iter().skip(1).map(Some).chain([None]);
+        contents.iter().zip(below).for_each(|(page, below)| count_change((None, Some(page)), below, &[], &mut counts));
+        let Some(newest) = contents.first() else { continue };
+        report.mapped_blocks += newest.mapped_blocks();
+        compare(volume, page.0, newest, &mut replayed, report);
         if options.verify_data {
-            verifier.verify(page, &stored, report);
+            verifier.verify(page, newest, report);
         }
     }
     for (page, left) in std::mem::take(&mut replayed.pages) {
@@ -151,25 +154,30 @@ pub(super) fn check<S: Store>(
     check_counts(index, volume, &rows, &counts, report);
 }
 
-fn count_blocks(page: &Page, counts: &mut BTreeMap<SegmentId, u64>, report: &mut CheckReport) {
-    page.visit(0, PAGE_BLOCKS, |_, len, found| {
-        if let Found::Data { location, .. } = found {
-            *counts.entry(location.segment).or_default() += u64::from(len);
-            report.mapped_blocks += u64::from(len);
-        }
-    });
+/// The versions, newest first, of the first page from `page` on that has any.
+fn versions_from<S: Store>(index: &Index<S>, volume: VolumeId, page: PageIndex) -> Result<Vec<Version>, DiskFault> {
+    let mut versions: Vec<Version> = Vec::new();
+    let mut next = index.newest_from(volume, page)?;
+    while let Some(version) = next {
+        next = match version.generation.checked_sub(1) {
+            Some(before) => index.version_at(volume, version.page, before)?,
+            None => None,
+        };
+        versions.push(version);
+    }
+    Ok(versions)
 }
 
 fn check_counts<S: Store>(
     index: &Index<S>,
     volume: VolumeId,
     rows: &BTreeMap<SegmentId, SegmentRow>,
-    counts: &BTreeMap<SegmentId, u64>,
+    counts: &BTreeMap<SegmentId, i64>,
     report: &mut CheckReport,
 ) {
     let all: BTreeSet<SegmentId> = rows.keys().chain(counts.keys()).copied().collect();
     for segment in all {
-        let counted = counts.get(&segment).copied().unwrap_or(0);
+        let counted = counts.get(&segment).map_or(0, |count| count.unsigned_abs());
         if !rows.contains_key(&segment) {
             let detail = format!("{counted} blocks are mapped to segment {segment}, which the volume does not have");
             report.add(ProblemKind::Map, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));

@@ -101,7 +101,9 @@ impl Volume {
         }
         let id = self.next_io();
         self.checkpoint.storing = Some((id, capture.folded_to));
-        context.actions.push(Action::WriteBack { id, pages: capture.writes, folded_to: capture.folded_to, size_bytes });
+        let folded = capture.folded(size_bytes);
+        let (generation, pages) = (capture.generation, capture.writes);
+        context.actions.push(Action::WriteBack { id, generation, pages, folded });
     }
 
     pub(super) fn on_wrote_back(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {

@@ -121,7 +121,11 @@ impl Driver {
             }
             Action::WriteBack { id, .. } => self.give(Event::WroteBack { id, result: Ok(()) }),
             Action::Lease { class } => self.lease(class),
-            Action::NoteSegment(_) | Action::Settle(_) | Action::Unpinned { .. } | Action::Release { .. } => {}
+            Action::NoteSegment(_)
+            | Action::NoteBoundary(_)
+            | Action::Settle(_)
+            | Action::Unpinned { .. }
+            | Action::Release { .. } => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::Map;
 use crate::io::PageIndex;
+use crate::pool::Folded;
 use std::ops::Range;
 use units::Lsn;
 
@@ -36,8 +37,18 @@ pub struct Capture {
     pub writes: Vec<PageWrite>,
     /// With these written, the stored map holds everything up to here.
     pub folded_to: Lsn,
+    /// The generation at `folded_to`.
+    pub folded_generation: u64,
     /// Everything in these pages happened up to here.
     pub complete_at: Lsn,
+}
+
+impl Capture {
+    /// How far the stored map goes with these written; `size_bytes` is the volume's size.
+    #[must_use]
+    pub const fn folded(&self, size_bytes: u64) -> Folded {
+        Folded { to: self.folded_to, generation: self.folded_generation, size_bytes }
+    }
 }
 
 /// Pages that the store must drop.
@@ -84,11 +95,13 @@ impl Map {
             pages.push((index, lsn));
             writes.push(self.capture_page(index, generation));
         }
-        let dirty = self.dirty.first().map(|(_, lsn, _)| *lsn);
-        let next = dirty.into_iter().chain(self.drops.first().map(|drop| drop.lsn)).min();
-        let folded_to = next.map_or(applied, |lsn| Lsn(lsn.0 - 1));
+        let dirty = self.dirty.first().map(|(generation, lsn, _)| (*lsn, *generation));
+        let next = dirty.into_iter().chain(self.drops.first().map(|drop| (drop.lsn, drop.generation))).min();
+        // The operation before the first change of a generation is of that generation, or is the one that begins it.
+        let folded = next.map_or((applied, self.generation), |(lsn, generation)| (Lsn(lsn.0 - 1), generation));
+        let (folded_to, folded_generation) = folded;
         self.write_back = Some(InWriteBack { generation, pages, drops });
-        Capture { generation, writes, folded_to, complete_at: applied }
+        Capture { generation, writes, folded_to, folded_generation, complete_at: applied }
     }
 
     fn capture_page(&mut self, index: u64, generation: u64) -> PageWrite {

@@ -3,7 +3,7 @@
 use super::leaving::Settled;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
-use super::{OpenError, PoolFigures, SegmentRow, VolumeRow};
+use super::{BoundaryRow, OpenError, PoolFigures, SegmentRow, VolumeRow};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -27,11 +27,15 @@ pub struct Index<S> {
     /// What each open volume has no more use for.
     pub(super) settled: BTreeMap<VolumeId, Settled>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
+    /// The ends of generations that somebody needs.
+    pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     kept: BTreeSet<SlotIndex>,
     /// Segments that were found in the pool and not in the store when it was opened.
     adopted: Vec<SegmentId>,
     /// Rows that a failed commit left unwritten: part of the next one.
     unsaved: BTreeSet<SegmentId>,
+    /// The same of boundaries.
+    pub(super) unsaved_boundaries: BTreeSet<(VolumeId, u64)>,
 }
 
 /// A segment and how many of its blocks the stored maps name.
@@ -132,6 +136,12 @@ impl<S: Store> Index<S> {
             volumes.insert(row.volume, row);
             Ok(())
         })?;
+        let mut boundaries = BTreeMap::new();
+        each(&store, rows::BOUNDARY_KEYS, |key, value| {
+            let (volume, row) = rows::decode_boundary(key, value)?;
+            boundaries.insert((volume, row.boundary.generation), row);
+            Ok(())
+        })?;
         let mut kept = BTreeSet::new();
         each(&store, rows::KEPT_KEYS, |key, _| {
             kept.insert(rows::decode_kept(key)?);
@@ -149,9 +159,11 @@ impl<S: Store> Index<S> {
             unnamed: BTreeSet::new(),
             settled: BTreeMap::new(),
             volumes,
+            boundaries,
             kept,
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
+            unsaved_boundaries: BTreeSet::new(),
         };
         segments.into_values().for_each(|entry| index.put_entry(entry));
         Ok(index)
@@ -308,32 +320,21 @@ impl<S: Store> Index<S> {
         self.slots.window().2
     }
 
-    /// Reads a page of the map, or the index of the next one.
+    /// Reads a page of the map as it is now, or the index of the next one.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed.
     pub fn load_page(&self, volume: VolumeId, page: PageIndex) -> Result<LoadedPage, DiskFault> {
-        let next = self.next_page(volume, page)?;
-        Ok(match next {
-            Some((found, encoded)) if found == page => LoadedPage::Present(encoded),
-            Some((found, _)) => LoadedPage::Absent { next: Some(found) },
-            None => LoadedPage::Absent { next: None },
+        let newest = self.newest_from(volume, page)?;
+        Ok(match newest {
+            Some(version) if version.page == page => LoadedPage::Present(version.encoded),
+            newest => LoadedPage::Absent { next: newest.map(|version| version.page) },
         })
     }
 
     /// The slots that hold a segment.
     pub(crate) fn used_slots(&self) -> BTreeSet<SlotIndex> {
         self.segments.values().map(|entry| entry.row.slot).collect()
-    }
-
-    /// The first stored page from `page` on, with its encoded form.
-    pub(crate) fn next_page(
-        &self,
-        volume: VolumeId,
-        page: PageIndex,
-    ) -> Result<Option<(PageIndex, Vec<u8>)>, DiskFault> {
-        let found = self.store.seek(&rows::page_start(volume, page), &rows::pages_end(volume)).map_err(io)?;
-        found.map(|(key, value)| Ok((rows::page_of_key(&key).map_err(|_| DiskFault::Io)?, value))).transpose()
     }
 
     /// Notes that a segment has been opened or sealed. Survives the process; a power cut may take it, and then the
@@ -381,9 +382,12 @@ impl<S: Store> Index<S> {
             rows.iter().map(|row| StoreWrite::Delete(rows::segment_key(row.segment))).collect();
         writes.push(StoreWrite::DeleteRange(rows::page_start(volume, PageIndex(0)), rows::pages_end(volume)));
         writes.push(StoreWrite::Delete(rows::volume_key(volume)));
+        writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
         self.volumes.remove(&volume);
+        self.boundaries.retain(|(of, _), _| *of != volume);
+        self.unsaved_boundaries.retain(|(of, _)| *of != volume);
         self.settled.remove(&volume);
         for row in rows {
             self.forget(row.segment);
@@ -418,9 +422,14 @@ impl<S: Store> Index<S> {
         let rows = unsaved.map(|entry| {
             StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
         });
-        let rows: Vec<StoreWrite> = rows.collect();
+        let boundaries = self.unsaved_boundaries.iter().filter_map(|key| Some((key, self.boundaries.get(key)?)));
+        let boundaries = boundaries.map(|((volume, generation), row)| {
+            StoreWrite::Put(rows::boundary_key(*volume, *generation), rows::encode_boundary(row))
+        });
+        let rows: Vec<StoreWrite> = rows.chain(boundaries).collect();
         writes.splice(0..0, rows);
         self.store.commit(writes, durability).map_err(io)?;
+        self.unsaved_boundaries.clear();
         let written: Vec<SegmentId> = std::mem::take(&mut self.unsaved).into_iter().collect();
         written.into_iter().for_each(|segment| self.slots.noted(segment));
         Ok(())

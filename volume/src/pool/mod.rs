@@ -9,12 +9,15 @@ mod lease;
 mod leaving;
 mod rows;
 mod slots;
+mod versions;
 mod write_back;
 
 pub use index::Index;
 pub use leaving::Settled;
-pub use rows::{SegmentRow, VolumeRow};
+pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use slots::WINDOW_SLOTS;
+pub(crate) use versions::{Version, count_change};
+pub use write_back::Folded;
 
 use crate::error::DiskFault;
 use crate::store::StoreFault;

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | 0 | the pool: version 2, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
 //! | 1, segment 8 | a segment: volume 8, slot 4, flags 1 (bit 0 sealed, bit 1 holes), first LSN 8, last LSN 8, live 8 |
-//! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8 |
-//! | 3, volume 8, page 8, inverted generation 4 | a page of the map |
+//! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
+//! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
+//! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8 |
+//! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
@@ -16,7 +18,7 @@ use crate::io::PageIndex;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
 /// The version of keys and values; another one is made anew from the pool.
-const INDEX_VERSION: u16 = 1;
+const INDEX_VERSION: u16 = 2;
 
 /// A live count that has been lost: the segment is never taken for dead.
 pub(super) const LIVE_UNKNOWN: u64 = u64::MAX;
@@ -26,6 +28,8 @@ const SEGMENTS: u8 = 1;
 const VOLUMES: u8 = 2;
 const PAGES: u8 = 3;
 const KEPT: u8 = 4;
+const BOUNDARIES: u8 = 5;
+const BIRTHS: u8 = 6;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +59,32 @@ pub struct VolumeRow {
     pub folded_to: Lsn,
     /// An epoch that it has reached.
     pub epoch: Epoch,
+    /// The generation at `folded_to`.
+    pub generation: u64,
+    /// Blocks that the stored map has, as it is now.
+    pub mapped: u64,
+}
+
+/// The end of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Boundary {
+    /// Which.
+    pub generation: u64,
+    /// The operation that ended it.
+    pub lsn: Lsn,
+    /// The volume's size there.
+    pub size_bytes: u64,
+    /// When it ended, milliseconds since 1970: a label, never compared.
+    pub wall_ms: u64,
+}
+
+/// What the store notes of the end of a generation that somebody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BoundaryRow {
+    /// Which.
+    pub boundary: Boundary,
+    /// Blocks that the stored map had there.
+    pub mapped: u64,
 }
 
 /// What the store notes of the pool.
@@ -132,6 +162,8 @@ pub(super) fn encode_volume(row: &VolumeRow) -> Vec<u8> {
     let mut out = row.size_bytes.to_le_bytes().to_vec();
     out.extend_from_slice(&row.folded_to.0.to_le_bytes());
     out.extend_from_slice(&row.epoch.0.to_le_bytes());
+    out.extend_from_slice(&row.generation.to_le_bytes());
+    out.extend_from_slice(&row.mapped.to_le_bytes());
     out
 }
 
@@ -142,9 +174,30 @@ pub(super) fn decode_volume(key: &[u8], value: &[u8]) -> Result<VolumeRow, OpenE
         let size_bytes = fields.u64()?;
         let folded_to = Lsn(fields.u64()?);
         let epoch = Epoch(fields.u64()?);
-        fields.0.is_empty().then_some(VolumeRow { volume, size_bytes, folded_to, epoch })
+        let (generation, mapped) = (fields.u64()?, fields.u64()?);
+        fields.0.is_empty().then_some(VolumeRow { volume, size_bytes, folded_to, epoch, generation, mapped })
     };
     parse().ok_or(OpenError::Corrupt("a volume's row"))
+}
+
+pub(super) fn encode_boundary(row: &BoundaryRow) -> Vec<u8> {
+    let boundary = &row.boundary;
+    [boundary.lsn.0, boundary.wall_ms, boundary.size_bytes, row.mapped].iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+/// Decodes a boundary's row and whose it is.
+pub(super) fn decode_boundary(key: &[u8], value: &[u8]) -> Result<(VolumeId, BoundaryRow), OpenError> {
+    let parse = || {
+        let (volume, generation) = key.split_at_checked(9)?;
+        let volume = VolumeId(read_key(volume, BOUNDARIES)?);
+        let generation = u64::from_be_bytes(generation.try_into().ok()?);
+        let mut fields = Fields(value);
+        let (lsn, wall_ms) = (Lsn(fields.u64()?), fields.u64()?);
+        let (size_bytes, mapped) = (fields.u64()?, fields.u64()?);
+        let boundary = Boundary { generation, lsn, size_bytes, wall_ms };
+        fields.0.is_empty().then_some((volume, BoundaryRow { boundary, mapped }))
+    };
+    parse().ok_or(OpenError::Corrupt("a boundary's row"))
 }
 
 pub(super) fn decode_kept(key: &[u8]) -> Result<SlotIndex, OpenError> {
@@ -166,17 +219,39 @@ pub(super) fn kept_key(slot: SlotIndex) -> Vec<u8> {
     key
 }
 
-/// The key that the pages of `page` begin with: the smallest of them and greater than all of the page before.
+pub(super) fn boundary_key(volume: VolumeId, generation: u64) -> Vec<u8> {
+    let mut key = key_of(BOUNDARIES, volume.0);
+    key.extend_from_slice(&generation.to_be_bytes());
+    key
+}
+
+/// The key that says that a page has a version of a generation.
+pub(super) fn birth_key(volume: VolumeId, generation: u64, page: PageIndex) -> Vec<u8> {
+    let mut key = key_of(BIRTHS, volume.0);
+    key.extend_from_slice(&generation.to_be_bytes());
+    key.extend_from_slice(&page.0.to_be_bytes());
+    key
+}
+
+/// The keys of all boundaries of a volume, and of all its births: starts and ends.
+pub(super) fn generation_keys(volume: VolumeId) -> [(Vec<u8>, Vec<u8>); 2] {
+    [BOUNDARIES, BIRTHS].map(|kind| {
+        let end = volume.0.checked_add(1).map_or_else(|| vec![kind + 1], |next| key_of(kind, next));
+        (key_of(kind, volume.0), end)
+    })
+}
+
+/// The key that the versions of `page` begin with: the smallest of them and greater than all of the page before.
 pub(super) fn page_start(volume: VolumeId, page: PageIndex) -> Vec<u8> {
     let mut key = key_of(PAGES, volume.0);
     key.extend_from_slice(&page.0.to_be_bytes());
     key
 }
 
-/// The key of a page in generation 0, the only one until there are snapshots.
-pub(super) fn page_key(volume: VolumeId, page: PageIndex) -> Vec<u8> {
+/// The key of a page's version of a generation: later ones come first.
+pub(super) fn page_key(volume: VolumeId, page: PageIndex, generation: u64) -> Vec<u8> {
     let mut key = page_start(volume, page);
-    key.extend_from_slice(&(!0_u32).to_be_bytes());
+    key.extend_from_slice(&(!generation).to_be_bytes());
     key
 }
 
@@ -185,15 +260,19 @@ pub(super) fn pages_end(volume: VolumeId) -> Vec<u8> {
     volume.0.checked_add(1).map_or_else(|| vec![PAGES + 1], |next| key_of(PAGES, next))
 }
 
-pub(super) fn page_of_key(key: &[u8]) -> Result<PageIndex, FormatError> {
-    let index = key.get(9..17).and_then(|bytes| bytes.try_into().ok()).ok_or(FormatError::Field("page key"))?;
-    Ok(PageIndex(u64::from_be_bytes(index)))
+/// Which page, and which generation's version of it.
+pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError> {
+    let (page, generation) =
+        key.get(9..).and_then(|rest| rest.split_first_chunk::<8>()).ok_or(FormatError::Field("page key"))?;
+    let generation = generation.try_into().map_err(|_| FormatError::Field("page key"))?;
+    Ok((PageIndex(u64::from_be_bytes(*page)), !u64::from_be_bytes(generation)))
 }
 
-/// The keys of all segments, of all volumes, of all kept slots: start and end.
+/// The keys of all segments, of all volumes, of all kept slots, of all boundaries: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
+pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];

@@ -1,164 +1,190 @@
-//! Writing map pages back: pages, live counts and how far the map is complete, in one atomic step.
+//! Writing map pages back: versions of pages, live counts and how far the map is complete, in one atomic step.
 //!
-//! The live count of a segment is the number of blocks that stored pages map to it. It is kept exactly: each stored page
-//! is compared with the one that takes its place.
+//! A write of a generation takes the place of the newest version of its page, unless the end of a generation between the
+//! two is needed: then that version stays below. Live counts are kept exactly: each version is compared with the one that
+//! it replaces and with the one below ([`super::versions`]).
 
-use super::index::{Index, io};
+use super::index::{Entry, Index};
 use super::rows::{self, LIVE_UNKNOWN};
-use super::{VolumeRow, index::Entry};
+use super::versions::{Version, count_change};
+use super::{BoundaryRow, VolumeRow};
 use crate::error::DiskFault;
 use crate::io::PageIndex;
-use crate::map::{Found, PAGE_BLOCKS, Page, PageWrite};
+use crate::map::{Page, PageWrite};
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use units::{Lsn, SegmentId, VolumeId};
 
 /// Most stored pages that are dropped in one commit.
-const DROPPED_PAGES_MAX: u32 = 256;
+const DROPPED_PAGES_MAX: usize = 256;
 
-/// Changes of one commit as they gather.
-#[derive(Debug, Default)]
-struct Changes {
-    /// Pages as they are to be; `None` when there is to be none.
-    pages: BTreeMap<PageIndex, Option<Page>>,
-    /// Blocks that segments gain or lose.
-    live: BTreeMap<SegmentId, i64>,
+/// How far a stored map goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Folded {
+    /// It holds everything up to here.
+    pub to: Lsn,
+    /// The generation there.
+    pub generation: u64,
+    /// The volume's size there or later.
+    pub size_bytes: u64,
 }
 
-impl Changes {
-    fn count(&mut self, page: &Page, step: i64) {
-        page.visit(0, PAGE_BLOCKS, |_, len, found| {
-            if let Found::Data { location, .. } = found {
-                *self.live.entry(location.segment).or_default() += step * i64::from(len);
-            }
-        });
-    }
+/// What one commit makes of a page.
+#[derive(Debug)]
+struct PageChange {
+    /// The version whose place is taken, since nobody needs it any more.
+    replaced: Option<(u64, Page)>,
+    /// The newest version that stays below.
+    below: Option<Page>,
+    /// The page as it is to be.
+    new: Page,
 }
+
+type PageChanges = BTreeMap<PageIndex, PageChange>;
+
+/// Whose pages are written: the volume's, of a generation.
+type Target = (VolumeId, u64);
 
 impl<S: Store> Index<S> {
-    /// Writes `pages` of the map of `volume`, in order, and notes that the stored map is complete to `folded_to`.
+    /// Writes `pages` of the map that `generation` of `volume` has, in order, and notes how far the stored map is
+    /// complete. No page of a later generation has been written before.
     ///
     /// A drop of very many pages is carried out in several steps before the one that counts. What they apply early is in
-    /// the log, which is replayed from the earlier `folded_to` should the last one not come.
+    /// the log, which is replayed from where the map was complete before should the last one not come.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed, or holds a page that is none: the stored map is not complete to
-    /// `folded_to`, and all of `pages` has to be written again.
+    /// [`DiskFault::Io`] when the store failed, or holds a page that is none or is of a later generation: the stored map
+    /// is not complete to `folded`, and all of `pages` has to be written again.
     pub fn write_back(
         &mut self,
         volume: VolumeId,
+        generation: u64,
         pages: &[PageWrite],
-        folded_to: Lsn,
-        size_bytes: u64,
+        folded: Folded,
     ) -> Result<(), DiskFault> {
-        let mut changes = Changes::default();
+        let target = (volume, generation);
+        let mut changes = PageChanges::new();
         for write in pages {
             match write {
-                PageWrite::Put { page, encoded } => self.put_page(volume, *page, encoded, &mut changes)?,
-                PageWrite::Drop { first, end } => self.drop_pages(volume, *first, *end, &mut changes)?,
+                PageWrite::Put { page, encoded } => {
+                    let new = Page::decode(encoded).map_err(|_| DiskFault::Io)?;
+                    let change = match changes.remove(page) {
+                        Some(change) => change,
+                        None => self.page_change(target, *page)?,
+                    };
+                    changes.insert(*page, PageChange { new: new.over(&change.new), ..change });
+                }
+                PageWrite::Drop { first, end } => self.drop_pages(target, (*first, *end), &mut changes)?,
             }
         }
-        let before = self.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
-        let row = VolumeRow { volume, size_bytes, folded_to: folded_to.max(before), epoch: self.epoch(volume) };
-        let mut writes = Self::page_writes(volume, &changes);
-        writes.push(StoreWrite::Put(rows::volume_key(volume), rows::encode_volume(&row)));
-        self.commit_changes(writes, &changes)?;
-        self.volumes.insert(volume, row);
-        Ok(())
+        let row = self.row_or_new(volume);
+        let row = VolumeRow {
+            size_bytes: folded.size_bytes,
+            folded_to: folded.to.max(row.folded_to),
+            generation: folded.generation.max(row.generation),
+            ..row
+        };
+        self.commit_changes(target, &changes, row)
     }
 
-    fn put_page(
-        &self,
-        volume: VolumeId,
-        page: PageIndex,
-        encoded: &[u8],
-        changes: &mut Changes,
-    ) -> Result<(), DiskFault> {
-        let new = Page::decode(encoded).map_err(|_| DiskFault::Io)?;
-        let old = match changes.pages.remove(&page) {
-            Some(pending) => pending,
-            None => self.stored_page(volume, page)?,
+    fn row_or_new(&self, volume: VolumeId) -> VolumeRow {
+        let (size_bytes, folded_to, epoch) = (0, Lsn::ZERO, self.epoch(volume));
+        let new = VolumeRow { volume, size_bytes, folded_to, epoch, generation: 0, mapped: 0 };
+        self.volume_row(volume).unwrap_or(new)
+    }
+
+    /// What a change of a page begins with: the page as it is.
+    fn page_change(&self, target: Target, page: PageIndex) -> Result<PageChange, DiskFault> {
+        match self.version_at(target.0, page, u64::MAX)? {
+            Some(newest) => self.change_of(target, &newest),
+            None => Ok(PageChange { replaced: None, below: None, new: Page::empty(false) }),
         }
-        .unwrap_or(Page::empty(false));
-        let merged = new.over(&old);
-        changes.count(&old, -1);
-        changes.count(&merged, 1);
-        changes.pages.insert(page, (!merged.is_empty()).then_some(merged));
-        Ok(())
     }
 
-    fn stored_page(&self, volume: VolumeId, page: PageIndex) -> Result<Option<Page>, DiskFault> {
-        let encoded = self.store.read(&rows::page_key(volume, page)).map_err(io)?;
-        encoded.map(|encoded| Page::decode(&encoded).map_err(|_| DiskFault::Io)).transpose()
+    fn change_of(&self, (volume, generation): Target, newest: &Version) -> Result<PageChange, DiskFault> {
+        if newest.generation > generation {
+            return Err(DiskFault::Io);
+        }
+        let content = newest.content()?;
+        if self.has_boundary(volume, newest.generation..generation) {
+            return Ok(PageChange { replaced: None, new: content.clone(), below: Some(content) });
+        }
+        // Without a boundary before it, nobody needed an older one.
+        let older = match newest.generation.checked_sub(1) {
+            Some(before) if self.has_boundary(volume, 0..newest.generation) => {
+                self.version_at(volume, newest.page, before)?
+            }
+            _ => None,
+        };
+        let below = older.map(|version| version.content()).transpose()?;
+        Ok(PageChange { replaced: Some((newest.generation, content.clone())), new: content, below })
     }
 
     fn drop_pages(
         &mut self,
-        volume: VolumeId,
-        first: PageIndex,
-        end: PageIndex,
-        changes: &mut Changes,
+        target: Target,
+        (first, end): (PageIndex, PageIndex),
+        changes: &mut PageChanges,
     ) -> Result<(), DiskFault> {
-        let pending: Vec<PageIndex> = changes.pages.range(first..end).map(|(page, _)| *page).collect();
-        for page in pending {
-            let dropped = changes.pages.insert(page, None).flatten();
-            changes.count(&dropped.unwrap_or(Page::empty(false)), -1);
+        for (_, change) in changes.range_mut(first..end) {
+            change.new = Page::empty(false);
         }
         let mut from = first;
-        let mut step = Changes::default();
+        let mut step = PageChanges::new();
         while from < end
-            && let Some((page, encoded)) = self.next_page(volume, from)?.filter(|(page, _)| *page < end)
+            && let Some(newest) = self.newest_from(target.0, from)?.filter(|version| version.page < end)
         {
-            from = PageIndex(page.0 + 1);
-            if changes.pages.contains_key(&page) {
+            from = PageIndex(newest.page.0 + 1);
+            if changes.contains_key(&newest.page) {
                 continue;
             }
-            step.count(&Page::decode(&encoded).map_err(|_| DiskFault::Io)?, -1);
-            step.pages.insert(page, None);
-            if step.pages.len() >= DROPPED_PAGES_MAX as usize {
-                let writes = Self::page_writes(volume, &step);
-                self.commit_changes(writes, &step)?;
-                step = Changes::default();
+            let change = self.change_of(target, &newest)?;
+            step.insert(newest.page, PageChange { new: Page::empty(false), ..change });
+            if step.len() >= DROPPED_PAGES_MAX {
+                self.commit_changes(target, &std::mem::take(&mut step), self.row_or_new(target.0))?;
             }
         }
-        changes.pages.append(&mut step.pages);
-        for (segment, by) in step.live {
-            *changes.live.entry(segment).or_default() += by;
-        }
+        changes.append(&mut step);
         Ok(())
     }
 
-    /// The store's writes for pages. Neighbouring pages that go are taken away as a range.
-    fn page_writes(volume: VolumeId, changes: &Changes) -> Vec<StoreWrite> {
-        let mut writes = Vec::with_capacity(changes.pages.len() + 1);
-        let mut at = Bound::Unbounded;
-        while let Some((first, page)) = changes.pages.range((at, Bound::Unbounded)).next() {
-            at = Bound::Excluded(*first);
-            if let Some(page) = page {
-                writes.push(StoreWrite::Put(rows::page_key(volume, *first), page.encode()));
-                continue;
-            }
-            let gone = changes.pages.range(first..).zip(first.0..);
-            let last = gone.take_while(|((page, new), index)| new.is_none() && page.0 == *index).last();
-            let last = last.map_or(*first, |((page, _), _)| *page);
-            at = Bound::Excluded(last);
-            writes.push(if last == *first {
-                StoreWrite::Delete(rows::page_key(volume, *first))
-            } else {
-                StoreWrite::DeleteRange(
-                    rows::page_start(volume, *first),
-                    rows::page_start(volume, PageIndex(last.0 + 1)),
-                )
-            });
+    /// Commits `changes` with the counts that follow from them; `row` is the volume's but for these.
+    fn commit_changes(
+        &mut self,
+        (volume, generation): Target,
+        changes: &PageChanges,
+        row: VolumeRow,
+    ) -> Result<(), DiskFault> {
+        let (mut writes, mut live, mut mapped) = (Vec::new(), BTreeMap::new(), 0_i64);
+        for (page, change) in changes {
+            change.add_writes((volume, generation), *page, &mut writes);
+            mapped += change.count(&mut live);
         }
-        writes
+        let row = VolumeRow { mapped: row.mapped.saturating_add_signed(mapped), ..row };
+        writes.push(StoreWrite::Put(rows::volume_key(volume), rows::encode_volume(&row)));
+        let boundaries = self.boundaries.range((volume, generation)..=(volume, u64::MAX)).filter(|_| mapped != 0);
+        let boundaries: Vec<BoundaryRow> = boundaries
+            .map(|(_, row)| BoundaryRow { mapped: row.mapped.saturating_add_signed(mapped), ..*row })
+            .collect();
+        writes.extend(boundaries.iter().map(|row| {
+            StoreWrite::Put(rows::boundary_key(volume, row.boundary.generation), rows::encode_boundary(row))
+        }));
+        let entries = self.entries_after(&live)?;
+        // Rows that wait to be written go first, so these must come with the same words.
+        writes.extend(entries.iter().map(|entry| {
+            StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
+        }));
+        self.commit(writes, Durability::Lazy)?;
+        entries.into_iter().for_each(|entry| self.put_entry(entry));
+        self.boundaries.extend(boundaries.into_iter().map(|row| ((volume, row.boundary.generation), row)));
+        self.volumes.insert(volume, row);
+        Ok(())
     }
 
-    /// Commits `writes` with the live counts that follow from `changes`.
-    fn commit_changes(&mut self, mut writes: Vec<StoreWrite>, changes: &Changes) -> Result<(), DiskFault> {
-        let mut after: Vec<Entry> = Vec::new();
-        for (segment, by) in changes.live.iter().filter(|(_, by)| **by != 0) {
+    /// Segments whose live counts change, as they are to be.
+    fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
+        let mut after = Vec::new();
+        for (segment, by) in live.iter().filter(|(_, by)| **by != 0) {
             let Some(entry) = self.entry(*segment) else {
                 // A page may name no segment without a row: the volume notes each before it appends to it.
                 if *by > 0 {
@@ -173,12 +199,37 @@ impl<S: Store> Index<S> {
             };
             after.push(Entry { live, ..*entry });
         }
-        // Rows that wait to be written go first, so these must come with the same words.
-        writes.extend(after.iter().map(|entry| {
-            StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
-        }));
-        self.commit(writes, Durability::Lazy)?;
-        after.into_iter().for_each(|entry| self.put_entry(entry));
-        Ok(())
+        Ok(after)
+    }
+}
+
+impl PageChange {
+    /// A page without data is stored only where it hides one below.
+    fn is_stored(&self) -> bool {
+        !self.new.is_empty() || self.below.as_ref().is_some_and(|below| !below.is_empty())
+    }
+
+    fn add_writes(&self, (volume, generation): Target, page: PageIndex, writes: &mut Vec<StoreWrite>) {
+        let replaced = self.replaced.as_ref().map(|(of, _)| *of);
+        if let Some(of) = replaced.filter(|of| *of != generation || !self.is_stored()) {
+            writes.push(StoreWrite::Delete(rows::page_key(volume, page, of)));
+            writes.push(StoreWrite::Delete(rows::birth_key(volume, of, page)));
+        }
+        if self.is_stored() {
+            writes.push(StoreWrite::Put(rows::page_key(volume, page, generation), self.new.encode()));
+            if replaced != Some(generation) {
+                writes.push(StoreWrite::Put(rows::birth_key(volume, generation, page), Vec::new()));
+            }
+        }
+    }
+
+    /// Adds what segments gain and lose; returns what the volume as it is now gains in mapped blocks.
+    fn count(&self, live: &mut BTreeMap<SegmentId, i64>) -> i64 {
+        let replaced = self.replaced.as_ref().map(|(_, page)| page);
+        count_change((replaced, Some(&self.new)), self.below.as_ref(), &[], live);
+        let visible = replaced.or(self.below.as_ref());
+        let before = visible.map_or(0, Page::mapped_blocks);
+        // At most 2,048 each.
+        self.new.mapped_blocks().cast_signed() - before.cast_signed()
     }
 }

@@ -17,6 +17,7 @@ struct Versions {
     /// The ended generations that a snapshot needs.
     boundaries: BTreeSet<u64>,
     folded_to: Lsn,
+    folded_generation: u64,
 }
 
 impl Versions {
@@ -216,6 +217,7 @@ impl World {
         if is_written {
             self.store.write(capture.generation, &capture.writes);
             self.store.folded_to = capture.folded_to;
+            self.store.folded_generation = capture.folded_generation;
         } else {
             // A drop of many pages is carried out in several steps, of which the first may have come.
             let drops = capture.writes.iter().take_while(|write| matches!(write, PageWrite::Drop { .. }));
@@ -288,13 +290,12 @@ impl World {
     fn restart(&mut self) {
         self.answers.clear();
         self.map = Map::new(false);
-        for (operation, lsn) in self.log.iter().zip((1..).map(Lsn)) {
-            if lsn > self.store.folded_to {
-                replay(&mut self.map, lsn, *operation);
-            } else if matches!(operation, Operation::Snapshot) {
-                self.map.begin_generation(self.map.generation() + 1);
-            }
+        self.map.begin_generation(self.store.folded_generation);
+        for (operation, lsn) in self.log.iter().zip((1..).map(Lsn)).filter(|(_, lsn)| *lsn > self.store.folded_to) {
+            replay(&mut self.map, lsn, *operation);
         }
+        let snapshots = self.log.iter().filter(|operation| matches!(operation, Operation::Snapshot)).count();
+        assert_eq!(self.map.generation(), snapshots as u64);
         self.look();
     }
 }
@@ -354,6 +355,9 @@ fn a_trim_of_pages_that_only_a_snapshot_needs_reaches_the_store() {
     world.step(Step::Capture { pages_max: 9, is_written: true });
     assert!(world.map.is_dirty());
     world.look();
+    world.step(Step::Answer);
+    assert_eq!((world.store.folded_to, world.store.folded_generation), (Lsn(2), 1));
+    world.restart();
 }
 
 #[test]

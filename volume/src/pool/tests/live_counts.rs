@@ -2,7 +2,7 @@
 
 use crate::format::Operation;
 use crate::io::PageIndex;
-use crate::map::{Found, PAGE_BLOCKS, Page};
+use crate::map::{Found, PAGE_BLOCKS};
 use crate::recover::tests::world::{VOLUME, World, trim_op, write_op};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -35,9 +35,9 @@ fn step() -> impl Strategy<Value = Step> {
 fn recount(world: &World) -> BTreeMap<SegmentId, u64> {
     let mut counts = BTreeMap::new();
     let mut at = PageIndex(0);
-    while let Some((page, encoded)) = world.index.next_page(VOLUME, at).unwrap() {
-        at = PageIndex(page.0 + 1);
-        let page = Page::decode(&encoded).unwrap();
+    while let Some(newest) = world.index.newest_from(VOLUME, at).unwrap() {
+        at = PageIndex(newest.page.0 + 1);
+        let page = newest.content().unwrap();
         assert!(!page.is_partial() && !page.is_empty());
         page.visit(0, PAGE_BLOCKS, |_, len, found| {
             if let Found::Data { location, .. } = found {
@@ -62,14 +62,9 @@ proptest! {
                     if world.index.segments(VOLUME).len() < 40 { world.segment(VOLUME, &[&operations]); }
                 }
                 Step::Fold(pages, fails) => {
-                    let author = world.authors.get_mut(&VOLUME).unwrap();
-                    let applied = Lsn(author.next_lsn.0 - 1);
-                    let capture = author.map.capture(applied, pages);
                     world.index.store.fails = fails;
-                    let result = world.index.write_back(VOLUME, &capture.writes, capture.folded_to, 1 << 40);
-                    prop_assert_eq!(result.is_err(), fails);
+                    prop_assert_eq!(world.fold_once(VOLUME, pages).is_err(), fails);
                     world.index.store.fails = false;
-                    author.map.write_back_ended(result.is_ok());
                     let counts = recount(&world);
                     for segment in world.dead(VOLUME) {
                         prop_assert!(!counts.contains_key(&segment));

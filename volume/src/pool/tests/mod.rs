@@ -1,6 +1,7 @@
 mod live_counts;
+mod versions;
 
-use super::{Index, Lease, LeaseClass, OpenError, SegmentRow, WINDOW_SLOTS};
+use super::{Folded, Index, Lease, LeaseClass, OpenError, SegmentRow, WINDOW_SLOTS};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -11,6 +12,10 @@ use units::{Lsn, PoolId, SegmentId};
 
 fn reopened(world: &World, store: MemoryStore, generation: u64) -> Result<Index<MemoryStore>, OpenError> {
     Index::open(store, &Superblock { generation, ..world.superblock }, &world.pool)
+}
+
+const fn folded_to(lsn: u64, size_bytes: u64) -> Folded {
+    Folded { to: Lsn(lsn), generation: 0, size_bytes }
 }
 
 #[test]
@@ -213,7 +218,7 @@ fn a_segment_is_not_dead_while_it_holds_what_is_not_folded() {
     world.segment(VOLUME, &[&[write_op(0, 4)]]);
     let second = world.segment(VOLUME, &[&[write_op(0, 4)]]);
     world.segment(VOLUME, &[&[write_op(9, 1)]]);
-    world.index.write_back(VOLUME, &[], Lsn(1), 1 << 40).unwrap();
+    world.index.write_back(VOLUME, 0, &[], folded_to(1, 1 << 40)).unwrap();
     assert_eq!(world.dead(VOLUME).len(), 1);
     assert_eq!(world.fold(VOLUME).len(), 1);
     assert_eq!(world.index.live_blocks(second.segment), Some(4));
@@ -245,15 +250,16 @@ fn a_failed_store_changes_nothing_and_the_rows_follow_later() {
         author.map.write_back_ended(false);
         capture.writes
     };
+    let folded = folded_to(2, 9);
     let (index, pool) = (&mut world.index, &world.pool);
     index.store.fails = true;
     let sealed = SegmentRow { has_holes: true, ..row };
     assert_eq!(index.note_segment(sealed), Err(DiskFault::Io));
-    assert_eq!(index.write_back(VOLUME, &encoded, Lsn(2), 9), Err(DiskFault::Io));
+    assert_eq!(index.write_back(VOLUME, 0, &encoded, folded), Err(DiskFault::Io));
     assert_eq!(index.live_blocks(row.segment), Some(0));
     assert_eq!(index.volume_row(VOLUME).unwrap().folded_to, Lsn(1));
     index.store.fails = false;
-    index.write_back(VOLUME, &encoded, Lsn(2), 9).unwrap();
+    index.write_back(VOLUME, 0, &encoded, folded).unwrap();
     assert_eq!(index.live_blocks(row.segment), Some(2));
     let index = Index::open(index.store().clone(), &world.superblock, pool).unwrap();
     assert_eq!(index.segments(VOLUME)[1], sealed);
@@ -266,7 +272,7 @@ fn a_page_that_names_a_segment_without_a_row_is_refused() {
     let row = world.segment(VOLUME, &[&[write_op(0, 4)]]);
     world.index.release(row.segment).unwrap();
     let capture = world.author(VOLUME).map.capture(Lsn(1), 100);
-    assert_eq!(world.index.write_back(VOLUME, &capture.writes, Lsn(1), 9), Err(DiskFault::Io));
+    assert_eq!(world.index.write_back(VOLUME, 0, &capture.writes, folded_to(1, 9)), Err(DiskFault::Io));
 }
 
 #[test]
@@ -281,7 +287,7 @@ fn a_drop_of_very_many_pages_is_bounded_in_each_commit_and_exact() {
     let commits = world.index.store().commits;
     let first = PageIndex(0);
     let drop = PageWrite::Drop { first, end: PageIndex(u64::MAX) };
-    world.index.write_back(VOLUME, &[drop], Lsn(1000), 1 << 40).unwrap();
+    world.index.write_back(VOLUME, 0, &[drop], folded_to(1000, 1 << 40)).unwrap();
     assert_eq!(world.index.store().commits, commits + 2);
     rows.pop();
     assert_eq!(world.dead(VOLUME), rows.iter().map(|row| row.segment).collect::<Vec<_>>());

@@ -7,11 +7,11 @@ use crate::format::{
 };
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::{Index, Lease, LeaseClass, SegmentRow, Settled};
+use crate::pool::{Boundary, Index, Lease, LeaseClass, SegmentRow, Settled};
 use crate::recover::{Recovered, recover, replay};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
-use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
+use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
 
 pub(crate) const VOLUME: VolumeId = VolumeId(7);
 pub(crate) const OTHER_VOLUME: VolumeId = VolumeId(8);
@@ -116,6 +116,10 @@ pub(crate) fn trim_op(first: u64, count: u64) -> Operation {
 
 pub(crate) fn resize_op(size_bytes: u64) -> Operation {
     Operation { kind: OperationKind::Resize(size_bytes), range: BlockRange::new(BlockIndex(0), 0) }
+}
+
+pub(crate) fn snapshot_op(generation: u64) -> Operation {
+    Operation::without_range(OperationKind::Snapshot { generation, id: SnapshotId(90 + generation), wall_ms: 5 })
 }
 
 /// Where a batch is.
@@ -264,6 +268,10 @@ impl World {
             if let OperationKind::Resize(size_bytes) = operation.kind {
                 author.size_bytes = size_bytes;
             }
+            if let OperationKind::Snapshot { generation, wall_ms, .. } = operation.kind {
+                let boundary = Boundary { generation, lsn, size_bytes: author.size_bytes, wall_ms };
+                self.index.note_boundary(volume, boundary).unwrap();
+            }
         }
         assert!(at < geometry.slot_blocks(), "a test batch fits");
         open.checks.extend(&checks);
@@ -343,11 +351,22 @@ impl World {
     /// Writes back the map as it is; returns the segments that may leave.
     pub(crate) fn fold(&mut self, volume: VolumeId) -> Vec<SegmentId> {
         self.sync(volume);
+        loop {
+            self.fold_once(volume, usize::MAX).unwrap();
+            if !self.author(volume).map.is_dirty() {
+                return self.dead(volume);
+            }
+        }
+    }
+
+    /// Writes back at most so many pages of the map as it is.
+    pub(crate) fn fold_once(&mut self, volume: VolumeId, pages_max: usize) -> Result<(), DiskFault> {
         let author = self.authors.get_mut(&volume).unwrap();
-        let capture = author.map.capture(Lsn(author.next_lsn.0 - 1), usize::MAX);
-        self.index.write_back(volume, &capture.writes, capture.folded_to, author.size_bytes).unwrap();
-        author.map.write_back_ended(true);
-        self.dead(volume)
+        let capture = author.map.capture(Lsn(author.next_lsn.0 - 1), pages_max);
+        let folded = capture.folded(author.size_bytes);
+        let result = self.index.write_back(volume, capture.generation, &capture.writes, folded);
+        author.map.write_back_ended(result.is_ok());
+        result
     }
 
     /// The segments that may leave as far as the index knows, where all of the log is on stable storage.

@@ -1,0 +1,149 @@
+//! Versions of a map page: one for each generation that changed it, while a snapshot needs the one before.
+//!
+//! A version is what its generation left, whole, and the visible one of a generation is the newest that is not later. Live
+//! counts go by runs: a block counts once for all neighbouring versions of its page that name it. A block that has been
+//! overwritten never comes back, so that this is the number of different blocks that are named.
+
+use super::index::{Index, io};
+use super::rows;
+use super::{Boundary, BoundaryRow};
+use crate::error::DiskFault;
+use crate::io::{LoadedPage, PageIndex};
+use crate::map::{Found, PAGE_BLOCKS, Page};
+use crate::store::{Durability, Store};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use units::{SegmentId, VolumeId};
+
+/// A stored version of a page.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) page: PageIndex,
+    pub(crate) generation: u64,
+    pub(crate) encoded: Vec<u8>,
+}
+
+impl Version {
+    pub(crate) fn content(&self) -> Result<Page, DiskFault> {
+        Page::decode(&self.encoded).map_err(|_| DiskFault::Io)
+    }
+}
+
+impl<S: Store> Index<S> {
+    /// Notes that a generation has ended and that its end is needed. Given before any page of a later generation.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed: the index knows it all the same, and writes it with its next commit. Also
+    /// when pages of a later generation are stored already, which may have taken the place of what it needs.
+    pub fn note_boundary(&mut self, volume: VolumeId, boundary: Boundary) -> Result<(), DiskFault> {
+        let row = self.volume_row(volume);
+        let key = (volume, boundary.generation);
+        if self.boundaries.contains_key(&key) {
+            return Ok(());
+        }
+        if row.is_some_and(|row| row.generation > boundary.generation) {
+            return Err(DiskFault::Io);
+        }
+        let mapped = row.map_or(0, |row| row.mapped);
+        self.boundaries.insert(key, BoundaryRow { boundary, mapped });
+        self.unsaved_boundaries.insert(key);
+        self.commit(Vec::new(), Durability::Lazy)
+    }
+
+    /// The generations of `volume` whose ends are needed, oldest first.
+    pub fn boundaries(&self, volume: VolumeId) -> impl Iterator<Item = &BoundaryRow> {
+        self.boundaries.range((volume, 0)..=(volume, u64::MAX)).map(|(_, row)| row)
+    }
+
+    /// Whether the end of one of `generations` is needed.
+    pub(super) fn has_boundary(&self, volume: VolumeId, generations: Range<u64>) -> bool {
+        !generations.is_empty()
+            && self.boundaries.range((volume, generations.start)..(volume, generations.end)).next().is_some()
+    }
+
+    /// Reads a page as `generation` left it, or the index of the next one that has any version.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed.
+    pub fn load_page_at(&self, volume: VolumeId, page: PageIndex, generation: u64) -> Result<LoadedPage, DiskFault> {
+        if let Some(version) = self.version_at(volume, page, generation)? {
+            return Ok(LoadedPage::Present(version.encoded));
+        }
+        let next = match page.0.checked_add(1) {
+            Some(next) => self.newest_from(volume, PageIndex(next))?,
+            None => None,
+        };
+        Ok(LoadedPage::Absent { next: next.map(|version| version.page) })
+    }
+
+    /// The version of a page that is visible at the end of `generation`.
+    pub(crate) fn version_at(
+        &self,
+        volume: VolumeId,
+        page: PageIndex,
+        generation: u64,
+    ) -> Result<Option<Version>, DiskFault> {
+        // Later generations come first.
+        let from = rows::page_key(volume, page, generation);
+        let end =
+            page.0.checked_add(1).map_or_else(|| rows::pages_end(volume), |n| rows::page_start(volume, PageIndex(n)));
+        self.store.seek(&from, &end).map_err(io)?.map(decode).transpose()
+    }
+
+    /// The newest version of the first page from `page` on that has any.
+    pub(crate) fn newest_from(&self, volume: VolumeId, page: PageIndex) -> Result<Option<Version>, DiskFault> {
+        let found = self.store.seek(&rows::page_start(volume, page), &rows::pages_end(volume)).map_err(io)?;
+        found.map(decode).transpose()
+    }
+}
+
+fn decode((key, encoded): (Vec<u8>, Vec<u8>)) -> Result<Version, DiskFault> {
+    let (page, generation) = rows::version_of_key(&key).map_err(|_| DiskFault::Io)?;
+    Ok(Version { page, generation, encoded })
+}
+
+/// Adds to `live` what segments gain and lose when the version `old` of a page becomes `new`: `None` where there is none.
+/// `below` is the next older version, `above` those that follow directly.
+pub(crate) fn count_change(
+    (old, new): (Option<&Page>, Option<&Page>),
+    below: Option<&Page>,
+    above: &[&Page],
+    live: &mut BTreeMap<SegmentId, i64>,
+) {
+    let (old, new, below) = (places(old), places(new), places(below));
+    let above: Vec<Vec<u64>> = above.iter().map(|page| places(Some(*page))).collect();
+    let mut add = |place: u64, runs: i64| *live.entry(SegmentId(place >> 16)).or_default() += runs;
+    for (at, ((old, new), below)) in old.into_iter().zip(new).zip(below).enumerate() {
+        if old == new {
+            continue;
+        }
+        let runs_above = |place| above.iter().filter(|page| page.get(at) == Some(&place)).map(|_| 1_i64).sum::<i64>();
+        // One run with the version in between; without it, each of those above begins one.
+        if old != NOWHERE && old != below {
+            add(old, runs_above(old) - 1);
+        }
+        if new != NOWHERE && new != below {
+            add(new, 1 - runs_above(new));
+        }
+    }
+    live.retain(|_, by| *by != 0);
+}
+
+/// Stands for a hole: block 0 of a slot holds its header.
+const NOWHERE: u64 = 0;
+
+/// Where each block of a page is, as one number: the segment, then 16 bits of the block of its slot.
+fn places(page: Option<&Page>) -> Vec<u64> {
+    let mut out = Vec::with_capacity(PAGE_BLOCKS as usize);
+    if let Some(page) = page {
+        page.visit(0, PAGE_BLOCKS, |_, len, found| match found {
+            Found::Hole | Found::Zero => out.extend((0..len).map(|_| NOWHERE)),
+            Found::Data { location, .. } => {
+                let number = |by| location.segment.0 << 16 | u64::from(location.plus(by).block);
+                out.extend((0..len).map(number));
+            }
+        });
+    }
+    out.resize(PAGE_BLOCKS as usize, NOWHERE);
+    out
+}
