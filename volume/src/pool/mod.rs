@@ -9,6 +9,7 @@ mod lease;
 mod leaving;
 mod rows;
 mod slots;
+mod survivors;
 mod versions;
 mod write_back;
 
@@ -16,6 +17,7 @@ pub use index::Index;
 pub use leaving::Settled;
 pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use slots::WINDOW_SLOTS;
+pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
 pub use write_back::Folded;
 
