@@ -4,10 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-limits bench-disk soak fmt lint doc
+.PHONY: help build test demo bench bench-limits bench-disk bench-compaction-model soak fmt lint doc
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program (release)
 	@scripts/install-deps.sh build
@@ -35,6 +35,9 @@ bench-limits: ## Restart after a kill, and what idle volumes cost, against their
 bench-disk: ## What this disk says to the engine's open questions (docs/decisions)
 	@scripts/install-deps.sh test
 	python3 benches/disk/run.py $(BENCH_ARGS)
+
+bench-compaction-model: ## Write amplification of compaction, by a model without a disk (some minutes; docs/decisions)
+	python3 benches/compaction/model.py $(BENCH_ARGS)
 
 soak: ## 10,000 seeds of the simulator (ALJIBE_SIM_SEEDS=n for another number)
 	@scripts/install-deps.sh build
