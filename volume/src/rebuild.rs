@@ -233,7 +233,11 @@ impl<'a> Fold<'a> {
 
     fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
         let map = &mut self.map;
+        let mut boundaries = Vec::new();
+        log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
         log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
+        // Which ends somebody needs, the log does not tell: all of them are kept.
+        boundaries.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
         self.applied = Lsn(log.end().0 - 1);
         self.chain = Some(log.chain_after);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);

@@ -2,8 +2,9 @@
 
 use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::pool::Boundary;
 use smallvec::SmallVec;
-use units::ByteRange;
+use units::{ByteRange, SnapshotId};
 
 /// Most bytes of one payload piece of a write; a longer write brings several, all but the last of this length.
 pub const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -72,6 +73,12 @@ pub enum Request {
         /// Whether data beyond the new size may be thrown away.
         discard_tail: bool,
     },
+    /// End the present generation: a snapshot shows the volume as it is at one moment between this request and its answer,
+    /// which is [`Completion::Snapshot`]. Like a write it survives the process when answered, and power loss once flushed.
+    Snapshot {
+        /// What the log calls it.
+        id: SnapshotId,
+    },
     /// Write back what the store lacks and make all of it durable, so that the next start has nothing to replay.
     Checkpoint,
 }
@@ -92,6 +99,8 @@ pub enum Completion {
     Done,
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Extents(Vec<Extent>),
+    /// A snapshot was taken here.
+    Snapshot(Boundary),
 }
 
 /// A run of bytes in one state.

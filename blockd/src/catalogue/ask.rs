@@ -1,12 +1,13 @@
 //! Questions to shards and the store as futures.
 
 use super::CatalogueError;
+use crate::open::Notes;
 use crate::shard::{Callback, Message, ShardHandle, ShardStats};
 use crate::store::{StoreEnded, StoreHandle};
 use tokio::sync::oneshot;
 use units::VolumeId;
 use volume::error::{DiskFault, Error};
-use volume::pool::{PoolFigures, SegmentRow};
+use volume::pool::PoolFigures;
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -63,11 +64,7 @@ pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Resul
 }
 
 /// Notes what recovery found.
-pub(super) async fn note_recovered(
-    store: &StoreHandle,
-    sealed: Vec<SegmentRow>,
-    voided: Vec<units::SegmentId>,
-) -> Result<Result<(), DiskFault>, CatalogueError> {
+pub(super) async fn note_recovered(store: &StoreHandle, notes: Notes) -> Result<Result<(), DiskFault>, CatalogueError> {
     let (done, answer) = callback();
-    of_store(store.note_recovered(sealed, voided, done), answer).await
+    of_store(store.note_recovered(notes, done), answer).await
 }

@@ -96,8 +96,8 @@ impl Opening<'_> {
             known.into_iter().partition(|known| known.row.is_some() || !known.segments.is_empty());
         let pool = Arc::clone(&self.pool);
         let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, written)).await;
-        let Recovery { mut volumes, damaged, sealed, voided } = recovery.map_err(|_| ended("recovery"))??;
-        let noted = ask::note_recovered(self.store, sealed, voided).await.map_err(|error| unreadable(&error))?;
+        let Recovery { mut volumes, damaged, notes } = recovery.map_err(|_| ended("recovery"))??;
+        let noted = ask::note_recovered(self.store, notes).await.map_err(|error| unreadable(&error))?;
         noted.map_err(OpenError::Disk)?;
         volumes.extend(unwritten.iter().map(|known| fresh(known.volume, known.created_bytes)));
         let mut sizes = BTreeMap::new();

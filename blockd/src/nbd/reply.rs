@@ -53,7 +53,7 @@ impl Replies {
         self.held_bytes += held_bytes;
         match result {
             Ok(Completion::Read { buffer, skip, len }) => self.push_data(asked, buffer, skip..skip + len),
-            Ok(Completion::Done) => self.push_done(asked.to),
+            Ok(Completion::Done | Completion::Snapshot(_)) => self.push_done(asked.to),
             Ok(Completion::Extents(extents)) => self.push_extents(asked, &extents),
             Err(error) => self.push_error(asked.to, errno_of(error.kind), &error.to_string()),
         }

@@ -15,5 +15,5 @@ pub use index::{OpenPool, PoolConfig, open_for_check, rebuild_index};
 pub use pool_file::{PoolFile, PoolShape};
 
 pub(crate) use pool_file::{fault_of, wall_ms};
-pub(crate) use recovery::{Recovery, recover_all};
+pub(crate) use recovery::{Notes, Recovery, recover_all};
 pub(crate) use space::Space;

@@ -5,8 +5,8 @@ use super::pool_file::PoolFile;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::thread;
-use units::{SegmentId, VolumeId};
-use volume::pool::SegmentRow;
+use units::{Lsn, SegmentId, VolumeId};
+use volume::pool::{Boundary, SegmentRow};
 use volume::recover::{Known, Recovered, recover};
 
 /// Most volumes recovered side by side: it is reading from one disk.
@@ -19,10 +19,19 @@ pub(crate) struct Recovery {
     pub(crate) volumes: Vec<Recovered>,
     /// Volumes that cannot be, and why.
     pub(crate) damaged: BTreeMap<VolumeId, String>,
-    /// To be noted in the index before any volume is served.
+    /// For the index, before any volume is served.
+    pub(crate) notes: Notes,
+}
+
+/// What the index is to note of recovered volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Segments that have been sealed.
     pub(crate) sealed: Vec<SegmentRow>,
-    /// To be given back in the index, likewise.
+    /// Segments that have been made void, to be given back.
     pub(crate) voided: Vec<SegmentId>,
+    /// Where each log goes on, and the generations that have ended.
+    pub(crate) boundaries: Vec<(VolumeId, Lsn, Vec<Boundary>)>,
 }
 
 /// Recovers the volumes in `known`, and makes durable what that needs.
@@ -63,8 +72,9 @@ fn apply(pool: &PoolFile, found: &mut Recovery) -> Result<(), OpenError> {
         for (offset, bytes) in volume.writes.drain(..) {
             pool.write_at(offset, &bytes).map_err(OpenError::Disk)?;
         }
-        found.sealed.append(&mut volume.sealed);
-        found.voided.append(&mut volume.voided);
+        found.notes.sealed.append(&mut volume.sealed);
+        found.notes.voided.append(&mut volume.voided);
+        found.notes.boundaries.push((volume.volume, volume.next_lsn, std::mem::take(&mut volume.boundaries)));
     }
     pool.sync().map_err(OpenError::Disk)
 }

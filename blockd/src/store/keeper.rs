@@ -4,7 +4,7 @@
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
 use super::rocks::RocksStore;
-use crate::open::{PoolFile, Space, fault_of};
+use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -15,7 +15,7 @@ use units::{SegmentId, VolumeId};
 use volume::compact::{Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
-use volume::pool::{Index, Lease, LeaseClass, PoolFigures, SegmentRow};
+use volume::pool::{Index, Lease, LeaseClass, PoolFigures};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
@@ -279,9 +279,12 @@ impl Keeper {
     }
 
     /// Notes what recovery found, once what it wrote is durable.
-    pub(super) fn note_recovered(&mut self, sealed: Vec<SegmentRow>, voided: Vec<SegmentId>) -> Result<(), DiskFault> {
-        sealed.into_iter().try_for_each(|row| self.index.note_segment(row))?;
-        voided.into_iter().try_for_each(|segment| self.index.release(segment))
+    pub(super) fn note_recovered(&mut self, notes: Notes) -> Result<(), DiskFault> {
+        notes.sealed.into_iter().try_for_each(|row| self.index.note_segment(row))?;
+        notes.voided.into_iter().try_for_each(|segment| self.index.release(segment))?;
+        let mut boundaries = notes.boundaries.iter();
+        boundaries
+            .try_for_each(|(volume, next_lsn, found)| self.index.note_recovered_boundaries(*volume, *next_lsn, found))
     }
 
     /// Gives every segment of a volume back and forgets it; `done` is told when that is durable.

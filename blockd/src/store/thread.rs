@@ -3,7 +3,7 @@
 use super::disk;
 use super::keeper::{Helpers, Keeper, Wanted};
 use super::rocks::RocksStore;
-use crate::open::{PoolFile, Space};
+use crate::open::{Notes, PoolFile, Space};
 use crate::shard::{Callback, Message, ShardHandle, StoreAsk, StorePort};
 use std::collections::BTreeMap;
 use std::io;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
-use units::{SegmentId, VolumeId};
+use units::VolumeId;
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{Index, Lease, PoolFigures, SegmentRow};
+use volume::pool::{Index, Lease, PoolFigures};
 
 /// What the store's thread can be told.
 pub(super) enum Command {
@@ -31,7 +31,7 @@ pub(super) enum Command {
     /// Forget a volume that no shard serves, with all its segments.
     Erase { volume: VolumeId, done: Callback<Result<(), DiskFault>> },
     /// Note what recovery found.
-    NoteRecovered { sealed: Vec<SegmentRow>, voided: Vec<SegmentId>, done: Callback<Result<(), DiskFault>> },
+    NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
     /// Make everything durable and end.
     Stop,
 }
@@ -138,14 +138,9 @@ impl StoreHandle {
 }
 
 impl StoreHandle {
-    /// Notes the segments that recovery has sealed, and gives back those that it has made void, all durably in the pool.
-    pub(crate) fn note_recovered(
-        &self,
-        sealed: Vec<SegmentRow>,
-        voided: Vec<SegmentId>,
-        done: Callback<Result<(), DiskFault>>,
-    ) -> Result<(), StoreEnded> {
-        self.send(Command::NoteRecovered { sealed, voided, done })
+    /// Notes what recovery has found, once it is durable in the pool.
+    pub(crate) fn note_recovered(&self, notes: Notes, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
+        self.send(Command::NoteRecovered { notes, done })
     }
 }
 
@@ -176,7 +171,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::Disk(event)) => keeper.on_disk(&event),
             Ok(Command::Figures(done)) => done(keeper.figures()),
             Ok(Command::Erase { volume, done }) => keeper.erase(volume, done),
-            Ok(Command::NoteRecovered { sealed, voided, done }) => done(keeper.note_recovered(sealed, voided)),
+            Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
         }

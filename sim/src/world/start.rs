@@ -208,6 +208,8 @@ impl World {
         for (_, recovered) in &all {
             recovered.sealed.iter().try_for_each(|row| index.note_segment(*row)).map_err(faulted)?;
             recovered.voided.iter().try_for_each(|segment| index.release(*segment)).map_err(faulted)?;
+            let Recovered { volume, next_lsn, boundaries, .. } = recovered;
+            index.note_recovered_boundaries(*volume, *next_lsn, boundaries).map_err(faulted)?;
         }
         for (site, recovered) in all {
             let volume = Volume::open(self.config(), recovered);

@@ -156,16 +156,8 @@ pub(super) fn check<S: Store>(
 
 /// The versions, newest first, of the first page from `page` on that has any.
 fn versions_from<S: Store>(index: &Index<S>, volume: VolumeId, page: PageIndex) -> Result<Vec<Version>, DiskFault> {
-    let mut versions: Vec<Version> = Vec::new();
-    let mut next = index.newest_from(volume, page)?;
-    while let Some(version) = next {
-        next = match version.generation.checked_sub(1) {
-            Some(before) => index.version_at(volume, version.page, before)?,
-            None => None,
-        };
-        versions.push(version);
-    }
-    Ok(versions)
+    let newest = index.newest_from(volume, page)?;
+    newest.map_or_else(|| Ok(Vec::new()), |newest| index.versions_of(volume, newest.page))
 }
 
 fn check_counts<S: Store>(

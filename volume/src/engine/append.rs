@@ -11,7 +11,7 @@ use crate::format::{
 };
 use crate::io::{Action, IoId};
 use crate::map::Location;
-use crate::pool::{Lease, LeaseClass, SegmentRow};
+use crate::pool::{Boundary, Lease, LeaseClass, SegmentRow};
 use units::{BLOCK_LEN, Lsn};
 
 /// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
@@ -75,12 +75,13 @@ impl Volume {
     fn append_batch(&mut self, context: &mut Context<'_>, cut: Cut) {
         let io = self.next_io();
         let (id, epoch, size_bytes) = (self.id, self.epoch, self.size_bytes);
+        let mut operations: Vec<Pending> = self.log.pending.drain(..cut.operations).collect();
+        self.name_generations(context, &mut operations);
         let open = self.log.open.as_mut().expect("a batch was cut for the open segment");
         let is_first = open.filled_blocks == 0;
         let block = open.filled_blocks + u32::from(is_first);
         let header_blocks = batch_header_blocks(cut.operations, cut.payload_blocks);
         let payload_block = block + header_blocks;
-        let mut operations: Vec<Pending> = self.log.pending.drain(..cut.operations).collect();
         let mut buffers = Vec::with_capacity(cut.operations + 2);
         if is_first {
             buffers.push(slot_header(context, &self.config, open, (id, epoch, size_bytes)));
@@ -360,7 +361,10 @@ impl Volume {
                 }
                 OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
-                OperationKind::Snapshot { generation, .. } => self.map.begin_generation(generation + 1),
+                OperationKind::Snapshot { generation, wall_ms, .. } => {
+                    let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };
+                    self.take_in_snapshot(context, pending.request, boundary);
+                }
                 OperationKind::TimeMark { .. } => {}
             }
             // A payload is here only when this batch ended before one that precedes it.

@@ -29,6 +29,11 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Sees to it that the stored map comes to hold everything up to `lsn`.
+    pub(super) fn fold_to(&mut self, lsn: Lsn) {
+        self.target = self.target.max(lsn);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.captured.is_none() && self.storing.is_none() && self.waiters.is_empty()
     }

@@ -20,6 +20,7 @@ mod read;
 mod release;
 mod request;
 mod resize;
+mod snapshot;
 mod subblock;
 
 use crate::buffer::BufferPool;
@@ -260,6 +261,7 @@ impl Volume {
             Request::Cache { range } => self.on_cache(context, id, range),
             Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
             Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
+            Request::Snapshot { id: snapshot } => self.on_snapshot(context, id, snapshot),
             Request::Checkpoint => self.on_checkpoint(context, id),
         }
     }

@@ -4,6 +4,7 @@ use super::{Context, Volume, poisoned, reply};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::format::{Operation, OperationKind};
+use crate::pool::Boundary;
 use crate::request::{Completion, PIECE_BYTES_MAX, Payload, REQUEST_BYTES_MAX, RequestId};
 use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
@@ -31,6 +32,8 @@ struct WriteRequest {
     is_durable_wanted: bool,
     last_lsn: Lsn,
     failed: Option<Error>,
+    /// Where a snapshot was taken.
+    snapshot: Option<Boundary>,
 }
 
 /// The requests that change the volume and are not answered.
@@ -114,7 +117,8 @@ impl Volume {
 
     /// Begins a request with one open part, which its maker ends when it has added all others.
     pub(super) fn begin(&mut self, id: RequestId, is_durable_wanted: bool) {
-        let request = WriteRequest { open_parts: 1, is_durable_wanted, last_lsn: Lsn::ZERO, failed: None };
+        let request =
+            WriteRequest { open_parts: 1, is_durable_wanted, last_lsn: Lsn::ZERO, failed: None, snapshot: None };
         assert!(self.writes.requests.insert(id, request).is_none(), "the driver reused the id of a request under way");
     }
 
@@ -153,6 +157,13 @@ impl Volume {
         self.part_done(context, pending.request, Err(error.clone()));
     }
 
+    /// Notes what request `id` is answered with.
+    pub(super) fn note_snapshot(&mut self, id: RequestId, boundary: Boundary) {
+        if let Some(request) = self.writes.requests.get_mut(&id) {
+            request.snapshot = Some(boundary);
+        }
+    }
+
     /// Ends one part of a request; answers it when that was the last.
     pub(super) fn part_done(&mut self, context: &mut Context<'_>, id: RequestId, outcome: Result<Lsn, Error>) {
         let request = self.writes.requests.get_mut(&id).expect("a part belongs to a request under way");
@@ -168,7 +179,7 @@ impl Volume {
         match request.failed {
             Some(error) => reply(context, id, Err(error)),
             None if request.is_durable_wanted => self.answer_when_durable(context, id, request.last_lsn),
-            None => reply(context, id, Ok(Completion::Done)),
+            None => reply(context, id, Ok(request.snapshot.map_or(Completion::Done, Completion::Snapshot))),
         }
         self.note_resize_answered(id);
     }

@@ -4,13 +4,20 @@ use super::*;
 use crate::buffer::Buffer;
 use crate::format::POOL_DATA_OFFSET;
 use crate::io::{FetchPiece, LoadedPage};
-use crate::pool::{Lease, LeaseClass};
+use crate::pool::{Boundary, Folded, Lease, LeaseClass};
 use crate::recover;
 use crate::request::Extent;
-use units::{ByteRange, SlotIndex};
+use units::{ByteRange, SlotIndex, SnapshotId};
 
 const SLOT_BYTES: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
+
+/// What the store hears of generations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Boundary(Boundary),
+    Pages { generation: u64, count: usize, folded: Folded },
+}
 
 /// A driver that carries actions out when it is told to.
 struct Driver {
@@ -23,6 +30,8 @@ struct Driver {
     replies: BTreeMap<u64, Result<Completion, Error>>,
     next_request: u64,
     synced: u32,
+    /// Boundaries and the generations of pages, as the store was told them.
+    told: Vec<Told>,
     append_faults: Vec<DiskFault>,
     is_sync_failing: bool,
     /// While set, appends stay in the queue.
@@ -50,6 +59,7 @@ impl Driver {
             replies: BTreeMap::new(),
             next_request: 1,
             synced: 0,
+            told: Vec::new(),
             append_faults: Vec::new(),
             is_sync_failing: false,
             holds_appends: false,
@@ -119,13 +129,13 @@ impl Driver {
             Action::LoadPage { page } => {
                 self.give(Event::PageLoaded { page, result: Ok(LoadedPage::Absent { next: None }) });
             }
-            Action::WriteBack { id, .. } => self.give(Event::WroteBack { id, result: Ok(()) }),
+            Action::WriteBack { id, generation, pages, folded } => {
+                self.told.push(Told::Pages { generation, count: pages.len(), folded });
+                self.give(Event::WroteBack { id, result: Ok(()) });
+            }
+            Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
-            Action::NoteSegment(_)
-            | Action::NoteBoundary(_)
-            | Action::Settle(_)
-            | Action::Unpinned { .. }
-            | Action::Release { .. } => {}
+            Action::NoteSegment(_) | Action::Settle(_) | Action::Unpinned { .. } | Action::Release { .. } => {}
         }
     }
 
@@ -145,6 +155,17 @@ impl Driver {
         let id = self.ask(request);
         self.run();
         self.replies.remove(&id).expect("answered").map(|_| ()).map_err(|error| error.kind)
+    }
+
+    fn snapshot(&mut self, id: u64) -> u64 {
+        self.ask(Request::Snapshot { id: SnapshotId(id) })
+    }
+
+    fn boundary_of(&mut self, id: u64) -> Boundary {
+        match self.replies.remove(&id).expect("answered") {
+            Ok(Completion::Snapshot(boundary)) => boundary,
+            other => panic!("a snapshot was answered by {other:?}"),
+        }
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ErrorKind> {
@@ -347,4 +368,74 @@ fn requests_outside_the_volume_are_refused() {
     assert_eq!(driver.write(4 * MIB - 512, &[1; 1024]), Err(ErrorKind::InvalidRequest));
     assert_eq!(driver.read(4 * MIB, 1), Err(ErrorKind::InvalidRequest));
     assert!(driver.volume.is_idle());
+}
+
+/// A snapshot waits for the batches in flight, not for the queue, and the store hears of it before the pages that come after.
+#[test]
+fn a_snapshot_goes_before_what_waits_and_ends_a_generation() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.holds_appends = true;
+    let ids: Vec<u64> = (0..6)
+        .map(|n| {
+            let id = driver.ask(write(n * 4096, &[2; 4096], false));
+            if n < 4 {
+                // Each in a batch of its own: all that may be in flight.
+                driver.run();
+            }
+            id
+        })
+        .collect();
+    let snapshot = driver.snapshot(90);
+    driver.holds_appends = false;
+    driver.run();
+    assert!(ids.iter().all(|id| driver.replies[id].is_ok()));
+    let boundary = driver.boundary_of(snapshot);
+    assert_eq!(boundary, Boundary { generation: 0, lsn: Lsn(6), size_bytes: 4 * MIB, wall_ms: 0 });
+    driver.done(Request::Checkpoint).unwrap();
+    let folded = |lsn, generation| Folded { to: Lsn(lsn), generation, size_bytes: 4 * MIB };
+    let expected = [
+        Told::Boundary(boundary),
+        Told::Pages { generation: 0, count: 1, folded: folded(6, 1) },
+        Told::Pages { generation: 1, count: 1, folded: folded(8, 1) },
+    ];
+    assert_eq!(driver.told, expected);
+    assert!(driver.volume.is_idle());
+}
+
+/// Snapshots that wait together, or that a failed append puts back, end one generation after the other.
+#[test]
+fn snapshots_that_are_appended_again_end_one_generation_each() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.append_faults = vec![DiskFault::Io];
+    let ids = [driver.snapshot(90), driver.snapshot(91)];
+    driver.run();
+    let later = driver.snapshot(92);
+    driver.run();
+    let mut ended: Vec<(u64, Lsn)> = Vec::new();
+    for id in ids.into_iter().chain([later]) {
+        let boundary = driver.boundary_of(id);
+        ended.push((boundary.generation, boundary.lsn));
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [(0, Lsn(2)), (1, Lsn(3)), (2, Lsn(4))]);
+}
+
+/// P6.
+#[test]
+fn a_snapshot_that_cannot_be_appended_fails_and_ends_nothing() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.append_faults = vec![DiskFault::Io; 9];
+    let failed = driver.snapshot(90);
+    driver.run();
+    driver.append_faults.clear();
+    assert_eq!(driver.replies.remove(&failed).unwrap().unwrap_err().kind, ErrorKind::Unavailable);
+    let taken = driver.snapshot(91);
+    driver.run();
+    assert_eq!(driver.boundary_of(taken).generation, 0);
+    driver.is_sync_failing = true;
+    driver.done(Request::Flush).unwrap_err();
+    assert_eq!(driver.done(Request::Snapshot { id: SnapshotId(92) }), Err(ErrorKind::Poisoned));
 }

@@ -10,10 +10,10 @@ use super::{Boundary, BoundaryRow};
 use crate::error::DiskFault;
 use crate::io::{LoadedPage, PageIndex};
 use crate::map::{Found, PAGE_BLOCKS, Page};
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, StoreWrite};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use units::{SegmentId, VolumeId};
+use units::{Lsn, SegmentId, VolumeId};
 
 /// A stored version of a page.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl<S: Store> Index<S> {
     pub fn note_boundary(&mut self, volume: VolumeId, boundary: Boundary) -> Result<(), DiskFault> {
         let row = self.volume_row(volume);
         let key = (volume, boundary.generation);
-        if self.boundaries.contains_key(&key) {
+        if self.boundaries.get(&key).is_some_and(|known| known.boundary == boundary) {
             return Ok(());
         }
         if row.is_some_and(|row| row.generation > boundary.generation) {
@@ -48,6 +48,28 @@ impl<S: Store> Index<S> {
         self.boundaries.insert(key, BoundaryRow { boundary, mapped });
         self.unsaved_boundaries.insert(key);
         self.commit(Vec::new(), Durability::Lazy)
+    }
+
+    /// Notes what recovery has found: the log goes on with `next_lsn`, so that a boundary from there on is none, and those
+    /// in `found` are.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, or for a boundary as in [`Index::note_boundary`].
+    pub fn note_recovered_boundaries(
+        &mut self,
+        volume: VolumeId,
+        next_lsn: Lsn,
+        found: &[Boundary],
+    ) -> Result<(), DiskFault> {
+        let lost = self.boundaries(volume).map(|row| row.boundary).filter(|boundary| boundary.lsn >= next_lsn);
+        let lost: Vec<u64> = lost.map(|boundary| boundary.generation).collect();
+        for generation in lost {
+            // Nothing of a later generation is stored: the stored map has no more than the log.
+            self.unsaved_boundaries.remove(&(volume, generation));
+            self.commit(vec![StoreWrite::Delete(rows::boundary_key(volume, generation))], Durability::Lazy)?;
+            self.boundaries.remove(&(volume, generation));
+        }
+        found.iter().try_for_each(|boundary| self.note_boundary(volume, *boundary))
     }
 
     /// The generations of `volume` whose ends are needed, oldest first.
@@ -88,6 +110,19 @@ impl<S: Store> Index<S> {
         let end =
             page.0.checked_add(1).map_or_else(|| rows::pages_end(volume), |n| rows::page_start(volume, PageIndex(n)));
         self.store.seek(&from, &end).map_err(io)?.map(decode).transpose()
+    }
+
+    /// Every version of a page, newest first.
+    pub(crate) fn versions_of(&self, volume: VolumeId, page: PageIndex) -> Result<Vec<Version>, DiskFault> {
+        let mut versions = Vec::new();
+        let mut at = Some(u64::MAX);
+        while let Some(generation) = at
+            && let Some(version) = self.version_at(volume, page, generation)?
+        {
+            at = version.generation.checked_sub(1);
+            versions.push(version);
+        }
+        Ok(versions)
     }
 
     /// The newest version of the first page from `page` on that has any.

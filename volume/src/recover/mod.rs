@@ -18,7 +18,7 @@ pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
-use crate::pool::{SegmentRow, VolumeRow};
+use crate::pool::{Boundary, SegmentRow, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
@@ -61,6 +61,9 @@ pub struct Recovered {
     pub sealed: Vec<SegmentRow>,
     /// For [`crate::pool::Index::release`] once `writes` are durable.
     pub voided: Vec<SegmentId>,
+    /// The generations that ended after `folded_to`, for [`crate::pool::Index::note_recovered_boundaries`] before the volume is
+    /// served.
+    pub boundaries: Vec<Boundary>,
 }
 
 /// A new volume, whose id was never used before.
@@ -78,6 +81,7 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         writes: Vec::new(),
         sealed: Vec::new(),
         voided: Vec::new(),
+        boundaries: Vec::new(),
     }
 }
 
@@ -109,6 +113,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         map: Map::new(false),
         ..fresh(known.volume, 0)
     };
+    recovered.map.begin_generation(known.row.map_or(0, |row| row.generation));
     if let Some(base) = base.filter(|base| !base.entries.is_empty()) {
         // All of it is folded, and its footer may have been lost all the same.
         recovered.mend(superblock, &base);
@@ -279,6 +284,9 @@ impl Recovered {
                 replay(map, lsn, operation, log.row.segment, (block, checks));
             }
         });
+        let mut boundaries = Vec::new();
+        log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
+        self.boundaries.extend(boundaries.into_iter().filter(|boundary| boundary.lsn > folded_to));
         let row = SegmentRow { last_lsn: Some(Lsn(log.end().0 - 1)), has_holes: log.has_holes(), ..log.row };
         self.segments.push(row);
         if row != log.row {

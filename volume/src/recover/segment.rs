@@ -12,7 +12,7 @@ use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, SlotHeader, SlotUse, Superblock, block_check, decode_batch,
     decode_footer_trailer, footer_blocks, names_batch_of,
 };
-use crate::pool::SegmentRow;
+use crate::pool::{Boundary, SegmentRow};
 use crate::store::PoolReader;
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId};
 
@@ -100,6 +100,19 @@ impl SegmentLog {
             visit(lsn, operation, *block, checks);
             lsn = lsn.next();
         }
+    }
+
+    /// Calls `visit` for the end of every generation in it. The volume's size was `size_before`, unless the segment tells.
+    pub(crate) fn each_boundary(&self, size_before: u64, mut visit: impl FnMut(Boundary)) {
+        let mut size_bytes = self.size_at_open.filter(|size| *size > 0).unwrap_or(size_before);
+        self.each(|lsn, operation, _, _| {
+            if let OperationKind::Resize(to) = operation.kind {
+                size_bytes = to;
+            }
+            if let OperationKind::Snapshot { generation, wall_ms, .. } = operation.kind {
+                visit(Boundary { generation, lsn, size_bytes, wall_ms });
+            }
+        });
     }
 
     fn empty(row: SegmentRow, header: Option<SlotHeader>) -> Self {

@@ -1,9 +1,11 @@
 //! Power cuts by chance: any of the blocks written since the last sync may be lost.
 
-use super::world::{MemoryStore, VOLUME, World, trim_op, write_op};
+use super::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::check::{CheckOptions, check};
-use crate::format::Operation;
-use crate::map::Location;
+use crate::format::{Operation, OperationKind};
+use crate::io::{LoadedPage, PageIndex};
+use crate::map::{Found, Location, PAGE_BLOCKS, Page};
+use crate::pool::Boundary;
 use crate::rebuild::rebuild;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ enum Step {
     Seal,
     Sync,
     Fold,
+    Snapshot,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -29,7 +32,31 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Seal),
         2 => Just(Step::Sync),
         1 => Just(Step::Fold),
+        1 => Just(Step::Snapshot),
     ]
+}
+
+/// Every snapshot that is in the log shows what it showed, and the index knows of no other.
+fn assert_snapshots(world: &World) {
+    let author = &world.authors[&VOLUME];
+    let is_snapshot = |operation: &Operation| matches!(operation.kind, OperationKind::Snapshot { .. });
+    let taken = author.history.iter().zip((1..).map(Lsn)).filter(|((operation, ..), _)| is_snapshot(operation));
+    let taken: Vec<Lsn> = taken.map(|(_, lsn)| lsn).collect();
+    let known: Vec<Boundary> = world.index.boundaries(VOLUME).map(|row| row.boundary).collect();
+    assert_eq!(known.iter().map(|boundary| boundary.lsn).collect::<Vec<_>>(), taken);
+    for boundary in known {
+        let mut found = BTreeMap::new();
+        let loaded = world.index.load_page_at(VOLUME, PageIndex(0), boundary.generation).unwrap();
+        if let LoadedPage::Present(encoded) = loaded {
+            Page::decode(&encoded).unwrap().visit(0, PAGE_BLOCKS, |first, _, run| {
+                let Found::Data { location, checks } = run else { return };
+                for (check, by) in checks.as_chunks::<4>().0.iter().zip(0..) {
+                    found.insert(u64::from(first + by), (location.plus(by), u32::from_le_bytes(*check)));
+                }
+            });
+        }
+        assert_eq!(found, author.mapped_at(boundary.lsn), "the end of generation {}", boundary.generation);
+    }
 }
 
 proptest! {
@@ -59,6 +86,16 @@ proptest! {
                     }
                     room = room.map(|room| room - blocks);
                     world.append(VOLUME, &operations);
+                }
+                Step::Snapshot => {
+                    if room.is_none_or(|room| room < 1) {
+                        if room.is_some() { world.seal(VOLUME); }
+                        world.open(VOLUME);
+                        room = Some(28);
+                    }
+                    room = room.map(|room| room - 1);
+                    let generation = world.author(VOLUME).map.generation();
+                    world.append(VOLUME, &[snapshot_op(generation)]);
                 }
                 Step::Seal => {
                     if room.take().is_some() { world.seal(VOLUME); }
@@ -123,5 +160,18 @@ proptest! {
         prop_assert_eq!(world.resolve(&mut again.map, VOLUME, BLOCKS), expected);
         let report = check(&world.index, &world.pool, options);
         prop_assert!(report.is_clean(), "{:?}", report.problems);
+        let recovered = world.restart(VOLUME);
+        world.author(VOLUME).map = recovered.map;
+        world.fold(VOLUME);
+        assert_snapshots(&world);
+        let report = check(&world.index, &world.pool, options);
+        prop_assert!(report.is_clean(), "{:?}", report.problems);
+        // A rebuild finds them in the log, too.
+        world.sync(VOLUME);
+        world.index = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap().0;
+        let rebuilt = world.restart(VOLUME);
+        world.author(VOLUME).map = rebuilt.map;
+        world.fold(VOLUME);
+        assert_snapshots(&world);
     }
 }

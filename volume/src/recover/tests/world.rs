@@ -406,6 +406,8 @@ impl World {
         for segment in &recovered.voided {
             self.index.release(*segment).unwrap();
         }
+        let Recovered { volume, next_lsn, boundaries, .. } = recovered;
+        self.index.note_recovered_boundaries(*volume, *next_lsn, boundaries).unwrap();
     }
 
     /// Recovers, mends, and lets the volume's author go on from there.
