@@ -7,14 +7,15 @@
 //! A gap may also be what a power cut took of writes that no flush had covered. Nothing tells the two apart once the slots
 //! are used again, so what comes after a gap counts: it may have been flushed, and what is missing was not.
 
+mod slots;
+
 use crate::format::Superblock;
 use crate::map::Map;
 use crate::pool::{Folded, Index, OpenError, SegmentRow};
-use crate::recover::{
-    Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay, void_of,
-};
+use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read_segment, replay, void_of};
 use crate::store::{PoolReader, Store};
-use std::collections::{BTreeMap, BTreeSet};
+use slots::look_into_slots;
+use std::collections::BTreeMap;
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
 
 /// Bytes of changed pages that are gathered before they are written.
@@ -55,55 +56,15 @@ pub fn rebuild<S: Store>(
     reader: &dyn PoolReader,
 ) -> Result<(Index<S>, RebuildReport), OpenError> {
     let mut report = RebuildReport::default();
-    let found = look_into_slots(superblock, reader, &mut report);
-    let rows: Vec<SegmentRow> = found.segments.into_values().collect();
-    let mut index = Index::create_with(store, superblock, found.used_up, &rows, &found.kept)?;
-    report.segments = rows.len() as u64;
+    let found = look_into_slots(superblock, reader, &mut report)?;
+    let mut index = Index::create_with(store, superblock, &found)?;
+    report.segments = found.segments.len() as u64;
     report.kept_slots = found.kept.into_iter().collect();
     for volume in index.volumes() {
         report.volumes += 1;
         Fold::new(&index, superblock, reader, volume).run(&mut index, &mut report)?;
     }
     Ok((index, report))
-}
-
-#[derive(Debug, Default)]
-struct Found {
-    segments: BTreeMap<SegmentId, SegmentRow>,
-    kept: BTreeSet<SlotIndex>,
-    /// The highest id that was ever seen.
-    used_up: Option<SegmentId>,
-}
-
-fn look_into_slots(superblock: &Superblock, reader: &dyn PoolReader, report: &mut RebuildReport) -> Found {
-    let mut found = Found::default();
-    for slot in (0..superblock.geometry.slot_count).map(SlotIndex) {
-        match probe(reader, superblock, slot) {
-            Probed::Segment(row) => {
-                found.used_up = found.used_up.max(Some(row.segment));
-                if let Some(other) = found.segments.get(&row.segment) {
-                    report.notes.push(format!("segment {} is in slot {} and again in {slot}", row.segment, other.slot));
-                    found.kept.insert(slot);
-                } else {
-                    found.segments.insert(row.segment, row);
-                }
-            }
-            Probed::Void(segment) => {
-                found.used_up = found.used_up.max(Some(segment));
-                report.free_slots += 1;
-            }
-            Probed::Nothing => report.free_slots += 1,
-            Probed::Damaged => {
-                report.notes.push(format!("slot {slot}: a damaged header over nothing that tells whose it was"));
-                found.kept.insert(slot);
-            }
-            Probed::Unreadable => {
-                report.notes.push(format!("slot {slot} cannot be read; look at the disk"));
-                found.kept.insert(slot);
-            }
-        }
-    }
-    found
 }
 
 /// The folding of one volume's segments.
@@ -157,7 +118,7 @@ impl<'a> Fold<'a> {
         for row in rows {
             match self.read(row, durable_lsn) {
                 // Torn off whole, or given up.
-                Ok(log) if log.entries.is_empty() || self.breaks_off(&log, durable_lsn) => {
+                Ok(log) if log.is_empty() || self.breaks_off(&log, durable_lsn) => {
                     self.leave_out(index, &log)?;
                 }
                 Ok(log) => self.take(index, &log)?,
@@ -173,7 +134,7 @@ impl<'a> Fold<'a> {
         if self.applied == Lsn::ZERO {
             self.size_bytes = newest.as_ref().and_then(|log| log.size_at_open).unwrap_or(0);
         }
-        let newest = newest.filter(|log| !log.entries.is_empty());
+        let newest = newest.filter(|log| !log.is_empty());
         if let Some(log) = newest.filter(|log| self.breaks_off(log, durable_lsn)) {
             self.leave_out(index, &log)?;
             left = Lsn(left.0.min(self.applied.next().0));
@@ -224,7 +185,7 @@ impl<'a> Fold<'a> {
             // Damage is met again when the segment's turn comes.
             let Ok(log) = self.read(*row, durable_lsn) else { continue };
             durable_lsn = durable_lsn.max(log.durable_seen);
-            if !log.entries.is_empty() && log.end() <= durable_lsn.next() {
+            if !log.is_empty() && log.end() <= durable_lsn.next() {
                 break;
             }
         }
@@ -238,7 +199,7 @@ impl<'a> Fold<'a> {
         log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
         // Which ends somebody needs, the log does not tell: all of them are kept.
         boundaries.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
-        self.applied = Lsn(log.end().0 - 1);
+        self.applied = log.last_lsn;
         self.chain = Some(log.chain_after);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
         self.mends.extend(mends_of(self.superblock, log, self.size_bytes));

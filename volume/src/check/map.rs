@@ -5,7 +5,7 @@ use crate::error::DiskFault;
 use crate::format::{Geometry, Operation, OperationKind, block_check};
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
-use crate::pool::{Index, SegmentRow, Version, count_change};
+use crate::pool::{Index, SegmentRow, Survivors, Version, count_change};
 use crate::recover::SegmentLog;
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,7 +115,8 @@ pub(super) fn check<S: Store>(
 ) {
     let rows: BTreeMap<SegmentId, SegmentRow> =
         index.segments(volume).into_iter().map(|row| (row.segment, row)).collect();
-    let verifier = Verifier { geometry: index.superblock().geometry, reader, volume, rows: &rows };
+    let survivors = rows.keys().filter_map(|segment| Some((*segment, index.survivors(*segment)?.as_ref()))).collect();
+    let verifier = Verifier { geometry: index.superblock().geometry, reader, volume, rows: &rows, survivors };
     let mut counts: BTreeMap<SegmentId, i64> = BTreeMap::new();
     let mut next = PageIndex(0);
     loop {
@@ -233,6 +234,7 @@ struct Verifier<'a> {
     reader: &'a dyn PoolReader,
     volume: VolumeId,
     rows: &'a BTreeMap<SegmentId, SegmentRow>,
+    survivors: BTreeMap<SegmentId, &'a Survivors>,
 }
 
 impl Verifier<'_> {
@@ -245,12 +247,26 @@ impl Verifier<'_> {
         });
     }
 
+    /// Where a run of blocks is in the slot that holds its segment.
+    fn block_in_slot(&self, row: &SegmentRow, location: Location, count: usize) -> Option<u32> {
+        let Some(parcel) = row.parcel else { return Some(u32::from(location.block)) };
+        let survivors = self.survivors.get(&location.segment)?;
+        let rank = survivors.rank_of_run(u32::from(location.block), u32::try_from(count).ok()?)?;
+        Some(parcel.payload() + rank)
+    }
+
     fn verify_run(&self, block: u64, location: Location, checks: &[[u8; 4]], report: &mut CheckReport) {
         // One without a row is told with the counts.
         let Some(row) = self.rows.get(&location.segment) else { return };
         let mut bytes = vec![0; checks.len() * BLOCK_LEN];
-        let offset = self.geometry.block_offset(row.slot, u32::from(location.block));
-        let end = usize::from(location.block) + checks.len();
+        let Some(first) = self.block_in_slot(row, location, checks.len()) else {
+            let place = format!("segment {}, slot {}, block {}", location.segment, row.slot, location.block);
+            let detail = format!("{} blocks from block {block} on are not all left ({place})", checks.len());
+            report.add(ProblemKind::Map, Some(self.volume), format!("{detail}: run `aljibe pool rebuild`"));
+            return;
+        };
+        let offset = self.geometry.block_offset(row.slot, first);
+        let end = first as usize + checks.len();
         if end > self.geometry.slot_blocks() as usize || self.reader.read_at(offset, &mut bytes).is_err() {
             let detail = format!("{} blocks from block {block} on cannot be read from slot {}", checks.len(), row.slot);
             report.add(ProblemKind::Data, Some(self.volume), format!("{detail}: look at the disk"));

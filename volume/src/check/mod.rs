@@ -5,6 +5,7 @@
 //! for, every mapped block against its check value. Takes memory for the map of the largest volume.
 
 mod map;
+mod packs;
 mod segments;
 
 use crate::format::{SUPERBLOCK_OFFSETS, Superblock};
@@ -102,6 +103,7 @@ pub fn check<S: Store>(index: &Index<S>, reader: &dyn PoolReader, options: Check
     let mut report = CheckReport::default();
     check_superblocks(index.superblock(), reader, &mut report);
     check_slots(index, reader, &mut report);
+    packs::check(index, reader, &mut report);
     for volume in index.volumes() {
         report.volumes += 1;
         let replayed = segments::check(index, reader, volume, &mut report);
@@ -153,6 +155,7 @@ fn check_slots<S: Store>(index: &Index<S>, reader: &dyn PoolReader, report: &mut
         }
         let (volume, what) = match probe(reader, index.superblock(), slot) {
             Probed::Segment(row) => (Some(row.volume), format!("holds segment {}, which the index lacks", row.segment)),
+            Probed::Pack(pack) => (None, format!("holds pack {pack}, which the index lacks")),
             Probed::Unreadable => (None, "cannot be read: look at the disk".to_owned()),
             Probed::Void(segment) if segment >= index.next_segment() => {
                 (None, format!("held segment {segment}, an id that is to come: run `aljibe pool rebuild`"))

@@ -4,7 +4,7 @@ use super::map::Replayed;
 use super::{CheckReport, ProblemKind, segment_of_slot};
 use crate::format::SlotUse;
 use crate::pool::{Index, SegmentRow};
-use crate::recover::{SegmentLog, Wanted, cut_at, cuts_of, read_segment, recover};
+use crate::recover::{SegmentLog, Wanted, cut_at, cuts_of, read_segment, recover, survivors_of};
 use crate::store::{PoolReader, Store};
 use units::{Lsn, VolumeId};
 
@@ -47,7 +47,8 @@ pub(super) fn check<S: Store>(
         match read_segment(&wanted) {
             Ok(log) => {
                 report.operations += log.entries.len() as u64;
-                let is_segment = log.header.is_some_and(|header| header.slot_use == SlotUse::Segment);
+                let is_own = log.header.is_some_and(|header| header.slot_use == SlotUse::Segment);
+                let is_segment = is_own || (row.parcel.is_some() && !log.is_empty());
                 // A stop came while its header was made void, or between that and its row: the volume gives it back when
                 // it is open again.
                 if is_segment || index.live_blocks(row.segment) != Some(0) {
@@ -57,9 +58,16 @@ pub(super) fn check<S: Store>(
                         check_segment(row, &log, report);
                     }
                 }
+                let has_all = index.survivors(row.segment).is_none_or(|survivors| {
+                    **survivors == survivors_of(&log.entries, superblock.geometry.slot_blocks())
+                });
+                if !has_all && !log.is_empty() {
+                    let detail = format!("{}: the index is wrong about which blocks are left", at(row));
+                    report.add(ProblemKind::Slot, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
+                }
                 check_order(before.as_ref(), &log, report);
                 replayed.take(&log);
-                before = Some(log).filter(|log| !log.entries.is_empty()).or(before);
+                before = Some(log).filter(|log| !log.is_empty()).or(before);
             }
             Err(damage) => {
                 report.add(ProblemKind::Log, Some(volume), damage.to_string());
@@ -74,11 +82,11 @@ pub(super) fn check<S: Store>(
 fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {
     let mut add = |kind, detail: String| report.add(kind, Some(row.volume), format!("{}: {detail}", at(row)));
     let Some(last) = row.last_lsn else { return };
-    if log.entries.is_empty() && last.next() == row.first_lsn {
+    if log.is_empty() && last.next() == row.first_lsn {
         // A rebuild found it without a whole batch; it is given back as dead.
         return;
     }
-    if log.header.is_none() {
+    if log.header.is_none() && row.parcel.is_none() {
         add(ProblemKind::Slot, "the header is damaged: what its first batch or its footer says is used".to_owned());
     }
     if !log.has_footer {
@@ -95,7 +103,7 @@ fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {
 
 /// Gaps are of segments given back; an overlap or a broken chain is not.
 fn check_order(before: Option<&SegmentLog>, log: &SegmentLog, report: &mut CheckReport) {
-    let Some(before) = before.filter(|_| !log.entries.is_empty()) else { return };
+    let Some(before) = before.filter(|_| !log.is_empty()) else { return };
     let first = log.row.first_lsn;
     let is_broken = before.end() > first || (before.end() == first && before.chain_after != log.chain_before);
     if is_broken {

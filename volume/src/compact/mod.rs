@@ -10,6 +10,8 @@
 
 #[cfg(feature = "negative-controls")]
 pub mod controls;
+#[cfg(test)]
+pub(crate) mod parcel;
 
 use crate::buffer::Buffer;
 use crate::error::DiskFault;

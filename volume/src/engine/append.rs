@@ -173,6 +173,7 @@ impl Volume {
             segment: open.segment,
             volume: self.id,
             slot: open.slot,
+            parcel: None,
             first_lsn: open.first_lsn,
             last_lsn: None,
             has_holes: false,

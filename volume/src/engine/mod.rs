@@ -28,12 +28,13 @@ use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::{Geometry, OperationKind};
 use crate::io::{Action, Event, IoId, PageIndex};
 use crate::map::Map;
-use crate::pool::SegmentRow;
+use crate::pool::{SegmentRow, Survivors};
 use crate::recover::Recovered;
 use crate::request::{Completion, Reply, Request, RequestId};
 use log::Log;
 use request::Asker;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use units::{Epoch, Lsn, Monotonic, PoolId, SegmentId, VolumeId};
 
 /// What a volume needs from its driver while it handles an event.
@@ -111,6 +112,8 @@ pub struct Volume {
     map: Map,
     log: Log,
     segments: BTreeMap<SegmentId, SegmentRow>,
+    /// Which blocks are left of those that were moved.
+    survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     /// Everything up to here is in the map, and answered.
     applied_lsn: Lsn,
     /// Everything up to here is on stable storage.
@@ -153,6 +156,7 @@ impl Volume {
             map: recovered.map,
             log: Log::new(recovered.next_lsn, recovered.chain),
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
+            survivors: recovered.survivors,
             applied_lsn,
             // What a kill left in the page cache alone is made durable by the first sync.
             durable_lsn: recovered.folded_to.min(applied_lsn),

@@ -105,15 +105,14 @@ impl Volume {
         let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
         for run in &fetch.runs {
             let Some(location) = run.location else { continue };
-            let Some(row) = self.segments.get(&location.segment) else {
+            let Some(pool_offset) = self.pool_offset(location, run.count) else {
                 let detail = format!(
-                    "the map of volume {} names segment {}, which it does not have; rebuild the index",
-                    self.id, location.segment
+                    "the map of volume {} names block {} of segment {}, which it does not have; rebuild the index",
+                    self.id, location.block, location.segment
                 );
                 self.end_fetch(context, fetch.purpose, buffer, Err(Error::new(ErrorKind::Corrupt, detail)));
                 return;
             };
-            let pool_offset = self.config.geometry.block_offset(row.slot, u32::from(location.block));
             add_piece(
                 &mut pieces,
                 FetchPiece {
@@ -129,6 +128,19 @@ impl Volume {
         }
         let key = self.reads.fetches.insert(fetch);
         context.actions.push(Action::Fetch { id: IoId(FETCH_BIT | key as u64), buffer, pieces });
+    }
+
+    /// Where `count` blocks from `location` on are in the pool, which are neighbours wherever they are.
+    fn pool_offset(&self, location: Location, count: u32) -> Option<u64> {
+        let row = self.segments.get(&location.segment)?;
+        let block = match row.parcel {
+            None => u32::from(location.block),
+            Some(parcel) => {
+                let survivors = self.survivors.get(&location.segment)?;
+                parcel.payload() + survivors.rank_of_run(u32::from(location.block), count)?
+            }
+        };
+        Some(self.config.geometry.block_offset(row.slot, block))
     }
 
     pub(super) fn on_fetched(

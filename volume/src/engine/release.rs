@@ -84,6 +84,7 @@ impl Volume {
     pub(super) fn unpin(&mut self, context: &mut Context<'_>) {
         for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment)) {
             self.segments.remove(&segment);
+            self.survivors.remove(&segment);
             context.actions.push(Action::Unpinned { segment });
         }
     }

@@ -1,15 +1,17 @@
 //! The index: opening it, what it knows, and the rows of segments and volumes.
 
 use super::leaving::Settled;
+use super::load::Rows;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
-use super::{BoundaryRow, OpenError, PoolFigures, SegmentRow, VolumeRow};
+use super::{BoundaryRow, Found, LeftPlace, OpenError, PoolFigures, SegmentRow, Survivors, VolumeRow};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
 use crate::recover::{Known, Probed, probe};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use units::{Epoch, SegmentId, SlotIndex, VolumeId};
 
 /// The index of a pool. Owns its store.
@@ -24,6 +26,12 @@ pub struct Index<S> {
     pub(super) owned: BTreeSet<(VolumeId, SegmentId)>,
     /// Those that are sealed, without trims, and named by no stored page.
     pub(super) unnamed: BTreeSet<(VolumeId, SegmentId)>,
+    /// Which blocks are left of the segments that were moved.
+    pub(super) survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// The slots of packs.
+    pub(super) packs: BTreeMap<SegmentId, SlotIndex>,
+    /// Places that segments have left and that are not void yet.
+    pub(super) left: BTreeMap<SegmentId, LeftPlace>,
     /// What each open volume has no more use for.
     pub(super) settled: BTreeMap<VolumeId, Settled>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
@@ -57,18 +65,16 @@ impl<S: Store> Index<S> {
         Self::create_from(store, superblock, first_segment(superblock), Vec::new())
     }
 
-    /// Makes an index of open `segments`, with slots that are kept out of use, and ids above those that were used.
-    pub(crate) fn create_with(
-        store: S,
-        superblock: &Superblock,
-        used_up: Option<SegmentId>,
-        segments: &[SegmentRow],
-        kept: &BTreeSet<SlotIndex>,
-    ) -> Result<Self, OpenError> {
-        let rows = segments.iter();
-        let rows = rows.map(|row| StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(row, 0)));
-        let rows = rows.chain(kept.iter().map(|slot| StoreWrite::Put(rows::kept_key(*slot), Vec::new())));
-        let used = used_up.unwrap_or_else(|| first_segment(superblock));
+    /// Makes an index of what was found in the pool, with ids above those that were used.
+    pub(crate) fn create_with(store: S, superblock: &Superblock, found: &Found) -> Result<Self, OpenError> {
+        let rows = found.segments.values().map(|(row, survivors)| {
+            StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(row, 0, survivors.as_ref()))
+        });
+        let rows = rows.chain(found.kept.iter().map(|slot| StoreWrite::Put(rows::kept_key(*slot), Vec::new())));
+        let packs = found.packs.iter();
+        let rows =
+            rows.chain(packs.map(|(pack, slot)| StoreWrite::Put(rows::pack_key(*pack), rows::encode_pack(*slot))));
+        let used = found.used_up.unwrap_or_else(|| first_segment(superblock));
         let next = SegmentId(used.0 + 1 + 2 * WINDOW_SEGMENTS + ids_before(superblock.generation));
         Self::create_from(store, superblock, next, rows.collect())
     }
@@ -116,37 +122,13 @@ impl<S: Store> Index<S> {
     }
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
-        let mut segments = BTreeMap::new();
-        let mut used = BTreeSet::new();
         let slot_count = superblock.geometry.slot_count;
-        each(&store, rows::SEGMENT_KEYS, |key, value| {
-            let (row, live) = rows::decode_segment(key, value)?;
-            if row.slot.0 >= slot_count || !used.insert(row.slot) {
-                return Err(OpenError::Corrupt("the slot of a segment's row"));
-            }
-            segments.insert(row.segment, Entry { row, live });
-            Ok(())
-        })?;
-        if segments.last_key_value().is_some_and(|(newest, _)| *newest >= row.next_segment) {
+        let Rows { used, segments, survivors, packs, left, volumes, boundaries, kept } =
+            Rows::read(&store, slot_count)?;
+        let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
+        if newest.is_some_and(|newest| newest >= row.next_segment) {
             return Err(OpenError::Corrupt("the next segment id"));
         }
-        let mut volumes = BTreeMap::new();
-        each(&store, rows::VOLUME_KEYS, |key, value| {
-            let row = rows::decode_volume(key, value)?;
-            volumes.insert(row.volume, row);
-            Ok(())
-        })?;
-        let mut boundaries = BTreeMap::new();
-        each(&store, rows::BOUNDARY_KEYS, |key, value| {
-            let (volume, row) = rows::decode_boundary(key, value)?;
-            boundaries.insert((volume, row.boundary.generation), row);
-            Ok(())
-        })?;
-        let mut kept = BTreeSet::new();
-        each(&store, rows::KEPT_KEYS, |key, _| {
-            kept.insert(rows::decode_kept(key)?);
-            Ok(())
-        })?;
         let is_free = |slot: &SlotIndex| !used.contains(slot) && !kept.contains(slot);
         let free = (0..slot_count).map(SlotIndex).filter(is_free).collect();
         let mut index = Self {
@@ -158,6 +140,9 @@ impl<S: Store> Index<S> {
             owned: BTreeSet::new(),
             unnamed: BTreeSet::new(),
             settled: BTreeMap::new(),
+            survivors,
+            packs,
+            left,
             volumes,
             boundaries,
             kept,
@@ -165,7 +150,7 @@ impl<S: Store> Index<S> {
             unsaved: BTreeSet::new(),
             unsaved_boundaries: BTreeSet::new(),
         };
-        segments.into_values().for_each(|entry| index.put_entry(entry));
+        segments.into_iter().for_each(|entry| index.put_entry(entry));
         Ok(index)
     }
 
@@ -203,9 +188,15 @@ impl<S: Store> Index<S> {
                     if self.segments.contains_key(&row.segment) {
                         continue;
                     }
-                    writes.push(StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(&row, 0)));
+                    writes.push(self.row_write(&Entry { row, live: 0 }));
                     self.put_entry(Entry { row, live: 0 });
                     self.adopted.push(row.segment);
+                    self.slots.take_out(slot);
+                }
+                // A stop came before its segments were moved. It is empty: void before any of them is.
+                Probed::Pack(pack) if (first..end).contains(&pack) => {
+                    writes.push(StoreWrite::Put(rows::pack_key(pack), rows::encode_pack(slot)));
+                    self.packs.insert(pack, slot);
                     self.slots.take_out(slot);
                 }
                 // It may hold a segment: out of use until a rebuild can read it.
@@ -214,7 +205,7 @@ impl<S: Store> Index<S> {
                     self.kept.insert(slot);
                     self.slots.take_out(slot);
                 }
-                Probed::Segment(_) | Probed::Void(_) | Probed::Damaged | Probed::Nothing => {}
+                Probed::Segment(_) | Probed::Pack(_) | Probed::Void(_) | Probed::Damaged | Probed::Nothing => {}
             }
         }
         if !writes.is_empty() {
@@ -283,7 +274,16 @@ impl<S: Store> Index<S> {
     /// All that [`crate::recover::recover`] needs to know of a volume that was `created_bytes` long when it was made.
     #[must_use]
     pub fn known(&self, volume: VolumeId, created_bytes: u64) -> Known {
-        Known { volume, created_bytes, row: self.volume_row(volume), segments: self.segments(volume) }
+        let segments = self.segments(volume);
+        let left = segments.iter().filter_map(|row| Some((row.segment, self.survivors(row.segment)?)));
+        let survivors = left.map(|(segment, left)| (segment, Arc::clone(left))).collect();
+        Known { volume, created_bytes, row: self.volume_row(volume), segments, survivors }
+    }
+
+    /// Which blocks of `segment` are left, when it was moved.
+    #[must_use]
+    pub fn survivors(&self, segment: SegmentId) -> Option<&Arc<Survivors>> {
+        self.survivors.get(&segment)
     }
 
     /// Blocks of `segment` that stored pages name; `None` when there is no such segment or the count has been lost.
@@ -334,7 +334,9 @@ impl<S: Store> Index<S> {
 
     /// The slots that hold a segment.
     pub(crate) fn used_slots(&self) -> BTreeSet<SlotIndex> {
-        self.segments.values().map(|entry| entry.row.slot).collect()
+        let left = self.left.values().map(|place| place.slot);
+        let of_rows = self.segments.values().map(|entry| entry.row.slot);
+        of_rows.chain(self.packs.values().copied()).chain(left).collect()
     }
 
     /// Notes that a segment has been opened or sealed. Survives the process; a power cut may take it, and then the
@@ -349,17 +351,20 @@ impl<S: Store> Index<S> {
         self.commit(Vec::new(), Durability::Lazy)
     }
 
-    /// Forgets a segment, whose header has been made void durably, and frees its slot.
+    /// Forgets a segment, whose header has been made void durably, and frees its slot; that of a pack stays.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed: the segment stays until it is released again.
     pub fn release(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
         let Some(entry) = self.segments.get(&segment) else { return Ok(()) };
         let slot = entry.row.slot;
+        let is_moved = entry.row.parcel.is_some();
         // The slot is leased again only after a durable commit, of a new window, so that this one may be lazy.
         self.commit(vec![StoreWrite::Delete(rows::segment_key(segment))], Durability::Lazy)?;
         self.forget(segment);
-        self.slots.free(slot);
+        if !is_moved {
+            self.slots.free(slot);
+        }
         Ok(())
     }
 
@@ -367,6 +372,7 @@ impl<S: Store> Index<S> {
         if let Some(Entry { row, .. }) = self.segments.remove(&segment) {
             self.owned.remove(&(row.volume, segment));
             self.unnamed.remove(&(row.volume, segment));
+            self.survivors.remove(&segment);
         }
         self.unsaved.remove(&segment);
         self.slots.noted(segment);
@@ -391,7 +397,9 @@ impl<S: Store> Index<S> {
         self.settled.remove(&volume);
         for row in rows {
             self.forget(row.segment);
-            self.slots.free(row.slot);
+            if row.parcel.is_none() {
+                self.slots.free(row.slot);
+            }
         }
         Ok(())
     }
@@ -419,9 +427,7 @@ impl<S: Store> Index<S> {
     /// Commits `writes`, after the rows that an earlier failure left unwritten.
     pub(super) fn commit(&mut self, mut writes: Vec<StoreWrite>, durability: Durability) -> Result<(), DiskFault> {
         let unsaved = self.unsaved.iter().filter_map(|segment| self.segments.get(segment));
-        let rows = unsaved.map(|entry| {
-            StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
-        });
+        let rows = unsaved.map(|entry| self.row_write(entry));
         let boundaries = self.unsaved_boundaries.iter().filter_map(|key| Some((key, self.boundaries.get(key)?)));
         let boundaries = boundaries.map(|((volume, generation), row)| {
             StoreWrite::Put(rows::boundary_key(*volume, *generation), rows::encode_boundary(row))
@@ -433,6 +439,13 @@ impl<S: Store> Index<S> {
         let written: Vec<SegmentId> = std::mem::take(&mut self.unsaved).into_iter().collect();
         written.into_iter().for_each(|segment| self.slots.noted(segment));
         Ok(())
+    }
+
+    /// The write of a segment's row.
+    pub(super) fn row_write(&self, entry: &Entry) -> StoreWrite {
+        let survivors = self.survivors.get(&entry.row.segment).map(Arc::as_ref);
+        let value = rows::encode_segment(&entry.row, entry.live, survivors);
+        StoreWrite::Put(rows::segment_key(entry.row.segment), value)
     }
 
     /// The epoch that the row of `volume` tells.
@@ -452,21 +465,6 @@ const fn ids_before(generation: u64) -> u64 {
 fn first_segment(superblock: &Superblock) -> SegmentId {
     let seed = superblock.pool.0.iter().fold(0_u64, |seed, byte| seed.rotate_left(5) ^ u64::from(*byte));
     SegmentId(1 + (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 25))
-}
-
-/// Calls `visit` for every row of a range of keys.
-fn each<S: Store>(
-    store: &S,
-    (start, end): (&[u8], &[u8]),
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), OpenError>,
-) -> Result<(), OpenError> {
-    let mut from = start.to_vec();
-    while let Some((key, value)) = store.seek(&from, end)? {
-        visit(&key, &value)?;
-        from = key;
-        from.push(0);
-    }
-    Ok(())
 }
 
 pub(super) fn io(_: StoreFault) -> DiskFault {

@@ -7,6 +7,9 @@
 mod index;
 mod lease;
 mod leaving;
+mod load;
+mod place;
+mod relocate;
 mod rows;
 mod slots;
 mod survivors;
@@ -15,11 +18,15 @@ mod write_back;
 
 pub use index::Index;
 pub use leaving::Settled;
+pub use place::ParcelPlace;
+pub use relocate::{LeftPlace, Move};
 pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use slots::WINDOW_SLOTS;
 pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
 pub use write_back::Folded;
+
+pub(crate) use load::Found;
 
 use crate::error::DiskFault;
 use crate::store::StoreFault;

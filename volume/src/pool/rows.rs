@@ -3,16 +3,22 @@
 //! | key | value |
 //! | --- | --- |
 //! | 0 | the pool: version 2, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
-//! | 1, segment 8 | a segment: volume 8, slot 4, flags 1 (bit 0 sealed, bit 1 holes), first LSN 8, last LSN 8, live 8 |
+//! | 1, segment 8 | a segment: volume 8, slot 4, flags 1 (bit 0 sealed, 1 holes, 2 moved), first and last LSN 8 each, live 8; |
+//! | | of one that was moved: pack 8, block, header blocks, moves 4 each, clean LSN 8, a bit for each block that is left |
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
 //! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
 //! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8 |
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
+//! | 7, pack 8 | a pack: slot 4 |
+//! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same five numbers |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
 use super::OpenError;
+use super::place::ParcelPlace;
+use super::relocate::LeftPlace;
+use super::survivors::Survivors;
 use crate::format::FormatError;
 use crate::io::PageIndex;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
@@ -30,6 +36,8 @@ const PAGES: u8 = 3;
 const KEPT: u8 = 4;
 const BOUNDARIES: u8 = 5;
 const BIRTHS: u8 = 6;
+const PACKS: u8 = 7;
+const LEFT: u8 = 8;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,8 +46,10 @@ pub struct SegmentRow {
     pub segment: SegmentId,
     /// Whose blocks it holds.
     pub volume: VolumeId,
-    /// Where it is.
+    /// Where it is: its own slot, or that of the pack that it was moved to.
     pub slot: SlotIndex,
+    /// Where in the pack, when it was moved.
+    pub parcel: Option<ParcelPlace>,
     /// The first operation in it.
     pub first_lsn: Lsn,
     /// The last operation in it; `None` while it is open.
@@ -130,32 +140,85 @@ impl PoolRow {
     }
 }
 
-pub(super) fn encode_segment(row: &SegmentRow, live: u64) -> Vec<u8> {
+pub(super) fn encode_segment(row: &SegmentRow, live: u64, survivors: Option<&Survivors>) -> Vec<u8> {
     let mut out = row.volume.0.to_le_bytes().to_vec();
     out.extend_from_slice(&row.slot.0.to_le_bytes());
-    out.push(u8::from(row.last_lsn.is_some()) | u8::from(row.has_holes) << 1);
+    let flags = [row.last_lsn.is_some(), row.has_holes, row.parcel.is_some()];
+    out.push(flags.into_iter().zip(0..).map(|(flag, bit)| u8::from(flag) << bit).sum());
     out.extend_from_slice(&row.first_lsn.0.to_le_bytes());
     out.extend_from_slice(&row.last_lsn.unwrap_or(Lsn::ZERO).0.to_le_bytes());
     out.extend_from_slice(&live.to_le_bytes());
+    if let Some(parcel) = row.parcel {
+        encode_parcel(&parcel, &mut out);
+        let words = survivors.into_iter().flat_map(Survivors::words);
+        out.extend(words.flat_map(|word| word.to_le_bytes()));
+    }
     out
 }
 
-/// Decodes a segment's row and its live count.
-pub(super) fn decode_segment(key: &[u8], value: &[u8]) -> Result<(SegmentRow, u64), OpenError> {
+/// Decodes a segment's row, its live count, and which of its blocks are left where it was moved.
+pub(super) fn decode_segment(key: &[u8], value: &[u8]) -> Result<(SegmentRow, u64, Option<Survivors>), OpenError> {
     let parse = || {
         let segment = SegmentId(read_key(key, SEGMENTS)?);
         let mut fields = Fields(value);
         let volume = VolumeId(fields.u64()?);
-        let slot = SlotIndex(u32::from_le_bytes(fields.take()?));
+        let slot = SlotIndex(fields.u32()?);
         let [flags] = fields.take()?;
         let first_lsn = Lsn(fields.u64()?);
         let last = Lsn(fields.u64()?);
         let live = fields.u64()?;
         let last_lsn = (flags & 1 != 0).then_some(last);
-        let row = SegmentRow { segment, volume, slot, first_lsn, last_lsn, has_holes: flags & 2 != 0 };
-        (fields.0.is_empty() && flags < 4).then_some((row, live))
+        let parcel = if flags & 4 == 0 { None } else { Some(decode_parcel(&mut fields)?) };
+        let survivors = if parcel.is_some() { Some(decode_survivors(std::mem::take(&mut fields.0))?) } else { None };
+        let row = SegmentRow { segment, volume, slot, parcel, first_lsn, last_lsn, has_holes: flags & 2 != 0 };
+        (fields.0.is_empty() && flags < 8).then_some((row, live, survivors))
     };
     parse().ok_or(OpenError::Corrupt("a segment's row"))
+}
+
+fn decode_survivors(bytes: &[u8]) -> Option<Survivors> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    rest.is_empty().then(|| Survivors::of_words(words))
+}
+
+fn encode_parcel(parcel: &ParcelPlace, out: &mut Vec<u8>) {
+    out.extend_from_slice(&parcel.pack.0.to_le_bytes());
+    out.extend([parcel.block, parcel.header_blocks, parcel.moves].into_iter().flat_map(u32::to_le_bytes));
+    out.extend_from_slice(&parcel.clean_lsn.0.to_le_bytes());
+}
+
+fn decode_parcel(fields: &mut Fields<'_>) -> Option<ParcelPlace> {
+    let pack = SegmentId(fields.u64()?);
+    let (block, header_blocks, moves) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    Some(ParcelPlace { pack, block, header_blocks, moves, clean_lsn: Lsn(fields.u64()?) })
+}
+
+pub(super) fn encode_left(place: &LeftPlace) -> Vec<u8> {
+    let mut out = place.slot.0.to_le_bytes().to_vec();
+    place.parcel.iter().for_each(|parcel| encode_parcel(parcel, &mut out));
+    out
+}
+
+pub(super) fn decode_left(key: &[u8], value: &[u8]) -> Result<(SegmentId, LeftPlace), OpenError> {
+    let parse = || {
+        let segment = SegmentId(read_key(key, LEFT)?);
+        let mut fields = Fields(value);
+        let slot = SlotIndex(fields.u32()?);
+        let parcel = if fields.0.is_empty() { None } else { Some(decode_parcel(&mut fields)?) };
+        fields.0.is_empty().then_some((segment, LeftPlace { slot, parcel }))
+    };
+    parse().ok_or(OpenError::Corrupt("the row of a place that was left"))
+}
+
+pub(super) fn encode_pack(slot: SlotIndex) -> Vec<u8> {
+    slot.0.to_le_bytes().to_vec()
+}
+
+pub(super) fn decode_pack(key: &[u8], value: &[u8]) -> Result<(SegmentId, SlotIndex), OpenError> {
+    let pack = read_key(key, PACKS).map(SegmentId);
+    let slot = value.try_into().ok().map(|slot| SlotIndex(u32::from_le_bytes(slot)));
+    pack.zip(slot).ok_or(OpenError::Corrupt("a pack's row"))
 }
 
 pub(super) fn encode_volume(row: &VolumeRow) -> Vec<u8> {
@@ -207,6 +270,14 @@ pub(super) fn decode_kept(key: &[u8]) -> Result<SlotIndex, OpenError> {
 
 pub(super) fn segment_key(segment: SegmentId) -> Vec<u8> {
     key_of(SEGMENTS, segment.0)
+}
+
+pub(super) fn left_key(segment: SegmentId) -> Vec<u8> {
+    key_of(LEFT, segment.0)
+}
+
+pub(super) fn pack_key(pack: SegmentId) -> Vec<u8> {
+    key_of(PACKS, pack.0)
 }
 
 pub(super) fn volume_key(volume: VolumeId) -> Vec<u8> {
@@ -268,10 +339,12 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
     Ok((PageIndex(u64::from_be_bytes(*page)), !u64::from_be_bytes(generation)))
 }
 
-/// The keys of all segments, of all volumes, of all kept slots, of all boundaries: start and end.
+/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
+pub(super) const PACK_KEYS: (&[u8], &[u8]) = (&[PACKS], &[PACKS + 1]);
+pub(super) const LEFT_KEYS: (&[u8], &[u8]) = (&[LEFT], &[LEFT + 1]);
 pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
@@ -292,6 +365,10 @@ impl Fields<'_> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
     }
 
     fn u64(&mut self) -> Option<u64> {

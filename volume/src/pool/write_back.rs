@@ -171,9 +171,7 @@ impl<S: Store> Index<S> {
         }));
         let entries = self.entries_after(&live)?;
         // Rows that wait to be written go first, so these must come with the same words.
-        writes.extend(entries.iter().map(|entry| {
-            StoreWrite::Put(rows::segment_key(entry.row.segment), rows::encode_segment(&entry.row, entry.live))
-        }));
+        writes.extend(entries.iter().map(|entry| self.row_write(entry)));
         self.commit(writes, Durability::Lazy)?;
         entries.into_iter().for_each(|entry| self.put_entry(entry));
         self.boundaries.extend(boundaries.into_iter().map(|row| ((volume, row.boundary.generation), row)));

@@ -62,6 +62,11 @@ pub enum DamageKind {
         /// The segment's header.
         place: Place,
     },
+    /// What is left of a segment that was moved is not where the index says.
+    Parcel {
+        /// Where it begins.
+        place: Place,
+    },
 }
 
 impl fmt::Display for Place {
@@ -88,6 +93,10 @@ impl fmt::Display for DamageKind {
             Self::Chain { place, lsn } => {
                 write!(f, "{place}: operation {lsn} does not follow on the log before it: {RESTORE}")
             }
+            Self::Parcel { place } => write!(
+                f,
+                "{place}: the header of what was moved there is damaged, or of another segment: run `aljibe pool rebuild`"
+            ),
             Self::OtherHeader { place } => write!(
                 f,
                 "{place}: the header is of another volume or log position than the index says: run `aljibe pool rebuild`"

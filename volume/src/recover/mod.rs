@@ -8,19 +8,22 @@
 //! Changes nothing itself, and gives the same again after a crash during what it asked for.
 
 mod damage;
+mod pack;
 mod probe;
 mod segment;
 mod source;
 
 pub use damage::{Damage, DamageKind, Place};
+pub(crate) use pack::{read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
 pub(crate) use probe::{Probed, probe};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
-use crate::pool::{Boundary, SegmentRow, VolumeRow};
+use crate::pool::{Boundary, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
 
 /// What the index knows of a volume.
@@ -34,6 +37,8 @@ pub struct Known {
     pub row: Option<VolumeRow>,
     /// Its segments.
     pub segments: Vec<SegmentRow>,
+    /// Which blocks are left of those that were moved.
+    pub survivors: BTreeMap<SegmentId, Arc<Survivors>>,
 }
 
 /// A volume at the end of its log.
@@ -53,6 +58,8 @@ pub struct Recovered {
     pub folded_to: Lsn,
     /// Its segments, oldest first, all sealed.
     pub segments: Vec<SegmentRow>,
+    /// Which blocks are left of those that were moved.
+    pub survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     /// Its map.
     pub map: Map,
     /// Bytes to be written to the pool, by offset, before anything else is; then synced, before the volume is served.
@@ -77,6 +84,7 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         chain: 0,
         folded_to: Lsn::ZERO,
         segments: Vec::new(),
+        survivors: BTreeMap::new(),
         map: Map::new(true),
         writes: Vec::new(),
         sealed: Vec::new(),
@@ -110,11 +118,12 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         chain: end.chain.unwrap_or(0),
         folded_to,
         segments: folded.collect(),
+        survivors: known.survivors.clone(),
         map: Map::new(false),
         ..fresh(known.volume, 0)
     };
     recovered.map.begin_generation(known.row.map_or(0, |row| row.generation));
-    if let Some(base) = base.filter(|base| !base.entries.is_empty()) {
+    if let Some(base) = base.filter(|base| !base.is_empty()) {
         // All of it is folded, and its footer may have been lost all the same.
         recovered.mend(superblock, &base);
     }
@@ -233,7 +242,7 @@ impl End {
     /// Takes in the next segment; `false` when it does not count.
     fn takes(&mut self, log: &SegmentLog) -> Result<bool, Damage> {
         let first_lsn = log.row.first_lsn;
-        if log.entries.is_empty() || self.has_ended {
+        if log.is_empty() || self.has_ended {
             return Ok(false);
         }
         if first_lsn > self.next_lsn {
@@ -287,7 +296,7 @@ impl Recovered {
         let mut boundaries = Vec::new();
         log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
         self.boundaries.extend(boundaries.into_iter().filter(|boundary| boundary.lsn > folded_to));
-        let row = SegmentRow { last_lsn: Some(Lsn(log.end().0 - 1)), has_holes: log.has_holes(), ..log.row };
+        let row = SegmentRow { last_lsn: Some(log.last_lsn), has_holes: log.has_holes(), ..log.row };
         self.segments.push(row);
         if row != log.row {
             self.sealed.push(row);
@@ -329,7 +338,9 @@ pub(crate) fn replay(
 
 /// The void header of a segment of which nothing counts, unless it has one, with its offset in the pool.
 pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
-    log.header.is_none_or(|header| header.slot_use == SlotUse::Segment).then(|| {
+    // The slot of one that was moved is not its own.
+    let is_void = log.header.is_some_and(|header| header.slot_use != SlotUse::Segment);
+    (!is_void && log.row.parcel.is_none()).then(|| {
         let offset = superblock.geometry.slot_offset(log.row.slot);
         (offset, header_of(superblock, log, SlotUse::Void, size_bytes))
     })
@@ -341,7 +352,7 @@ pub(crate) fn mends_of(
     log: &SegmentLog,
     size_bytes: u64,
 ) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    let header = log.header.is_none().then(|| {
+    let header = (log.header.is_none() && log.row.parcel.is_none()).then(|| {
         let offset = superblock.geometry.slot_offset(log.row.slot);
         (offset, header_of(superblock, log, SlotUse::Segment, size_bytes))
     });
@@ -379,7 +390,7 @@ fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Opti
         filled_blocks: log.filled_blocks,
         chain_before: log.chain_before,
         chain_after: log.chain_after,
-        entries: log.entries.clone(),
+        entries: log.footer_entries().collect(),
         checks: log.checks.clone(),
     });
     let end = geometry.slot_bytes;

@@ -2,7 +2,7 @@
 
 use super::segment::read_footer;
 use super::source::SlotSource;
-use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, decode_batch};
+use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, decode_batch, decode_parcel_start};
 use crate::pool::SegmentRow;
 use crate::store::PoolReader;
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
@@ -14,6 +14,8 @@ pub(crate) enum Probed {
     Segment(SegmentRow),
     /// A segment of this pool that does not count any more.
     Void(SegmentId),
+    /// A pack of this pool.
+    Pack(SegmentId),
     /// A header that has rotted, or was torn, over nothing that is known to be its segment's.
     Damaged,
     /// Nothing of this pool.
@@ -31,12 +33,17 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
             Ok(header) if header.pool != superblock.pool => return Probed::Nothing,
             Ok(header) if header.slot_use == SlotUse::Void => return Probed::Void(header.segment),
             // A pack is no segment, and what it holds may count: it is kept as it is.
-            Ok(header) if header.slot_use == SlotUse::Pack => return Probed::Damaged,
+            Ok(header) if header.slot_use == SlotUse::Pack => return Probed::Pack(header.segment),
             Ok(header) => return Probed::Segment(open_row(slot, header.segment, header.volume, header.first_lsn)),
             Err(FormatError::Magic) => (Probed::Nothing, Remains::of(block)),
             Err(_) => (Probed::Damaged, Remains::of(block)),
         },
     };
+    if let Some(pack) = rest.segment.filter(|_| !rest.is_void)
+        && names_parcel_of(&mut source, superblock, pack)
+    {
+        return Probed::Pack(pack);
+    }
     let found = beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment));
     match found {
         Some(row) if rest.is_void => Probed::Void(row.segment),
@@ -80,6 +87,14 @@ impl Remains {
     }
 }
 
+/// Whether the first parcel of a pack is behind a header that names it and has rotted.
+fn names_parcel_of(source: &mut SlotSource<'_>, superblock: &Superblock, pack: SegmentId) -> bool {
+    let start = source.block(1).ok().and_then(|block| decode_parcel_start(block).ok());
+    start.is_some_and(|start| {
+        start.header.block == 1 && start.header.pool == superblock.pool && start.header.pack == pack
+    })
+}
+
 fn beyond_header(
     source: &mut SlotSource<'_>,
     superblock: &Superblock,
@@ -94,5 +109,5 @@ fn beyond_header(
 }
 
 const fn open_row(slot: SlotIndex, segment: SegmentId, volume: VolumeId, first_lsn: Lsn) -> SegmentRow {
-    SegmentRow { segment, volume, slot, first_lsn, last_lsn: None, has_holes: false }
+    SegmentRow { segment, volume, slot, parcel: None, first_lsn, last_lsn: None, has_holes: false }
 }

@@ -9,10 +9,10 @@ use super::damage::{Damage, DamageKind, Place};
 use super::source::SlotSource;
 use crate::error::DiskFault;
 use crate::format::{
-    BatchHeader, Footer, Operation, OperationKind, SlotHeader, SlotUse, Superblock, block_check, decode_batch,
-    decode_footer_trailer, footer_blocks, names_batch_of,
+    BatchHeader, Footer, Operation, OperationKind, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock,
+    block_check, decode_batch, decode_footer_trailer, decode_parcel_start, footer_blocks, names_batch_of,
 };
-use crate::pool::{Boundary, SegmentRow};
+use crate::pool::{Boundary, ParcelPlace, SegmentRow};
 use crate::store::PoolReader;
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId};
 
@@ -57,8 +57,10 @@ pub(crate) struct SegmentLog {
     /// The volume's size before the first operation, when that is told.
     pub(crate) size_at_open: Option<u64>,
     pub(crate) filled_blocks: u32,
-    /// Every operation, with the block where its payload begins.
-    pub(crate) entries: Vec<(Operation, u32)>,
+    /// The last operation as it was written; the one before the first where there is none.
+    pub(crate) last_lsn: Lsn,
+    /// Every operation, or where it was moved every one that is left, with the block where its payload was written.
+    pub(crate) entries: Vec<ParcelEntry>,
     pub(crate) checks: Vec<u32>,
     /// Whether its footer on the disk says just this.
     pub(crate) has_footer: bool,
@@ -69,16 +71,28 @@ pub(crate) struct SegmentLog {
 impl SegmentLog {
     /// The operation after the last one.
     pub(crate) const fn end(&self) -> Lsn {
-        Lsn(self.row.first_lsn.0 + self.entries.len() as u64)
+        self.last_lsn.next()
+    }
+
+    /// Whether no operation was ever in it, as far as counts.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.last_lsn.0 < self.row.first_lsn.0
+    }
+
+    /// The entries as a footer has them.
+    pub(crate) fn footer_entries(&self) -> impl Iterator<Item = (Operation, u32)> {
+        self.entries.iter().map(|entry| (entry.operation, entry.block))
     }
 
     pub(crate) fn has_holes(&self) -> bool {
-        self.entries.iter().any(|(op, _)| matches!(op.kind, OperationKind::Trim | OperationKind::WriteZeroes))
+        self.entries
+            .iter()
+            .any(|entry| matches!(entry.operation.kind, OperationKind::Trim | OperationKind::WriteZeroes))
     }
 
     /// The volume's size after the last operation, when the segment tells it.
     pub(crate) fn size_after(&self) -> Option<u64> {
-        let resized = self.entries.iter().rev().find_map(|(operation, _)| match operation.kind {
+        let resized = self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
             OperationKind::Resize(size_bytes) => Some(size_bytes),
             OperationKind::Write
             | OperationKind::Trim
@@ -93,12 +107,10 @@ impl SegmentLog {
     /// Calls `visit` for every operation: its LSN, where its payload begins, and the check values of that.
     pub(crate) fn each(&self, mut visit: impl FnMut(Lsn, &Operation, u32, &[u32])) {
         let mut rest = self.checks.as_slice();
-        let mut lsn = self.row.first_lsn;
-        for (operation, block) in &self.entries {
+        for ParcelEntry { lsn, operation, block } in &self.entries {
             let (checks, others) = rest.split_at_checked(operation.payload_blocks() as usize).unwrap_or((rest, &[]));
             rest = others;
-            visit(lsn, operation, *block, checks);
-            lsn = lsn.next();
+            visit(*lsn, operation, *block, checks);
         }
     }
 
@@ -124,6 +136,7 @@ impl SegmentLog {
             epoch: header.map_or(Epoch(0), |header| header.epoch),
             size_at_open: header.map(|header| header.size_bytes),
             filled_blocks: 1,
+            last_lsn: Lsn(row.first_lsn.0 - 1),
             entries: Vec::new(),
             checks: Vec::new(),
             has_footer: false,
@@ -139,7 +152,8 @@ impl SegmentLog {
             epoch: footer.epoch,
             size_at_open: Some(size_at_open),
             filled_blocks: footer.filled_blocks,
-            entries: footer.entries,
+            last_lsn: footer.last_lsn(),
+            entries: (footer.first_lsn.0..).map(Lsn).zip(footer.entries).map(entry_of).collect(),
             checks: footer.checks,
             has_footer: true,
             ..Self::empty(row, header)
@@ -155,7 +169,8 @@ impl SegmentLog {
             let mut at = batch.block + batch.header_blocks();
             for operation in &batch.operations {
                 let blocks = operation.payload_blocks();
-                log.entries.push((*operation, if blocks > 0 { at } else { 0 }));
+                log.last_lsn = log.last_lsn.next();
+                log.entries.push(entry_of((log.last_lsn, (*operation, if blocks > 0 { at } else { 0 }))));
                 at += blocks;
             }
             log.filled_blocks = at;
@@ -167,6 +182,10 @@ impl SegmentLog {
     }
 }
 
+const fn entry_of((lsn, (operation, block)): (Lsn, (Operation, u32))) -> ParcelEntry {
+    ParcelEntry { lsn, operation, block }
+}
+
 /// Reads a segment.
 ///
 /// # Errors
@@ -174,6 +193,9 @@ impl SegmentLog {
 pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     let row = wanted.row;
     let mut source = SlotSource::new(wanted.reader, wanted.superblock.geometry, row.slot);
+    if let Some(place) = row.parcel {
+        return read_parcel(wanted, &mut source, place);
+    }
     let header = match read_header(wanted, &mut source)? {
         // Given up by a recovery. Had it been durable, what is missing is found out by the segments around it.
         Some(header) if header.slot_use == SlotUse::Void => return Ok(SegmentLog::empty(row, Some(header))),
@@ -193,11 +215,50 @@ pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     let (batches, durable_seen) = scan(&Wanted { cut, ..*wanted }, &mut source, header)?;
     let mut log = SegmentLog::of_batches(row, header, batches);
     log.durable_seen = durable_seen;
-    if let Some(footer) = footer.filter(|footer| footer.entries == log.entries && footer.checks == log.checks) {
+    if let Some(footer) =
+        footer.filter(|footer| log.footer_entries().eq(footer.entries.iter().copied()) && footer.checks == log.checks)
+    {
         log.has_footer = true;
         log.filled_blocks = footer.filled_blocks;
     }
     Ok(log)
+}
+
+/// Reads what is left of a segment that was moved.
+fn read_parcel(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: ParcelPlace) -> Result<SegmentLog, Damage> {
+    let row = wanted.row;
+    let unreadable = |fault| wanted.unreadable(at.block, fault);
+    let start = decode_parcel_start(source.block(at.block).map_err(unreadable)?);
+    let start = start.ok().filter(|start| is_parcel_of(wanted, start, at));
+    let damaged = || wanted.damage(DamageKind::Parcel { place: wanted.place(at.block) });
+    let start = start.ok_or_else(damaged)?;
+    if start.is_void {
+        // It is dead: a stop came before its row went.
+        return Ok(SegmentLog::empty(row, None));
+    }
+    let header = source.blocks(at.block, at.header_blocks).map_err(unreadable)?;
+    let parcel = start.with_index(header).map_err(|_| damaged())?;
+    Ok(SegmentLog {
+        chain_before: parcel.header.chain_before,
+        chain_after: parcel.header.chain_after,
+        epoch: parcel.header.epoch,
+        size_at_open: Some(parcel.header.size_bytes),
+        last_lsn: parcel.header.last_lsn,
+        entries: parcel.entries,
+        checks: parcel.checks,
+        has_footer: true,
+        ..SegmentLog::empty(row, None)
+    })
+}
+
+/// Whether a parcel is the one that the row of its segment tells.
+fn is_parcel_of(wanted: &Wanted<'_>, start: &ParcelStart, at: ParcelPlace) -> bool {
+    let (row, header) = (&wanted.row, &start.header);
+    header.pool == wanted.superblock.pool
+        && (header.pack, header.block, header.moves) == (at.pack, at.block, at.moves)
+        && (header.segment, header.volume, header.first_lsn) == (row.segment, row.volume, row.first_lsn)
+        && start.header_blocks() == at.header_blocks
+        && at.block + start.total_blocks() <= wanted.superblock.geometry.slot_blocks()
 }
 
 impl Wanted<'_> {

@@ -1,3 +1,4 @@
+mod packs;
 mod power_cut;
 pub(crate) mod world;
 

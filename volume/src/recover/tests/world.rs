@@ -1,14 +1,15 @@
 //! A pool in memory, an index in memory, and the writing of logs as a volume would write them.
 
+use crate::compact::parcel::{Target, parcel_of};
 use crate::error::DiskFault;
 use crate::format::{
     BatchHeader, Footer, Geometry, Operation, OperationKind, SlotHeader, SlotUse, Superblock, batch_header_blocks,
-    block_check, encode_batch, encode_footer,
+    block_check, decode_parcel_start, encode_batch, encode_footer, encode_parcel,
 };
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::{Boundary, Index, Lease, LeaseClass, SegmentRow, Settled};
-use crate::recover::{Recovered, recover, replay};
+use crate::pool::{Boundary, Index, Lease, LeaseClass, Move, ParcelPlace, SegmentRow, Settled, SurvivorSearch};
+use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
@@ -222,6 +223,7 @@ impl World {
             segment: lease.segment,
             volume,
             slot: lease.slot,
+            parcel: None,
             first_lsn: author.next_lsn,
             last_lsn: None,
             has_holes: false,
@@ -375,6 +377,98 @@ impl World {
         let newest_durable = newest.unwrap_or(SegmentId(0));
         self.index.settle(volume, Settled { up_to: newest_durable, newest_durable });
         self.index.dead_segments(volume).iter().map(|row| row.segment).collect()
+    }
+
+    /// Writes a pack with what is left of segments, by the stored map; what the index is to be told of it.
+    pub(crate) fn write_pack(&mut self, segments: &[SegmentId]) -> (Lease, Vec<Move>) {
+        let (superblock, geometry) = (self.superblock, self.superblock.geometry);
+        let lease = self.index.lease(LeaseClass::Reserve).unwrap();
+        let logs: Vec<SegmentLog> = segments.iter().map(|segment| self.folded_log(*segment)).collect();
+        let mut search = SurvivorSearch::new(geometry.slot_blocks());
+        logs.iter().for_each(|log| search.add(log.row.volume, log.row.segment, &log.entries));
+        let index = &self.index;
+        assert!(search.step(usize::MAX, |volume, page, visit| index.each_version(volume, page, visit)).unwrap());
+        let found = search.finish();
+        let mut at = 1;
+        let mut moves = Vec::new();
+        for log in logs {
+            let outcome = &found[&log.row.segment];
+            assert!(!outcome.is_suspect);
+            let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
+            let parcel =
+                parcel_of(&superblock, &log, &outcome.survivors, Target { pack: lease.segment, block: at, clean_lsn });
+            let bytes = encode_parcel(&parcel);
+            self.pool.write(geometry.block_offset(lease.slot, at), &bytes);
+            let mut to = at + parcel.header_blocks();
+            for block in (0..geometry.slot_blocks()).filter(|block| outcome.survivors.contains(*block)) {
+                let from = match log.row.parcel {
+                    None => block,
+                    Some(place) => {
+                        place.payload() + self.index.survivors(log.row.segment).unwrap().rank(block).unwrap()
+                    }
+                };
+                let from = self.at(log.row.slot, from);
+                let content = self.pool.bytes[from..from + BLOCK_LEN].to_vec();
+                self.pool.write(geometry.block_offset(lease.slot, to), &content);
+                to += 1;
+            }
+            let (block, header_blocks, pack) = (at, parcel.header_blocks(), lease.segment);
+            let place = ParcelPlace { pack, block, header_blocks, moves: parcel.header.moves, clean_lsn };
+            let survivors = outcome.survivors.clone();
+            moves.push(Move { segment: log.row.segment, parcel: place, survivors, has_holes: log.row.has_holes });
+            at = to;
+        }
+        assert!(at < geometry.slot_blocks(), "a test pack fits");
+        self.pool.write(
+            geometry.slot_offset(lease.slot),
+            &encoded_header(&SlotHeader::pack(superblock.pool, lease.segment, 0)),
+        );
+        (lease, moves)
+    }
+
+    /// Moves segments into a pack; the places before are not void yet.
+    pub(crate) fn pack(&mut self, segments: &[SegmentId]) -> Lease {
+        let (lease, moves) = self.write_pack(segments);
+        self.index.relocate(lease, moves).unwrap();
+        lease
+    }
+
+    /// Makes the places void that segments have left.
+    pub(crate) fn void_left(&mut self) {
+        let left: Vec<_> = self.index.left_places().collect();
+        for (segment, place) in left {
+            match place.parcel {
+                None => {
+                    let row = SegmentRow { slot: place.slot, ..self.index.segment(segment).unwrap() };
+                    let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(&row, self.superblock.pool, 0) };
+                    self.pool.write(self.superblock.geometry.slot_offset(place.slot), &encoded_header(&header));
+                }
+                Some(parcel) => self.void_parcel_at(place.slot, parcel.block),
+            }
+            self.index.release_left(segment).unwrap();
+        }
+    }
+
+    pub(crate) fn void_parcel_at(&mut self, slot: SlotIndex, block: u32) {
+        let at = self.at(slot, block);
+        let start = decode_parcel_start(&self.pool.bytes[at..at + BLOCK_LEN]).unwrap();
+        start.make_void(&mut self.pool.bytes[at..at + BLOCK_LEN]);
+    }
+
+    fn folded_log(&self, segment: SegmentId) -> SegmentLog {
+        let row = self.index.segment(segment).unwrap();
+        let last = row.last_lsn.unwrap();
+        let (reader, superblock, cut) = (&self.pool, &self.superblock, Lsn(u64::MAX));
+        read_segment(&Wanted {
+            reader,
+            superblock,
+            row,
+            cut,
+            durable_lsn: last,
+            known_to: last,
+            distrusts_footer: false,
+        })
+        .unwrap()
     }
 
     /// Makes a dead segment's header void and gives its slot back.

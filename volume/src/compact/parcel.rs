@@ -1,0 +1,47 @@
+//! What is left of a segment, as the parcel that it becomes.
+
+use crate::format::{OperationKind, Parcel, ParcelEntry, ParcelHeader, Superblock};
+use crate::pool::{Survivors, left_of};
+use crate::recover::SegmentLog;
+use units::{Lsn, SegmentId};
+
+/// Where a parcel goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) pack: SegmentId,
+    pub(crate) block: u32,
+    /// The survivors are those of the map that was complete up to here.
+    pub(crate) clean_lsn: Lsn,
+}
+
+/// Cuts a segment down to its survivors. Trims and zeroes stay: an older segment may still hold what they took.
+pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &Survivors, target: Target) -> Parcel {
+    let (entries, checks) = left_of(&log.entries, &log.checks, survivors, stays);
+    let header = ParcelHeader {
+        block: target.block,
+        pool: superblock.pool,
+        pack: target.pack,
+        segment: log.row.segment,
+        volume: log.row.volume,
+        epoch: log.epoch,
+        first_lsn: log.row.first_lsn,
+        last_lsn: log.last_lsn,
+        size_bytes: log.size_after().unwrap_or(0),
+        first_generation: 0,
+        last_generation: 0,
+        wall_ms: 0,
+        clean_lsn: target.clean_lsn,
+        chain_before: log.chain_before,
+        chain_after: log.chain_after,
+        moves: log.row.parcel.map_or(0, |parcel| parcel.moves) + 1,
+    };
+    Parcel { header, entries, checks }
+}
+
+/// Whether an operation without payload is kept. The size of the volume is in the parcel's header.
+const fn stays(entry: &ParcelEntry) -> bool {
+    match entry.operation.kind {
+        OperationKind::Trim | OperationKind::WriteZeroes | OperationKind::Snapshot { .. } => true,
+        OperationKind::Write | OperationKind::Resize(_) | OperationKind::TimeMark { .. } => false,
+    }
+}

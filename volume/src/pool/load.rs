@@ -1,0 +1,98 @@
+//! Reading the rows of the store when an index is opened.
+
+use super::index::Entry;
+use super::{BoundaryRow, LeftPlace, OpenError, SegmentRow, Survivors, VolumeRow, rows};
+use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use units::{SegmentId, SlotIndex, VolumeId};
+
+/// What a rebuild finds in the pool.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Segments, and which of their blocks are left where they were moved.
+    pub(crate) segments: BTreeMap<SegmentId, (SegmentRow, Option<Survivors>)>,
+    pub(crate) packs: BTreeMap<SegmentId, SlotIndex>,
+    pub(crate) kept: BTreeSet<SlotIndex>,
+    /// The highest id that was ever seen.
+    pub(crate) used_up: Option<SegmentId>,
+}
+
+/// What the store holds beside the pool's row and the pages.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// Slots that are not free.
+    pub(super) used: BTreeSet<SlotIndex>,
+    pub(super) segments: Vec<Entry>,
+    pub(super) survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    pub(super) packs: BTreeMap<SegmentId, SlotIndex>,
+    pub(super) left: BTreeMap<SegmentId, LeftPlace>,
+    pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
+    pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
+    pub(super) kept: BTreeSet<SlotIndex>,
+}
+
+impl Rows {
+    /// Reads all of them; no slot may be used twice.
+    pub(super) fn read<S: Store>(store: &S, slot_count: u32) -> Result<Self, OpenError> {
+        let mut all = Self::default();
+        each(store, rows::PACK_KEYS, |key, value| {
+            let (pack, slot) = rows::decode_pack(key, value)?;
+            all.packs.insert(pack, slot);
+            all.take(slot, slot_count, "the slot of a pack's row")
+        })?;
+        each(store, rows::SEGMENT_KEYS, |key, value| {
+            let (row, live, survivors) = rows::decode_segment(key, value)?;
+            match row.parcel {
+                None => all.take(row.slot, slot_count, "the slot of a segment's row")?,
+                Some(parcel) if all.packs.get(&parcel.pack) == Some(&row.slot) => {}
+                Some(_) => return Err(OpenError::Corrupt("the pack of a segment's row")),
+            }
+            all.survivors.extend(survivors.map(|survivors| (row.segment, Arc::new(survivors))));
+            all.segments.push(Entry { row, live });
+            Ok(())
+        })?;
+        each(store, rows::LEFT_KEYS, |key, value| {
+            let (segment, place) = rows::decode_left(key, value)?;
+            all.left.insert(segment, place);
+            match place.parcel {
+                None => all.take(place.slot, slot_count, "the slot of a place that was left"),
+                Some(_) => Ok(()),
+            }
+        })?;
+        each(store, rows::VOLUME_KEYS, |key, value| {
+            let row = rows::decode_volume(key, value)?;
+            all.volumes.insert(row.volume, row);
+            Ok(())
+        })?;
+        each(store, rows::BOUNDARY_KEYS, |key, value| {
+            let (volume, row) = rows::decode_boundary(key, value)?;
+            all.boundaries.insert((volume, row.boundary.generation), row);
+            Ok(())
+        })?;
+        each(store, rows::KEPT_KEYS, |key, _| {
+            all.kept.insert(rows::decode_kept(key)?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn take(&mut self, slot: SlotIndex, slot_count: u32, what: &'static str) -> Result<(), OpenError> {
+        if slot.0 < slot_count && self.used.insert(slot) { Ok(()) } else { Err(OpenError::Corrupt(what)) }
+    }
+}
+
+/// Calls `visit` for every row of a range of keys.
+fn each<S: Store>(
+    store: &S,
+    (start, end): (&[u8], &[u8]),
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), OpenError>,
+) -> Result<(), OpenError> {
+    let mut from = start.to_vec();
+    while let Some((key, value)) = store.seek(&from, end)? {
+        visit(&key, &value)?;
+        from = key;
+        from.push(0);
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Moving segments into a pack, as the index sees it: one durable commit gives all of them their new places.
+//!
+//! A pack is written whole before any row names it, and all of it is named by that commit: a pack without a row, and a
+//! parcel that no row names, count for nothing. The places before stay taken until they are void, durably: a row tells
+//! them, so that a start goes on where a stop came between.
+
+use super::index::{Entry, Index, io};
+use super::rows;
+use super::{Lease, ParcelPlace, SegmentRow, Survivors};
+use crate::error::DiskFault;
+use crate::io::PageIndex;
+use crate::map::Page;
+use crate::store::{Durability, Store, StoreWrite};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use units::{SegmentId, SlotIndex, VolumeId};
+
+/// The new place of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Where in the pack.
+    pub parcel: ParcelPlace,
+    /// Which of its blocks are left.
+    pub survivors: Survivors,
+    /// Whether trims or zeroes are among what is left.
+    pub has_holes: bool,
+}
+
+/// A place that a segment has left, and that is not void yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftPlace {
+    /// The slot: the segment's own, or that of a pack.
+    pub slot: SlotIndex,
+    /// Where in the pack.
+    pub parcel: Option<ParcelPlace>,
+}
+
+impl<S: Store> Index<S> {
+    /// Gives `moves` their places in the pack that `lease` was filled as; durable when it returns.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, or one of the segments is not there or has not been void where it was
+    /// before: nothing is changed.
+    pub fn relocate(&mut self, lease: Lease, moves: Vec<Move>) -> Result<(), DiskFault> {
+        let mut writes = vec![StoreWrite::Put(rows::pack_key(lease.segment), rows::encode_pack(lease.slot))];
+        let mut after = Vec::with_capacity(moves.len());
+        for moved in moves {
+            let old = *self.entry(moved.segment).ok_or(DiskFault::Io)?;
+            if self.left.contains_key(&moved.segment) {
+                return Err(DiskFault::Io);
+            }
+            let place = LeftPlace { slot: old.row.slot, parcel: old.row.parcel };
+            let row =
+                SegmentRow { slot: lease.slot, parcel: Some(moved.parcel), has_holes: moved.has_holes, ..old.row };
+            let value = rows::encode_segment(&row, old.live, Some(&moved.survivors));
+            writes.push(StoreWrite::Put(rows::segment_key(row.segment), value));
+            writes.push(StoreWrite::Put(rows::left_key(row.segment), rows::encode_left(&place)));
+            after.push((Entry { row, live: old.live }, place, moved.survivors));
+        }
+        self.commit(writes, Durability::Durable)?;
+        self.slots.noted(lease.segment);
+        self.packs.insert(lease.segment, lease.slot);
+        for (entry, place, survivors) in after {
+            self.left.insert(entry.row.segment, place);
+            self.survivors.insert(entry.row.segment, Arc::new(survivors));
+            self.put_entry(entry);
+        }
+        Ok(())
+    }
+
+    /// The places that segments have left and that are not void yet.
+    pub fn left_places(&self) -> impl Iterator<Item = (SegmentId, LeftPlace)> {
+        self.left.iter().map(|(segment, place)| (*segment, *place))
+    }
+
+    /// The place that a segment has left is void, durably: the slot is free when it was its own.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed: the place stays taken.
+    pub fn release_left(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
+        let Some(place) = self.left.get(&segment).copied() else { return Ok(()) };
+        self.commit(vec![StoreWrite::Delete(rows::left_key(segment))], Durability::Lazy)?;
+        self.left.remove(&segment);
+        if place.parcel.is_none() {
+            self.slots.free(place.slot);
+        }
+        Ok(())
+    }
+
+    /// The packs and their slots.
+    pub fn packs(&self) -> impl Iterator<Item = (SegmentId, SlotIndex)> {
+        self.packs.iter().map(|(pack, slot)| (*pack, *slot))
+    }
+
+    /// Calls `visit` with every stored version of a page.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, or holds a page that is none.
+    pub fn each_version(
+        &self,
+        volume: VolumeId,
+        page: PageIndex,
+        visit: &mut dyn FnMut(&Page),
+    ) -> Result<(), DiskFault> {
+        let end = rows::page_start(volume, PageIndex(page.0 + 1));
+        let mut from = rows::page_start(volume, page);
+        while let Some((key, encoded)) = self.store.seek(&from, &end).map_err(io)? {
+            visit(&Page::decode(&encoded).map_err(|_| DiskFault::Io)?);
+            from = key;
+            from.push(0);
+        }
+        Ok(())
+    }
+
+    /// The packs in which nothing is that counts.
+    #[must_use]
+    pub fn empty_packs(&self) -> Vec<(SegmentId, SlotIndex)> {
+        let of_rows = self.owned.iter().filter_map(|(_, segment)| self.entry(*segment)?.row.parcel);
+        let of_left = self.left.values().filter_map(|place| place.parcel);
+        let used: BTreeSet<SegmentId> = of_rows.chain(of_left).map(|parcel| parcel.pack).collect();
+        self.packs.iter().filter(|(pack, _)| !used.contains(pack)).map(|(pack, slot)| (*pack, *slot)).collect()
+    }
+
+    /// Forgets a pack, whose header has been made void durably, and frees its slot.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed: the pack stays.
+    pub fn release_pack(&mut self, pack: SegmentId) -> Result<(), DiskFault> {
+        let Some(slot) = self.packs.get(&pack).copied() else { return Ok(()) };
+        self.commit(vec![StoreWrite::Delete(rows::pack_key(pack))], Durability::Lazy)?;
+        self.packs.remove(&pack);
+        self.slots.free(slot);
+        Ok(())
+    }
+}
