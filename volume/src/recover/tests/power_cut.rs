@@ -59,6 +59,34 @@ fn assert_snapshots(world: &World) {
     }
 }
 
+/// They are there after a restart, and a rebuild finds them in the log.
+fn assert_snapshots_survive(world: &mut World) {
+    let recovered = world.restart(VOLUME);
+    world.author(VOLUME).map = recovered.map;
+    world.fold(VOLUME);
+    assert_snapshots(world);
+    let report = check(&world.index, &world.pool, CheckOptions { verify_data: true });
+    assert!(report.is_clean(), "{:?}", report.problems);
+    world.sync(VOLUME);
+    world.index = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap().0;
+    let rebuilt = world.restart(VOLUME);
+    world.author(VOLUME).map = rebuilt.map;
+    world.fold(VOLUME);
+    assert_snapshots(world);
+}
+
+/// Opens another segment unless the open one has so many blocks left.
+fn make_room(world: &mut World, room: &mut Option<u64>, blocks: u64) {
+    if room.is_none_or(|room| room < blocks) {
+        if room.is_some() {
+            world.seal(VOLUME);
+        }
+        world.open(VOLUME);
+        *room = Some(28);
+    }
+    *room = room.map(|room| room - blocks);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -79,21 +107,11 @@ proptest! {
             match step {
                 Step::Append(operations) => {
                     let blocks = 1 + operations.iter().map(|op| u64::from(op.payload_blocks())).sum::<u64>();
-                    if room.is_none_or(|room| room < blocks) {
-                        if room.is_some() { world.seal(VOLUME); }
-                        world.open(VOLUME);
-                        room = Some(28);
-                    }
-                    room = room.map(|room| room - blocks);
+                    make_room(&mut world, &mut room, blocks);
                     world.append(VOLUME, &operations);
                 }
                 Step::Snapshot => {
-                    if room.is_none_or(|room| room < 1) {
-                        if room.is_some() { world.seal(VOLUME); }
-                        world.open(VOLUME);
-                        room = Some(28);
-                    }
-                    room = room.map(|room| room - 1);
+                    make_room(&mut world, &mut room, 1);
                     let generation = world.author(VOLUME).map.generation();
                     world.append(VOLUME, &[snapshot_op(generation)]);
                 }
@@ -160,18 +178,6 @@ proptest! {
         prop_assert_eq!(world.resolve(&mut again.map, VOLUME, BLOCKS), expected);
         let report = check(&world.index, &world.pool, options);
         prop_assert!(report.is_clean(), "{:?}", report.problems);
-        let recovered = world.restart(VOLUME);
-        world.author(VOLUME).map = recovered.map;
-        world.fold(VOLUME);
-        assert_snapshots(&world);
-        let report = check(&world.index, &world.pool, options);
-        prop_assert!(report.is_clean(), "{:?}", report.problems);
-        // A rebuild finds them in the log, too.
-        world.sync(VOLUME);
-        world.index = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap().0;
-        let rebuilt = world.restart(VOLUME);
-        world.author(VOLUME).map = rebuilt.map;
-        world.fold(VOLUME);
-        assert_snapshots(&world);
+        assert_snapshots_survive(&mut world);
     }
 }
