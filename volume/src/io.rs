@@ -6,9 +6,10 @@
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
-use crate::pool::{Boundary, Folded, Lease, LeaseClass, SegmentRow, Settled};
+use crate::pool::{Boundary, Folded, Lease, LeaseClass, SegmentRow, Settled, Survivors};
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
+use std::sync::Arc;
 use units::SegmentId;
 
 /// Names an append, fetch, sync, page load or write-back under way within one volume.
@@ -88,7 +89,7 @@ pub enum Action {
     /// Note how far the volume has no more use for its segments as a tail of its log. Each is given back, or moved, when
     /// no stored page names it. No answer.
     Settle(Settled),
-    /// No read uses a segment any more that was told to leave. No answer.
+    /// No read uses a segment any more that was told to leave, or the place of one that was moved. No answer.
     Unpinned {
         /// The segment.
         segment: SegmentId,
@@ -148,6 +149,14 @@ pub enum Event {
         id: IoId,
         /// Whether all of it is in the store.
         result: Result<(), DiskFault>,
+    },
+    /// A settled segment has been moved: what begins from now on reads it where it is now. Answered by
+    /// [`Action::Unpinned`] once nothing reads it where it was.
+    Moved {
+        /// Its row now.
+        row: SegmentRow,
+        /// Which of its blocks are left.
+        survivors: Arc<Survivors>,
     },
     /// Nothing maps a settled segment any more, and its slot is to be given back. Answered by [`Action::Unpinned`].
     Leaves {

@@ -159,6 +159,7 @@ impl Compactor {
             | Event::Fetched { .. }
             | Event::PageLoaded { .. }
             | Event::WroteBack { .. }
+            | Event::Moved { .. }
             | Event::Leaves { .. }
             | Event::Leased { .. }
             | Event::Tick => {}

@@ -222,6 +222,7 @@ impl Volume {
             Event::Fetched { id, buffer, result } => self.on_fetched(context, id, buffer, result),
             Event::Synced { id, result } => self.on_synced(context, id, result),
             Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
+            Event::Moved { row, survivors } => self.on_moved(context, row, survivors),
             Event::Leaves { segment } => self.on_leaves(context, segment),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),

@@ -38,12 +38,15 @@ pub(super) struct Fetch {
     runs: SmallVec<[ResolvedRun; 2]>,
     checks: SmallVec<[u32; 2]>,
     is_second_try: bool,
+    /// Its place among all that ever began.
+    number: u64,
 }
 
 /// Fetches under way.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     fetches: Slab<Fetch>,
+    next_number: u64,
 }
 
 impl Reads {
@@ -51,10 +54,15 @@ impl Reads {
         self.fetches.is_empty()
     }
 
-    /// Whether a fetch under way reads from `segment`.
-    pub(super) fn uses(&self, segment: SegmentId) -> bool {
+    /// The number of the next fetch.
+    pub(super) const fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Whether a fetch under way that has a number below `end` reads from `segment`.
+    pub(super) fn uses(&self, segment: SegmentId, end: u64) -> bool {
         let is_in = |run: &ResolvedRun| run.location.is_some_and(|location| location.segment == segment);
-        self.fetches.iter().any(|(_, fetch)| fetch.runs.iter().any(is_in))
+        self.fetches.iter().any(|(_, fetch)| fetch.number < end && fetch.runs.iter().any(is_in))
     }
 }
 
@@ -97,11 +105,11 @@ impl Volume {
         for hole in runs.iter().filter(|run| run.location.is_none()) {
             run_bytes_mut(&mut buffer, hole).fill(0);
         }
-        let fetch = Fetch { purpose, blocks, runs, checks, is_second_try: false };
+        let fetch = Fetch { purpose, blocks, runs, checks, is_second_try: false, number: 0 };
         self.begin_fetch(context, fetch, buffer);
     }
 
-    fn begin_fetch(&mut self, context: &mut Context<'_>, fetch: Fetch, buffer: Buffer) {
+    fn begin_fetch(&mut self, context: &mut Context<'_>, mut fetch: Fetch, buffer: Buffer) {
         let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
         for run in &fetch.runs {
             let Some(location) = run.location else { continue };
@@ -126,6 +134,8 @@ impl Volume {
             self.end_fetch(context, fetch.purpose, buffer, Ok(fetch.runs.iter().all(|run| run.location.is_none())));
             return;
         }
+        fetch.number = self.reads.next_number;
+        self.reads.next_number += 1;
         let key = self.reads.fetches.insert(fetch);
         context.actions.push(Action::Fetch { id: IoId(FETCH_BIT | key as u64), buffer, pieces });
     }

@@ -9,9 +9,10 @@ use super::{Context, Volume};
 use crate::error::DiskFault;
 use crate::format::{SlotHeader, SlotUse};
 use crate::io::{Action, IoId};
-use crate::pool::{SegmentRow, Settled};
+use crate::pool::{SegmentRow, Settled, Survivors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 use units::{BLOCK_LEN, SegmentId};
 
 /// Segments on their way out.
@@ -24,13 +25,15 @@ pub(super) struct Releases {
     voided: Vec<(SegmentId, IoId)>,
     /// Segments that leave once no read uses them.
     leaving: BTreeSet<SegmentId>,
+    /// Segments that were moved, with the number of the first fetch that reads them where they are now.
+    moved: BTreeMap<SegmentId, u64>,
     /// What was told last.
     settled: Option<Settled>,
 }
 
 impl Releases {
     pub(super) fn is_idle(&self) -> bool {
-        self.voiding.is_empty() && self.voided.is_empty() && self.leaving.is_empty()
+        self.voiding.is_empty() && self.voided.is_empty() && self.leaving.is_empty() && self.moved.is_empty()
     }
 
     pub(super) fn has_empty(&self) -> bool {
@@ -80,11 +83,22 @@ impl Volume {
         self.unpin(context);
     }
 
-    /// Lets go of the segments that leave and that no read uses.
+    /// A segment is somewhere else now.
+    pub(super) fn on_moved(&mut self, context: &mut Context<'_>, row: SegmentRow, survivors: Arc<Survivors>) {
+        self.segments.insert(row.segment, row);
+        self.survivors.insert(row.segment, survivors);
+        self.release.moved.insert(row.segment, self.reads.next_number());
+        self.unpin(context);
+    }
+
+    /// Lets go of the segments that leave, and of the places of those that were moved, once no read uses them.
     pub(super) fn unpin(&mut self, context: &mut Context<'_>) {
-        for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment)) {
+        for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment, u64::MAX)) {
             self.segments.remove(&segment);
             self.survivors.remove(&segment);
+            context.actions.push(Action::Unpinned { segment });
+        }
+        for (segment, _) in self.release.moved.extract_if(.., |segment, first| !self.reads.uses(*segment, *first)) {
             context.actions.push(Action::Unpinned { segment });
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::buffer::Buffer;
 use crate::format::POOL_DATA_OFFSET;
 use crate::io::{FetchPiece, LoadedPage};
+use crate::pool::ParcelPlace;
 use crate::pool::{Boundary, Folded, Lease, LeaseClass};
 use crate::recover;
 use crate::request::Extent;
@@ -34,6 +35,9 @@ struct Driver {
     told: Vec<Told>,
     append_faults: Vec<DiskFault>,
     is_sync_failing: bool,
+    unpinned: u32,
+    /// While set, fetches stay in the queue.
+    holds_fetches: bool,
     /// While set, appends stay in the queue.
     holds_appends: bool,
     now: u64,
@@ -62,6 +66,8 @@ impl Driver {
             told: Vec::new(),
             append_faults: Vec::new(),
             is_sync_failing: false,
+            unpinned: 0,
+            holds_fetches: false,
             holds_appends: false,
             now: 0,
         }
@@ -90,8 +96,11 @@ impl Driver {
     fn run(&mut self) {
         loop {
             self.poll();
-            let ready =
-                self.queue.iter().position(|action| !(self.holds_appends && matches!(action, Action::Append { .. })));
+            let is_held = |action: &Action| {
+                (self.holds_appends && matches!(action, Action::Append { .. }))
+                    || (self.holds_fetches && matches!(action, Action::Fetch { .. }))
+            };
+            let ready = self.queue.iter().position(|action| !is_held(action));
             let Some(at) = ready else { return };
             let action = self.queue.remove(at);
             self.carry_out(action);
@@ -135,7 +144,8 @@ impl Driver {
             }
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
-            Action::NoteSegment(_) | Action::Settle(_) | Action::Unpinned { .. } | Action::Release { .. } => {}
+            Action::Unpinned { .. } => self.unpinned += 1,
+            Action::NoteSegment(_) | Action::Settle(_) | Action::Release { .. } => {}
         }
     }
 
@@ -438,4 +448,40 @@ fn a_snapshot_that_cannot_be_appended_fails_and_ends_nothing() {
     driver.is_sync_failing = true;
     driver.done(Request::Flush).unwrap_err();
     assert_eq!(driver.done(Request::Snapshot { id: SnapshotId(92) }), Err(ErrorKind::Poisoned));
+}
+
+/// P2. A read that began before a segment was moved ends where it was, and its place is let go only then; what begins
+/// later reads the new place.
+#[test]
+fn a_place_that_was_left_is_let_go_when_the_reads_of_it_have_ended() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    driver.write(4096, &[2; 4096]).unwrap();
+    let row = *driver.volume.segments.values().next().unwrap();
+    // The first block goes to the slot that is last, behind a header; the second is not left.
+    let slot = SlotIndex(0);
+    let geometry = driver.volume.config.geometry;
+    let at = driver.pool.windows(4096).position(|bytes| bytes == [1; 4096]).unwrap() as u64;
+    let block = ((at - geometry.slot_offset(row.slot)) / 4096) as u32;
+    let to = geometry.block_offset(slot, 2) as usize;
+    driver.pool[to..to + 4096].fill(1);
+    let mut survivors = Survivors::none(geometry.slot_blocks());
+    survivors.insert(block);
+    let pack = SegmentId(900);
+    let parcel = Some(ParcelPlace { pack, block: 1, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
+    driver.holds_fetches = true;
+    let before = driver.ask(Request::Read { range: range(0, 4096) });
+    driver.run();
+    driver.give(Event::Moved { row: SegmentRow { slot, parcel, ..row }, survivors: Arc::new(survivors) });
+    let after = driver.ask(Request::Read { range: range(0, 4096) });
+    driver.run();
+    assert_eq!(driver.unpinned, 0);
+    driver.holds_fetches = false;
+    driver.run();
+    assert_eq!(driver.unpinned, 1);
+    assert!(driver.replies[&before].is_ok() && driver.replies[&after].is_ok());
+    driver.pool[at as usize..at as usize + 4096].fill(9);
+    assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096], "from where it is now");
+    assert_eq!(driver.read(4096, 4096), Err(ErrorKind::Corrupt), "it is not left");
+    assert!(driver.volume.is_idle());
 }
