@@ -32,7 +32,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong command line, configuration or value
-  3  no such volume
+  3  what it names is not there
   4  conflict: it exists, is in use, or holds data
   5  the daemon does not answer
   6  no space

@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use units::Monotonic;
 use uring::file::Advice;
 use uring::{ReadPiece, Ring};
@@ -134,14 +134,17 @@ impl Disk {
             let (file, is_cached) = self.direct_file.as_ref().map_or((&self.file, true), |file| (file, false));
             if !is_cached || has_much_dirty {
                 let regions = buffers.into_iter().map(region_of).collect();
-                io.ring.write(Token::Append { token, pool_offset, is_cached }, file, pool_offset, regions);
+                let token = Token::Append { token, pool_offset, is_cached, since: io.now };
+                io.ring.write(token, file, pool_offset, regions);
                 return None;
             }
         }
         io.stats.appends_inline += 1;
+        let since = Instant::now();
         let mut slices: SmallVec<[IoSlice<'_>; 64]> =
             buffers.iter().map(|buffer| IoSlice::new(buffer.as_slice())).collect();
         let result = uring::file::write_all_vectored_at(&self.file, &mut slices, pool_offset);
+        io.stats.append_ns.record_time(since.elapsed());
         drop(slices);
         self.note_dirty(io, (token.volume, pool_offset), len);
         let result = note_fault(io.stats, result);
@@ -264,7 +267,7 @@ impl Disk {
     ) -> (std::vec::Drain<'_, DiskToken>, Result<(), DiskFault>) {
         let took = self.sync_since.take().map_or(Duration::ZERO, |since| now.since(since));
         self.last_sync = took;
-        stats.sync_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        stats.sync_ns.record_time(took);
         self.has_lost |= result.is_err();
         if !self.has_lost {
             self.dirty.bytes = self.dirty.bytes_since_sync;

@@ -52,7 +52,7 @@ pub(crate) enum Token {
     /// A send of the connection at this place.
     Send(usize),
     /// An append at this byte of the pool; whether the page cache took it.
-    Append { token: DiskToken, pool_offset: u64, is_cached: bool },
+    Append { token: DiskToken, pool_offset: u64, is_cached: bool, since: Monotonic },
     /// A fetch.
     Fetch(DiskToken),
     /// The sync in flight.
@@ -339,6 +339,7 @@ impl Shard {
             connections: self.connections.len() as u64,
             in_flight: self.requests.len() as u64,
             held_bytes: self.held_bytes,
+            map_cache_limit_bytes: self.map_cache_bytes as u64,
             volumes: volumes.collect(),
             ..self.stats.clone()
         }

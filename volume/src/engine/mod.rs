@@ -82,6 +82,10 @@ pub struct Status {
     pub map_bytes: usize,
     /// Bytes of it that wait to be written back.
     pub map_dirty_bytes: usize,
+    /// Reads, and merges of partial blocks, that were looked up in the map.
+    pub map_lookups: u64,
+    /// Pages of the map that were asked of the store for requests.
+    pub map_page_loads: u64,
     /// Blocks that failed their check since the volume was opened.
     pub corrupt_blocks: u64,
     /// Reads of a check that failed and were right at the second try.
@@ -299,6 +303,7 @@ impl Volume {
     fn park(&mut self, context: &mut Context<'_>, page: PageIndex, parked: Parked) {
         let waiters = self.page_waiters.entry(page).or_default();
         if waiters.is_empty() {
+            self.status.map_page_loads += 1;
             context.actions.push(Action::LoadPage { page });
         }
         waiters.push(parked);
