@@ -17,7 +17,8 @@ pub struct Limits {
     pub connection_bytes_max: u64,
     /// The same for all connections of a shard together.
     pub shard_bytes_max: u64,
-    /// What a connection may have under way even when the shard's limit is reached, so that none waits on others for ever.
+    /// What a connection may have under way even when the shard's limit is reached, so that none waits on a few others. At
+    /// twice the limit nobody gets more until some client goes on with what it holds, or is closed since it does not.
     pub guaranteed_bytes: u64,
     /// Bytes of unused buffers that a shard keeps.
     pub pooled_bytes_max: usize,

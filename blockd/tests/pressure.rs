@@ -218,6 +218,33 @@ async fn an_attached_client_is_held_to_the_size_that_the_volume_has_now() {
     running.stop().await;
 }
 
+/// P6. However many ask for their little and read nothing of it: they hold twice the limit at most, and are closed when
+/// somebody else waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_reads_no_replies_holds_no_more_than_twice_the_limit() {
+    let running = Running::start().await;
+    let guaranteed = u32::try_from(LIMITS.guaranteed_bytes).unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..400 {
+        let mut stream = connect(running.socket()).await;
+        // The socket holds some of them.
+        for _ in 0..64 {
+            // It may have been closed already.
+            let _ = stream.write_all(&header(READ, guaranteed)).await;
+        }
+        crowd.push(stream);
+        let held_bytes = running.stats().await.held_bytes;
+        assert!(held_bytes <= 2 * LIMITS.shard_bytes_max + LIMITS.guaranteed_bytes, "{held_bytes} bytes");
+    }
+    running.stats_where(|stats| stats.stall_closes > 0).await;
+    let mut honest = connect(running.socket()).await;
+    honest.write_all(&header(READ, LARGE)).await.unwrap();
+    take_reply(&mut honest, LARGE).await;
+    drop((crowd, honest));
+    running.stats_where(|stats| stats.connections == 0 && stats.held_bytes == 0).await;
+    running.stop().await;
+}
+
 /// P6. Who reads nothing is left alone as long as nobody else needs the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_client_holds_its_share_and_no_more() {
