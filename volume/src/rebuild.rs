@@ -11,7 +11,7 @@ use crate::format::Superblock;
 use crate::map::Map;
 use crate::pool::{Index, OpenError, SegmentRow};
 use crate::recover::{
-    Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay, void_of,
+    Damage, Probed, SegmentLog, Wanted, cut_at, cuts_of, mends_of, probe, read_segment, replay, tell_apart, void_of,
 };
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,12 +81,17 @@ fn look_into_slots(superblock: &Superblock, reader: &dyn PoolReader, report: &mu
         match probe(reader, superblock, slot) {
             Probed::Segment(row) => {
                 found.used_up = found.used_up.max(Some(row.segment));
-                if let Some(other) = found.segments.get(&row.segment) {
-                    report.notes.push(format!("segment {} is in slot {} and again in {slot}", row.segment, other.slot));
-                    found.kept.insert(slot);
-                } else {
-                    found.segments.insert(row.segment, row);
-                }
+                let row = match found.segments.get(&row.segment) {
+                    Some(other) => {
+                        let (row, wrong) = tell_apart(reader, superblock, *other, row);
+                        let detail = format!("the disk wrote something of it to slot {wrong} too");
+                        report.notes.push(format!("segment {} is in slot {}, and {detail}", row.segment, row.slot));
+                        found.kept.insert(wrong);
+                        row
+                    }
+                    None => row,
+                };
+                found.segments.insert(row.segment, row);
             }
             Probed::Void(segment) => {
                 found.used_up = found.used_up.max(Some(segment));

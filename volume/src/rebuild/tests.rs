@@ -132,6 +132,29 @@ fn a_slot_that_cannot_be_read_is_kept_out_of_use() {
     assert_eq!(index.volumes(), Vec::<VolumeId>::new());
 }
 
+/// P2. A disk that writes a footer, or a header with the first batch, into another slot does not get that slot taken for
+/// the segment's.
+#[test]
+fn a_segment_is_where_its_blocks_are_and_not_where_the_disk_wrote_some_of_it() {
+    for (first, count) in [(30, 2), (0, 4)] {
+        let mut world = World::new(16);
+        let other = world.segment(OTHER_VOLUME, &[&[write_op(0, 20)]]);
+        let row = world.segment(VOLUME, &[&[write_op(0, 2)], &[write_op(8, 9)]]);
+        let block_of =
+            |slot, block: u64| usize::try_from(world.superblock.geometry.slot_offset(slot) + block * 4096).unwrap();
+        let (from, to) = (block_of(row.slot, first), block_of(other.slot, first));
+        world.pool.bytes.copy_within(from..from + count * 4096, to);
+        // The header of the other one was never written.
+        if first > 0 {
+            let header = block_of(other.slot, 0);
+            world.pool.bytes[header..header + 2 * 4096].fill(0);
+        }
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert_eq!(index.segments(VOLUME)[0].slot, row.slot, "blocks {first} and on");
+        assert_eq!(report.kept_slots, [other.slot]);
+    }
+}
+
 #[test]
 fn an_empty_pool_gives_an_empty_index() {
     let world = World::new(8);

@@ -13,7 +13,7 @@ mod segment;
 mod source;
 
 pub use damage::{Damage, DamageKind, Place};
-pub(crate) use probe::{Probed, probe};
+pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
