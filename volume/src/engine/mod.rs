@@ -158,8 +158,9 @@ impl Volume {
             log: Log::new(recovered.next_lsn, recovered.chain),
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             applied_lsn,
-            // What a kill left in the page cache alone is made durable by the first sync.
-            durable_lsn: recovered.folded_to.min(applied_lsn),
+            // Whoever recovers syncs before the volume is opened. The first batch tells it: rot in what came before is then
+            // told from a torn end.
+            durable_lsn: applied_lsn,
             folded_to: recovered.folded_to,
             is_poisoned: false,
             next_io: 1,
