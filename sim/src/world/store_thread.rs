@@ -4,9 +4,8 @@ use super::answers::Excuse;
 use super::{Checked, Happening, Site, World};
 use crate::trace::Finding;
 use units::{Lsn, SegmentId};
-use volume::error::DiskFault;
-use volume::io::{Action, Event, IoId, PageIndex};
-use volume::map::PageWrite;
+use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
+use volume::map::{Page, PageWrite};
 use volume::pool::{LeaseClass, SegmentRow};
 
 /// A question to the store.
@@ -49,6 +48,7 @@ impl World {
 
     pub(super) fn take_store_turn(&mut self) -> Checked {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
+        self.lease_ahead()?;
         let Some(index) = &mut self.index else { return Ok(()) };
         let (site, event) = match job {
             Job::LoadPage { site, page } => {
@@ -62,11 +62,8 @@ impl World {
                 (site, Event::WroteBack { id, result })
             }
             Job::Lease { site, class } => {
-                let result = index.lease(class);
+                let result = self.lease(class)?;
                 self.trace.tell(|| format!("{site}: leased {result:?}"));
-                if result == Err(DiskFault::NoSpace) {
-                    self.check_full(class)?;
-                }
                 (site, Event::Leased { result })
             }
             Job::Note(row) => {
@@ -79,28 +76,18 @@ impl World {
                 return Ok(());
             }
         };
-        let delay = self.delay();
-        self.store_answer_at = (self.store_answer_at + 1).max(self.now + delay);
-        self.at(self.store_answer_at, Happening::StoreAnswers(site, event));
+        // In order for one volume; those of two, on two shards, may overtake each other.
+        let at = (self.sites[site].store_answer_at + 1).max(self.now + self.delay());
+        self.sites[site].store_answer_at = at;
+        self.at(at, Happening::StoreAnswers(site, event));
         Ok(())
     }
 
-    /// A lease is refused only when there is no slot for it.
-    fn check_full(&mut self, class: LeaseClass) -> Checked {
-        self.injected.full += 1;
-        self.injected.full_reserve += u64::from(class == LeaseClass::Reserve);
-        self.outcome.full += 1;
-        let Some(index) = &self.index else { return Ok(()) };
-        let figures = index.figures();
-        let kept_back = if class == LeaseClass::Data { figures.slots_reserved } else { 0 };
-        if figures.slots_free <= kept_back {
-            return Ok(());
-        }
-        Err(Finding(format!("P6: a lease of class {class:?} is refused with {figures:?}")))
-    }
-
     pub(super) fn take_store_answer(&mut self, site: usize, event: Event) -> Checked {
-        self.excuse.unavailable = matches!(event, Event::PageLoaded { result: Err(_), .. });
+        if let Event::PageLoaded { result, .. } = &event {
+            self.excuse.unavailable = result.is_err();
+            self.excuse.corrupt = matches!(result, Ok(LoadedPage::Present(page)) if Page::decode(page).is_err());
+        }
         let told = self.tell_volume(site, event);
         self.excuse = Excuse::default();
         told
