@@ -2,7 +2,7 @@ use super::rebuild;
 use crate::check::{CheckOptions, check};
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, resize_op, trim_op, write_op};
 use crate::recover::{DamageKind, recover};
-use units::{Lsn, VolumeId};
+use units::{Lsn, SlotIndex, VolumeId};
 
 /// The keys of pages in a store.
 fn pages(store: &MemoryStore) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -153,6 +153,21 @@ fn a_segment_is_where_its_blocks_are_and_not_where_the_disk_wrote_some_of_it() {
         assert_eq!(index.segments(VOLUME)[0].slot, row.slot, "blocks {first} and on");
         assert_eq!(report.kept_slots, [other.slot]);
     }
+}
+
+/// P2. A footer that the disk wrote to a free slot does not bring its segment back, which was given back since.
+#[test]
+fn a_footer_over_nothing_is_no_segment() {
+    let mut world = World::new(16);
+    let row = world.segment(VOLUME, &[&[write_op(0, 2)]]);
+    world.segment(VOLUME, &[&[write_op(0, 2)]]);
+    let from = usize::try_from(world.superblock.geometry.slot_offset(row.slot)).unwrap() + 30 * 4096;
+    let to = usize::try_from(world.superblock.geometry.slot_offset(SlotIndex(15))).unwrap() + 30 * 4096;
+    world.pool.bytes.copy_within(from..from + 2 * 4096, to);
+    world.release(&row);
+    let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+    assert_eq!(index.segments(VOLUME).len(), 1);
+    assert_eq!((report.segments, report.free_slots), (1, 15));
 }
 
 #[test]

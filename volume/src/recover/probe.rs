@@ -37,6 +37,8 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
         },
     };
     let found = beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment));
+    // A footer alone may be one that the disk wrote to a wrong slot.
+    let found = found.filter(|row| own_blocks(reader, superblock, row) > 0);
     match found {
         Some(row) if rest.is_void => Probed::Void(row.segment),
         Some(row) => Probed::Segment(row),
