@@ -141,9 +141,7 @@ impl World {
     pub(super) fn write_or_lie(&mut self, pool_offset: u64, bytes: Vec<u8>) -> Option<WriteNumber> {
         let is_lost = self.random.chance(self.rates.lost);
         let is_misdirected = !is_lost && self.random.chance(self.rates.misdirected);
-        // A header that was to become void and did not brings back a dead segment in a rebuild: known, and out of reach.
-        let is_void = bytes.starts_with(b"ALJSLOT\0") && bytes[10] == 2;
-        if is_void || !(is_lost || is_misdirected) {
+        if !(is_lost || is_misdirected) {
             return Some(self.disk.write(pool_offset, bytes));
         }
         self.injected.lies += 1;

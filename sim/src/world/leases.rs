@@ -14,12 +14,25 @@ const SPARES_MAX: usize = 2;
 /// What is leased before anyone asks.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    pub(super) ahead: VecDeque<Lease>,
+    ready: VecDeque<Lease>,
+    /// Being filled, while others are given out.
+    preparing: VecDeque<Lease>,
+}
+
+impl Leases {
+    fn len(&self) -> usize {
+        self.ready.len() + self.preparing.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.ready.clear();
+        self.preparing.clear();
+    }
 }
 
 impl World {
     pub(super) fn lease(&mut self, class: LeaseClass) -> Checked<Result<Lease, DiskFault>> {
-        let Some(lease) = self.leases.ahead.pop_front() else {
+        let Some(lease) = self.leases.ready.pop_front() else {
             return self.lease_with_room(class);
         };
         let Some(index) = &mut self.index else { return Ok(Err(DiskFault::Io)) };
@@ -45,9 +58,12 @@ impl World {
 
     /// Leases a slot before anyone asks, now and then.
     pub(super) fn lease_ahead(&mut self) -> Checked {
-        if self.leases.ahead.len() < self.plan.leases_ahead && self.random.chance(200) {
+        if self.leases.len() < self.plan.leases_ahead && self.random.chance(200) {
             let leased = self.lease_with_room(LeaseClass::Data)?;
-            self.leases.ahead.extend(leased);
+            self.leases.preparing.extend(leased);
+        }
+        if self.random.chance(100) {
+            self.leases.ready.extend(self.leases.preparing.pop_front());
         }
         Ok(())
     }
@@ -70,7 +86,7 @@ impl World {
     pub(super) fn check_slots(&self) -> Checked {
         let Some(index) = &self.index else { return Ok(()) };
         let figures = index.figures();
-        let held = self.sites.len() * SPARES_MAX + self.leases.ahead.len();
+        let held = self.sites.len() * SPARES_MAX + self.leases.len();
         if u64::from(figures.slots_used) <= figures.segments + held as u64 {
             return Ok(());
         }

@@ -123,7 +123,7 @@ impl World {
         self.requests_left = 0;
         self.queue.clear();
         self.jobs.clear();
-        self.leases.ahead.clear();
+        self.leases.clear();
         self.index = None;
         for site in &mut self.sites {
             site.volume = None;
