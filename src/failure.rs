@@ -3,6 +3,7 @@
 use control::{ErrorCode, Problem};
 use serde::Serialize;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// What a command's exit code says. The numbers never change.
@@ -32,7 +33,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong command line, configuration or value
-  3  no such volume
+  3  what it names is not there
   4  conflict: it exists, is in use, or holds data
   5  the daemon does not answer
   6  no space
@@ -74,7 +75,12 @@ impl From<Problem> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failure, "failed", format!("{error:#}"))
+        let is_full = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        let (exit, code) = if is_full { (Exit::NoSpace, "no_space") } else { (Exit::Failure, "failed") };
+        Self::new(exit, code, format!("{error:#}"))
     }
 }
 
@@ -133,6 +139,13 @@ fn as_number<S: serde::Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_file_system_is_told_wherever_it_is_met() {
+        let full = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("cannot listen");
+        assert_eq!(Failure::from(full).exit, Exit::NoSpace);
+        assert_eq!(Failure::from(anyhow::anyhow!("something else")).exit, Exit::Failure);
+    }
 
     #[test]
     fn every_api_code_has_the_exit_that_help_promises() {

@@ -18,12 +18,14 @@ use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
 use control::Service;
 use proto::nbd::TlsPolicy;
 use service::PoolService;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use volume::error::DiskFault;
 
 /// Something that ends in its own time.
 pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -164,7 +166,8 @@ pub(crate) fn failure_of(error: OpenError) -> Failure {
         OpenError::Setting(_) => (Exit::Usage, "usage"),
         OpenError::InUse { .. } => (Exit::Conflict, "pool_in_use"),
         OpenError::Missing { .. } => (Exit::NotFound, "pool_not_found"),
-        OpenError::NoSpace(_) => (Exit::NoSpace, "no_space"),
+        OpenError::NoSpace(_) | OpenError::Disk(DiskFault::NoSpace) => (Exit::NoSpace, "no_space"),
+        OpenError::System { source, .. } if source.kind() == io::ErrorKind::StorageFull => (Exit::NoSpace, "no_space"),
         OpenError::Damaged(_) => (Exit::Damage, "pool_damaged"),
         OpenError::Index { .. } => (Exit::Damage, "index_unusable"),
         OpenError::System { .. } | OpenError::Shard(_) | OpenError::Disk(_) => (Exit::Failure, "failed"),

@@ -17,18 +17,15 @@ pub struct Limits {
     pub connection_bytes_max: u64,
     /// The same for all connections of a shard together.
     pub shard_bytes_max: u64,
-    /// What a connection may have under way even when the shard's limit is reached, so that none waits on others for ever.
+    /// What a connection may have under way even when the shard's limit is reached, so that none waits on a few others. At
+    /// twice the limit nobody gets more until some client goes on with what it holds, or is closed since it does not.
     pub guaranteed_bytes: u64,
     /// Bytes of unused buffers that a shard keeps.
     pub pooled_bytes_max: usize,
-    /// Bytes of an append from which on it goes past the page cache.
-    pub direct_bytes_min: u64,
     /// Bytes written to the page cache that are handed to the disk at a time.
     pub writeback_bytes: u64,
     /// Dirty bytes from which on the shard no longer writes by itself, since the kernel might make it wait.
     pub dirty_bytes_max: u64,
-    /// How long the last sync may have taken for a shard with one client, which asks for another, to wait for it in place.
-    pub sync_here_max: Duration,
     /// How long a shard looks for news before it sleeps, after a wait that was as short.
     pub spin_max: Duration,
     /// While requests wait for the shard's limit: how long a client may neither read of its replies nor send of its payload
@@ -46,10 +43,8 @@ impl Default for Limits {
             shard_bytes_max: 128 << 20,
             guaranteed_bytes: 1 << 20,
             pooled_bytes_max: 32 << 20,
-            direct_bytes_min: 256 << 10,
             writeback_bytes: 4 << 20,
             dirty_bytes_max: 256 << 20,
-            sync_here_max: Duration::from_micros(500),
             spin_max: Duration::from_micros(50),
             client_stall_max: Duration::from_secs(2),
             drain_max: Duration::from_secs(10),

@@ -24,7 +24,7 @@ pub struct ServingConfig {
     pub limits: Limits,
 }
 
-/// Appends of a volume under way at once: those that go past the page cache keep the device busy.
+/// Appends of a volume under way at once: those that the ring writes keep the device busy.
 const APPENDS_IN_FLIGHT_MAX: usize = 4;
 
 /// Sealed segments of a volume that a restart may have to replay.

@@ -1,4 +1,5 @@
-//! Clients that hold what they asked for: memory stays within its limits and the others are served.
+//! Clients on the wire of a whole service: memory stays within its limits whatever they hold, the others are served, and who
+//! is attached sees a volume change its size.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
@@ -30,10 +31,8 @@ const LIMITS: Limits = Limits {
     shard_bytes_max: 8 << 20,
     guaranteed_bytes: 64 << 10,
     pooled_bytes_max: 1 << 20,
-    direct_bytes_min: 256 << 10,
     writeback_bytes: 4 << 20,
     dirty_bytes_max: 256 << 20,
-    sync_here_max: Duration::ZERO,
     spin_max: Duration::ZERO,
     client_stall_max: Duration::from_millis(1),
     drain_max: Duration::from_secs(10),
@@ -187,6 +186,59 @@ async fn clients_that_read_no_replies_are_closed_when_others_wait_for_the_memory
     }
     assert!(running.stats().await.stall_closes > 0);
     drop((deaf, honest));
+    running.stats_where(|stats| stats.connections == 0 && stats.held_bytes == 0).await;
+    running.stop().await;
+}
+
+/// P2. A client that is attached while its volume grows or shrinks is held to the size of the moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attached_client_is_held_to_the_size_that_the_volume_has_now() {
+    const EINVAL: u32 = 22;
+    let running = Running::start().await;
+    let mut stream = connect(running.socket()).await;
+    let read_at = |offset: u64| {
+        let mut bytes = header(READ, 4096);
+        bytes[16..24].copy_from_slice(&offset.to_be_bytes());
+        bytes
+    };
+    let catalogue = running.serving.catalogue();
+    catalogue.resize("v", 2 << 30, false).await.unwrap();
+    stream.write_all(&read_at((2 << 30) - 4096)).await.unwrap();
+    take_reply(&mut stream, 4096).await;
+    catalogue.resize("v", 1 << 30, false).await.unwrap();
+    stream.write_all(&read_at(1 << 30)).await.unwrap();
+    let mut reply = [0; REPLY_BYTES];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(reply[4..8], EINVAL.to_be_bytes());
+    stream.write_all(&read_at((1 << 30) - 4096)).await.unwrap();
+    take_reply(&mut stream, 4096).await;
+    drop(stream);
+    running.stop().await;
+}
+
+/// P6. However many ask for their little and read nothing of it: they hold twice the limit at most, and are closed when
+/// somebody else waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_reads_no_replies_holds_no_more_than_twice_the_limit() {
+    let running = Running::start().await;
+    let guaranteed = u32::try_from(LIMITS.guaranteed_bytes).unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..400 {
+        let mut stream = connect(running.socket()).await;
+        // The socket holds some of them.
+        for _ in 0..64 {
+            // It may have been closed already.
+            let _ = stream.write_all(&header(READ, guaranteed)).await;
+        }
+        crowd.push(stream);
+        let held_bytes = running.stats().await.held_bytes;
+        assert!(held_bytes <= 2 * LIMITS.shard_bytes_max + LIMITS.guaranteed_bytes, "{held_bytes} bytes");
+    }
+    running.stats_where(|stats| stats.stall_closes > 0).await;
+    let mut honest = connect(running.socket()).await;
+    honest.write_all(&header(READ, LARGE)).await.unwrap();
+    take_reply(&mut honest, LARGE).await;
+    drop((crowd, honest));
     running.stats_where(|stats| stats.connections == 0 && stats.held_bytes == 0).await;
     running.stop().await;
 }

@@ -5,13 +5,16 @@
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;
 use std::str::FromStr;
-use units::{ADDRESS_SPACE_BYTES, SECTOR_BYTES};
+use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, SECTOR_BYTES};
+
+/// Bytes of the largest volume: one block less than the address space, since clients count sizes in signed 64 bits.
+const VOLUME_BYTES_MAX: u64 = ADDRESS_SPACE_BYTES - BLOCK_BYTES;
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(u64);
 
-/// A size that a volume can have: a multiple of 512 from 512 to 2^63 bytes.
+/// A size that a volume can have: a multiple of 512 from 512 to 2^63 - 4096 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeSize(u64);
 
@@ -28,7 +31,7 @@ pub enum InvalidSize {
     #[error("size {0:?} has a decimal unit: units are powers of 1024 here, write {1} or {1}iB")]
     DecimalUnit(String, String),
     /// Does not fit in 64 bits.
-    #[error("size {0:?} is too large: the greatest is 8E (2^63 bytes)")]
+    #[error("size {0:?} is too large: it has more than 64 bits")]
     TooLarge(String),
     /// A volume of no bytes.
     #[error("a volume cannot be empty: give at least 512 bytes")]
@@ -37,7 +40,7 @@ pub enum InvalidSize {
     #[error("{0} bytes is not a multiple of 512: the nearest sizes are {1} and {2}")]
     NotSectors(u64, u64, u64),
     /// Wider than a volume's address space.
-    #[error("{0} bytes is too large: the greatest volume is 8E (2^63 bytes)")]
+    #[error("{0} bytes is too large: the greatest volume has 9223372036854771712 (2^63 - 4096)")]
     BeyondAddressSpace(u64),
 }
 
@@ -72,12 +75,12 @@ impl VolumeSize {
     /// Makes a volume's size of `bytes`.
     ///
     /// # Errors
-    /// [`InvalidSize`] when it is zero, not whole sectors, or beyond 2^63.
+    /// [`InvalidSize`] when it is zero, not whole sectors, or beyond 2^63 - 4096.
     pub const fn from_bytes(bytes: u64) -> Result<Self, InvalidSize> {
         if bytes == 0 {
             return Err(InvalidSize::Zero);
         }
-        if bytes > ADDRESS_SPACE_BYTES {
+        if bytes > VOLUME_BYTES_MAX {
             return Err(InvalidSize::BeyondAddressSpace(bytes));
         }
         if !bytes.is_multiple_of(SECTOR_BYTES) {
@@ -231,10 +234,11 @@ mod tests {
     #[test]
     fn a_volume_is_whole_sectors_within_the_address_space() {
         assert_eq!(VolumeSize::from_bytes(512).unwrap().bytes(), 512);
-        assert_eq!(VolumeSize::from_bytes(1 << 63).unwrap().bytes(), 1 << 63);
+        let largest = (1 << 63) - 4096;
+        assert_eq!(VolumeSize::from_bytes(largest).unwrap().bytes(), largest);
+        assert_eq!(VolumeSize::from_bytes(1 << 63), Err(InvalidSize::BeyondAddressSpace(1 << 63)));
         assert_eq!(VolumeSize::from_bytes(0), Err(InvalidSize::Zero));
         assert_eq!(VolumeSize::from_bytes(1000), Err(InvalidSize::NotSectors(1000, 512, 1024)));
-        assert_eq!(VolumeSize::from_bytes((1 << 63) + 512), Err(InvalidSize::BeyondAddressSpace((1 << 63) + 512)));
     }
 
     #[test]

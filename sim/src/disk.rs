@@ -16,6 +16,17 @@ use volume::store::PoolReader;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteNumber(u64);
 
+/// What a power cut made of the writes that waited to be synced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PowerCut {
+    /// Writes of which nothing is left.
+    pub dropped: u64,
+    /// Writes of which some sectors are left.
+    pub torn: u64,
+    /// Writes that are left whole, though one before them is not.
+    pub reordered: u64,
+}
+
 #[derive(Debug)]
 struct Unsynced {
     number: WriteNumber,
@@ -180,13 +191,16 @@ impl SimDisk {
     }
 
     /// Cuts the power. Writes are torn unless it `takes_whole_writes`.
-    pub fn power_cut(&mut self, takes_whole_writes: bool, random: &mut Random) {
+    pub fn power_cut(&mut self, takes_whole_writes: bool, random: &mut Random) -> PowerCut {
+        let mut cut = PowerCut::default();
         let modes = [(500, 1000), (0, 0), (1000, 1000), (1000, 500), (800, 900), (300, 700)];
         let (by_write, by_sector) = if takes_whole_writes { modes[0] } else { *random.pick(&modes) };
         for write in std::mem::take(&mut self.unsynced) {
             if !random.chance(by_write) {
+                cut.dropped += 1;
                 continue;
             }
+            let mut kept = 0;
             // Some writes are cut at one place, as a device does that fills its cache in order.
             let torn_at = if !takes_whole_writes && random.chance(200) {
                 random.below(write.bytes.len() as u64 + 1) as usize
@@ -196,11 +210,20 @@ impl SimDisk {
             for (at, sector) in write.sectors() {
                 if at - write.offset < torn_at && random.chance(by_sector) {
                     self.durable[at..at + sector.len()].copy_from_slice(sector);
+                    kept += sector.len();
                 }
+            }
+            if kept == write.bytes.len() {
+                cut.reordered += u64::from(cut.dropped + cut.torn > 0);
+            } else if kept > 0 {
+                cut.torn += 1;
+            } else {
+                cut.dropped += 1;
             }
         }
         self.forgotten.clear();
         self.cache.copy_from_slice(&self.durable);
+        cut
     }
 
     /// Flips bits of a block, in the medium and in what reads see.

@@ -25,10 +25,12 @@ pub enum Profile {
     Faults,
     /// Appends that fail though their bytes are on the disk, one operation a segment, power cuts: what the chain is for.
     Chain,
+    /// A small world whose first life crashes after a number of steps that the seed tells.
+    Sweep,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 8] = [
+pub const PROFILES: [Profile; 9] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -37,6 +39,7 @@ pub const PROFILES: [Profile; 8] = [
     Profile::Trim,
     Profile::Faults,
     Profile::Chain,
+    Profile::Sweep,
 ];
 
 impl Profile {
@@ -51,6 +54,27 @@ impl Profile {
     pub const fn seed(self, seed: u64) -> u64 {
         (self as u64) << 56 | seed & 0x00ff_ffff_ffff_ffff
     }
+}
+
+/// Steps of a first life at most that a sweep cuts short.
+pub const SWEEP_STEPS_MAX: u64 = 1 << 16;
+
+/// Where a seed of [`Profile::Sweep`] tells the step.
+const SWEEP_SHIFT: u32 = 40;
+
+/// The seed of the same small world that crashes after `step`.
+#[must_use]
+pub const fn sweep_seed(seed: u64, step: u64) -> u64 {
+    Profile::Sweep.seed(seed) & !((SWEEP_STEPS_MAX - 1) << SWEEP_SHIFT) | (step % SWEEP_STEPS_MAX) << SWEEP_SHIFT
+}
+
+/// The step after which the first life of the world of `seed` crashes, where the seed tells one, and the seed of all chance.
+#[must_use]
+pub const fn crash_of(seed: u64) -> (Option<u64>, u64) {
+    if matches!(Profile::of(seed), Profile::Sweep) {
+        return (Some(seed >> SWEEP_SHIFT & (SWEEP_STEPS_MAX - 1)), sweep_seed(seed, 0));
+    }
+    (None, seed)
 }
 
 /// How many of a thousand requests of each kind go wrong.
@@ -70,6 +94,8 @@ pub struct FaultRates {
     pub store_read: u32,
     /// Reads at a start that fail.
     pub start_read: u32,
+    /// Writes and syncs of a start that fail.
+    pub start_write: u32,
     /// Appends that are acknowledged and not done.
     pub lost: u32,
     /// Appends that go elsewhere.
@@ -78,8 +104,12 @@ pub struct FaultRates {
     pub rot: u32,
     /// Requests of the disk that take seconds.
     pub slow: u32,
-    /// Requests after which a kind of disk request fails every time, for a while.
+    /// Requests after which a kind of request fails every time, for a while or until the next start.
     pub outage: u32,
+    /// Slots for which there is no room below when they are to be leased.
+    pub slot_no_space: u32,
+    /// Requests after which a page of the stored map is none any more.
+    pub map_page: u32,
 }
 
 /// How a life of the daemon ends, in parts of a thousand; the rest are clean stops.
@@ -133,6 +163,8 @@ pub struct Plan {
     pub trims: u32,
     /// Requests of a thousand that make all before durable.
     pub flushes: u32,
+    /// Slots that the store's thread leases before a volume asks.
+    pub leases_ahead: usize,
     /// Whether clients pause now and then, so that a volume finds time to write its map back.
     pub has_pauses: bool,
     /// Whether a power cut takes whole writes or leaves them whole.
@@ -163,6 +195,7 @@ impl Plan {
             unfolded_segments_max: *random.pick(&[1, 3, 8, 64]),
             trims: random.within(0, 150) as u32,
             flushes: *random.pick(&[0, 20, 100]),
+            leases_ahead: *random.pick(&[0, 0, 2]),
             has_pauses: true,
             cuts_whole_writes: false,
         };
@@ -189,10 +222,12 @@ impl Plan {
                 let rate = |random: &mut Random| *random.pick(&[0, 2, 10]);
                 let (lost, misdirected) = (rate(random), rate(random));
                 self.rates = FaultRates { lost, misdirected, rot: *random.pick(&[0, 10, 40]), ..self.rates };
+                self.rates.map_page = *random.pick(&[0, 0, 5]);
                 self.ends = Ends { kill: 400, power: 200, in_start: 50, store_deleted: 100 };
             }
             Profile::Faults => self.add_faults(random),
             Profile::Chain => self.make_chains_matter(random),
+            Profile::Sweep => self.make_small(random),
         }
     }
 
@@ -208,9 +243,20 @@ impl Plan {
             start_read: rate(5),
             slow: rate(50),
             outage: rate(10),
+            start_write: rate(30),
+            slot_no_space: rate(500),
+            map_page: rate(5),
             ..self.rates
         };
         self.ends = Ends { kill: 300, power: 300, in_start: 100, store_deleted: 100 };
+    }
+
+    fn make_small(&mut self, random: &mut Random) {
+        self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: random.within(12, 24) as u32 };
+        self.ends = Ends { kill: 400, power: 600, in_start: 300, store_deleted: 200 };
+        self.flushes = 100;
+        self.lives = 2;
+        self.requests = random.within(10, 40);
     }
 
     fn make_chains_matter(&mut self, random: &mut Random) {

@@ -7,7 +7,8 @@
     reason = "this module is the tests' edge: it reads their settings and runs worlds on every core"
 )]
 
-use crate::plan::Profile;
+use crate::census::Fault;
+use crate::plan::{Profile, SWEEP_STEPS_MAX, sweep_seed};
 use crate::trace::Finding;
 use crate::world::{Broken, Outcome, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,9 +71,41 @@ fn base() -> u64 {
 /// Runs `count` seeds of a profile, on every core.
 ///
 /// # Panics
-/// When one finds something, with the command that replays it.
-pub fn check(profile: Profile, count: u64) {
+/// When one finds something, with the command that replays it; and when so many seeds have not met a fault of `wanted`.
+pub fn check(profile: Profile, count: u64, wanted: &[Fault]) {
     let base = base();
+    let outcome = run_all(count, |index| {
+        let seed = profile.seed(base.wrapping_add(index));
+        run(seed, Broken::Nothing).map_err(|finding| (seed, finding))
+    });
+    print(&format!("{profile:?}: {count} seeds from {base:#x}: {outcome}"));
+    let missed: Vec<&Fault> = wanted.iter().filter(|fault| outcome.census.of(**fault) == 0).collect();
+    assert!(count < SEEDS || missed.is_empty(), "{profile:?}: {count} seeds never met {missed:?}");
+}
+
+/// Runs each of `count` small worlds once for every step of its first life, with a crash after it.
+///
+/// # Panics
+/// When one finds something, with the command that replays it.
+pub fn sweep(count: u64) {
+    let base = base();
+    let outcome = run_all(count, |index| {
+        let mut total = Outcome::default();
+        for step in 0..SWEEP_STEPS_MAX {
+            let seed = sweep_seed(base.wrapping_add(index), step);
+            let outcome = run(seed, Broken::Nothing).map_err(|finding| (seed, finding))?;
+            add(&mut total, &outcome);
+            if !outcome.was_cut {
+                break;
+            }
+        }
+        Ok(total)
+    });
+    print(&format!("{:?}: every step of {count} seeds from {base:#x}: {outcome}", Profile::Sweep));
+}
+
+/// Runs `one` for each index below `count`, on every core.
+fn run_all(count: u64, one: impl Fn(u64) -> Result<Outcome, (u64, Finding)> + Sync) -> Outcome {
     let (next, total) = (AtomicU64::new(0), Mutex::new((Outcome::default(), None::<(u64, Finding)>)));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -81,14 +114,13 @@ pub fn check(profile: Profile, count: u64) {
                 while let index = next.fetch_add(1, Ordering::Relaxed)
                     && index < count
                 {
-                    let seed = profile.seed(base.wrapping_add(index));
-                    let result = run(seed, Broken::Nothing);
+                    let result = one(index);
                     let mut total = total.lock().unwrap();
                     match result {
                         Ok(outcome) => add(&mut total.0, &outcome),
-                        Err(finding) => {
+                        Err(found) => {
                             next.store(count, Ordering::Relaxed);
-                            total.1.get_or_insert((seed, finding));
+                            total.1.get_or_insert(found);
                         }
                     }
                 }
@@ -100,7 +132,7 @@ pub fn check(profile: Profile, count: u64) {
         tell(seed);
         panic!("{finding}\nreplay: ALJIBE_SIM_SEED={seed:#x} cargo test --release -p sim --test replay -- --nocapture");
     }
-    print(&format!("{profile:?}: {count} seeds from {base:#x}: {outcome:?}"));
+    outcome
 }
 
 /// Prints what happens in the world of a seed; panics with what it finds.
@@ -138,10 +170,8 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.answers += one.answers;
     total.errors += one.errors;
     total.starts += one.starts;
-    total.crashes += one.crashes;
     total.quarantined += one.quarantined;
-    total.full += one.full;
     total.exhausted += one.exhausted;
-    total.faults += one.faults;
+    total.census.add(&one.census);
     total.trace ^= one.trace;
 }

@@ -6,7 +6,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
+use volume::map::Page;
 use volume::store::{Durability, Store, StoreFault, StoreWrite};
+
+/// The first byte of the keys of map pages.
+const PAGE_KEY: u8 = 3;
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -51,15 +55,39 @@ impl SimStore {
         self.state.borrow().faults
     }
 
-    /// Cuts the power: some of the lazy commits, the last ones, are gone.
-    pub fn power_cut(&self, random: &mut Random) {
+    /// Cuts the power: some of the lazy commits, the last ones, are gone. Returns how many.
+    pub fn power_cut(&self, random: &mut Random) -> u64 {
         let mut state = self.state.borrow_mut();
         let lazy = std::mem::take(&mut state.lazy);
-        let kept = random.below(lazy.len() as u64 + 1) as usize;
-        for writes in lazy.into_iter().take(kept) {
+        let commits = lazy.len() as u64;
+        let kept = random.below(commits + 1);
+        for writes in lazy.into_iter().take(kept as usize) {
             apply(&mut state.durable, &writes);
         }
         state.pairs = state.durable.clone();
+        commits - kept
+    }
+
+    /// Turns a page of a map into something that is none; `false` when there is no page. A store has checksums of its own:
+    /// what it gives is what was written, an error, or this.
+    #[must_use]
+    pub fn rot_page(&self, random: &mut Random) -> bool {
+        let mut state = self.state.borrow_mut();
+        let pages: Vec<Vec<u8>> = state.pairs.keys().filter(|key| key.first() == Some(&PAGE_KEY)).cloned().collect();
+        if pages.is_empty() {
+            return false;
+        }
+        let put = StoreWrite::Put(random.pick(&pages).clone(), vec![0xff; random.below(64) as usize]);
+        apply(&mut state.pairs, std::slice::from_ref(&put));
+        state.lazy.push(vec![put]);
+        true
+    }
+
+    /// Whether it holds a page that is none.
+    #[must_use]
+    pub fn has_rotten_page(&self) -> bool {
+        let state = self.state.borrow();
+        state.pairs.iter().any(|(key, page)| key.first() == Some(&PAGE_KEY) && Page::decode(page).is_err())
     }
 
     fn check_read(&self) -> Result<(), StoreFault> {

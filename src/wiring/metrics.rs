@@ -7,6 +7,7 @@ use control::metrics::{
     VolumeOperationMetrics,
 };
 use std::time::Duration;
+use volume::engine::Status;
 
 /// The verbs that clients use, and their names.
 const OPERATIONS: [(Verb, Operation); 7] = [
@@ -24,8 +25,7 @@ const FIRST_BUCKET: usize = 10;
 
 /// A shard's figures.
 pub(super) fn of_shard(shard: u32, stats: &ShardStats) -> ShardMetrics {
-    let corrupt = stats.volumes.iter().map(|(_, volume)| volume.status.corrupt_blocks).sum();
-    let map_bytes = stats.volumes.iter().map(|(_, volume)| volume.status.map_bytes as u64).sum();
+    let sum = |figure: fn(&Status) -> u64| stats.volumes.iter().map(|(_, volume)| figure(&volume.status)).sum();
     ShardMetrics {
         shard,
         connections: stats.connections,
@@ -37,11 +37,16 @@ pub(super) fn of_shard(shard: u32, stats: &ShardStats) -> ShardMetrics {
         log: LogMetrics {
             batches_total: stats.appends,
             appended_bytes_total: stats.append_bytes,
-            append_latency: Histogram::default(),
+            append_latency: histogram(&stats.append_ns),
             sync_latency: histogram(&stats.sync_ns),
-            corrupt_blocks_total: corrupt,
+            corrupt_blocks_total: sum(|status| status.corrupt_blocks),
         },
-        map_cache: MapCacheMetrics { bytes: map_bytes, ..MapCacheMetrics::default() },
+        map_cache: MapCacheMetrics {
+            bytes: sum(|status| status.map_bytes as u64),
+            limit_bytes: stats.map_cache_limit_bytes,
+            lookups_total: sum(|status| status.map_lookups),
+            page_loads_total: sum(|status| status.map_page_loads),
+        },
     }
 }
 

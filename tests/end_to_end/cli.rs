@@ -175,7 +175,12 @@ fn metrics_and_the_openapi_document_are_served() {
         run("curl", ["--silent", "--fail", "--unix-socket", api.to_str().unwrap(), &format!("http://localhost{path}")])
     };
     let metrics = curl("/metrics");
-    assert!(metrics.lines().any(|line| line.starts_with("aljibe_")), "{metrics}");
+    // Making the volume was a write with FUA to the catalogue.
+    for family in ["log_append_duration_seconds_count", "log_sync_duration_seconds_count", "map_cache_limit_bytes"] {
+        let of_family = |line: &&str| line.strip_prefix("aljibe_").is_some_and(|name| name.starts_with(family));
+        let values = metrics.lines().filter(of_family).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        assert!(values.sum::<f64>() > 0.0, "{family} in {metrics}");
+    }
     let list: Value = serde_json::from_str(&curl("/v1/volumes")).unwrap();
     assert_eq!(list["volumes"][0]["name"].as_str(), Some("measured"));
     let document: Value = serde_json::from_str(&curl("/v1/openapi.json")).unwrap();

@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod host;
+#[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
 mod tls;

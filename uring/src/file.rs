@@ -43,16 +43,6 @@ pub fn write_all_vectored_at(file: impl AsFd, mut slices: &mut [IoSlice<'_>], mu
     Ok(())
 }
 
-/// Makes what was written durable, with the metadata that reading it needs.
-///
-/// # Errors
-/// What `fdatasync` says.
-pub fn sync_data(file: impl AsFd) -> io::Result<()> {
-    // SAFETY: the call takes no pointer.
-    let result = unsafe { libc::fdatasync(file.as_fd().as_raw_fd()) };
-    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Begins to write the dirty pages of a range out, without waiting for them. It makes nothing durable.
 ///
 /// # Errors

@@ -185,8 +185,8 @@ impl Connection {
             return Room::Bytes(u64::MAX);
         }
         match limits.guaranteed_bytes.saturating_sub(self.held_bytes) {
-            0 => Room::None,
-            bytes => Room::Bytes(bytes),
+            bytes if bytes > 0 && shard_held_bytes < limits.shard_bytes_max.saturating_mul(2) => Room::Bytes(bytes),
+            _ => Room::None,
         }
     }
 

@@ -163,6 +163,10 @@ fn unusable(path: &Path, error: IndexError) -> OpenError {
 }
 
 fn broken(path: &Path, fault: &StoreFault) -> OpenError {
+    // RocksDB tells of it in the system's words only.
+    if fault.0.contains("No space left on device") {
+        return OpenError::NoSpace(format!("{fault}: free space there; the index {} is as it was", path.display()));
+    }
     let reason = format!("{fault}; `aljibe pool rebuild` makes it anew from the pool and loses nothing");
     OpenError::Index { path: path.to_owned(), reason }
 }

@@ -297,7 +297,10 @@ fn is_device(file: &File, path: &Path) -> Result<bool, OpenError> {
 fn drop_cached(file: &File, path: &Path) -> Result<(), OpenError> {
     // What a killed process left is the disk's first: only clean pages can be dropped.
     file.sync_data().map_err(OpenError::system("sync", path))?;
-    uring::file::advise(file, 0, 0, Advice::DontNeed).map_err(OpenError::system("drop the cached pages of", path))
+    // Nor may readahead bring in what nobody asked for: with `--direct` shards write past the page cache.
+    let advise = |advice| uring::file::advise(file, 0, 0, advice);
+    advise(Advice::DontNeed).map_err(OpenError::system("drop the cached pages of", path))?;
+    advise(Advice::Random).map_err(OpenError::system("end readahead of", path))
 }
 
 /// What the superblocks tell.

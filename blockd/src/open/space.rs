@@ -11,14 +11,18 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use units::SlotIndex;
+use units::{BLOCK_LEN, SlotIndex};
 use volume::buffer::Buffer;
 use volume::format::Geometry;
 
 /// Zeros written at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// The page cache keeps a file in aligned pieces of at most so many bytes where a page has 4 KiB.
+const CACHED_PIECE_BYTES: u64 = 2 << 20;
 
 /// The space of a pool's slots.
 #[derive(Debug)]
@@ -34,7 +38,8 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn of(pool: &PoolFile) -> Result<Self, OpenError> {
         let file = pool.file().try_clone().map_err(OpenError::system("open", pool.path()))?;
-        let direct = if pool.is_device() { None } else { uring::file::open(pool.path(), true).ok() };
+        let is_possible = !pool.is_device() && rustix::param::page_size() == BLOCK_LEN;
+        let direct = if is_possible { uring::file::open(pool.path(), true).ok() } else { None };
         Ok(Self {
             file,
             direct,
@@ -70,25 +75,31 @@ impl Space {
 
     /// Whether filling a slot with zeros would spare its first syncs something.
     pub(crate) fn wants_writing(&self, slot: SlotIndex) -> bool {
-        let start = self.geometry.slot_offset(slot);
+        let inner = self.inner_range(slot);
         self.direct.is_some()
-            && rustix::fs::seek(&self.file, SeekFrom::Hole(start))
-                .is_ok_and(|hole| hole < start + self.geometry.slot_bytes)
+            && rustix::fs::seek(&self.file, SeekFrom::Hole(inner.start)).is_ok_and(|hole| hole < inner.end)
     }
 
     /// Fills a slot that nobody uses with zeros.
     pub(crate) fn write_zeros(&self, slot: SlotIndex) -> io::Result<()> {
         let Some(direct) = &self.direct else { return Ok(()) };
         let zeros = Buffer::zeroed(CHUNK_BYTES);
-        let start = self.geometry.slot_offset(slot);
-        let mut done = 0;
-        while done < self.geometry.slot_bytes {
-            let len = (self.geometry.slot_bytes - done).min(CHUNK_BYTES as u64);
+        let mut left = self.inner_range(slot);
+        while left.start < left.end {
+            let len = (left.end - left.start).min(CHUNK_BYTES as u64);
             let chunk = zeros.as_slice().get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default();
-            direct.write_all_at(chunk, start + done)?;
-            done += len;
+            direct.write_all_at(chunk, left.start)?;
+            left.start += len;
         }
         Ok(())
+    }
+
+    /// The part of a slot that shares no piece of the page cache with its neighbours. To write beside what others hold
+    /// dirty in the same piece would have the kernel call their bytes lost.
+    fn inner_range(&self, slot: SlotIndex) -> Range<u64> {
+        let start = self.geometry.slot_offset(slot);
+        let end = start + self.geometry.slot_bytes;
+        start.next_multiple_of(CACHED_PIECE_BYTES)..end - end % CACHED_PIECE_BYTES
     }
 
     /// Allocates and fills every slot of a pool that was just made.
@@ -110,7 +121,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn pool(folder: &tempfile::TempDir) -> PoolFile {
-        let shape = PoolShape { pool_bytes: Some(32 << 20), slot_bytes: 2 << 20 };
+        let shape = PoolShape { pool_bytes: Some(33 << 20), slot_bytes: 4 << 20 };
         PoolFile::open_or_make(&folder.path().join("pool"), shape).unwrap().0
     }
 
@@ -139,7 +150,7 @@ mod tests {
         let space = Space::of(&pool).unwrap();
         pool.write_at(pool.superblock().geometry.slot_offset(SlotIndex(3)), &[7; 4096]).unwrap();
         assert_eq!(
-            [0, 2, 3, 4, 14].map(|slot| space.may_be_allocated(SlotIndex(slot))),
+            [0, 2, 3, 4, 7].map(|slot| space.may_be_allocated(SlotIndex(slot))),
             [false, false, true, false, false]
         );
     }
@@ -156,6 +167,6 @@ mod tests {
         // A file system without direct I/O has no use for the zeros.
         assert_eq!(space.wants_writing(SlotIndex(1)), space.direct.is_some());
         space.prepare_all().unwrap();
-        assert!((0..15).all(|slot| !space.wants_writing(SlotIndex(slot))));
+        assert!((0..8).all(|slot| !space.wants_writing(SlotIndex(slot))));
     }
 }

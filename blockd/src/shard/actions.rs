@@ -85,12 +85,11 @@ impl Shard {
                 let result = note_fault(&mut self.stats, result);
                 self.tell(token.volume, Event::Fetched { id: token.id, buffer: buffer_of(region), result });
             }
-            (Token::Append { token, pool_offset, is_cached }, Outcome::Written { regions, result }) => {
-                if is_cached {
-                    let len = regions.iter().map(|region| region.len() as u64).sum();
-                    let (disk, mut io) = self.disk_and_io();
-                    disk.note_dirty(&mut io, (token.volume, pool_offset), len);
-                }
+            (Token::Append { token, pool_offset, since }, Outcome::Written { regions, result }) => {
+                let len = regions.iter().map(|region| region.len() as u64).sum();
+                let (disk, mut io) = self.disk_and_io();
+                disk.note_dirty(&mut io, (token.volume, pool_offset), len);
+                self.stats.append_ns.record_time(self.now.since(since));
                 let result = note_fault(&mut self.stats, result);
                 let buffers = regions.into_iter().map(buffer_of).collect();
                 self.tell(token.volume, Event::Appended { id: token.id, buffers, result });

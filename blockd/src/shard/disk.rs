@@ -1,9 +1,12 @@
 //! The pool file as a shard uses it: appends, fetches, and one sync at a time for everybody.
 //!
-//! A small append goes through the page cache: a plain write by the shard itself, a few microseconds into memory. For that
-//! to stay so the kernel must never find too much dirty: what was written is handed to the device early. A large append,
-//! and any while much is dirty all the same, goes past the page cache through the ring: the device takes it in one piece, and
-//! the shard neither copies it nor waits for memory to hold the copy.
+//! Through the page cache an append is a plain write by the shard itself, a few microseconds into memory, while the same
+//! write through the ring would be handed to a kernel thread. For that to stay so the kernel must never find too much
+//! dirty: what was written is handed to the device early, and while much is dirty all the same, the ring writes. What the
+//! device has leaves the page cache, so that the next appends find its memory.
+//!
+//! All of a pool's writes go through the page cache, or none (`--direct`). A mixture is not sound: the kernel keeps old pages
+//! beside what was written past them, where readahead brought them, or calls what a buffered write holds dirty there lost.
 
 use super::Token;
 use super::stats::ShardStats;
@@ -14,7 +17,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use units::Monotonic;
 use uring::file::Advice;
 use uring::{ReadPiece, Ring};
@@ -44,33 +47,20 @@ pub(crate) struct Fetch {
     pub(crate) pieces: SmallVec<[FetchPiece; 2]>,
 }
 
-/// A shard's openings of the pool file.
-#[derive(Debug)]
-pub(crate) struct Files {
-    /// Reads, syncs, and what is written through the page cache.
-    pub(crate) file: std::fs::File,
-    /// Writes past the page cache.
-    pub(crate) direct_file: Option<std::fs::File>,
-    /// Early write-back.
-    pub(crate) write_back_file: std::fs::File,
-}
-
 /// A shard's own opening of the pool file, so that it sees every failure to write back.
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: Rc<OwnedFd>,
-    /// Past the page cache; where the file system has no such thing, the page cache takes everything.
-    direct_file: Option<Rc<OwnedFd>>,
     /// Another opening, for early write-back: it takes note of failures for itself, and the sync must hear of them too.
     write_back_file: Rc<OwnedFd>,
     /// A write-back or a sync has failed: what was in the page cache may be gone, whoever wrote it, and no later sync may
     /// say otherwise.
     has_lost: bool,
+    is_direct: bool,
     /// Who waits for the next sync, and who for the one in flight.
     waiting: Vec<DiskToken>,
     syncing: Vec<DiskToken>,
     sync_since: Option<Monotonic>,
-    last_sync: Duration,
     dirty: Dirty,
 }
 
@@ -90,16 +80,15 @@ struct Dirty {
 }
 
 impl Disk {
-    pub(crate) fn new(files: Files) -> Self {
+    pub(crate) fn new(file: std::fs::File, write_back_file: std::fs::File, is_direct: bool) -> Self {
         Self {
-            file: Rc::new(files.file.into()),
-            direct_file: files.direct_file.map(|file| Rc::new(file.into())),
-            write_back_file: Rc::new(files.write_back_file.into()),
+            file: Rc::new(file.into()),
+            write_back_file: Rc::new(write_back_file.into()),
             has_lost: false,
+            is_direct,
             waiting: Vec::new(),
             syncing: Vec::new(),
             sync_since: None,
-            last_sync: Duration::MAX,
             dirty: Dirty::default(),
         }
     }
@@ -129,27 +118,28 @@ impl Disk {
         let len: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
         io.stats.appends += 1;
         io.stats.append_bytes += len;
-        let has_much_dirty = self.dirty.bytes > io.limits.dirty_bytes_max;
-        if len >= io.limits.direct_bytes_min || has_much_dirty {
-            let (file, is_cached) = self.direct_file.as_ref().map_or((&self.file, true), |file| (file, false));
-            if !is_cached || has_much_dirty {
-                let regions = buffers.into_iter().map(region_of).collect();
-                io.ring.write(Token::Append { token, pool_offset, is_cached }, file, pool_offset, regions);
-                return None;
-            }
+        if self.is_direct || self.dirty.bytes > io.limits.dirty_bytes_max {
+            let regions = buffers.into_iter().map(region_of).collect();
+            io.ring.write(Token::Append { token, pool_offset, since: io.now }, &self.file, pool_offset, regions);
+            return None;
         }
         io.stats.appends_inline += 1;
+        let since = Instant::now();
         let mut slices: SmallVec<[IoSlice<'_>; 64]> =
             buffers.iter().map(|buffer| IoSlice::new(buffer.as_slice())).collect();
         let result = uring::file::write_all_vectored_at(&self.file, &mut slices, pool_offset);
+        io.stats.append_ns.record_time(since.elapsed());
         drop(slices);
         self.note_dirty(io, (token.volume, pool_offset), len);
         let result = note_fault(io.stats, result);
         Some(Event::Appended { id: token.id, buffers, result })
     }
 
-    /// Notes that so many bytes, appended at `pool_offset`, are in the page cache and not on the device.
+    /// Notes that so many bytes were appended at `pool_offset`: unless they went past it, they are in the page cache.
     pub(crate) fn note_dirty(&mut self, io: &mut Io<'_>, (volume, pool_offset): (usize, u64), len: u64) {
+        if self.is_direct {
+            return;
+        }
         self.dirty.bytes += len;
         self.dirty.bytes_since_sync += len;
         if self.dirty.is_synced_often {
@@ -173,9 +163,11 @@ impl Disk {
     pub(crate) fn on_written_back(&mut self, offset: u64, len: u32, result: &io::Result<()>) {
         self.note_loss(result);
         self.dirty.bytes = self.dirty.bytes.saturating_sub(u64::from(len));
-        // Its memory takes the next appends. A log that stayed would fill the page cache with what is overwritten soon, at the
-        // cost of what is read; and memory that was free long may be slow to get. Nothing is lost if it stays after all.
-        let _ = uring::file::advise(&self.file, offset, u64::from(len), Advice::DontNeed);
+        if result.is_ok() {
+            // Its memory takes the next appends. A log that stayed would fill the page cache with what is overwritten soon, at
+            // the cost of what is read; and memory that was free long may be slow to get. If it stays, nothing is lost.
+            let _ = uring::file::advise(&self.file, offset, u64::from(len), Advice::DontNeed);
+        }
     }
 
     fn note_loss(&mut self, result: &io::Result<()>) {
@@ -223,36 +215,16 @@ impl Disk {
 
     /// Begins a sync for all who wait, unless one is in flight: that one may have begun before their appends.
     pub(crate) fn start_sync(&mut self, io: &mut Io<'_>) {
-        if self.wants_sync() {
-            self.begin_sync(io);
-            io.ring.sync_data(Token::Sync, &self.file);
+        if self.waiting.is_empty() || self.is_syncing() {
+            return;
         }
-    }
-
-    /// Begins a sync and waits for it here, which spares the hand-over to a kernel thread and back. For who has nothing else
-    /// to do; how it ended is to be taken by [`Disk::on_synced`].
-    pub(crate) fn sync_here(&mut self, io: &mut Io<'_>) -> io::Result<()> {
-        self.begin_sync(io);
-        uring::file::sync_data(&self.file)
-    }
-
-    /// Whether somebody waits for a sync to begin, and one may.
-    pub(crate) fn wants_sync(&self) -> bool {
-        !self.waiting.is_empty() && self.sync_since.is_none()
-    }
-
-    /// How long the last sync took.
-    pub(crate) const fn last_sync(&self) -> Duration {
-        self.last_sync
-    }
-
-    fn begin_sync(&mut self, io: &mut Io<'_>) {
         io.stats.syncs += 1;
         std::mem::swap(&mut self.waiting, &mut self.syncing);
         self.sync_since = Some(io.now);
         self.dirty.is_synced_often = self.dirty.bytes_since_sync <= EARLY_BYTES_MAX;
         self.dirty.early = None;
         self.dirty.bytes_since_sync = 0;
+        io.ring.sync_data(Token::Sync, &self.file);
     }
 
     /// Takes the end of the sync in flight: the volumes that waited for it, and what to tell them.
@@ -263,8 +235,7 @@ impl Disk {
         result: io::Result<()>,
     ) -> (std::vec::Drain<'_, DiskToken>, Result<(), DiskFault>) {
         let took = self.sync_since.take().map_or(Duration::ZERO, |since| now.since(since));
-        self.last_sync = took;
-        stats.sync_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        stats.sync_ns.record_time(took);
         self.has_lost |= result.is_err();
         if !self.has_lost {
             self.dirty.bytes = self.dirty.bytes_since_sync;
@@ -345,16 +316,15 @@ mod tests {
     #[test]
     fn no_sync_succeeds_after_a_write_back_or_a_sync_failed() {
         let open = || tempfile::tempfile().unwrap();
-        let files = || Files { file: open(), direct_file: None, write_back_file: open() };
         let failed = || Err(io::Error::from_raw_os_error(EIO));
         let mut stats = ShardStats::default();
-        let mut disk = Disk::new(files());
+        let mut disk = Disk::new(open(), open(), false);
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
         disk.on_written_back(0, 4096, &Err(io::Error::from_raw_os_error(22)));
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
         disk.on_written_back(0, 4096, &failed());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
-        let mut disk = Disk::new(files());
+        let mut disk = Disk::new(open(), open(), false);
         assert!(disk.on_synced(&mut stats, Monotonic(0), failed()).1.is_err());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
     }

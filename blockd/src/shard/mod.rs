@@ -51,8 +51,8 @@ pub(crate) enum Token {
     Receive(usize),
     /// A send of the connection at this place.
     Send(usize),
-    /// An append at this byte of the pool; whether the page cache took it.
-    Append { token: DiskToken, pool_offset: u64, is_cached: bool },
+    /// An append at this byte of the pool.
+    Append { token: DiskToken, pool_offset: u64, since: Monotonic },
     /// A fetch.
     Fetch(DiskToken),
     /// The sync in flight.
@@ -302,22 +302,8 @@ impl Shard {
     }
 
     fn start_sync(&mut self) {
-        if self.may_sync_here() {
-            let (disk, mut io) = self.disk_and_io();
-            let result = disk.sync_here(&mut io);
-            self.now = self.clock();
-            self.on_synced(result);
-            self.settle();
-            self.send_replies();
-        }
         let (disk, mut io) = self.disk_and_io();
         disk.start_sync(&mut io);
-    }
-
-    /// Whether a sync would keep nobody waiting but the one client that asks for it, and is quick on this disk.
-    fn may_sync_here(&self) -> bool {
-        let is_alone = self.connections.len() == 1 && self.requests.len() == 1;
-        is_alone && self.disk.wants_sync() && self.disk.last_sync() <= self.limits.sync_here_max
     }
 
     fn disk_and_io(&mut self) -> (&mut Disk, Io<'_>) {
@@ -339,6 +325,7 @@ impl Shard {
             connections: self.connections.len() as u64,
             in_flight: self.requests.len() as u64,
             held_bytes: self.held_bytes,
+            map_cache_limit_bytes: self.map_cache_bytes as u64,
             volumes: volumes.collect(),
             ..self.stats.clone()
         }

@@ -64,8 +64,19 @@ impl Shard {
         }
         match pending.origin {
             Origin::Connection { key, asked, held_bytes } => self.answer(key, asked, held_bytes, reply.result),
-            Origin::Caller(done) => done(reply.result),
+            Origin::Caller(done) => {
+                self.note_size(pending.volume);
+                done(reply.result);
+            }
             Origin::Closing => self.on_checkpointed(pending.volume, reply.result),
+        }
+    }
+
+    /// Holds the connections of a volume to the size that it has now.
+    fn note_size(&mut self, place: usize) {
+        let Some(size_bytes) = self.volumes.get(place).map(|slot| slot.volume.size_bytes()) else { return };
+        for (_, connection) in self.connections.iter_mut().filter(|(_, connection)| connection.volume == place) {
+            connection.session.size_bytes = size_bytes;
         }
     }
 

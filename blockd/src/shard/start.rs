@@ -1,6 +1,6 @@
 //! Starting a shard's thread.
 
-use super::disk::{Disk, Files};
+use super::disk::Disk;
 use super::mailbox::ShardHandle;
 use super::pace::Pace;
 use super::{Shard, ShardStats, StorePort};
@@ -123,15 +123,11 @@ impl ShardThread {
 impl Shard {
     fn new(config: ShardConfig) -> Result<(Self, ShardHandle), StartError> {
         let ring = Ring::new(uring::Config::default())?;
-        let open = |is_direct| {
-            let opened = uring::file::open(&config.pool, is_direct);
+        let open = || {
+            let opened = uring::file::open(&config.pool, config.is_direct);
             opened.map_err(|source| StartError::Pool { path: config.pool.clone(), source })
         };
-        // Not every file system can; with `is_direct` the first opening has said so.
-        let (file, direct_file) = (open(config.is_direct)?, open(true).ok());
-        let files = Files { file, direct_file, write_back_file: open(false)? };
-        let direct_bytes_min = if config.is_direct { 0 } else { config.limits.direct_bytes_min };
-        let limits = Limits { direct_bytes_min, ..config.limits };
+        let (file, write_back_file) = (open()?, open()?);
         if let Some(core) = config.core
             && let Err(error) = uring::cpu::pin_current_thread(core)
         {
@@ -142,10 +138,10 @@ impl Shard {
         let handle = ShardHandle::new(sender, ring.waker());
         let shard = Self {
             ring,
-            disk: Disk::new(files),
+            disk: Disk::new(file, write_back_file, config.is_direct),
             store: config.store,
             mailbox,
-            limits,
+            limits: config.limits,
             origin: config.origin,
             now: Monotonic::default(),
             wall_ms: 0,

@@ -79,6 +79,11 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
         self.sum = self.sum.wrapping_add(value);
     }
 
+    /// Counts `time` in nanoseconds.
+    pub(crate) fn record_time(&mut self, time: Duration) {
+        self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -126,7 +131,7 @@ impl VolumeStats {
         if let Some(stats) = self.verbs.get_mut(verb as usize) {
             stats.errors += u64::from(!is_ok);
             stats.bytes += bytes;
-            stats.latency_ns.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            stats.latency_ns.record_time(took);
         }
     }
 
@@ -180,6 +185,10 @@ pub struct ShardStats {
     pub early_write_backs: u64,
     /// How long syncs took, in nanoseconds.
     pub sync_ns: Histogram<36>,
+    /// How long appends took, in nanoseconds.
+    pub append_ns: Histogram<36>,
+    /// Bytes that the map caches of all volumes may take together.
+    pub map_cache_limit_bytes: u64,
     /// Appends, fetches and syncs that failed.
     pub disk_faults: u64,
     /// Bytes appended and not known to be on the disk, now.

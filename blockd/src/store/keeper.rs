@@ -6,12 +6,12 @@
 use super::rocks::RocksStore;
 use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use units::{SegmentId, VolumeId};
+use units::{SegmentId, SlotIndex, VolumeId};
 use volume::compact::{Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
@@ -19,6 +19,9 @@ use volume::pool::{Index, Lease, LeaseClass, PoolFigures};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
+
+/// Most of the slots kept back from data that have their space on the host before they are needed.
+const RESERVE_WITH_SPACE_MAX: u32 = 64;
 
 /// How long nobody must have asked for a slot before more are made ready: under a stream of writes that fills a slot in
 /// less, filling slots ahead would only double what the disk has to write.
@@ -55,6 +58,8 @@ pub(super) struct Keeper {
     is_full: bool,
     /// What volumes have leased and not begun to fill.
     spare: BTreeMap<VolumeId, Vec<Lease>>,
+    /// Slots that have their space on the host for certain.
+    with_space: BTreeSet<SlotIndex>,
     /// Whether the host's file system had no space for a slot at the last try.
     is_host_full: bool,
     /// Leases that found no slot while some were being freed.
@@ -68,6 +73,28 @@ pub(super) struct Keeper {
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper").field("compactor", &self.compactor).finish_non_exhaustive()
+    }
+}
+
+/// Gives slots their space on the host, until that refuses one.
+struct Allocation<'a> {
+    space: &'a Space,
+    with_space: &'a mut BTreeSet<SlotIndex>,
+    refusal: Option<io::Error>,
+}
+
+impl Allocation<'_> {
+    fn of(&mut self, slot: SlotIndex) -> Result<(), DiskFault> {
+        if self.with_space.contains(&slot) {
+            return Ok(());
+        }
+        // A full file system may take long to say so: once it has, only slots that were used before are tried.
+        if self.refusal.is_some() && !self.space.may_be_allocated(slot) {
+            return Err(DiskFault::NoSpace);
+        }
+        self.space.allocate(slot).map_err(|error| fault_of(self.refusal.insert(error)))?;
+        self.with_space.insert(slot);
+        Ok(())
     }
 }
 
@@ -86,6 +113,7 @@ impl Keeper {
             last_lease: now,
             is_full: false,
             spare: BTreeMap::new(),
+            with_space: BTreeSet::new(),
             is_host_full: false,
             parked: VecDeque::new(),
             erasing: BTreeMap::new(),
@@ -208,14 +236,18 @@ impl Keeper {
     }
 
     fn lease_with_space(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
-        let mut refusal = None;
-        let leased = self.index.lease_where(class, |slot| {
-            // A full file system may take long to say so: once it has, only slots that were used before are tried.
-            if refusal.is_some() && !self.space.may_be_allocated(slot) {
-                return Err(DiskFault::NoSpace);
-            }
-            self.space.allocate(slot).map_err(|error| fault_of(refusal.insert(error)))
-        });
+        let mut allocation = Allocation { space: &self.space, with_space: &mut self.with_space, refusal: None };
+        let kept_back = self.index.reserved_slots().min(RESERVE_WITH_SPACE_MAX) as usize;
+        // Data leaves slots with space to trims, which must go on when the host is full.
+        let has_room = class == LeaseClass::Reserve
+            || self.index.free_slots().filter(|slot| allocation.of(*slot).is_ok()).nth(kept_back).is_some();
+        let leased = if has_room {
+            self.index.lease_where(class, |slot| allocation.of(slot))
+        } else {
+            // Where the index has no more free slots than these, that is the reason.
+            Err(allocation.refusal.as_ref().map_or(DiskFault::NoSpace, fault_of))
+        };
+        let refusal = allocation.refusal;
         if leased.is_ok() || refusal.is_some() {
             self.tell_of_space(refusal.as_ref());
         }

@@ -96,8 +96,8 @@ fn add_map_cache(families: &mut Families, labels: &[(&str, &str)], shard: &Shard
         labels,
         cache.limit_bytes as f64,
     );
-    families.counter("aljibe_map_cache_hits_total", "Lookups that found their page.", labels, cache.hits_total);
-    families.counter("aljibe_map_cache_misses_total", "Lookups that loaded their page.", labels, cache.misses_total);
+    families.counter("aljibe_map_lookups_total", "Reads looked up in the map.", labels, cache.lookups_total);
+    families.counter("aljibe_map_page_loads_total", "Map pages loaded for requests.", labels, cache.page_loads_total);
 }
 
 fn add_volume(families: &mut Families, volume: &VolumeMetrics) {

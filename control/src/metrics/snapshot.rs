@@ -93,10 +93,10 @@ pub struct MapCacheMetrics {
     pub bytes: u64,
     /// Most bytes it may hold.
     pub limit_bytes: u64,
-    /// Lookups that found their page.
-    pub hits_total: u64,
-    /// Lookups that had to load it.
-    pub misses_total: u64,
+    /// Reads, and merges of partial blocks, that were looked up.
+    pub lookups_total: u64,
+    /// Pages that had to be loaded from the index for requests.
+    pub page_loads_total: u64,
 }
 
 /// A volume's figures.

@@ -125,15 +125,19 @@ impl World {
         Err(Finding(format!("no answer to {what} of volume {}", self.sites[site].id)))
     }
 
+    /// Whether the clients have asked all and nothing is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_done = self.requests_left == 0 || self.sites.iter().all(|site| site.volume.is_none());
+        // What a volume tries again and again while a kind of request fails is no unrest.
+        let is_idle = |site: &super::Site| site.is_idle() || (self.outage.is_some() && site.asked.is_empty());
+        let is_compaction_idle = self.compaction.is_idle() || self.outage.is_some();
+        is_done && self.jobs.is_empty() && is_compaction_idle && self.sites.iter().all(is_idle)
+    }
+
     /// Lets the world go on until nothing is under way.
     pub(super) fn come_to_rest(&mut self) -> Checked {
         for _ in 0..PATIENCE {
-            let is_done = self.requests_left == 0 || self.sites.iter().all(|site| site.volume.is_none());
-            if is_done
-                && self.jobs.is_empty()
-                && self.compaction.is_idle()
-                && self.sites.iter().all(super::Site::is_idle)
-            {
+            if self.is_at_rest() {
                 return Ok(());
             }
             self.advance()?;

@@ -22,6 +22,10 @@ impl Compaction {
     pub(super) fn is_idle(&self) -> bool {
         self.compactor.is_idle() && self.transfers.is_empty() && self.parked.is_empty()
     }
+
+    pub(super) fn is_freeing(&self) -> bool {
+        self.compactor.is_freeing()
+    }
 }
 
 impl World {
@@ -50,16 +54,12 @@ impl World {
     }
 
     /// Leases a slot, now or when one has been freed.
-    pub(super) fn lease(&mut self, site: usize, class: LeaseClass) -> Checked {
-        let Some(index) = &mut self.index else { return Ok(()) };
-        let result = index.lease(class);
+    pub(super) fn answer_lease(&mut self, site: usize, class: LeaseClass) -> Checked {
+        let result = self.lease(class)?;
         self.trace.tell(|| format!("{site}: leased {result:?}"));
-        if result == Err(DiskFault::NoSpace) {
-            if self.compaction.compactor.is_freeing() {
-                self.compaction.parked.push_back((site, class));
-                return Ok(());
-            }
-            self.check_full(class)?;
+        if result == Err(DiskFault::NoSpace) && self.compaction.is_freeing() {
+            self.compaction.parked.push_back((site, class));
+            return Ok(());
         }
         self.answer_later(site, Event::Leased { result });
         Ok(())
@@ -67,6 +67,6 @@ impl World {
 
     fn answer_parked(&mut self) -> Checked {
         let parked = std::mem::take(&mut self.compaction.parked);
-        parked.into_iter().try_for_each(|(site, class)| self.lease(site, class))
+        parked.into_iter().try_for_each(|(site, class)| self.answer_lease(site, class))
     }
 }

@@ -1,6 +1,7 @@
 //! What volumes want done on the disk: carried out late, in any order, and sometimes wrongly.
 
-use super::{Checked, Happening, MS, World};
+use super::{Checked, Happening, World};
+use crate::census::Fault;
 use crate::disk::WriteNumber;
 use crate::pattern::SECTOR_LEN;
 use crate::trace::Finding;
@@ -39,6 +40,14 @@ pub(super) struct Transfers {
 impl Transfers {
     pub(super) fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.fetches.is_empty() && self.syncs.is_empty()
+    }
+
+    pub(super) fn is_appending(&self) -> bool {
+        !self.appends.is_empty()
+    }
+
+    pub(super) fn is_syncing(&self) -> bool {
+        !self.syncs.is_empty()
     }
 
     /// The appends that were under way when the process ended.
@@ -80,6 +89,7 @@ pub(super) enum Outage {
     HostSpace,
     Fetches,
     Syncs,
+    Store,
 }
 
 impl World {
@@ -140,8 +150,7 @@ impl World {
         let pool_offset = append.pool_offset;
         let landed = match self.append_fault() {
             Some(fault) => {
-                self.injected.disk += u64::from(fault == DiskFault::Io);
-                self.injected.no_space += u64::from(fault == DiskFault::NoSpace);
+                self.note_append_fault(fault);
                 let sectors = (bytes.len() / SECTOR_LEN) as u64;
                 let kept = *self.random.pick(&[0, sectors, u64::MAX]);
                 let kept = if kept == u64::MAX { self.random.below(sectors) } else { kept };
@@ -158,11 +167,24 @@ impl World {
         self.after(delay, Happening::AppendEnds(owner, id));
     }
 
+    fn note_append_fault(&mut self, fault: DiskFault) {
+        match fault {
+            DiskFault::Io => {
+                self.injected.disk += 1;
+                self.note(Fault::AppendIo);
+            }
+            DiskFault::NoSpace => {
+                self.injected.no_space += 1;
+                self.note(Fault::AppendNoSpace);
+            }
+        }
+    }
+
     fn append_fault(&mut self) -> Option<DiskFault> {
         match self.outage {
             Some(Outage::Appends) => return Some(DiskFault::Io),
             Some(Outage::HostSpace) => return Some(DiskFault::NoSpace),
-            Some(Outage::Fetches | Outage::Syncs) | None => {}
+            Some(Outage::Fetches | Outage::Syncs | Outage::Store) | None => {}
         }
         if self.random.chance(self.rates.append_io) {
             return Some(DiskFault::Io);
@@ -176,15 +198,14 @@ impl World {
     }
 
     /// Writes, unless the disk only says so, or writes elsewhere.
-    fn write_or_lie(&mut self, pool_offset: u64, bytes: Vec<u8>) -> Option<WriteNumber> {
+    pub(super) fn write_or_lie(&mut self, pool_offset: u64, bytes: Vec<u8>) -> Option<WriteNumber> {
         let is_lost = self.random.chance(self.rates.lost);
         let is_misdirected = !is_lost && self.random.chance(self.rates.misdirected);
-        // A header that was to become void and did not brings back a dead segment in a rebuild: known, and out of reach.
-        let is_void = bytes.starts_with(b"ALJSLOT\0") && bytes[10] == 2;
-        if is_void || !(is_lost || is_misdirected) {
+        if !(is_lost || is_misdirected) {
             return Some(self.disk.write(pool_offset, bytes));
         }
         self.injected.lies += 1;
+        self.note(if is_lost { Fault::WriteLost } else { Fault::WriteMisdirected });
         let len = bytes.len();
         self.trace.tell(|| format!("the disk lies about {pool_offset:#x}: lost {is_lost}"));
         let number = is_misdirected.then(|| {
@@ -224,6 +245,7 @@ impl World {
         let Some(mut fetch) = self.transfers(owner).fetches.remove(&id) else { return };
         if fails {
             self.injected.disk += 1;
+            self.outcome.census.note(Fault::FetchIo);
             fetch.result = Err(DiskFault::Io);
         } else {
             for piece in &fetch.pieces {
@@ -267,6 +289,7 @@ impl World {
             sync.result = Err(DiskFault::Io);
             self.disk.fail_sync(&sync.covered, &mut self.random);
             self.injected.syncs += 1;
+            self.outcome.census.note(Fault::SyncIo);
             self.loss = self.loss.max(crate::oracle::Loss::Unflushed);
         } else if self.broken != super::Broken::FlushBarrier {
             self.disk.end_sync(&sync.covered);
@@ -280,48 +303,5 @@ impl World {
         let Some(sync) = self.transfers(owner).syncs.remove(&id) else { return Ok(()) };
         self.trace.note(&[6, self.now, id.0, u64::from(sync.result.is_ok())]);
         self.tell(owner, Event::Synced { id, result: sync.result })
-    }
-
-    /// Draws what goes wrong beside the requests: rot, and outages.
-    pub(super) fn draw_mishaps(&mut self) {
-        if self.random.chance(self.rates.rot) {
-            self.rot_somewhere();
-        }
-        if self.outage.is_none() && self.random.chance(self.rates.outage) {
-            let outage = *self.random.pick(&[
-                Outage::Appends,
-                Outage::Appends,
-                Outage::HostSpace,
-                Outage::Fetches,
-                Outage::Syncs,
-            ]);
-            self.trace.tell(|| format!("outage: {outage:?}"));
-            self.outage = Some(outage);
-            let length = self.random.within(MS, 3000 * MS);
-            self.after(length, Happening::OutageEnds);
-        }
-    }
-
-    /// A block rots that holds something and is not about to be written.
-    fn rot_somewhere(&mut self) {
-        let first = POOL_DATA_OFFSET / BLOCK_BYTES;
-        for _ in 0..20 {
-            let block = if self.random.chance(20) {
-                // The older of the two superblocks or the newer, never both.
-                self.superblock.offset() / BLOCK_BYTES
-            } else {
-                self.random.within(first, self.disk.len() / BLOCK_BYTES - 1)
-            };
-            let offset = block * BLOCK_BYTES;
-            let holds = self.disk.bytes(offset, BLOCK_BYTES as usize);
-            let is_void = holds.starts_with(b"ALJSLOT\0") && holds[10] == 2;
-            let is_used = holds.iter().any(|byte| *byte != 0) && !is_void;
-            if is_used && !self.disk.is_unsynced(offset, BLOCK_BYTES as usize) {
-                self.trace.tell(|| format!("block at {offset:#x} rots"));
-                self.disk.rot(block, &mut self.random);
-                self.injected.lies += 1;
-                return;
-            }
-        }
     }
 }

@@ -3,6 +3,7 @@
 use super::compaction::Compaction;
 use super::driver::{Append, Transfers};
 use super::{Checked, World};
+use crate::census::Fault;
 use crate::oracle::{BLOCK_SECTORS, Loss, Readback};
 use crate::plan::FaultRates;
 use crate::trace::Finding;
@@ -19,6 +20,9 @@ impl World {
         self.start()?;
         self.read_back()?;
         self.open_clients(self.plan.requests);
+        if let Some(steps) = self.crash_after {
+            return self.live_for(steps);
+        }
         let draw = self.random.below(1000) as u32;
         let is_crash = draw < self.plan.ends.kill + self.plan.ends.power;
         if is_crash {
@@ -30,16 +34,33 @@ impl World {
         } else {
             self.stop()?;
         }
-        if self.random.chance(self.plan.ends.store_deleted) {
+        // Who is told that a page of the map is damaged makes the index anew, sooner or later.
+        let chance = if self.store.has_rotten_page() { 500 } else { self.plan.ends.store_deleted };
+        if self.random.chance(chance) {
             self.trace.tell(|| "the store is deleted".to_owned());
             self.is_store_deleted = true;
         }
         Ok(())
     }
 
+    /// Crashes after so many steps, or stops when there are none left.
+    fn live_for(&mut self, steps: u64) -> Checked {
+        self.steps = 0;
+        while self.steps <= steps && !self.is_at_rest() {
+            self.advance()?;
+        }
+        if self.steps > steps {
+            self.outcome.was_cut = true;
+            self.crash();
+            return Ok(());
+        }
+        self.stop()
+    }
+
     /// Lets everything under way end, and stops.
     fn stop(&mut self) -> Checked {
         self.come_to_rest()?;
+        self.check_slots()?;
         if self.random.chance(500) {
             for site in self.open_sites() {
                 self.ask_and_wait(site, Wish::Checkpoint)?;
@@ -63,7 +84,16 @@ impl World {
         let is_power = self.random.below(u64::from(ends.kill + ends.power).max(1)) >= u64::from(ends.kill);
         self.trace.note(&[30, self.now, u64::from(is_power)]);
         self.trace.tell(|| format!("[{}] crash, of power: {is_power}", self.step));
-        self.outcome.crashes += 1;
+        self.note(if is_power { Fault::PowerCut } else { Fault::Kill });
+        let all = self.sites.iter().map(|site| &site.transfers).chain([&self.compaction.transfers]);
+        let (appends, syncs) = all.fold((false, false), |(appends, syncs), transfers| {
+            (appends || transfers.is_appending(), syncs || transfers.is_syncing())
+        });
+        for (fault, is) in
+            [(Fault::CrashInAppend, appends), (Fault::CrashInSync, syncs), (Fault::CrashInStore, !self.jobs.is_empty())]
+        {
+            self.outcome.census.note_many(fault, u64::from(is));
+        }
         let all = self.sites.iter_mut().map(|site| &mut site.transfers).chain([&mut self.compaction.transfers]);
         let appends: Vec<Append> = all.flat_map(Transfers::take_appends).collect();
         for append in appends {
@@ -79,8 +109,13 @@ impl World {
         }
         self.end_process();
         if is_power {
-            self.disk.power_cut(self.plan.cuts_whole_writes, &mut self.random);
-            self.store.power_cut(&mut self.random);
+            let cut = self.disk.power_cut(self.plan.cuts_whole_writes, &mut self.random);
+            let commits = self.store.power_cut(&mut self.random);
+            let census = &mut self.outcome.census;
+            census.note_many(Fault::WriteDropped, cut.dropped);
+            census.note_many(Fault::WriteTorn, cut.torn);
+            census.note_many(Fault::WriteReordered, cut.reordered);
+            census.note_many(Fault::StoreTailLost, u64::from(commits > 0));
             self.loss = self.loss.max(Loss::Unflushed);
         }
     }
@@ -91,6 +126,7 @@ impl World {
         self.requests_left = 0;
         self.queue.clear();
         self.jobs.clear();
+        self.leases.clear();
         self.index = None;
         self.compaction = Compaction::default();
         for site in &mut self.sites {
@@ -99,6 +135,7 @@ impl World {
             site.answered.clear();
             site.transfers = Transfers::default();
             site.is_poll_due = false;
+            site.store_answer_at = 0;
         }
     }
 
@@ -107,7 +144,9 @@ impl World {
         self.apply_rates(FaultRates::default());
         self.is_reading_back = true;
         for site in self.open_sites() {
-            let may_be_old = self.is_order_lost && self.loss() == Loss::Anything;
+            // Rot in the newest batches cuts the log, even where an earlier start had found it whole.
+            let is_cut = self.sites[site].last_lsn < self.sites[site].last_lsn_seen;
+            let may_be_old = (self.is_order_lost || is_cut) && self.loss() == Loss::Anything;
             let mut readback = self.sites[site].oracle.begin_readback(may_be_old);
             let size_bytes = self.sites[site].volume.as_ref().map_or(0, volume::engine::Volume::size_bytes);
             for sectors in self.readback_ranges(site, size_bytes) {
@@ -115,6 +154,7 @@ impl World {
             }
             let now = self.next_step();
             let (loss, is_ordered) = (self.loss(), !self.is_order_lost);
+            self.sites[site].last_lsn_seen = self.sites[site].last_lsn;
             let oracle = &mut self.sites[site].oracle;
             oracle.end_readback(readback, size_bytes, (loss, is_ordered), now).map_err(Finding)?;
         }

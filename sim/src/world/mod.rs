@@ -8,14 +8,17 @@ mod clients;
 mod compaction;
 mod driver;
 mod ending;
+mod leases;
 mod life;
+mod rot;
 mod start;
 mod store_thread;
 
+use crate::census::{Census, Fault};
 use crate::disk::SimDisk;
 use crate::fuse::Fuse;
 use crate::oracle::{Loss, Oracle, Step};
-use crate::plan::{FaultRates, Plan, Profile};
+use crate::plan::{FaultRates, Plan, Profile, crash_of};
 use crate::random::Random;
 use crate::store::SimStore;
 use crate::trace::{Finding, Trace};
@@ -23,7 +26,8 @@ use clients::Asked;
 use compaction::Compaction;
 use driver::{Owner, Transfers};
 use std::collections::{BTreeMap, VecDeque};
-use units::{Monotonic, PoolId, VolumeId};
+use std::fmt;
+use units::{Lsn, Monotonic, PoolId, VolumeId};
 use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume, VolumeConfig};
 use volume::format::Superblock;
@@ -41,7 +45,7 @@ pub enum Broken {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Of everything that happened.
     pub trace: u64,
@@ -51,16 +55,22 @@ pub struct Outcome {
     pub errors: u64,
     /// Starts that ended with the volumes served.
     pub starts: u64,
-    /// Kills and power cuts.
-    pub crashes: u64,
     /// Volumes that were found damaged.
     pub quarantined: u64,
-    /// Leases that found no slot.
-    pub full: u64,
+    /// Whether the step came after which the seed has the first life crash.
+    pub was_cut: bool,
     /// Runs that ended with the slots kept back for trims used up.
     pub exhausted: u64,
-    /// Faults that were injected.
-    pub faults: u64,
+    /// What went wrong.
+    pub census: Census,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace, answers, errors, starts, quarantined, was_cut: _, exhausted, census } = self;
+        write!(f, "{starts} starts, {answers} answers, {errors} of them errors, ")?;
+        write!(f, "{quarantined} volumes quarantined, {exhausted} pools exhausted; {census}; trace {trace:x}")
+    }
 }
 
 /// Nanoseconds of a millisecond.
@@ -96,12 +106,17 @@ struct Site {
     /// None while the daemon is down, and when the volume is damaged.
     volume: Option<Volume>,
     is_damaged: bool,
+    /// The last operation that the start found, and the one of the last start whose volume was read back.
+    last_lsn: Lsn,
+    last_lsn_seen: Lsn,
     oracle: Oracle,
     asked: BTreeMap<RequestId, Asked>,
     answered: BTreeMap<RequestId, Reply>,
     transfers: Transfers,
     next_request: u64,
     is_poll_due: bool,
+    /// When the store's last answer to it arrives: each volume gets its answers in order.
+    store_answer_at: u64,
 }
 
 /// What has gone wrong so far, which explains errors.
@@ -121,6 +136,8 @@ struct Injected {
     lies: u64,
     /// Fetches that met such bytes.
     tainted: u64,
+    /// Pages of the stored map that are none, since the index was last made anew.
+    map_pages: u64,
 }
 
 /// A simulated world.
@@ -144,7 +161,7 @@ pub struct World {
     compaction: Compaction,
     jobs: VecDeque<store_thread::Job>,
     store_turn_at: u64,
-    store_answer_at: u64,
+    leases: leases::Leases,
     outage: Option<driver::Outage>,
     requests_left: u64,
     /// Whether the clients ask.
@@ -153,6 +170,10 @@ pub struct World {
     loss: Loss,
     /// The index was made anew after a power cut: what no flush covered may be there or not, in any order.
     is_order_lost: bool,
+    /// The step after which the first life crashes.
+    crash_after: Option<u64>,
+    /// Writes, syncs and commits begun or ended.
+    steps: u64,
     injected: Injected,
     excuse: answers::Excuse,
     is_store_deleted: bool,
@@ -173,7 +194,8 @@ impl World {
     /// Makes the world of a seed with something switched off; `is_told` when it is to keep what happens as text.
     #[must_use]
     pub fn with(seed: u64, broken: Broken, is_told: bool) -> Self {
-        let mut random = Random::new(seed);
+        let (crash_after, seed_of_chance) = crash_of(seed);
+        let mut random = Random::new(seed_of_chance);
         let plan = Plan::new(Profile::of(seed), &mut random);
         let mut id = [0; 16];
         id[..8].copy_from_slice(&random.bits().to_le_bytes());
@@ -185,12 +207,15 @@ impl World {
             created_bytes: volume.size_bytes,
             volume: None,
             is_damaged: false,
+            last_lsn: Lsn::ZERO,
+            last_lsn_seen: Lsn::ZERO,
             oracle: Oracle::new(number * 3, volume.size_bytes, &volume.areas),
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),
             transfers: Transfers::default(),
             next_request: 1,
             is_poll_due: false,
+            store_answer_at: 0,
         });
         Self {
             sites: sites.collect(),
@@ -208,12 +233,14 @@ impl World {
             compaction: Compaction::default(),
             jobs: VecDeque::new(),
             store_turn_at: 0,
-            store_answer_at: 0,
+            leases: leases::Leases::default(),
             outage: None,
             requests_left: 0,
             is_open: false,
             loss: Loss::Nothing,
             is_order_lost: false,
+            crash_after,
+            steps: 0,
             injected: Injected::default(),
             excuse: answers::Excuse::default(),
             is_store_deleted: false,
@@ -235,17 +262,27 @@ impl World {
         for life in 0..self.plan.lives {
             self.trace.tell(|| format!("--- life {life}"));
             self.live()?;
+            self.crash_after = None;
         }
         self.end()?;
         self.outcome.trace = self.trace.hash();
-        self.outcome.faults = self.injected.disk + self.injected.no_space + self.injected.lies + self.store.faults();
-        Ok(self.outcome)
+        self.note_store_faults();
+        self.outcome.census.note_many(Fault::StartReadIo, self.disk.faults());
+        Ok(self.outcome.clone())
     }
 
     /// What happened, as text.
     #[must_use]
     pub fn lines(&self) -> &[String] {
         self.trace.lines()
+    }
+
+    fn note(&mut self, fault: Fault) {
+        self.outcome.census.note(fault);
+    }
+
+    fn note_store_faults(&mut self) {
+        self.outcome.census.note_many(Fault::StoreIo, self.store.faults());
     }
 
     /// A moment of its own.
@@ -276,6 +313,7 @@ impl World {
     /// How long a request of the disk or the store takes.
     fn delay(&mut self) -> u64 {
         if self.random.chance(self.rates.slow) {
+            self.note(Fault::Slow);
             return self.random.within(1000 * MS, 5000 * MS);
         }
         let most = *self.random.pick(&[MS / 20, MS / 5, MS / 5, MS, 5 * MS, 50 * MS]);
@@ -286,6 +324,11 @@ impl World {
     fn advance(&mut self) -> Checked<bool> {
         let Some(((time, _), happening)) = self.queue.pop_first() else { return Ok(false) };
         self.now = self.now.max(time);
+        let is_no_step = matches!(
+            happening,
+            Happening::Client(_) | Happening::Tick(_) | Happening::CompactorTick | Happening::OutageEnds
+        );
+        self.steps += u64::from(!is_no_step);
         match happening {
             Happening::Client(site) => self.ask_next(site)?,
             Happening::Poll(site) => self.poll(site)?,
@@ -305,7 +348,7 @@ impl World {
                 self.after(TICK, Happening::CompactorTick);
                 self.tick_compactor()?;
             }
-            Happening::OutageEnds => self.outage = None,
+            Happening::OutageEnds => self.end_outage(),
         }
         Ok(true)
     }

@@ -2,10 +2,11 @@
 //! a step at which it may be cut short.
 
 use super::{Checked, Happening, TICK, World};
+use crate::census::Fault;
 use crate::oracle::Loss;
 use crate::plan::FaultRates;
 use crate::trace::Finding;
-use units::{BLOCK_BYTES, BLOCK_LEN, SECTOR_BYTES};
+use units::{BLOCK_BYTES, BLOCK_LEN, Lsn, SECTOR_BYTES};
 use volume::engine::Volume;
 use volume::format::{SUPERBLOCK_OFFSETS, Superblock};
 use volume::pool::{Index, OpenError};
@@ -51,8 +52,8 @@ impl World {
             match started {
                 Ok(()) => break,
                 Err(Failed::Found(finding)) => return Err(finding),
-                Err(Failed::Crashed) => self.crash(),
-                Err(Failed::Faulted(_)) if is_blown => self.crash(),
+                Err(Failed::Crashed) => self.crash_in_start(),
+                Err(Failed::Faulted(_)) if is_blown => self.crash_in_start(),
                 Err(Failed::Faulted(why)) => {
                     self.trace.tell(|| format!("start failed: {why}"));
                     if faulted >= FAULTED_STARTS_MAX || !self.has_faults() {
@@ -69,7 +70,12 @@ impl World {
 
     pub(super) fn has_faults(&self) -> bool {
         let rates = &self.plan.rates;
-        rates.start_read + rates.store_commit + rates.store_read > 0
+        rates.start_read + rates.start_write + rates.store_commit + rates.store_read > 0
+    }
+
+    fn crash_in_start(&mut self) {
+        self.note(Fault::CrashInStart);
+        self.crash();
     }
 
     pub(super) fn apply_rates(&mut self, rates: FaultRates) {
@@ -130,6 +136,9 @@ impl World {
         self.is_store_deleted = true;
         self.start_sync()?;
         self.is_order_lost |= self.loss() > Loss::Nothing;
+        self.note(Fault::Rebuild);
+        self.note_store_faults();
+        self.injected.map_pages = 0;
         self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
         match rebuild(self.store.clone(), superblock, &self.disk) {
@@ -177,6 +186,7 @@ impl World {
                             recovered.voided
                         )
                     });
+                    self.note_log_end(site, &recovered)?;
                     all.push((site, recovered));
                 }
                 Err(damage) if self.injected.lies > 0 => {
@@ -191,6 +201,18 @@ impl World {
             }
         }
         Ok(all)
+    }
+
+    /// P1: what a start found, and synced, is there at the next.
+    fn note_log_end(&mut self, site: usize, recovered: &Recovered) -> Result<(), Failed> {
+        // The next operation may be further on: after a rebuild, behind what a power cut took.
+        let last = recovered.segments.iter().filter_map(|row| row.last_lsn).max();
+        let (last, seen) = (last.unwrap_or(Lsn::ZERO), self.sites[site].last_lsn_seen);
+        self.sites[site].last_lsn = last;
+        if last < seen && self.injected.lies == 0 {
+            return Err(Failed::Found(Finding(format!("P1: a log ends at {last}, and had been found up to {seen}"))));
+        }
+        Ok(())
     }
 
     fn write_recovered(
@@ -225,14 +247,28 @@ impl World {
             self.write_part(offset, bytes, kept as usize);
             return Err(Failed::Crashed);
         }
-        let number = self.disk.write(offset, bytes.to_vec());
-        self.disk.end_write(number);
+        if self.random.chance(self.rates.start_write) {
+            self.note(Fault::StartWriteIo);
+            let kept = self.random.below(bytes.len() as u64 / SECTOR_BYTES + 1) * SECTOR_BYTES;
+            self.write_part(offset, bytes, kept as usize);
+            return Err(Failed::Faulted("a write of the start".to_owned()));
+        }
+        if let Some(number) = self.write_or_lie(offset, bytes.to_vec()) {
+            self.disk.end_write(number);
+        }
         Ok(())
     }
 
     fn start_sync(&mut self) -> Result<(), Failed> {
         if self.fuse.step() {
             return Err(Failed::Crashed);
+        }
+        if self.random.chance(self.rates.start_write) {
+            self.note(Fault::StartWriteIo);
+            let covered = self.disk.all_unsynced();
+            self.disk.fail_sync(&covered, &mut self.random);
+            self.loss = self.loss.max(Loss::Unflushed);
+            return Err(Failed::Faulted("a sync of the start".to_owned()));
         }
         self.sync_all();
         Ok(())

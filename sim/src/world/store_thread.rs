@@ -4,8 +4,8 @@ use super::answers::Excuse;
 use super::{Checked, Happening, Site, World};
 use crate::trace::Finding;
 use units::{Lsn, SegmentId};
-use volume::io::{Action, Event, IoId, PageIndex};
-use volume::map::PageWrite;
+use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
+use volume::map::{Page, PageWrite};
 use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
 
 /// A question to the store.
@@ -54,6 +54,7 @@ impl World {
 
     pub(super) fn take_store_turn(&mut self) -> Checked {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
+        self.lease_ahead()?;
         let Some(index) = &mut self.index else { return Ok(()) };
         match job {
             Job::LoadPage { site, page } => {
@@ -70,7 +71,7 @@ impl World {
             }
             // One that fails is written with the next commit.
             Job::NoteBoundary(site, boundary) => drop(index.note_boundary(self.sites[site].id, boundary)),
-            Job::Lease { site, class } => self.lease(site, class)?,
+            Job::Lease { site, class } => self.answer_lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.
             Job::Note(row) => drop(index.note_segment(row)),
             Job::Release(segment) => drop(index.release(segment)),
@@ -86,29 +87,18 @@ impl World {
         Ok(())
     }
 
-    /// Sends an answer on its way. Those to one shard arrive in order.
+    /// Sends an answer on its way: in order for one volume; those of two, on two shards, may overtake each other.
     pub(super) fn answer_later(&mut self, site: usize, event: Event) {
-        let delay = self.delay();
-        self.store_answer_at = (self.store_answer_at + 1).max(self.now + delay);
-        self.at(self.store_answer_at, Happening::StoreAnswers(site, event));
-    }
-
-    /// A lease is refused only when there is no slot for it.
-    pub(super) fn check_full(&mut self, class: LeaseClass) -> Checked {
-        self.injected.full += 1;
-        self.injected.full_reserve += u64::from(class == LeaseClass::Reserve);
-        self.outcome.full += 1;
-        let Some(index) = &self.index else { return Ok(()) };
-        let figures = index.figures();
-        let kept_back = if class == LeaseClass::Data { figures.slots_reserved } else { 0 };
-        if figures.slots_free <= kept_back {
-            return Ok(());
-        }
-        Err(Finding(format!("P6: a lease of class {class:?} is refused with {figures:?}")))
+        let at = (self.sites[site].store_answer_at + 1).max(self.now + self.delay());
+        self.sites[site].store_answer_at = at;
+        self.at(at, Happening::StoreAnswers(site, event));
     }
 
     pub(super) fn take_store_answer(&mut self, site: usize, event: Event) -> Checked {
-        self.excuse.unavailable = matches!(event, Event::PageLoaded { result: Err(_), .. });
+        if let Event::PageLoaded { result, .. } = &event {
+            self.excuse.unavailable = result.is_err();
+            self.excuse.corrupt = matches!(result, Ok(LoadedPage::Present(page)) if Page::decode(page).is_err());
+        }
         let told = self.tell_volume(site, event);
         self.excuse = Excuse::default();
         told

@@ -32,6 +32,8 @@ pub struct Compactor {
     pinned: BTreeMap<SegmentId, VolumeId>,
     /// Segments that no read uses.
     unpinned: BTreeMap<SegmentId, VolumeId>,
+    /// Segments whose headers the disk failed at the last try. Their slots may never be free.
+    refused: BTreeSet<SegmentId>,
     round: Option<Round>,
     /// Void, durably, and still in the index since its store failed.
     voided: Vec<SegmentId>,
@@ -78,16 +80,23 @@ pub enum News {
 }
 
 impl Compactor {
-    /// Whether something is under way that may free slots soon.
+    /// Whether something is under way that may free slots soon. What waits for a tick, and headers that the disk refuses,
+    /// are nothing to wait for.
     #[must_use]
     pub fn is_freeing(&self) -> bool {
-        self.round.is_some() || !self.pinned.is_empty() || (!self.unpinned.is_empty() && self.may_begin())
+        if self.is_poisoned {
+            return false;
+        }
+        let in_round = self.round.iter().flat_map(|round| round.rows.keys());
+        let waiting = self.unpinned.keys().filter(|_| self.may_begin());
+        !self.pinned.is_empty() || in_round.chain(waiting).any(|segment| !self.refused.contains(segment))
     }
 
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.is_freeing() && self.erasing.is_empty()
+        let may_go_on = !self.unpinned.is_empty() && self.may_begin();
+        self.round.is_none() && self.pinned.is_empty() && !may_go_on && self.erasing.is_empty()
     }
 
     /// Whether time alone will make it act.
@@ -237,6 +246,9 @@ impl Compactor {
         let Some(segment) = round.writing.remove(&id) else { return };
         if result.is_err() {
             round.failed.insert(segment);
+            self.refused.insert(segment);
+        } else {
+            self.refused.remove(&segment);
         }
         if round.writing.is_empty() {
             let sync = self.sync(context);

@@ -32,8 +32,12 @@ impl Volume {
     /// it has, so that what arrived together shares a batch.
     pub fn poll_append(&mut self, context: &mut Context<'_>) {
         if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
-            // Writes wait for the store rather than take memory without bound.
+            // Writes wait for the store rather than take memory without bound, but not for one that fails.
             self.checkpoint_if_due(context, false);
+            if !self.checkpoint.is_folding() {
+                let detail = "the index store fails to take map pages, and no more can be kept; look at its disk";
+                self.fail_pending(context, &Error::new(ErrorKind::Unavailable, detail));
+            }
             return;
         }
         while !self.log.pending.is_empty()
@@ -240,6 +244,13 @@ impl Volume {
             } else {
                 self.drop_pending(context, pending, &error);
             }
+        }
+        self.resume_subblocks(context);
+    }
+
+    fn fail_pending(&mut self, context: &mut Context<'_>, error: &Error) {
+        for pending in std::mem::take(&mut self.log.pending) {
+            self.drop_pending(context, pending, error);
         }
         self.resume_subblocks(context);
     }

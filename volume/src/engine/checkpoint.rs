@@ -35,7 +35,12 @@ impl Checkpoint {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.captured.is_none() && self.storing.is_none() && self.waiters.is_empty()
+        !self.is_folding() && self.waiters.is_empty()
+    }
+
+    /// Whether pages are on their way to the store.
+    pub(super) const fn is_folding(&self) -> bool {
+        self.captured.is_some() || self.storing.is_some()
     }
 }
 
@@ -60,8 +65,8 @@ impl Volume {
         }
         self.checkpoint.target = self.applied_lsn;
         self.checkpoint_if_due(context, false);
-        let is_folding = self.checkpoint.captured.is_some() || self.checkpoint.storing.is_some();
-        is_folding || !self.release.is_idle()
+        self.void_empty(context);
+        self.checkpoint.is_folding() || self.release.may_free_slots()
     }
 
     pub(super) fn checkpoint_if_due(&mut self, context: &mut Context<'_>, is_tick: bool) {
@@ -69,8 +74,7 @@ impl Volume {
         if is_tick {
             self.checkpoint.applied_at_last_tick = self.applied_lsn;
         }
-        let is_busy = self.checkpoint.captured.is_some() || self.checkpoint.storing.is_some();
-        if is_busy || self.is_poisoned || context.now < self.checkpoint.not_before {
+        if self.checkpoint.is_folding() || self.is_poisoned || context.now < self.checkpoint.not_before {
             return;
         }
         if self.unfolded_segments() > self.config.unfolded_segments_max

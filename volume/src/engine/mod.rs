@@ -84,6 +84,10 @@ pub struct Status {
     pub map_bytes: usize,
     /// Bytes of it that wait to be written back.
     pub map_dirty_bytes: usize,
+    /// Reads, and merges of partial blocks, that were looked up in the map.
+    pub map_lookups: u64,
+    /// Pages of the map that were asked of the store for requests.
+    pub map_page_loads: u64,
     /// Blocks that failed their check since the volume was opened.
     pub corrupt_blocks: u64,
     /// Reads of a check that failed and were right at the second try.
@@ -158,8 +162,9 @@ impl Volume {
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
             applied_lsn,
-            // What a kill left in the page cache alone is made durable by the first sync.
-            durable_lsn: recovered.folded_to.min(applied_lsn),
+            // Whoever recovers syncs before the volume is opened. The first batch tells it: rot in what came before is then
+            // told from a torn end.
+            durable_lsn: applied_lsn,
             folded_to: recovered.folded_to,
             is_poisoned: false,
             next_io: 1,
@@ -306,6 +311,7 @@ impl Volume {
     fn park(&mut self, context: &mut Context<'_>, page: PageIndex, parked: Parked) {
         let waiters = self.page_waiters.entry(page).or_default();
         if waiters.is_empty() {
+            self.status.map_page_loads += 1;
             context.actions.push(Action::LoadPage { page });
         }
         waiters.push(parked);

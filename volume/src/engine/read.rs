@@ -101,6 +101,7 @@ impl Volume {
             self.park(context, page, parked);
             return;
         }
+        self.status.map_lookups += 1;
         let mut buffer = context.buffers.take(blocks.count as usize * BLOCK_LEN);
         for hole in runs.iter().filter(|run| run.location.is_none()) {
             run_bytes_mut(&mut buffer, hole).fill(0);

@@ -23,6 +23,8 @@ pub(super) struct Releases {
     voiding: BTreeMap<IoId, SegmentId>,
     /// Made void; the slot goes back with the first sync of a higher id.
     voided: Vec<(SegmentId, IoId)>,
+    /// The disk failed the last header that was to become void.
+    is_refused: bool,
     /// Segments that leave once no read uses them.
     leaving: BTreeSet<SegmentId>,
     /// Segments that were moved, with the number of the first fetch that reads them where they are now.
@@ -34,6 +36,11 @@ pub(super) struct Releases {
 impl Releases {
     pub(super) fn is_idle(&self) -> bool {
         self.voiding.is_empty() && self.voided.is_empty() && self.leaving.is_empty() && self.moved.is_empty()
+    }
+
+    /// Whether slots are about to go back by what the volume does. Those of headers that the disk refuses may never.
+    pub(super) fn may_free_slots(&self) -> bool {
+        !self.voided.is_empty() || (!self.voiding.is_empty() && !self.is_refused)
     }
 
     pub(super) fn has_empty(&self) -> bool {
@@ -143,6 +150,7 @@ impl Volume {
 
     pub(super) fn on_voided(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {
         let Some(segment) = self.release.voiding.remove(&id) else { return };
+        self.release.is_refused = result.is_err();
         if self.is_poisoned {
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buffer::Buffer;
-use crate::format::POOL_DATA_OFFSET;
+use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
 use crate::io::{FetchPiece, LoadedPage};
 use crate::pool::ParcelPlace;
 use crate::pool::{Boundary, Folded, Lease, LeaseClass};
@@ -35,6 +35,9 @@ struct Driver {
     told: Vec<Told>,
     append_faults: Vec<DiskFault>,
     is_sync_failing: bool,
+    is_store_failing: bool,
+    refuses_voids: bool,
+    released: Vec<SegmentId>,
     unpinned: u32,
     /// While set, fetches stay in the queue.
     holds_fetches: bool,
@@ -66,6 +69,9 @@ impl Driver {
             told: Vec::new(),
             append_faults: Vec::new(),
             is_sync_failing: false,
+            is_store_failing: false,
+            refuses_voids: false,
+            released: Vec::new(),
             unpinned: 0,
             holds_fetches: false,
             holds_appends: false,
@@ -110,7 +116,11 @@ impl Driver {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Append { id, pool_offset, buffers } => {
-                let result = self.append_faults.pop().map_or(Ok(()), Err);
+                let header = SlotHeader::decode(buffers[0].as_slice());
+                let is_void = header.is_ok_and(|header| header.slot_use == SlotUse::Void);
+                let fault =
+                    if is_void && self.refuses_voids { Some(DiskFault::NoSpace) } else { self.append_faults.pop() };
+                let result = fault.map_or(Ok(()), Err);
                 if result.is_ok() {
                     let mut at = pool_offset as usize;
                     for buffer in &buffers {
@@ -140,12 +150,14 @@ impl Driver {
             }
             Action::WriteBack { id, generation, pages, folded } => {
                 self.told.push(Told::Pages { generation, count: pages.len(), folded });
-                self.give(Event::WroteBack { id, result: Ok(()) });
+                let result = if self.is_store_failing { Err(DiskFault::Io) } else { Ok(()) };
+                self.give(Event::WroteBack { id, result });
             }
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,
-            Action::NoteSegment(_) | Action::Settle(_) | Action::Release { .. } => {}
+            Action::NoteSegment(_) | Action::Settle(_) => {}
+            Action::Release { segment } => self.released.push(segment),
         }
     }
 
@@ -303,6 +315,56 @@ fn a_full_pool_fails_writes_and_serves_reads_and_trims() {
     driver.done(Request::Trim { range: range(0, 8192), fua: true }).unwrap();
     assert_eq!(driver.read(0, 12288).unwrap(), [vec![0; 8192], vec![7; 4096]].concat());
     assert!(driver.volume.is_idle());
+}
+
+/// P6. A segment that was given up, and whose header the disk refuses to make void, is no space to wait for.
+#[test]
+fn a_full_pool_that_cannot_give_slots_back_fails_writes_rather_than_let_them_wait() {
+    let mut driver = Driver::new(3);
+    driver.append_faults = vec![DiskFault::Io];
+    driver.refuses_voids = true;
+    let ids: Vec<u64> = (0..40).map(|n| driver.ask(write(n * 4096, &[7; 4096], false))).collect();
+    for _ in 0..3 {
+        driver.run();
+        driver.now += 1_000_000_000;
+        driver.give(Event::Tick);
+    }
+    driver.run();
+    let last = ids.last().and_then(|id| driver.replies.get(id)).expect("answered");
+    assert_eq!(last.as_ref().err().map(|error| error.kind), Some(ErrorKind::NoSpace));
+    driver.refuses_voids = false;
+    driver.give(Event::Tick);
+    driver.run();
+    assert_eq!(driver.released, [SegmentId(1)]);
+}
+
+/// P6. Writes wait for the store when the map has grown too large, and not for one that fails.
+#[test]
+fn a_store_that_fails_makes_writes_fail_once_the_map_can_grow_no_more() {
+    let mut driver = Driver::new(64);
+    driver.volume.set_map_limit(0);
+    driver.is_store_failing = true;
+    driver.write(0, &[1; 4096]).unwrap();
+    assert_eq!(driver.write(4096, &[2; 4096]), Err(ErrorKind::Unavailable));
+    assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096]);
+    driver.is_store_failing = false;
+    driver.now += 2_000_000_000;
+    driver.write(4096, &[3; 4096]).unwrap();
+}
+
+/// P1. What recovery found has been synced: a flush has nothing to wait for, and the first batch tells it, so that rot in
+/// what came before is told from a torn end.
+#[test]
+fn what_was_recovered_is_durable_and_the_first_batch_tells_so() {
+    let mut driver = Driver::new(64);
+    let recovered = Recovered { next_lsn: Lsn(11), ..recover::fresh(VolumeId(7), 4 * MIB) };
+    driver.volume = Volume::open(driver.volume.config, recovered);
+    driver.done(Request::Flush).unwrap();
+    assert_eq!(driver.synced, 0);
+    driver.write(0, &[1; 4096]).unwrap();
+    let slot = POOL_DATA_OFFSET + SLOT_BYTES * u64::from(driver.slots_left);
+    let (batch, _) = decode_batch(&driver.pool[slot as usize + 4096..]).unwrap();
+    assert_eq!((batch.first_lsn, batch.durable_lsn), (Lsn(11), Lsn(10)));
 }
 
 /// P2. A read while the batch is in flight gets what is acknowledged.

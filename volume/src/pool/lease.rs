@@ -41,6 +41,17 @@ impl<S: Store> Index<S> {
         Err(refusal)
     }
 
+    /// Number of slots kept back from data.
+    #[must_use]
+    pub fn reserved_slots(&self) -> u32 {
+        self.slots.reserved()
+    }
+
+    /// The free slots, in the order in which they are leased.
+    pub fn free_slots(&self) -> impl Iterator<Item = SlotIndex> {
+        self.slots.free_slots()
+    }
+
     /// Fills the window up, durably.
     fn refill(&mut self) -> Result<(), DiskFault> {
         let refilled = self.slots.refilled()?;

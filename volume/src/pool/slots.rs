@@ -45,6 +45,11 @@ impl Slots {
         (self.total / 20).max(2)
     }
 
+    /// The free slots, in the order in which they are leased.
+    pub(super) fn free_slots(&self) -> impl Iterator<Item = SlotIndex> {
+        self.window.iter().chain(&self.free).copied()
+    }
+
     pub(super) fn free_count(&self) -> usize {
         self.free.len() + self.window.len()
     }

@@ -8,7 +8,9 @@ use super::RebuildReport;
 use crate::error::DiskFault;
 use crate::format::{ParcelStart, SlotHeader, SlotUse, Superblock};
 use crate::pool::Found;
-use crate::recover::{Probed, probe, read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
+use crate::recover::{
+    Probed, probe, read_parcel_header, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
+};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use units::{BLOCK_LEN, SegmentId, SlotIndex};
@@ -31,12 +33,17 @@ pub(super) fn look_into_slots(
         match probe(reader, superblock, slot) {
             Probed::Segment(row) => {
                 found.used_up = found.used_up.max(Some(row.segment));
-                if let Some((other, _)) = found.segments.get(&row.segment) {
-                    report.notes.push(format!("segment {} is in slot {} and again in {slot}", row.segment, other.slot));
-                    found.kept.insert(slot);
-                } else {
-                    found.segments.insert(row.segment, (row, None));
-                }
+                let row = match found.segments.get(&row.segment) {
+                    Some((other, _)) => {
+                        let (row, wrong) = tell_apart(reader, superblock, *other, row);
+                        let detail = format!("the disk wrote something of it to slot {wrong} too");
+                        report.notes.push(format!("segment {} is in slot {}, and {detail}", row.segment, row.slot));
+                        found.kept.insert(wrong);
+                        row
+                    }
+                    None => row,
+                };
+                found.segments.insert(row.segment, (row, None));
             }
             Probed::Pack(pack) => {
                 found.used_up = found.used_up.max(Some(pack));

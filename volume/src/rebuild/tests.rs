@@ -2,7 +2,7 @@ use super::rebuild;
 use crate::check::{CheckOptions, check};
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, resize_op, trim_op, write_op};
 use crate::recover::{DamageKind, recover};
-use units::{Lsn, VolumeId};
+use units::{Lsn, SlotIndex, VolumeId};
 
 /// The keys of pages in a store.
 fn pages(store: &MemoryStore) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -128,6 +128,44 @@ fn a_slot_that_cannot_be_read_is_kept_out_of_use() {
     assert_eq!(report.kept_slots, [row.slot]);
     assert_eq!(index.figures().slots_free, 7);
     assert_eq!(index.volumes(), Vec::<VolumeId>::new());
+}
+
+/// P2. A disk that writes a footer, or a header with the first batch, into another slot does not get that slot taken for
+/// the segment's.
+#[test]
+fn a_segment_is_where_its_blocks_are_and_not_where_the_disk_wrote_some_of_it() {
+    for (first, count) in [(30, 2), (0, 4)] {
+        let mut world = World::new(16);
+        let other = world.segment(OTHER_VOLUME, &[&[write_op(0, 20)]]);
+        let row = world.segment(VOLUME, &[&[write_op(0, 2)], &[write_op(8, 9)]]);
+        let block_of =
+            |slot, block: u64| usize::try_from(world.superblock.geometry.slot_offset(slot) + block * 4096).unwrap();
+        let (from, to) = (block_of(row.slot, first), block_of(other.slot, first));
+        world.pool.bytes.copy_within(from..from + count * 4096, to);
+        // The header of the other one was never written.
+        if first > 0 {
+            let header = block_of(other.slot, 0);
+            world.pool.bytes[header..header + 2 * 4096].fill(0);
+        }
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert_eq!(index.segments(VOLUME)[0].slot, row.slot, "blocks {first} and on");
+        assert_eq!(report.kept_slots, [other.slot]);
+    }
+}
+
+/// P2. A footer that the disk wrote to a free slot does not bring its segment back, which was given back since.
+#[test]
+fn a_footer_over_nothing_is_no_segment() {
+    let mut world = World::new(16);
+    let row = world.segment(VOLUME, &[&[write_op(0, 2)]]);
+    world.segment(VOLUME, &[&[write_op(0, 2)]]);
+    let from = usize::try_from(world.superblock.geometry.slot_offset(row.slot)).unwrap() + 30 * 4096;
+    let to = usize::try_from(world.superblock.geometry.slot_offset(SlotIndex(15))).unwrap() + 30 * 4096;
+    world.pool.bytes.copy_within(from..from + 2 * 4096, to);
+    world.release(&row);
+    let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+    assert_eq!(index.segments(VOLUME).len(), 1);
+    assert_eq!((report.segments, report.free_slots), (1, 15));
 }
 
 #[test]

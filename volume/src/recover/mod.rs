@@ -15,7 +15,7 @@ mod source;
 
 pub use damage::{Damage, DamageKind, Place};
 pub(crate) use pack::{read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
-pub(crate) use probe::{Probed, probe};
+pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};

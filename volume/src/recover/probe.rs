@@ -2,9 +2,10 @@
 
 use super::segment::read_footer;
 use super::source::SlotSource;
-use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, decode_batch, decode_parcel_start};
+use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, block_check, decode_batch, decode_parcel_start};
 use crate::pool::SegmentRow;
 use crate::store::PoolReader;
+use std::collections::BTreeMap;
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
 
 /// What a slot holds.
@@ -45,6 +46,8 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
         return Probed::Pack(pack);
     }
     let found = beyond_header(&mut source, superblock, slot).find(|row| rest.may_be(row.segment));
+    // A footer alone may be one that the disk wrote to a wrong slot.
+    let found = found.filter(|row| own_blocks(reader, superblock, row) > 0);
     match found {
         Some(row) if rest.is_void => Probed::Void(row.segment),
         Some(row) => Probed::Segment(row),
@@ -110,4 +113,48 @@ fn beyond_header(
 
 const fn open_row(slot: SlotIndex, segment: SegmentId, volume: VolumeId, first_lsn: Lsn) -> SegmentRow {
     SegmentRow { segment, volume, slot, parcel: None, first_lsn, last_lsn: None, has_holes: false }
+}
+
+/// Of two slots that seem to hold the same segment, the one that does, and then the other: there the disk wrote something
+/// that belongs in the first.
+pub(crate) fn tell_apart(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    one: SegmentRow,
+    other: SegmentRow,
+) -> (SegmentRow, SlotIndex) {
+    if own_blocks(reader, superblock, &one) >= own_blocks(reader, superblock, &other) {
+        (one, other.slot)
+    } else {
+        (other, one.slot)
+    }
+}
+
+/// How many blocks of a slot are for certain what was written to it for its segment: header, batch headers, and payload
+/// that passes the check that one of those or the footer names.
+fn own_blocks(reader: &dyn PoolReader, superblock: &Superblock, row: &SegmentRow) -> usize {
+    let mut source = SlotSource::new(reader, superblock.geometry, row.slot);
+    let header = source.block(0).ok().and_then(|block| SlotHeader::decode(block).ok());
+    let mut count = usize::from(header.is_some_and(|header| header.segment == row.segment));
+    let mut checks: BTreeMap<u32, u32> = BTreeMap::new();
+    for at in 1..source.slot_blocks() {
+        let Ok(Ok((batch, _))) = source.with_header_at(at, decode_batch) else { continue };
+        if batch.block == at && batch.segment == row.segment {
+            count += 1;
+            checks.extend((at + batch.header_blocks()..).zip(batch.checks));
+        }
+    }
+    let footer = read_footer(&mut source, superblock.pool).filter(|footer| footer.segment == row.segment);
+    if let Some(footer) = footer {
+        let payload = footer
+            .entries
+            .iter()
+            .flat_map(|(operation, block)| *block..block.saturating_add(operation.payload_blocks()));
+        checks.extend(payload.zip(footer.checks));
+    }
+    let slot_blocks = source.slot_blocks();
+    let mut is_own = |(at, check): &(u32, u32)| {
+        *at < slot_blocks && source.block(*at).is_ok_and(|block| block_check(row.segment, *at, block) == *check)
+    };
+    count + checks.into_iter().filter(|place| is_own(place)).count()
 }

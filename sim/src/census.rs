@@ -1,0 +1,113 @@
+//! What went wrong, counted by kind, so that a test can tell that nothing of what it is about was left out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something that goes wrong in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The process was killed.
+    Kill,
+    /// The power was cut.
+    PowerCut,
+    /// A crash while an append was under way.
+    CrashInAppend,
+    /// A crash while a sync was under way.
+    CrashInSync,
+    /// A crash while the store had something to do.
+    CrashInStore,
+    /// A crash during a start: recovery, rebuild, or what they write.
+    CrashInStart,
+    /// A write that a power cut took whole.
+    WriteDropped,
+    /// A write of which a power cut kept some sectors.
+    WriteTorn,
+    /// A write that a power cut kept, though it took one that was made before.
+    WriteReordered,
+    /// The store lost its last commits in a power cut.
+    StoreTailLost,
+    /// The index was made anew.
+    Rebuild,
+    /// Bits of a superblock flipped.
+    SuperblockRot,
+    /// Bits of a segment's slot header flipped.
+    SlotHeaderRot,
+    /// Bits of a void slot header flipped.
+    VoidHeaderRot,
+    /// Bits of a batch's header flipped.
+    BatchHeaderRot,
+    /// Bits of data flipped.
+    PayloadRot,
+    /// Bits of a footer flipped.
+    FooterRot,
+    /// A page of the stored map turned into something that is none.
+    MapPageRot,
+    /// A write was acknowledged and not done.
+    WriteLost,
+    /// A write was done elsewhere.
+    WriteMisdirected,
+    /// An append failed.
+    AppendIo,
+    /// An append found no room below the pool.
+    AppendNoSpace,
+    /// A slot found no room below the pool when it was to be leased.
+    SlotNoSpace,
+    /// A lease found no slot.
+    PoolFull,
+    /// A fetch failed.
+    FetchIo,
+    /// A sync failed.
+    SyncIo,
+    /// A read of a start failed.
+    StartReadIo,
+    /// A write or sync of a start failed.
+    StartWriteIo,
+    /// A commit or a read of the store failed.
+    StoreIo,
+    /// A kind of request failed every time for a while.
+    PassingOutage,
+    /// A kind of request failed every time until the next start.
+    LastingOutage,
+    /// A request of the disk or the store took seconds.
+    Slow,
+}
+
+/// How often each fault came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census(BTreeMap<Fault, u64>);
+
+impl Census {
+    /// Counts one.
+    pub fn note(&mut self, fault: Fault) {
+        self.note_many(fault, 1);
+    }
+
+    /// Counts several.
+    pub fn note_many(&mut self, fault: Fault, count: u64) {
+        if count > 0 {
+            *self.0.entry(fault).or_default() += count;
+        }
+    }
+
+    /// Adds what another world counted.
+    pub fn add(&mut self, other: &Self) {
+        other.0.iter().for_each(|(fault, count)| self.note_many(*fault, *count));
+    }
+
+    /// How often a fault came.
+    #[must_use]
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0.get(&fault).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (fault, count) in &self.0 {
+            write!(f, "{separator}{fault:?} {count}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
