@@ -335,7 +335,7 @@ fn a_full_pool_that_cannot_give_slots_back_fails_writes_rather_than_let_them_wai
     driver.refuses_voids = false;
     driver.give(Event::Tick);
     driver.run();
-    assert_eq!(driver.released, [SegmentId(1)]);
+    assert_eq!(driver.released, [SegmentId(2)]);
 }
 
 /// P6. Writes wait for the store when the map has grown too large, and not for one that fails.
