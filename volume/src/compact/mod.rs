@@ -329,3 +329,6 @@ fn void_header(superblock: &Superblock, row: &SegmentRow) -> Buffer {
     header.encode(block.as_mut_slice());
     block
 }
+
+#[cfg(test)]
+mod tests;
