@@ -40,7 +40,7 @@ fn a_log_without_its_chain_is_noticed() {
 #[test]
 fn a_slot_that_is_given_back_under_a_read_is_noticed() {
     compaction::take_away(Some(compaction::Safeguard::Pins));
-    let found = seeds::first_finding(Profile::Faults, Broken::Nothing, 1000);
+    let found = seeds::first_finding(Profile::Faults, Broken::Nothing, 10_000);
     compaction::take_away(None);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the wait");

@@ -127,7 +127,10 @@ impl World {
                     if is_whole_zero(&asked.wish) { injected.full_reserve > 0 } else { injected.full > 0 };
                 is_change && (is_host_full || is_pool_full)
             }
-            ErrorKind::Corrupt => self.excuse.corrupt || (is_change && injected.tainted + injected.map_pages > 0),
+            ErrorKind::Corrupt => {
+                let has_met = injected.may_revive || (is_change && injected.tainted + injected.map_pages > 0);
+                self.excuse.corrupt || has_met
+            }
             ErrorKind::Unavailable => {
                 let has_failed = injected.disk > 0 || self.store.faults() > 0 || injected.map_pages > 0;
                 self.excuse.unavailable || (!is_look && (has_failed || is_resize))

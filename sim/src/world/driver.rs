@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use units::BLOCK_BYTES;
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
-use volume::format::POOL_DATA_OFFSET;
+use volume::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse};
 use volume::io::{Action, Event, FetchPiece, IoId};
 
 /// Whose a request of the disk is.
@@ -205,6 +205,8 @@ impl World {
             return Some(self.disk.write(pool_offset, bytes));
         }
         self.injected.lies += 1;
+        let is_void = SlotHeader::decode(&bytes).is_ok_and(|header| header.slot_use == SlotUse::Void);
+        self.injected.lost_voids += u64::from(is_void);
         self.note(if is_lost { Fault::WriteLost } else { Fault::WriteMisdirected });
         let len = bytes.len();
         self.trace.tell(|| format!("the disk lies about {pool_offset:#x}: lost {is_lost}"));

@@ -134,6 +134,10 @@ struct Injected {
     full_reserve: u64,
     /// Bytes that are not what was written.
     lies: u64,
+    /// Void headers that did not come where they ought to be.
+    lost_voids: u64,
+    /// Whether a rebuild has met such slots since: it brings their segments back, whose blocks may be others' by then.
+    may_revive: bool,
     /// Fetches that met such bytes.
     tainted: u64,
     /// Pages of the stored map that are none, since the index was last made anew.

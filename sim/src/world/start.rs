@@ -139,6 +139,7 @@ impl World {
         self.note(Fault::Rebuild);
         self.note_store_faults();
         self.injected.map_pages = 0;
+        self.injected.may_revive |= self.injected.lost_voids > 0;
         self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
         match rebuild(self.store.clone(), superblock, &self.disk) {
