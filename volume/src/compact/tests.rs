@@ -39,10 +39,12 @@ impl Driver {
     /// Ends what is under way, and not what follows from that.
     fn end(&mut self, result: Result<(), DiskFault>) {
         for action in std::mem::take(&mut self.actions) {
-            let event = match action {
-                Action::Append { id, buffers, .. } => Event::Appended { id, buffers, result },
-                Action::Sync { id } => Event::Synced { id, result },
-                other => panic!("the compactor wants {other:?}"),
+            let event = if let Action::Append { id, buffers, .. } = action {
+                Event::Appended { id, buffers, result }
+            } else if let Action::Sync { id } = action {
+                Event::Synced { id, result }
+            } else {
+                panic!("the compactor wants {action:?}")
             };
             self.act(|compactor, context| compactor.handle(context, &event));
         }
