@@ -202,7 +202,7 @@ impl<'a> Fold<'a> {
 
     /// Nothing of the segment counts.
     fn leave_out<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
-        self.mends.extend(void_of(self.superblock, log, self.size_bytes));
+        self.mends.extend(void_of(self.superblock, log));
         Ok(index.release(log.row.segment)?)
     }
 

@@ -293,7 +293,7 @@ impl Recovered {
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        self.writes.extend(void_of(superblock, log, self.size_bytes));
+        self.writes.extend(void_of(superblock, log));
         self.voided.push(log.row.segment);
     }
 }
@@ -319,10 +319,13 @@ pub(crate) fn replay(
 }
 
 /// The void header of a segment of which nothing counts, unless it has one, with its offset in the pool.
-pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
+pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog) -> Option<(u64, Vec<u8>)> {
     log.header.is_none_or(|header| header.slot_use == SlotUse::Segment).then(|| {
-        let offset = superblock.geometry.slot_offset(log.row.slot);
-        (offset, header_of(superblock, log, SlotUse::Void, size_bytes))
+        let row = &log.row;
+        let header = SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn);
+        let mut block = vec![0; BLOCK_LEN];
+        header.encode(&mut block);
+        (superblock.geometry.slot_offset(row.slot), block)
     })
 }
 
@@ -334,15 +337,15 @@ pub(crate) fn mends_of(
 ) -> impl Iterator<Item = (u64, Vec<u8>)> {
     let header = log.header.is_none().then(|| {
         let offset = superblock.geometry.slot_offset(log.row.slot);
-        (offset, header_of(superblock, log, SlotUse::Segment, size_bytes))
+        (offset, header_of(superblock, log, size_bytes))
     });
     let footer = if log.has_footer { None } else { footer_of(superblock, log, size_bytes) };
     header.into_iter().chain(footer)
 }
 
-fn header_of(superblock: &Superblock, log: &SegmentLog, slot_use: SlotUse, size_bytes: u64) -> Vec<u8> {
+fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<u8> {
     let header = SlotHeader {
-        slot_use,
+        slot_use: SlotUse::Segment,
         pool: superblock.pool,
         segment: log.row.segment,
         volume: log.row.volume,
