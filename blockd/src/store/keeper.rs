@@ -11,9 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use units::{BLOCK_LEN, Epoch, SegmentId, SlotIndex, VolumeId};
+use units::{BLOCK_LEN, SegmentId, SlotIndex, VolumeId};
 use volume::error::DiskFault;
-use volume::format::{SlotHeader, SlotUse};
+use volume::format::SlotHeader;
 use volume::pool::{Index, Lease, LeaseClass, PoolFigures, SegmentRow};
 
 /// Slots that are kept ready.
@@ -246,18 +246,8 @@ impl Keeper {
 
     fn void_header(&self, row: &SegmentRow) -> Vec<u8> {
         let mut block = vec![0; BLOCK_LEN];
-        let header = SlotHeader {
-            slot_use: SlotUse::Void,
-            pool: self.pool.superblock().pool,
-            segment: row.segment,
-            volume: row.volume,
-            epoch: Epoch::default(),
-            first_lsn: row.first_lsn,
-            size_bytes: 0,
-            chain: 0,
-            opened_ms: 0,
-        };
-        header.encode(&mut block);
+        let pool = self.pool.superblock().pool;
+        SlotHeader::void(pool, row.segment, row.volume, row.first_lsn).encode(&mut block);
         block
     }
 
