@@ -235,8 +235,7 @@ impl<'a> Fold<'a> {
     }
 
     fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
-        let map = &mut self.map;
-        log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
+        replay(&mut self.map, log, self.size_bytes, Lsn::ZERO);
         self.applied = Lsn(log.end().0 - 1);
         self.chain = Some(log.chain_after);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);

@@ -1,8 +1,8 @@
 //! Giving slots back. A segment that no stored page names, and that holds nothing unfolded, is dead. Its header is made
 //! void, durably, before its slot goes back: `pool rebuild` replays every segment that it finds.
 //!
-//! A segment with trims is kept until it is the volume's oldest: older ones may hold what it trimmed, and a rebuild without
-//! the trim would bring that back.
+//! A segment with trims, or with a resize, which counts as one beyond the end, is kept until it is the volume's oldest: older
+//! ones may hold what it trimmed, and a rebuild without the trim would bring that back.
 
 use super::{Context, Volume};
 use crate::error::DiskFault;

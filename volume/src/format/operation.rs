@@ -50,6 +50,12 @@ impl Operation {
         }
     }
 
+    /// Whether it may take away what older segments hold: a trim, zeroes, or a resize, beyond which nothing lies.
+    #[must_use]
+    pub const fn makes_holes(&self) -> bool {
+        !matches!(self.kind, OperationKind::Write)
+    }
+
     pub(super) fn encode(&self, w: &mut Writer<'_>) {
         let (kind, first, count) = match self.kind {
             OperationKind::Write => (1, self.range.first.0, self.range.count),

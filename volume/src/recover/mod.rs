@@ -21,7 +21,7 @@ use crate::map::{Location, Map};
 use crate::pool::{SegmentRow, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
-use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
+use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, SegmentId, VolumeId};
 
 /// What the index knows of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
     let base = read_base(reader, superblock, known, folded_to);
     let mut end = End::new(known, base.as_ref());
     end.durable_lsn = durable_lsn;
+    let mut size_bytes = end.size_bytes;
     let mut kept = Vec::new();
     let mut voided = Vec::new();
     for log in logs {
@@ -114,7 +115,8 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         recovered.mend(superblock, &base);
     }
     for log in kept {
-        recovered.keep(superblock, &log);
+        recovered.keep(superblock, &log, size_bytes);
+        size_bytes = log.size_after().unwrap_or(size_bytes);
     }
     for log in voided {
         recovered.void(superblock, &log);
@@ -270,15 +272,9 @@ impl End {
 }
 
 impl Recovered {
-    /// Takes a segment into the map, and sees to its row, header and footer.
-    fn keep(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        let folded_to = self.folded_to;
-        let map = &mut self.map;
-        log.each(|lsn, operation, block, checks| {
-            if lsn > folded_to {
-                replay(map, lsn, operation, log.row.segment, (block, checks));
-            }
-        });
+    /// Takes a segment into the map of a volume that was `size_bytes` long before it, and sees to its row, header and footer.
+    fn keep(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
+        replay(&mut self.map, log, size_bytes, self.folded_to);
         let row = SegmentRow { last_lsn: Some(Lsn(log.end().0 - 1)), has_holes: log.has_holes(), ..log.row };
         self.segments.push(row);
         if row != log.row {
@@ -298,8 +294,26 @@ impl Recovered {
     }
 }
 
+/// Takes what a segment holds after `folded_to` into the map of a volume that was `size_bytes` long before it.
+pub(crate) fn replay(map: &mut Map, log: &SegmentLog, size_bytes: u64, folded_to: Lsn) {
+    if let Some(size_bytes) = log.shrinks_from(size_bytes).filter(|_| log.row.first_lsn > folded_to) {
+        map.trim(log.row.first_lsn, beyond(size_bytes));
+    }
+    log.each(|lsn, operation, block, checks| {
+        if lsn > folded_to {
+            replay_operation(map, lsn, operation, log.row.segment, (block, checks));
+        }
+    });
+}
+
+/// All that lies beyond a size.
+pub(crate) fn beyond(size_bytes: u64) -> BlockRange {
+    let (first, end) = (size_bytes.div_ceil(BLOCK_BYTES), ADDRESS_SPACE_BYTES / BLOCK_BYTES);
+    BlockRange::new(BlockIndex(first.min(end)), end.saturating_sub(first))
+}
+
 /// Takes one operation, whose payload is in `segment` from `block` on, into a map.
-pub(crate) fn replay(
+pub(crate) fn replay_operation(
     map: &mut Map,
     lsn: Lsn,
     operation: &crate::format::Operation,
@@ -314,7 +328,8 @@ pub(crate) fn replay(
             map.write(lsn, operation.range, location, &checks);
         }
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
-        OperationKind::Resize(_) => {}
+        // A volume shrinks over holes. What made them may be gone: a rebuild goes on behind what a power cut took.
+        OperationKind::Resize(size_bytes) => map.trim(lsn, beyond(size_bytes)),
     }
 }
 
@@ -378,7 +393,7 @@ fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Opti
     });
     let end = geometry.slot_bytes;
     let at = end.checked_sub(bytes.len() as u64)?;
-    let has_room = at >= u64::from(log.filled_blocks) * units::BLOCK_BYTES;
+    let has_room = at >= u64::from(log.filled_blocks) * BLOCK_BYTES;
     has_room.then_some((geometry.slot_offset(log.row.slot) + at, bytes))
 }
 
