@@ -160,7 +160,7 @@ impl<'a> Fold<'a> {
 
     /// Nothing of the segment counts.
     fn leave_out<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
-        self.mends.extend(void_of(self.superblock, log, self.size_bytes));
+        self.mends.extend(void_of(self.superblock, log));
         Ok(index.release(log.row.segment)?)
     }
 
@@ -193,10 +193,9 @@ impl<'a> Fold<'a> {
     }
 
     fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
-        let map = &mut self.map;
         let mut boundaries = Vec::new();
         log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
-        log.each(|lsn, operation, block, checks| replay(map, lsn, operation, log.row.segment, (block, checks)));
+        replay(&mut self.map, log, self.size_bytes, Lsn::ZERO);
         // Which ends somebody needs, the log does not tell: all of them are kept.
         boundaries.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
         self.applied = log.last_lsn;

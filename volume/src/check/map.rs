@@ -6,7 +6,7 @@ use crate::format::{Geometry, Operation, OperationKind, block_check};
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
 use crate::pool::{Index, SegmentRow, Survivors, Version, count_change};
-use crate::recover::SegmentLog;
+use crate::recover::{SegmentLog, beyond};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_LEN, BlockIndex, BlockRange, Lsn, SegmentId, VolumeId};
@@ -19,6 +19,8 @@ pub(super) struct Replayed {
     /// Writes after `folded_to`: segment and first payload block, then the blocks of the volume.
     later_writes: BTreeMap<(SegmentId, u32), BlockRange>,
     later_holes: Vec<BlockRange>,
+    /// The volume's size where the replay is; 0 before the first segment.
+    size_bytes: u64,
     /// Every segment could be read.
     pub(super) is_whole: bool,
 }
@@ -30,11 +32,20 @@ impl Replayed {
             pages: BTreeMap::new(),
             later_writes: BTreeMap::new(),
             later_holes: Vec::new(),
+            size_bytes: 0,
             is_whole: true,
         }
     }
 
     pub(super) fn take(&mut self, log: &SegmentLog) {
+        if let Some(size_bytes) = log.shrinks_from(self.size_bytes) {
+            if log.row.first_lsn > self.folded_to {
+                self.later_holes.push(beyond(size_bytes));
+            } else {
+                self.punch(beyond(size_bytes));
+            }
+        }
+        self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
         log.each(|lsn, operation, block, checks| {
             if lsn > self.folded_to {
                 self.note_later(log.row.segment, operation, block);
@@ -50,7 +61,8 @@ impl Replayed {
                 self.later_writes.insert((segment, block), operation.range);
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.later_holes.push(operation.range),
-            OperationKind::Resize(_) | OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
+            OperationKind::Resize(size_bytes) => self.later_holes.push(beyond(size_bytes)),
+            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
         }
     }
 
@@ -71,7 +83,8 @@ impl Replayed {
                 }
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.punch(range),
-            OperationKind::Resize(_) | OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
+            OperationKind::Resize(size_bytes) => self.punch(beyond(size_bytes)),
+            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
         }
     }
 

@@ -15,12 +15,12 @@ pub(crate) mod parcel;
 
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
-use crate::format::{SlotHeader, SlotUse, Superblock};
+use crate::format::{SlotHeader, Superblock};
 use crate::io::{Action, Event, IoId};
 use crate::pool::{Index, SegmentRow};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use units::{BLOCK_LEN, Epoch, SegmentId, VolumeId};
+use units::{BLOCK_LEN, SegmentId, VolumeId};
 
 /// Most headers made void in one round.
 const ROUND_MAX: usize = 64;
@@ -314,17 +314,7 @@ fn has_pins() -> bool {
 }
 
 fn void_header(superblock: &Superblock, row: &SegmentRow) -> Buffer {
-    let header = SlotHeader {
-        slot_use: SlotUse::Void,
-        pool: superblock.pool,
-        segment: row.segment,
-        volume: row.volume,
-        epoch: Epoch::default(),
-        first_lsn: row.first_lsn,
-        size_bytes: 0,
-        chain: 0,
-        opened_ms: 0,
-    };
+    let header = SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn);
     let mut block = Buffer::zeroed(BLOCK_LEN);
     header.encode(block.as_mut_slice());
     block

@@ -14,7 +14,7 @@ pub(crate) struct Target {
     pub(crate) clean_lsn: Lsn,
 }
 
-/// Cuts a segment down to its survivors. Trims and zeroes stay: an older segment may still hold what they took.
+/// Cuts a segment down to its survivors. What makes holes stays: an older segment may still hold what it took.
 pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &Survivors, target: Target) -> Parcel {
     let (entries, checks) = left_of(&log.entries, &log.checks, survivors, stays);
     let header = ParcelHeader {
@@ -26,10 +26,7 @@ pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &S
         epoch: log.epoch,
         first_lsn: log.row.first_lsn,
         last_lsn: log.last_lsn,
-        size_bytes: log.size_after().unwrap_or(0),
-        first_generation: 0,
-        last_generation: 0,
-        wall_ms: 0,
+        size_bytes: log.size_at_open.unwrap_or(0),
         clean_lsn: target.clean_lsn,
         chain_before: log.chain_before,
         chain_after: log.chain_after,
@@ -38,10 +35,13 @@ pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &S
     Parcel { header, entries, checks }
 }
 
-/// Whether an operation without payload is kept. The size of the volume is in the parcel's header.
+/// Whether an operation without payload is kept.
 const fn stays(entry: &ParcelEntry) -> bool {
     match entry.operation.kind {
-        OperationKind::Trim | OperationKind::WriteZeroes | OperationKind::Snapshot { .. } => true,
-        OperationKind::Write | OperationKind::Resize(_) | OperationKind::TimeMark { .. } => false,
+        OperationKind::Trim
+        | OperationKind::WriteZeroes
+        | OperationKind::Resize(_)
+        | OperationKind::Snapshot { .. } => true,
+        OperationKind::Write | OperationKind::TimeMark { .. } => false,
     }
 }

@@ -1,6 +1,6 @@
 //! Making batches, appending them, and taking them in when they have ended.
 
-use super::log::{Batch, FOOTER_FAULTS_MAX, FooterState, OpenSegment, SealedFooter, Spare, makes_holes};
+use super::log::{Batch, FOOTER_FAULTS_MAX, FooterState, OpenSegment, SealedFooter, Spare};
 use super::request::Pending;
 use super::{Context, Volume};
 use crate::buffer::Buffer;
@@ -96,7 +96,7 @@ impl Volume {
         for pending in &mut operations {
             let blocks = pending.operation.payload_blocks();
             open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
-            open.has_holes |= makes_holes(&pending.operation);
+            open.has_holes |= pending.operation.makes_holes();
             if let Some(payload) = pending.payload.take() {
                 let checked = payload.as_slice().chunks_exact(BLOCK_LEN).zip(at..);
                 open.checks.extend(checked.map(|(block, index)| block_check(open.segment, index, block)));

@@ -134,12 +134,8 @@ impl OpenSegment {
         self.entries.truncate(keep);
         let payload: usize = self.entries.iter().map(|(operation, _)| operation.payload_blocks() as usize).sum();
         self.checks.truncate(payload);
-        self.has_holes = self.entries.iter().any(|(operation, _)| makes_holes(operation));
+        self.has_holes = self.entries.iter().any(|(operation, _)| operation.makes_holes());
     }
-}
-
-pub(super) const fn makes_holes(operation: &Operation) -> bool {
-    matches!(operation.kind, OperationKind::Trim | OperationKind::WriteZeroes)
 }
 
 /// The end of the log.

@@ -7,7 +7,7 @@
 
 use super::{Context, Volume};
 use crate::error::DiskFault;
-use crate::format::{SlotHeader, SlotUse};
+use crate::format::SlotHeader;
 use crate::io::{Action, IoId};
 use crate::pool::{SegmentRow, Settled, Survivors};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,17 +129,7 @@ impl Volume {
     }
 
     fn make_void(&mut self, context: &mut Context<'_>, row: &SegmentRow) {
-        let header = SlotHeader {
-            slot_use: SlotUse::Void,
-            pool: self.config.pool,
-            segment: row.segment,
-            volume: self.id,
-            epoch: self.epoch,
-            first_lsn: row.first_lsn,
-            size_bytes: self.size_bytes,
-            chain: 0,
-            opened_ms: context.wall_ms,
-        };
+        let header = SlotHeader::void(self.config.pool, row.segment, self.id, row.first_lsn);
         let mut block = context.buffers.take(BLOCK_LEN);
         header.encode(block.as_mut_slice());
         let id = self.next_io();

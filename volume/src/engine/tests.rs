@@ -336,6 +336,11 @@ fn a_full_pool_that_cannot_give_slots_back_fails_writes_rather_than_let_them_wai
     driver.give(Event::Tick);
     driver.run();
     assert_eq!(driver.released, [SegmentId(2)]);
+    // Whenever it is made void, and by whom, the header is the same to the last byte.
+    let mut void = vec![0; 4096];
+    SlotHeader::void(PoolId([1; 16]), SegmentId(2), VolumeId(7), Lsn(1)).encode(&mut void);
+    let at = (POOL_DATA_OFFSET + 2 * SLOT_BYTES) as usize;
+    assert_eq!(driver.pool[at..at + 4096], void);
 }
 
 /// P6. Writes wait for the store when the map has grown too large, and not for one that fails.

@@ -77,6 +77,12 @@ impl Operation {
         }
     }
 
+    /// Whether it may take away what older segments hold: a trim, zeroes, or a resize, beyond which nothing lies.
+    #[must_use]
+    pub const fn makes_holes(&self) -> bool {
+        matches!(self.kind, OperationKind::Trim | OperationKind::WriteZeroes | OperationKind::Resize(_))
+    }
+
     pub(super) fn encode(&self, w: &mut Writer<'_>) {
         let (first, count) = (self.range.first.0, self.range.count);
         let (kind, first, count, wall_ms) = match self.kind {

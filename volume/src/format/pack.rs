@@ -18,10 +18,9 @@
 //! | 56 | 8 | epoch of the segment's last batch |
 //! | 64 | 8 | first LSN of the segment as it was written |
 //! | 72 | 8 | last LSN of the segment as it was written |
-//! | 80 | 8 | bytes of the volume after the last operation |
-//! | 88 | 8 | snapshot generation at the first operation |
-//! | 96 | 8 | snapshot generation after the last operation |
-//! | 104 | 8 | time of the segment's last batch, milliseconds since 1970, advisory |
+//! | 80 | 8 | bytes of the volume before the first operation |
+//! | 88 | 8 | key id: 0, not encrypted |
+//! | 96 | 16 | zero |
 //! | 112 | 8 | clean LSN: what is here is what the map named when it was complete up to here |
 //! | 120 | 4 | chain before the segment's first batch |
 //! | 124 | 4 | CRC of the header of the segment's last batch |
@@ -79,14 +78,8 @@ pub struct ParcelHeader {
     pub first_lsn: Lsn,
     /// The segment's last operation; the one before `first_lsn` where it had none. Not the last that is left.
     pub last_lsn: Lsn,
-    /// The volume's size after the last operation.
+    /// The volume's size before the first operation.
     pub size_bytes: u64,
-    /// The volume's snapshot generation when the segment began.
-    pub first_generation: u64,
-    /// And after its last operation. `first_generation <= last_generation`.
-    pub last_generation: u64,
-    /// Advisory: when the segment's last batch was made, milliseconds since 1970.
-    pub wall_ms: u64,
     /// What is here is what the map named when it was complete up to here. `last_lsn <= clean_lsn`.
     pub clean_lsn: Lsn,
     /// CRC of the header of the batch before the segment's first.
@@ -210,10 +203,10 @@ fn decode_header(r: &mut Reader<'_>) -> Result<ParcelHeader, FormatError> {
         first_lsn: Lsn(r.u64()?),
         last_lsn: Lsn(r.u64()?),
         size_bytes: r.u64()?,
-        first_generation: r.u64()?,
-        last_generation: r.u64()?,
-        wall_ms: r.u64()?,
-        clean_lsn: Lsn(r.u64()?),
+        clean_lsn: {
+            let _key_and_zeros: [u8; 24] = r.take()?;
+            Lsn(r.u64()?)
+        },
         chain_before: r.u32()?,
         chain_after: r.u32()?,
         moves: r.u32()?,
@@ -233,8 +226,6 @@ impl ParcelHeader {
             "last LSN"
         } else if self.clean_lsn < self.last_lsn {
             "clean LSN"
-        } else if self.first_generation > self.last_generation {
-            "generation"
         } else if self.moves == 0 {
             "move"
         } else {
@@ -305,10 +296,8 @@ impl ParcelStart {
         w.put(&header.pool.0);
         let long_fields = [header.pack.0, header.segment.0, header.volume.0, header.epoch.0, header.first_lsn.0];
         long_fields.into_iter().for_each(|field| w.u64(field));
-        let long_fields = [header.last_lsn.0, header.size_bytes, header.first_generation, header.last_generation];
+        let long_fields = [header.last_lsn.0, header.size_bytes, 0, 0, 0, header.clean_lsn.0];
         long_fields.into_iter().for_each(|field| w.u64(field));
-        w.u64(header.wall_ms);
-        w.u64(header.clean_lsn.0);
         w.u32(header.chain_before);
         w.u32(header.chain_after);
         w.u32(header.moves);

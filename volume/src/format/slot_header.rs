@@ -85,6 +85,29 @@ impl SlotHeader {
         }
     }
 
+    /// The void header of a segment. It says nothing that may be different another time: a header that is void on the disk may
+    /// be made void again, and a power cut must not mix two of them into one that fails its check.
+    #[must_use]
+    pub const fn void(pool: PoolId, segment: SegmentId, volume: VolumeId, first_lsn: Lsn) -> Self {
+        Self {
+            slot_use: SlotUse::Void,
+            pool,
+            segment,
+            volume,
+            epoch: Epoch(0),
+            first_lsn,
+            size_bytes: 0,
+            chain: 0,
+            opened_ms: 0,
+        }
+    }
+
+    /// The void header of a pack.
+    #[must_use]
+    pub const fn void_pack(pool: PoolId, pack: SegmentId) -> Self {
+        Self::void(pool, pack, NO_VOLUME, Lsn::ZERO)
+    }
+
     /// Encodes into one block.
     pub fn encode(&self, block: &mut [u8]) {
         assert_eq!(block.len(), BLOCK_LEN, "a slot header fills a block");

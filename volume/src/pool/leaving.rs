@@ -1,8 +1,8 @@
 //! Which segments may leave the pool: no stored page names them, the stored map has all that they say, and their volume
 //! needs them no more as a tail of its log.
 //!
-//! A segment with trims is kept until it is the volume's oldest: older ones may hold what it trimmed, and a rebuild without
-//! the trim would bring that back. The newest one on stable storage tells a rebuild the volume's size and where its log
+//! A segment with trims, or with a resize, which counts as one beyond the end, is kept until it is the volume's oldest: older
+//! ones may hold what it trimmed, and a rebuild without the trim would bring that back. The newest one on stable storage tells a rebuild the volume's size and where its log
 //! goes on.
 
 use super::index::Entry;

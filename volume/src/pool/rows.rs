@@ -54,7 +54,7 @@ pub struct SegmentRow {
     pub first_lsn: Lsn,
     /// The last operation in it; `None` while it is open.
     pub last_lsn: Option<Lsn>,
-    /// Whether trims or zeroes are in it: without it, `rebuild` would bring back what they took from older segments.
+    /// Whether trims, zeroes or resizes are in it: without it, `rebuild` would bring back what they took from older segments.
     pub has_holes: bool,
 }
 

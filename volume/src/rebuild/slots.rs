@@ -6,7 +6,7 @@
 
 use super::RebuildReport;
 use crate::error::DiskFault;
-use crate::format::{ParcelStart, SlotHeader, SlotUse, Superblock};
+use crate::format::{ParcelStart, SlotHeader, Superblock};
 use crate::pool::Found;
 use crate::recover::{
     Probed, probe, read_parcel_header, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
@@ -103,7 +103,7 @@ fn choose_places(
     }
     for (pack, slot) in found.packs.extract_if(.., |pack, _| !used.contains_key(pack)) {
         let mut block = vec![0; BLOCK_LEN];
-        let header = SlotHeader { slot_use: SlotUse::Void, ..SlotHeader::pack(superblock.pool, pack, 0) };
+        let header = SlotHeader::void_pack(superblock.pool, pack);
         header.encode(&mut block);
         report.mends.push((superblock.geometry.slot_offset(slot), block));
         report.free_slots += 1;

@@ -168,6 +168,31 @@ fn a_footer_over_nothing_is_no_segment() {
     assert_eq!((report.segments, report.free_slots), (1, 15));
 }
 
+/// P5. Nothing lies beyond a volume's end, where a power cut took the trim before the shrinking, or both, and the rebuild
+/// goes on with what came after.
+#[test]
+fn a_volume_that_shrank_has_nothing_beyond_its_end_whatever_a_power_cut_took() {
+    let shrink = resize_op(50 * 4096);
+    for (lost, left) in [(vec![trim_op(50, 1000)], shrink), (vec![trim_op(50, 1000), shrink], write_op(11, 1))] {
+        let mut world = World::new(16);
+        world.segment(VOLUME, &[&[write_op(10, 1), write_op(100, 2)]]);
+        let lost = world.segment(VOLUME, &[&lost]);
+        for operation in [left, write_op(12, 1)] {
+            world.segment(VOLUME, &[&[operation]]);
+        }
+        let at = usize::try_from(world.superblock.geometry.slot_offset(lost.slot)).unwrap();
+        world.pool.bytes[at..at + (128 << 10)].fill(0);
+        let (index, _) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        let mut recovered = recover(&world.pool, &world.superblock, &index.known(VOLUME, 0)).unwrap();
+        assert_eq!(recovered.size_bytes, 50 * 4096);
+        world.index = index;
+        let mapped = world.resolve(&mut recovered.map, VOLUME, 200);
+        assert!(mapped.contains_key(&10) && mapped.keys().all(|block| *block < 50), "{mapped:?}");
+        let report = check(&world.index, &world.pool, CheckOptions { verify_data: true });
+        assert!(report.is_clean(), "{:#?}", report.problems);
+    }
+}
+
 #[test]
 fn an_empty_pool_gives_an_empty_index() {
     let world = World::new(8);

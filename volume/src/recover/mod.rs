@@ -24,7 +24,7 @@ use crate::pool::{Boundary, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
+use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, SegmentId, VolumeId};
 
 /// What the index knows of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
     let base = read_base(reader, superblock, known, folded_to);
     let mut end = End::new(known, base.as_ref());
     end.durable_lsn = durable_lsn;
+    let mut size_bytes = end.size_bytes;
     let mut kept = Vec::new();
     let mut voided = Vec::new();
     for log in logs {
@@ -128,7 +129,8 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         recovered.mend(superblock, &base);
     }
     for log in kept {
-        recovered.keep(superblock, &log);
+        recovered.keep(superblock, &log, size_bytes);
+        size_bytes = log.size_after().unwrap_or(size_bytes);
     }
     for log in voided {
         recovered.void(superblock, &log);
@@ -284,17 +286,12 @@ impl End {
 }
 
 impl Recovered {
-    /// Takes a segment into the map, and sees to its row, header and footer.
-    fn keep(&mut self, superblock: &Superblock, log: &SegmentLog) {
+    /// Takes a segment into the map of a volume that was `size_bytes` long before it, and sees to its row, header and footer.
+    fn keep(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
         let folded_to = self.folded_to;
-        let map = &mut self.map;
-        log.each(|lsn, operation, block, checks| {
-            if lsn > folded_to {
-                replay(map, lsn, operation, log.row.segment, (block, checks));
-            }
-        });
+        replay(&mut self.map, log, size_bytes, folded_to);
         let mut boundaries = Vec::new();
-        log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
+        log.each_boundary(size_bytes, |boundary| boundaries.push(boundary));
         self.boundaries.extend(boundaries.into_iter().filter(|boundary| boundary.lsn > folded_to));
         let row = SegmentRow { last_lsn: Some(log.last_lsn), has_holes: log.has_holes(), ..log.row };
         self.segments.push(row);
@@ -310,13 +307,31 @@ impl Recovered {
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        self.writes.extend(void_of(superblock, log, self.size_bytes));
+        self.writes.extend(void_of(superblock, log));
         self.voided.push(log.row.segment);
     }
 }
 
+/// Takes what a segment holds after `folded_to` into the map of a volume that was `size_bytes` long before it.
+pub(crate) fn replay(map: &mut Map, log: &SegmentLog, size_bytes: u64, folded_to: Lsn) {
+    if let Some(size_bytes) = log.shrinks_from(size_bytes).filter(|_| log.row.first_lsn > folded_to) {
+        map.trim(log.row.first_lsn, beyond(size_bytes));
+    }
+    log.each(|lsn, operation, block, checks| {
+        if lsn > folded_to {
+            replay_operation(map, lsn, operation, log.row.segment, (block, checks));
+        }
+    });
+}
+
+/// All that lies beyond a size.
+pub(crate) fn beyond(size_bytes: u64) -> BlockRange {
+    let (first, end) = (size_bytes.div_ceil(BLOCK_BYTES), ADDRESS_SPACE_BYTES / BLOCK_BYTES);
+    BlockRange::new(BlockIndex(first.min(end)), end.saturating_sub(first))
+}
+
 /// Takes one operation, whose payload is in `segment` from `block` on, into a map.
-pub(crate) fn replay(
+pub(crate) fn replay_operation(
     map: &mut Map,
     lsn: Lsn,
     operation: &crate::format::Operation,
@@ -332,17 +347,22 @@ pub(crate) fn replay(
         }
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
         OperationKind::Snapshot { generation, .. } => map.begin_generation(generation + 1),
-        OperationKind::Resize(_) | OperationKind::TimeMark { .. } => {}
+        OperationKind::TimeMark { .. } => {}
+        // A volume shrinks over holes. What made them may be gone: a rebuild goes on behind what a power cut took.
+        OperationKind::Resize(size_bytes) => map.trim(lsn, beyond(size_bytes)),
     }
 }
 
 /// The void header of a segment of which nothing counts, unless it has one, with its offset in the pool.
-pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
+pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog) -> Option<(u64, Vec<u8>)> {
     // The slot of one that was moved is not its own.
     let is_void = log.header.is_some_and(|header| header.slot_use != SlotUse::Segment);
     (!is_void && log.row.parcel.is_none()).then(|| {
-        let offset = superblock.geometry.slot_offset(log.row.slot);
-        (offset, header_of(superblock, log, SlotUse::Void, size_bytes))
+        let row = &log.row;
+        let header = SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn);
+        let mut block = vec![0; BLOCK_LEN];
+        header.encode(&mut block);
+        (superblock.geometry.slot_offset(row.slot), block)
     })
 }
 
@@ -354,15 +374,15 @@ pub(crate) fn mends_of(
 ) -> impl Iterator<Item = (u64, Vec<u8>)> {
     let header = (log.header.is_none() && log.row.parcel.is_none()).then(|| {
         let offset = superblock.geometry.slot_offset(log.row.slot);
-        (offset, header_of(superblock, log, SlotUse::Segment, size_bytes))
+        (offset, header_of(superblock, log, size_bytes))
     });
     let footer = if log.has_footer { None } else { footer_of(superblock, log, size_bytes) };
     header.into_iter().chain(footer)
 }
 
-fn header_of(superblock: &Superblock, log: &SegmentLog, slot_use: SlotUse, size_bytes: u64) -> Vec<u8> {
+fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<u8> {
     let header = SlotHeader {
-        slot_use,
+        slot_use: SlotUse::Segment,
         pool: superblock.pool,
         segment: log.row.segment,
         volume: log.row.volume,
@@ -395,7 +415,7 @@ fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Opti
     });
     let end = geometry.slot_bytes;
     let at = end.checked_sub(bytes.len() as u64)?;
-    let has_room = at >= u64::from(log.filled_blocks) * units::BLOCK_BYTES;
+    let has_room = at >= u64::from(log.filled_blocks) * BLOCK_BYTES;
     has_room.then_some((geometry.slot_offset(log.row.slot) + at, bytes))
 }
 

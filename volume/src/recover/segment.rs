@@ -85,9 +85,13 @@ impl SegmentLog {
     }
 
     pub(crate) fn has_holes(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| matches!(entry.operation.kind, OperationKind::Trim | OperationKind::WriteZeroes))
+        self.entries.iter().any(|entry| entry.operation.makes_holes())
+    }
+
+    /// The volume's size before the first operation, when that is less than the `size_bytes` that the log before it tells:
+    /// what shrank it is in no segment any more.
+    pub(crate) fn shrinks_from(&self, size_bytes: u64) -> Option<u64> {
+        self.size_at_open.filter(|size| *size > 0 && *size < size_bytes)
     }
 
     /// The volume's size after the last operation, when the segment tells it.

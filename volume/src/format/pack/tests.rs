@@ -24,9 +24,6 @@ const fn header() -> ParcelHeader {
         first_lsn: Lsn(1000),
         last_lsn: Lsn(1999),
         size_bytes: 1 << 40,
-        first_generation: 4,
-        last_generation: 6,
-        wall_ms: 1_790_000_000_000,
         clean_lsn: Lsn(2500),
         chain_before: 0xdead_beef,
         chain_after: 0xfeed_f00d,
@@ -141,7 +138,6 @@ fn fields_that_no_writer_gives_are_refused() {
     refused(|h| (h.last_lsn, h.clean_lsn) = (Lsn(u64::MAX), Lsn(u64::MAX)), "last LSN");
     refused(|h| h.last_lsn = Lsn(998), "last LSN");
     refused(|h| h.clean_lsn = Lsn(1998), "clean LSN");
-    refused(|h| h.last_generation = 3, "generation");
     refused(|h| h.moves = 0, "move");
     let first = |parcel: &mut Parcel| *parcel = Parcel { entries: Vec::new(), checks: Vec::new(), ..sample() };
     assert!(changed(first).is_ok(), "a parcel without entries tells where the log goes on");

@@ -9,7 +9,7 @@ use crate::format::{
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
 use crate::pool::{Boundary, Index, Lease, LeaseClass, Move, ParcelPlace, SegmentRow, Settled, SurvivorSearch};
-use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay};
+use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay_operation};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
@@ -262,11 +262,11 @@ impl World {
                 at += 1;
             }
             let mine = checks[first_check..].to_vec();
-            replay(&mut author.map, lsn, operation, row.segment, (first, &mine));
+            replay_operation(&mut author.map, lsn, operation, row.segment, (first, &mine));
             let location = Location { segment: row.segment, block: u16::try_from(first).unwrap() };
             author.history.push((*operation, (!mine.is_empty()).then_some(location), mine));
             open.entries.push((*operation, if operation.payload_blocks() > 0 { first } else { 0 }));
-            open.row.has_holes |= matches!(operation.kind, OperationKind::Trim | OperationKind::WriteZeroes);
+            open.row.has_holes |= operation.makes_holes();
             if let OperationKind::Resize(size_bytes) = operation.kind {
                 author.size_bytes = size_bytes;
             }
