@@ -41,7 +41,7 @@ bench-compaction-model: ## Write amplification of compaction, by a model without
 
 soak: ## 10,000 seeds of the simulator (ALJIBE_SIM_SEEDS=n for another number)
 	@scripts/install-deps.sh build
-	ALJIBE_SIM_SEEDS=$${ALJIBE_SIM_SEEDS:-10000} cargo test --release --locked -p sim -- --nocapture
+	ALJIBE_SIM_SEEDS=$${ALJIBE_SIM_SEEDS:-10000} cargo test --release --locked -p sim --tests -- --nocapture
 
 fmt: ## Format every source
 	cargo fmt --all

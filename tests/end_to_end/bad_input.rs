@@ -70,14 +70,18 @@ fn a_thousand_silent_connections_cost_little_and_harm_nobody() {
         return;
     }
     let mut served = Served::start();
-    for stage in ["greeting", "option", "request"] {
+    // 64 KiB for each, and what was served meanwhile. Writes that never come may hold what the volume's shard gives to
+    // requests, and as much again where a crowd waits for it.
+    let shard_bytes_max = 128 * MIB;
+    for (stage, grown_max) in
+        [("greeting", 128 * MIB), ("option", 128 * MIB), ("request", 128 * MIB + 2 * shard_bytes_max)]
+    {
         let before = served.daemon.resident_bytes();
         let (holder, line) = served.hold("silence.py", &["1000", stage]);
         assert!(line.starts_with("holding "), "{line}");
         served.check();
         let grown = served.daemon.resident_bytes().saturating_sub(before);
-        // 64 KiB for each and what was served meanwhile.
-        assert!(grown < 128 * MIB, "{grown} bytes for connections that are silent after their {stage}");
+        assert!(grown < grown_max, "{grown} bytes for connections that are silent after their {stage}");
         Served::let_go(holder);
         served.check();
     }
