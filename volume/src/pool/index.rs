@@ -44,6 +44,8 @@ pub struct Index<S> {
     unsaved: BTreeSet<SegmentId>,
     /// The same of boundaries.
     pub(super) unsaved_boundaries: BTreeSet<(VolumeId, u64)>,
+    /// How many hang on a boundary, which is then not deleted.
+    pub(super) pins: BTreeMap<(VolumeId, u64), u32>,
 }
 
 /// A segment and how many of its blocks the stored maps name.
@@ -149,6 +151,7 @@ impl<S: Store> Index<S> {
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
             unsaved_boundaries: BTreeSet::new(),
+            pins: BTreeMap::new(),
         };
         segments.into_iter().for_each(|entry| index.put_entry(entry));
         Ok(index)
@@ -257,6 +260,12 @@ impl<S: Store> Index<S> {
             owned.filter_map(|(_, segment)| self.entry(*segment)).map(|entry| entry.row).collect();
         rows.sort_by_key(|row| (row.first_lsn, row.segment));
         rows
+    }
+
+    /// What is known of the segments of `volume`.
+    pub(super) fn entries_of(&self, volume: VolumeId) -> impl Iterator<Item = &Entry> {
+        let owned = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX));
+        owned.filter_map(|(_, segment)| self.entry(*segment))
     }
 
     /// A segment.
@@ -394,6 +403,7 @@ impl<S: Store> Index<S> {
         self.volumes.remove(&volume);
         self.boundaries.retain(|(of, _), _| *of != volume);
         self.unsaved_boundaries.retain(|(of, _)| *of != volume);
+        self.pins.retain(|(of, _), _| *of != volume);
         self.settled.remove(&volume);
         for row in rows {
             self.forget(row.segment);

@@ -1,5 +1,6 @@
 mod live_counts;
 mod versions;
+mod walk;
 
 use super::{Folded, Index, Lease, LeaseClass, OpenError, SegmentRow, WINDOW_SLOTS};
 use crate::error::DiskFault;
