@@ -4,6 +4,7 @@
 //! anew. From then on write-backs keep nothing for it, so that what the walk has passed stays in order. The boundaries of
 //! a volume are deleted one after the other: until its row goes, a boundary counts as a neighbour of the others.
 
+use super::Parent;
 use super::index::Index;
 use super::rows;
 use super::walk::{Unneeded, Walk};
@@ -87,31 +88,10 @@ impl Gone {
 }
 
 impl<S: Store> Index<S> {
-    /// Something hangs on a boundary, which is then not deleted. Returns whether it is there to be hung on. Pins are kept in
-    /// memory: whoever knows what hangs on what tells it at each start.
-    #[must_use]
-    pub fn pin(&mut self, volume: VolumeId, generation: u64) -> bool {
-        let is_there = self.boundaries.get(&(volume, generation)).is_some_and(|row| !row.is_leaving);
-        if is_there {
-            *self.pins.entry((volume, generation)).or_default() += 1;
-        }
-        is_there
-    }
-
-    /// What hung on a boundary is gone.
-    pub fn unpin(&mut self, volume: VolumeId, generation: u64) {
-        if let Some(count) = self.pins.get_mut(&(volume, generation)) {
-            *count -= 1;
-            if *count == 0 {
-                self.pins.remove(&(volume, generation));
-            }
-        }
-    }
-
-    /// Whether something hangs on a boundary.
+    /// Whether something hangs on a boundary, which is then not deleted: a clone, or a view.
     #[must_use]
     pub fn is_pinned(&self, volume: VolumeId, generation: u64) -> bool {
-        self.pins.contains_key(&(volume, generation))
+        self.heirs(Parent { volume, generation }).next().is_some()
     }
 
     /// Begins to delete a boundary, which is then needed no more; `None` when it is not there.

@@ -11,12 +11,13 @@ use units::{BLOCK_BYTES, VolumeId};
 pub struct VolumeSpace {
     /// Its size.
     pub size_bytes: u64,
-    /// Blocks that hold data in the volume as it is now.
+    /// Blocks that hold data in the volume as it is now, those among them that a clone inherits.
     pub mapped_blocks: u64,
     /// Blocks of its log that somebody needs: the volume as it is now, snapshots, or deletions that have not come to them.
     pub live_blocks: u64,
-    /// Those that the volume as it is now has overwritten or trimmed, and which snapshots hold.
-    pub snapshot_blocks: u64,
+    /// Those that the volume as it is now has overwritten or trimmed, and which snapshots hold. Not known of a clone that
+    /// has snapshots: a search for what the deletion of all of them gives back tells it.
+    pub snapshot_blocks: Option<u64>,
     /// Snapshots.
     pub boundaries: u64,
     /// Those that are being deleted: what they held is still counted until they are gone.
@@ -36,7 +37,7 @@ impl<S: Store> Index<S> {
         let row = self.volume_row(volume);
         let mut space = VolumeSpace {
             size_bytes: row.map_or(0, |row| row.size_bytes),
-            mapped_blocks: row.map_or(0, |row| row.mapped),
+            mapped_blocks: self.mapped_blocks(volume),
             ..VolumeSpace::default()
         };
         for row in self.boundaries(volume) {
@@ -58,7 +59,12 @@ impl<S: Store> Index<S> {
                 }
             };
         }
-        space.snapshot_blocks = space.live_blocks.saturating_sub(space.mapped_blocks);
+        space.snapshot_blocks = match self.parent(volume) {
+            None => Some(space.live_blocks.saturating_sub(space.mapped_blocks)),
+            // What it has of its own is its own.
+            Some(_) if space.boundaries == 0 => Some(0),
+            Some(_) => None,
+        };
         space
     }
 }

@@ -74,7 +74,7 @@ impl Span {
 pub(super) struct Unneeded<'a> {
     pub(super) version: &'a Version,
     pub(super) content: &'a Page,
-    /// The next older one, when there is one.
+    /// The next older one, or what the volume inherits of the page.
     pub(super) below: Option<&'a Page>,
     /// The one that hides it, which stays.
     pub(super) above: &'a Version,
@@ -181,7 +181,7 @@ impl<S: Store> Index<S> {
         }
         let found = self.store.seek(at, &rows::births_end(walk.volume, to)).map_err(io)?;
         let Some((key, _)) = found else { return Ok(None) };
-        let page = rows::page_of_birth(&key).map_err(|_| DiskFault::Io)?;
+        let page = rows::page_of_birth(&key).ok_or(DiskFault::Io)?;
         *at = key;
         at.push(0);
         walk.is_hiding_next = !is_hiding;
@@ -211,7 +211,10 @@ impl<S: Store> Index<S> {
         if version.generation > span.last {
             above = version;
         } else {
-            let below_content = below.as_ref().map(Version::content).transpose()?;
+            let below_content = match &below {
+                Some(below) => Some(below.content()?),
+                None => self.inherited_page(volume, page)?,
+            };
             visit(&Unneeded {
                 version: &version,
                 content: &version.content()?,

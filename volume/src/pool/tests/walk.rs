@@ -4,13 +4,13 @@ use super::versions::{Mapped, Step, add_content, check_counts, step, stored_at, 
 use crate::format::Superblock;
 use crate::io::PageIndex;
 use crate::map::{Change, Location, Page, PageWrite};
-use crate::pool::{Boundary, DeletionError, Folded, Index, LeaseClass, SegmentRow, Version};
+use crate::pool::{Boundary, DeletionError, Folded, Index, LeaseClass, LineageError, Parent, SegmentRow, Version};
 use crate::recover::tests::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::store::{Durability, Store, StoreFault, StoreWrite};
 use proptest::prelude::*;
 use proptest::sample::Index as Pick;
 use std::collections::{BTreeMap, BTreeSet};
-use units::Lsn;
+use units::{Lsn, VolumeId};
 
 #[derive(Debug, Clone)]
 enum Deed {
@@ -182,7 +182,7 @@ proptest! {
         prop_assert!(all.iter().all(|version| !version.content().unwrap().is_empty()), "nothing is left to be hidden");
         prop_assert_eq!(world.index.boundaries(VOLUME).count(), 0);
         let space = world.index.volume_space(VOLUME);
-        prop_assert_eq!((space.live_blocks, space.snapshot_blocks), (space.mapped_blocks, 0));
+        prop_assert_eq!((space.live_blocks, space.snapshot_blocks), (space.mapped_blocks, Some(0)));
     }
 }
 
@@ -201,20 +201,21 @@ fn a_boundary_on_which_something_hangs_is_not_deleted_and_holds_nothing_alone() 
     world.segment(VOLUME, &[&[write_op(0, 4)], &[snapshot_op(0)], &[write_op(0, 3)], &[snapshot_op(1)]]);
     world.segment(VOLUME, &[&[trim_op(0, 4)]]);
     world.fold(VOLUME);
-    assert!(world.index.pin(VOLUME, 0) && world.index.pin(VOLUME, 0));
-    assert!(!world.index.pin(VOLUME, 7), "it is not there");
+    let (parent, heirs) = (Parent { volume: VOLUME, generation: 0 }, [VolumeId(70), VolumeId(71)]);
+    heirs.iter().for_each(|heir| world.index.note_parent(*heir, parent).unwrap());
     assert_eq!(world.index.begin_deletion(VOLUME, 0).map(|_| ()), Err(DeletionError::Pinned));
     assert_eq!([0, 1].map(|generation| searched(&world.index, &BTreeSet::from([generation]))), [0, 3]);
     assert_eq!(searched(&world.index, &BTreeSet::from([0, 1])), 3);
-    world.index.unpin(VOLUME, 0);
+    world.index.forget_parent(heirs[0]).unwrap();
     assert!(world.index.begin_deletion(VOLUME, 0).is_err());
-    world.index.unpin(VOLUME, 0);
+    world.index.forget_parent(heirs[1]).unwrap();
     assert_eq!([0, 1].map(|generation| searched(&world.index, &BTreeSet::from([generation]))), [3, 3]);
     assert_eq!(searched(&world.index, &BTreeSet::from([0, 1])), 7);
     let space = world.index.volume_space(VOLUME);
-    assert_eq!((space.mapped_blocks, space.live_blocks, space.snapshot_blocks, space.boundaries), (0, 7, 7, 2));
+    assert_eq!((space.mapped_blocks, space.live_blocks, space.snapshot_blocks, space.boundaries), (0, 7, Some(7), 2));
+    let begun = world.index.begin_deletion(VOLUME, 0).unwrap();
+    assert!(begun.is_some() && world.index.note_parent(heirs[0], parent) == Err(LineageError::NoBoundary));
     finish(&mut world, &mut vec![0]);
-    assert!(!world.index.pin(VOLUME, 0));
     assert!(world.index.begin_deletion(VOLUME, 0).unwrap().is_none(), "it is gone");
     assert_eq!(live(&world.index), 4);
     finish(&mut world, &mut vec![1]);
