@@ -15,6 +15,7 @@ mod append;
 mod checkpoint;
 mod extents;
 mod flush;
+mod hold;
 mod log;
 mod read;
 mod release;
@@ -22,6 +23,8 @@ mod request;
 mod resize;
 mod snapshot;
 mod subblock;
+
+pub use hold::HOLD_DURATION_MAX;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
@@ -131,6 +134,7 @@ pub struct Volume {
     /// Requests that wait for a page of the map.
     page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
     flush: flush::Flush,
+    hold: hold::Hold,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
     resize: Option<resize::Resize>,
@@ -173,6 +177,7 @@ impl Volume {
             reads: read::Reads::default(),
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
+            hold: hold::Hold::default(),
             checkpoint: checkpoint::Checkpoint::default(),
             release: release::Releases::default(),
             resize: None,
@@ -244,6 +249,7 @@ impl Volume {
             && self.reads.is_empty()
             && self.page_waiters.is_empty()
             && self.flush.is_idle()
+            && !self.hold.is_on()
             && self.checkpoint.is_idle()
             && self.release.is_idle()
             && self.resize.is_none()
@@ -272,6 +278,8 @@ impl Volume {
             Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
             Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
             Request::Snapshot { id: snapshot } => self.on_snapshot(context, id, snapshot),
+            Request::Hold => self.on_hold(context, id),
+            Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
         }
     }
@@ -338,6 +346,7 @@ impl Volume {
     }
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.end_hold_if_late(context);
         self.log.waits_for_space = false;
         self.retry_footers(context);
         self.void_empty(context);
