@@ -54,6 +54,56 @@ pub struct VolumeList {
     pub volumes: Vec<Volume>,
 }
 
+/// A snapshot: a volume as it was at one moment, never to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// `VOLUME@NAME`, which is also its NBD export's name.
+    pub name: String,
+    /// The volume's name.
+    pub volume: String,
+    /// Its number in the pool, never used again.
+    pub id: u64,
+    /// The volume's size at that moment.
+    pub size_bytes: u64,
+    /// The moment. RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub taken_at: Timestamp,
+    /// What the group is called that it was taken with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Bytes that nothing but this snapshot holds: what deleting it gives back. Absent when it was not asked for, or is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_bytes: Option<u64>,
+    /// The volumes that began as it, and keep it from being deleted.
+    pub clones: Vec<String>,
+    /// Why it cannot be read; absent when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    /// Where NBD clients find it.
+    pub nbd_uris: Vec<String>,
+}
+
+/// Snapshots, by the names of their volumes, then in the order in which they were taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// In that order.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Snapshots to be taken at one point, all or none; of one volume each.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshots {
+    /// From 1 to 64, as `VOLUME@NAME`.
+    #[schema(example = json!(["vm-100-disk-0@monday", "vm-100-disk-1@monday"]))]
+    pub snapshots: Vec<String>,
+    /// What the group of them is called, by the rule of a volume's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "nightly")]
+    pub group: Option<String>,
+}
+
 /// The pool that the volumes' logs are in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pool {
