@@ -88,6 +88,27 @@ pub enum Request {
     Checkpoint,
 }
 
+impl Request {
+    /// Whether it changes the volume, or its log.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::Write { .. }
+            | Self::Trim { .. }
+            | Self::WriteZeroes { .. }
+            | Self::Resize { .. }
+            | Self::Snapshot { .. } => true,
+            Self::Read { .. }
+            | Self::Flush
+            | Self::Cache { .. }
+            | Self::Extents { .. }
+            | Self::Hold
+            | Self::Release
+            | Self::Checkpoint => false,
+        }
+    }
+}
+
 /// The answer to a request that succeeded.
 #[derive(Debug)]
 pub enum Completion {

@@ -148,7 +148,7 @@ fn known_of(record: &Record, known: &mut BTreeMap<VolumeId, Known>) -> Known {
 
 /// What the index knows of a volume that was never written.
 const fn unknown(volume: VolumeId) -> Known {
-    Known { volume, created_bytes: 0, row: None, segments: Vec::new(), survivors: BTreeMap::new() }
+    Known { volume, created_bytes: 0, row: None, segments: Vec::new(), survivors: BTreeMap::new(), parent: None }
 }
 
 fn report_unrecorded(known: &BTreeMap<VolumeId, Known>) {

@@ -15,7 +15,9 @@ use units::{SegmentId, SlotIndex, VolumeId};
 use volume::compact::{Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
-use volume::pool::{Index, Lease, LeaseClass, PoolFigures};
+use volume::io::{IoId, PageIndex};
+use volume::map::PageWrite;
+use volume::pool::{Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, Waiting};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
@@ -33,6 +35,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// A slot to be filled with zeros.
 #[derive(Debug)]
 pub(super) struct Wanted(pub(super) Lease);
+
+/// A question about a volume's map.
+#[derive(Debug)]
+enum MapAsk {
+    Load { volume: VolumeId, page: PageIndex },
+    WriteBack { volume: VolumeId, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
+}
 
 /// The threads that work for the store's.
 #[derive(Debug)]
@@ -64,6 +73,8 @@ pub(super) struct Keeper {
     is_host_full: bool,
     /// Leases that found no slot while some were being freed.
     parked: VecDeque<(VolumeId, LeaseClass)>,
+    /// Questions of clones that wait for what these inherit.
+    waiting: Waiting<MapAsk>,
     /// Volumes that are being erased, and who waits for it.
     erasing: BTreeMap<VolumeId, Callback<Result<(), DiskFault>>>,
     /// What volumes are to be told.
@@ -116,6 +127,7 @@ impl Keeper {
             with_space: BTreeSet::new(),
             is_host_full: false,
             parked: VecDeque::new(),
+            waiting: Waiting::default(),
             erasing: BTreeMap::new(),
             events: Vec::new(),
         }
@@ -123,7 +135,7 @@ impl Keeper {
 
     /// When there is something to do, if nothing else happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let tick = self.compactor.wants_ticks().then_some(self.next_tick);
+        let tick = self.wants_ticks().then_some(self.next_tick);
         self.prepares_at().into_iter().chain(tick).min()
     }
 
@@ -131,12 +143,18 @@ impl Keeper {
         (self.ahead_count() < AHEAD_COUNT && !self.is_full).then(|| self.last_lease + QUIET)
     }
 
+    fn wants_ticks(&self) -> bool {
+        self.compactor.wants_ticks() || !self.waiting.is_empty()
+    }
+
     /// Does what is due.
     pub(super) fn on_time(&mut self) {
         let now = Instant::now();
-        if self.compactor.wants_ticks() && self.next_tick <= now {
+        if self.wants_ticks() && self.next_tick <= now {
             self.next_tick = now + TICK;
             self.with_compactor(Compactor::tick);
+            let overdue = self.waiting.take_overdue();
+            self.fail(overdue);
         }
         if self.prepares_at().is_some_and(|at| at <= now) {
             self.prepare_ahead();
@@ -175,14 +193,13 @@ impl Keeper {
     /// Carries out a question; its answer, when it has one, is among the events.
     pub(super) fn take(&mut self, ask: StoreAsk) {
         match ask {
-            StoreAsk::LoadPage { volume, page } => {
-                let result = self.index.load_page(volume, page);
-                self.events.push((volume, Event::PageLoaded { page, result }));
-            }
+            StoreAsk::LoadPage { volume, page } => self.take_map(volume, MapAsk::Load { volume, page }),
             StoreAsk::WriteBack { volume, id, generation, pages, folded } => {
-                let result = self.index.write_back(volume, generation, &pages, folded);
-                self.events.push((volume, Event::WroteBack { id, result }));
-                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+                self.take_map(volume, MapAsk::WriteBack { volume, id, generation, pages, folded });
+            }
+            StoreAsk::LoadPlace { volume, segment } => {
+                let place = self.compactor.hold(&self.index, volume, segment);
+                self.events.push((volume, Event::Place { segment, place }));
             }
             StoreAsk::NoteBoundary { volume, boundary } => {
                 // The index knows it all the same, and writes it before anything that it must come before.
@@ -198,10 +215,13 @@ impl Keeper {
                 self.index.settle(volume, settled);
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume));
             }
-            StoreAsk::Unpinned { segment, .. } => {
-                self.with_compactor(|compactor, context| compactor.unpinned(context, segment));
+            StoreAsk::Unpinned { volume, segment } => {
+                self.with_compactor(|compactor, context| compactor.unpinned(context, volume, segment));
             }
             StoreAsk::Closed { volume } => {
+                self.waiting.forget(volume);
+                let failed = self.waiting.take_failed(&self.index, volume);
+                self.fail(failed);
                 self.with_compactor(|compactor, context| compactor.closed(context, volume));
             }
             StoreAsk::Release { segment, .. } => {
@@ -210,6 +230,63 @@ impl Keeper {
                 self.is_full = false;
             }
         }
+    }
+
+    /// Carries out a question about a map, now or when the store has what the volume inherits.
+    fn take_map(&mut self, volume: VolumeId, ask: MapAsk) {
+        if let Some(ask) = self.waiting.ask(&self.index, volume, ask) {
+            self.carry_out(ask);
+        } else if self.waiting.len() == 1 {
+            // What began to wait now has a whole round before it.
+            self.next_tick = Instant::now() + TICK;
+        }
+    }
+
+    fn carry_out(&mut self, ask: MapAsk) {
+        match ask {
+            MapAsk::Load { volume, page } => {
+                let result = self.index.load_page(volume, page);
+                self.events.push((volume, Event::PageLoaded { page, result }));
+            }
+            MapAsk::WriteBack { volume, id, generation, pages, folded } => {
+                let result = self.index.write_back(volume, generation, &pages, folded);
+                self.events.push((volume, Event::WroteBack { id, result }));
+                let next = match result {
+                    Ok(()) => self.waiting.take_ready(&self.index),
+                    Err(_) => {
+                        let failed = self.waiting.take_failed(&self.index, volume);
+                        self.fail(failed);
+                        Vec::new()
+                    }
+                };
+                next.into_iter().for_each(|ask| self.carry_out(ask));
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+            }
+        }
+    }
+
+    /// Answers questions whose volumes' parents cannot write back.
+    fn fail(&mut self, asks: Vec<MapAsk>) {
+        let fault = DiskFault::Io;
+        self.events.extend(asks.into_iter().map(|ask| match ask {
+            MapAsk::Load { volume, page } => (volume, Event::PageLoaded { page, result: Err(fault) }),
+            MapAsk::WriteBack { volume, id, .. } => (volume, Event::WroteBack { id, result: Err(fault) }),
+        }));
+    }
+
+    /// Notes that `heir`, a new clone or a view, inherits from `parent`. Before it is opened.
+    pub(super) fn note_parent(&mut self, heir: VolumeId, parent: Parent) -> Result<(), LineageError> {
+        self.index.note_parent(heir, parent)
+    }
+
+    /// Notes all heirs that there are. Before any volume but the system volume is recovered.
+    pub(super) fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<(), DiskFault> {
+        self.index.note_families(parents)
+    }
+
+    /// Forgets that a view inherits, which is closed.
+    pub(super) fn forget_parent(&mut self, heir: VolumeId) -> Result<(), DiskFault> {
+        self.index.forget_parent(heir)
     }
 
     /// Leases a slot, now or when one has been freed.

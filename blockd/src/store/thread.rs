@@ -14,7 +14,7 @@ use std::time::Instant;
 use units::VolumeId;
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{Index, Lease, PoolFigures};
+use volume::pool::{Index, Lease, LineageError, Parent, PoolFigures};
 
 /// What the store's thread can be told.
 pub(super) enum Command {
@@ -30,6 +30,12 @@ pub(super) enum Command {
     Figures(Callback<PoolFigures>),
     /// Forget a volume that no shard serves, with all its segments.
     Erase { volume: VolumeId, done: Callback<Result<(), DiskFault>> },
+    /// Note that a volume inherits from another.
+    NoteParent { heir: VolumeId, parent: Parent, done: Callback<Result<(), LineageError>> },
+    /// Note all heirs that there are.
+    NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<(), DiskFault>> },
+    /// Forget that a view inherits.
+    ForgetParent { heir: VolumeId, done: Callback<Result<(), DiskFault>> },
     /// Note what recovery found.
     NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
     /// Make everything durable and end.
@@ -135,6 +141,41 @@ impl StoreHandle {
     pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
         self.send(Command::Erase { volume, done })
     }
+
+    /// Notes that `heir`, a new clone or a view, inherits from `parent`: before it is opened, and after its record is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn note_parent(
+        &self,
+        heir: VolumeId,
+        parent: Parent,
+        done: Callback<Result<(), LineageError>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::NoteParent { heir, parent, done })
+    }
+
+    /// Notes that these are all heirs that there are, as the catalogue's records say at a start: before any volume but the
+    /// system volume is recovered.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn note_families(
+        &self,
+        parents: BTreeMap<VolumeId, Parent>,
+        done: Callback<Result<(), DiskFault>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::NoteFamilies { parents, done })
+    }
+
+    /// Forgets that a view inherits, once it is closed. A clone is forgotten by [`StoreHandle::erase`].
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn forget_parent(&self, heir: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
+        self.send(Command::ForgetParent { heir, done })
+    }
 }
 
 impl StoreHandle {
@@ -171,6 +212,9 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::Disk(event)) => keeper.on_disk(&event),
             Ok(Command::Figures(done)) => done(keeper.figures()),
             Ok(Command::Erase { volume, done }) => keeper.erase(volume, done),
+            Ok(Command::NoteParent { heir, parent, done }) => done(keeper.note_parent(heir, parent)),
+            Ok(Command::NoteFamilies { parents, done }) => done(keeper.note_families(&parents)),
+            Ok(Command::ForgetParent { heir, done }) => done(keeper.forget_parent(heir)),
             Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),

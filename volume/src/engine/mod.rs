@@ -17,6 +17,7 @@ mod extents;
 mod flush;
 mod hold;
 mod log;
+mod places;
 mod read;
 mod release;
 mod request;
@@ -121,6 +122,12 @@ pub struct Volume {
     segments: BTreeMap<SegmentId, SegmentRow>,
     /// Which blocks are left of those that were moved.
     survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// Whether its map may name segments of other volumes.
+    is_heir: bool,
+    /// Whether it takes no changes: a view of a snapshot.
+    is_read_only: bool,
+    /// Segments of other volumes.
+    places: places::Places,
     /// Everything up to here is in the map, and answered.
     applied_lsn: Lsn,
     /// Everything up to here is on stable storage.
@@ -156,6 +163,8 @@ impl Volume {
     #[must_use]
     pub fn open(config: VolumeConfig, recovered: Recovered) -> Self {
         let applied_lsn = Lsn(recovered.next_lsn.0 - 1);
+        let mut checkpoint = checkpoint::Checkpoint::default();
+        checkpoint.fold_to(recovered.wanted_lsn);
         Self {
             id: recovered.volume,
             config,
@@ -165,6 +174,9 @@ impl Volume {
             log: Log::new(recovered.next_lsn, recovered.chain),
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
+            is_heir: recovered.is_heir,
+            is_read_only: recovered.is_read_only,
+            places: places::Places::default(),
             applied_lsn,
             // Whoever recovers syncs before the volume is opened. The first batch tells it: rot in what came before is then
             // told from a torn end.
@@ -178,7 +190,7 @@ impl Volume {
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
             hold: hold::Hold::default(),
-            checkpoint: checkpoint::Checkpoint::default(),
+            checkpoint,
             release: release::Releases::default(),
             resize: None,
             status: Status::default(),
@@ -232,6 +244,7 @@ impl Volume {
             Event::Fetched { id, buffer, result } => self.on_fetched(context, id, buffer, result),
             Event::Synced { id, result } => self.on_synced(context, id, result),
             Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
+            Event::Place { segment, place } => self.on_place(context, segment, place),
             Event::Moved { row, survivors } => self.on_moved(context, row, survivors),
             Event::Leaves { segment } => self.on_leaves(context, segment),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
@@ -248,6 +261,7 @@ impl Volume {
             && self.subblock.is_empty()
             && self.reads.is_empty()
             && self.page_waiters.is_empty()
+            && self.places.is_idle()
             && self.flush.is_idle()
             && !self.hold.is_on()
             && self.checkpoint.is_idle()
@@ -260,12 +274,21 @@ impl Volume {
     pub fn wants_ticks(&self) -> bool {
         !self.is_idle()
             || self.map.is_dirty()
+            || (self.checkpoint.is_wanted_beyond(self.folded_to) && !self.is_poisoned)
             || self.release.has_empty()
             || self.has_untold()
             || self.log.has_failed_footer()
     }
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
+        if self.is_read_only && request.is_change() {
+            if let Request::Write { payload, .. } = request {
+                payload.into_iter().for_each(|piece| context.buffers.put(piece));
+            }
+            let detail = "a snapshot does not change; clone it to write";
+            reply(context, id, Err(Error::new(ErrorKind::InvalidRequest, detail)));
+            return;
+        }
         match request {
             Request::Read { range } => self.on_read(context, id, range),
             Request::Write { range, payload, fua } => self.on_write(context, Asker { id, fua }, range, payload),

@@ -1,5 +1,7 @@
 //! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
 
+mod places;
+
 use super::*;
 use crate::buffer::Buffer;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
@@ -43,6 +45,10 @@ struct Driver {
     refuses_voids: bool,
     released: Vec<SegmentId>,
     unpinned: u32,
+    /// Pages of the map that the store has.
+    pages: BTreeMap<PageIndex, Vec<u8>>,
+    /// Segments whose places it wants to know.
+    asked_places: Vec<SegmentId>,
     /// While set, fetches stay in the queue.
     holds_fetches: bool,
     /// While set, appends stay in the queue.
@@ -78,6 +84,8 @@ impl Driver {
             refuses_voids: false,
             released: Vec::new(),
             unpinned: 0,
+            pages: BTreeMap::new(),
+            asked_places: Vec::new(),
             holds_fetches: false,
             holds_appends: false,
             now: 0,
@@ -151,7 +159,9 @@ impl Driver {
                 self.replies.insert(reply.id.0, reply.result);
             }
             Action::LoadPage { page } => {
-                self.give(Event::PageLoaded { page, result: Ok(LoadedPage::Absent { next: None }) });
+                let stored = self.pages.get(&page).cloned();
+                let loaded = stored.map_or(LoadedPage::Absent { next: None }, LoadedPage::Present);
+                self.give(Event::PageLoaded { page, result: Ok(loaded) });
             }
             Action::WriteBack { id, generation, pages, folded } => {
                 if generation == 0 {
@@ -161,6 +171,7 @@ impl Driver {
                 let result = if self.is_store_failing { Err(DiskFault::Io) } else { Ok(()) };
                 self.give(Event::WroteBack { id, result });
             }
+            Action::LoadPlace { segment } => self.asked_places.push(segment),
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,

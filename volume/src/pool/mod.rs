@@ -7,23 +7,28 @@
 mod index;
 mod lease;
 mod leaving;
+mod lineage;
 mod load;
 mod place;
+mod presence;
 mod relocate;
 mod rows;
 mod slots;
 mod survivors;
 mod versions;
+mod waiting;
 mod write_back;
 
 pub use index::Index;
 pub use leaving::Settled;
-pub use place::ParcelPlace;
+pub use lineage::{Inheritance, LineageError, Parent};
+pub use place::{ParcelPlace, Place};
 pub use relocate::{LeftPlace, Move};
 pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use slots::WINDOW_SLOTS;
 pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
+pub use waiting::Waiting;
 pub use write_back::Folded;
 
 pub(crate) use load::Found;

@@ -44,7 +44,7 @@ impl<S: Store> Index<S> {
         if row.is_some_and(|row| row.generation > boundary.generation) {
             return Err(DiskFault::Io);
         }
-        let mapped = row.map_or(0, |row| row.mapped);
+        let mapped = self.mapped_blocks(volume);
         self.boundaries.insert(key, BoundaryRow { boundary, mapped });
         self.unsaved_boundaries.insert(key);
         self.commit(Vec::new(), Durability::Lazy)
@@ -83,10 +83,10 @@ impl<S: Store> Index<S> {
             && self.boundaries.range((volume, generations.start)..(volume, generations.end)).next().is_some()
     }
 
-    /// Reads a page as `generation` left it, or the index of the next one that has any version.
+    /// Reads a page as `generation` left it, own or inherited, or the index of the next one that has any version.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed.
+    /// [`DiskFault::Io`] when the store failed, or does not have what the volume inherits.
     pub fn load_page_at(&self, volume: VolumeId, page: PageIndex, generation: u64) -> Result<LoadedPage, DiskFault> {
         if let Some(version) = self.version_at(volume, page, generation)? {
             return Ok(LoadedPage::Present(version.encoded));
@@ -95,7 +95,7 @@ impl<S: Store> Index<S> {
             Some(next) => self.newest_from(volume, PageIndex(next))?,
             None => None,
         };
-        Ok(LoadedPage::Absent { next: next.map(|version| version.page) })
+        self.load_inherited(volume, page, next.map(|version| version.page))
     }
 
     /// The version of a page that is visible at the end of `generation`.

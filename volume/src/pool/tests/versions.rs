@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-type Mapped = BTreeMap<u64, (Location, u32)>;
+pub(super) type Mapped = BTreeMap<u64, (Location, u32)>;
 
 fn versions(index: &Index<MemoryStore>) -> Vec<Version> {
     let (mut out, mut at) = (Vec::new(), PageIndex(0));
@@ -46,7 +46,7 @@ fn versions(index: &Index<MemoryStore>) -> Vec<Version> {
     out
 }
 
-fn add_content(page: PageIndex, content: &Page, out: &mut Mapped) {
+pub(super) fn add_content(page: PageIndex, content: &Page, out: &mut Mapped) {
     content.visit(0, PAGE_BLOCKS, |first, _, found| {
         let Found::Data { location, checks } = found else { return };
         for (check, by) in checks.as_chunks::<4>().0.iter().zip(0..) {
