@@ -3,7 +3,7 @@
 use crate::cli::{VolumeCommand, VolumeVerb};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
+use crate::output::{Output, fields, sized, table};
 use control::{CreateVolume, ResizeVolume, Size, Volume, VolumeList, VolumeName, VolumeSize};
 use serde_json::json;
 
@@ -68,10 +68,6 @@ fn described(volume: &Volume) -> String {
         ("created", Some(volume.created_at.to_string())),
         ("nbd", Some(volume.nbd_uris.join("\n         ")).filter(|uris| !uris.is_empty())),
     ])
-}
-
-fn sized(bytes: u64) -> String {
-    format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded())
 }
 
 /// A volume's name needs no escaping in a path.

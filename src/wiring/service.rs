@@ -2,11 +2,11 @@
 
 use super::metrics;
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, Entry};
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue};
 use blockd::shard::{ShardStats, VolumeStats};
-use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume, VolumeName,
+    VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -65,6 +65,23 @@ impl PoolService {
             created_at: timestamp(entry.created_ms),
             nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &entry.name)).collect(),
             name: entry.name,
+        }
+    }
+
+    fn show_snapshot_entry(&self, entry: SnapshotEntry) -> Snapshot {
+        let name = entry.name.to_string();
+        let uris = if entry.damage.is_some() { &[] } else { self.uris.as_slice() };
+        Snapshot {
+            id: entry.id,
+            volume: entry.name.volume,
+            size_bytes: entry.size_bytes,
+            taken_at: timestamp(entry.taken_ms),
+            group: entry.group,
+            unique_bytes: None,
+            clones: entry.clones,
+            state_reason: entry.damage,
+            nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &name)).collect(),
+            name,
         }
     }
 
@@ -133,6 +150,34 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete(name.as_str(), force).await.map_err(service_error) })
     }
 
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
+            let group = group.as_ref().map(VolumeName::as_str);
+            let taken = self.catalogue.create_snapshots(&names, group).await.map_err(service_error)?;
+            Ok(taken.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let volume = volume.as_ref().map(VolumeName::as_str);
+            let entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
+            Ok(entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot> {
+        Box::pin(async move {
+            let entry = self.catalogue.show_snapshot(&name_in_catalogue(&name)).map_err(service_error)?;
+            Ok(self.show_snapshot_entry(entry))
+        })
+    }
+
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_snapshot(&name_in_catalogue(&name)).await.map_err(service_error) })
+    }
+
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
     }
@@ -146,7 +191,7 @@ impl Service for PoolService {
         })
     }
 
-    fn metrics(&self) -> Answer<'_, Snapshot> {
+    fn metrics(&self) -> Answer<'_, control::metrics::Snapshot> {
         Box::pin(async move {
             let moment = self.moment().await?;
             let stats = moment.by_volume();
@@ -154,7 +199,7 @@ impl Service for PoolService {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
                 metrics::of_volume(self.show(entry, &moment, &stats), operations.unwrap_or_default())
             });
-            Ok(Snapshot {
+            Ok(control::metrics::Snapshot {
                 shards: (0..).zip(&moment.stats).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
                 volumes: volumes.collect(),
                 pool: Some(self.pool(&moment.figures)),
@@ -165,6 +210,10 @@ impl Service for PoolService {
 
 /// Why a poisoned volume takes no writes, and what to do.
 const POISONED: &str = "the disk failed to make writes durable: look at the disk, then restart the daemon";
+
+fn name_in_catalogue(name: &SnapshotName) -> NameInCatalogue {
+    NameInCatalogue { volume: name.volume().to_string(), snapshot: name.name().to_string() }
+}
 
 fn timestamp(ms: u64) -> Timestamp {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -187,6 +236,13 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::ShrinkRefused { .. } => {
             (ErrorCode::ShrinkRefused, "trim it first, or have the tail discarded, which throws it away")
         }
+        CatalogueError::SnapshotExists { .. } => (ErrorCode::SnapshotExists, "choose another name"),
+        CatalogueError::SnapshotNotFound { .. } => {
+            (ErrorCode::SnapshotNotFound, "list the volume's snapshots to see which there are")
+        }
+        CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),
+        CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
+        CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
         CatalogueError::Ended(_) => (ErrorCode::Unavailable, "see the log"),
         CatalogueError::Damaged(_) => (ErrorCode::Internal, "see the log"),

@@ -6,8 +6,8 @@ use crate::shard::{Callback, Message, ShardHandle, ShardStats};
 use crate::store::{StoreEnded, StoreHandle};
 use tokio::sync::oneshot;
 use units::VolumeId;
-use volume::error::{DiskFault, Error};
-use volume::pool::PoolFigures;
+use volume::error::{DiskFault, Error, ErrorKind};
+use volume::pool::{Boundary, PoolFigures};
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -35,8 +35,35 @@ pub(super) async fn submit(
     volume: VolumeId,
     request: Request,
 ) -> Result<Completion, CatalogueError> {
-    let (done, answer) = callback::<Result<Completion, Error>>();
-    Ok(of_shard(shard, Message::Submit { volume, request, done }, answer).await??)
+    begin(shard, volume, request)?.end().await
+}
+
+/// A request that a volume has.
+pub(super) struct Begun(oneshot::Receiver<Result<Completion, Error>>);
+
+/// Hands a volume a request. It is carried out behind all that the shard was handed before.
+pub(super) fn begin(shard: &ShardHandle, volume: VolumeId, request: Request) -> Result<Begun, CatalogueError> {
+    let (done, answer) = callback();
+    shard.send(Message::Submit { volume, request, done }).map_err(|_| CatalogueError::Ended("a shard"))?;
+    Ok(Begun(answer))
+}
+
+impl Begun {
+    /// Waits for its answer.
+    pub(super) async fn end(self) -> Result<Completion, CatalogueError> {
+        Ok(self.0.await.map_err(|_| CatalogueError::Ended("a shard"))??)
+    }
+}
+
+/// The answer to a snapshot.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of and_then's argument")]
+pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueError> {
+    match completion {
+        Completion::Snapshot(boundary) => Ok(boundary),
+        Completion::Read { .. } | Completion::Done | Completion::Extents(_) => {
+            Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
+        }
+    }
 }
 
 /// Closes a volume.
@@ -61,6 +88,22 @@ pub(super) async fn figures(store: &StoreHandle) -> Result<PoolFigures, Catalogu
 pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Result<(), DiskFault>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.erase(volume, done), answer).await
+}
+
+/// The ends of generations that are needed.
+pub(super) async fn boundaries(store: &StoreHandle) -> Result<Vec<(VolumeId, Boundary)>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.boundaries(done), answer).await
+}
+
+/// Deletes the end of a generation that nobody needs any more, with all that it alone holds.
+pub(super) async fn delete_boundary(
+    store: &StoreHandle,
+    volume: VolumeId,
+    generation: u64,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.delete_snapshot(volume, generation, done), answer).await
 }
 
 /// Notes what recovery found.

@@ -1,8 +1,10 @@
-//! The catalogue at the start: records read, deletions finished, volumes recovered and opened.
+//! The catalogue at the start: records read, volumes recovered, records held against their logs, volumes opened.
 
-use super::book::Records;
-use super::record::{Record, RecordState};
-use super::{Book, Catalogue, CatalogueError, Entry, Kept, SYSTEM_BYTES, ask, shard_of};
+use super::cleaner::Cleaner;
+use super::reconcile::{Evidence, reconcile};
+use super::record::{GroupRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
+use super::shelf::{Kept, Shelf};
+use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::shard::{Message, ShardHandle};
 use crate::store::StoreHandle;
@@ -12,7 +14,7 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
 use units::VolumeId;
 use volume::engine::{Volume, VolumeConfig};
-use volume::recover::{Known, fresh};
+use volume::recover::{Known, Recovered, fresh};
 
 /// What the catalogue begins with.
 pub(crate) struct Beginning {
@@ -26,52 +28,81 @@ pub(crate) struct Beginning {
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
-    pub(crate) async fn load(beginning: Beginning) -> Result<Self, OpenError> {
+    pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
         let Beginning { pool, shards, store, config, mut known } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool, shards: &shards, store: &store, config };
-        let damaged = opening.open(vec![system]).await?.damaged;
-        if let Some(reason) = damaged.get(&VolumeId::SYSTEM) {
+        let recovered = opening.recover(vec![system]).await?;
+        if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
         }
+        opening.serve(recovered.volumes)?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
         let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
-        let Records { read, rotten } = records;
-        let (live, deleting): (Vec<_>, Vec<_>) = read.into_iter().partition(|r| r.state == RecordState::Live);
-        let to_open = live.iter().map(|record| known_of(record, &mut known)).collect();
-        let opened = opening.open(to_open).await?;
-        for record in &deleting {
-            known.remove(&VolumeId(record.id));
-        }
-        let mut volumes: BTreeMap<_, _> = live.into_iter().map(|record| keep(record, &opened, shards.len())).collect();
-        for (id, reason) in rotten {
+        let sorted = Sorted::of(records.read);
+        let (deleting, kept): (Vec<_>, Vec<_>) =
+            sorted.volumes.iter().partition(|record| record.state == VolumeState::Deleting);
+        let to_recover = kept.into_iter().map(|record| known_of(record, &mut known)).collect();
+        let Recovery { volumes, damaged, .. } = opening.recover(to_recover).await?;
+        deleting.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
+        let opened = Opened { sizes: volumes.iter().map(|found| (found.volume, found.size_bytes)).collect(), damaged };
+        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
+        let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
+
+        let mut shelf = Shelf::default();
+        sorted.volumes.into_iter().for_each(|record| shelf.put_volume(record));
+        name_volumes(&mut shelf, &opened, shards.len());
+        for (id, reason) in records.rotten {
             known.remove(&VolumeId(id));
-            let (name, kept) = set_aside(id, reason, &volumes, shards.len());
-            volumes.insert(name, kept);
+            set_aside(&mut shelf, id, reason, shards.len());
         }
+        let evidence = Evidence { next_lsns, boundaries };
+        let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
+        if !lost.is_empty() {
+            tracing::info!(records = ?lost, "snapshots that a power cut took before they were answered");
+            book.drop_all(&lost).await.map_err(|error| unreadable(&error))?;
+        }
+        let (served, ghosts): (Vec<_>, Vec<_>) =
+            volumes.into_iter().partition(|found| shelf.name_of(found.volume.0).is_some());
+        opening.serve(served)?;
+        opening.fold(ghosts).await?;
         report_unrecorded(&known);
-        let catalogue = Self {
+        let catalogue = Arc::new(Self {
             shards,
             store,
             config,
             book: Mutex::new(book),
-            volumes: RwLock::new(volumes),
+            shelf: RwLock::new(shelf),
+            cleaner: Cleaner::default(),
+            erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
-        };
-        catalogue.finish_deletions(deleting).await;
+        });
+        catalogue.cleaner.start(&catalogue);
         Ok(catalogue)
     }
+}
 
-    async fn finish_deletions(&self, deleting: Vec<Record>) {
-        let book = self.book.lock().await;
-        for Record { id, name, .. } in deleting {
-            tracing::info!(name, id, "finishing the deletion of a volume");
-            if let Err(error) = self.finish_deletion(&book, VolumeId(id)).await {
-                tracing::warn!(name, id, %error, "a deleted volume still has its space");
+/// Records by what they are of.
+#[derive(Debug, Default)]
+struct Sorted {
+    volumes: Vec<VolumeRecord>,
+    snapshots: Vec<SnapshotRecord>,
+    groups: Vec<GroupRecord>,
+}
+
+impl Sorted {
+    fn of(records: Vec<Record>) -> Self {
+        let mut sorted = Self::default();
+        for record in records {
+            match record {
+                Record::Volume(record) => sorted.volumes.push(record),
+                Record::Snapshot(record) => sorted.snapshots.push(record),
+                Record::Group(record) => sorted.groups.push(record),
             }
         }
+        sorted
     }
 }
 
@@ -90,57 +121,85 @@ struct Opened {
 }
 
 impl Opening<'_> {
-    /// Recovers volumes and hands them to their shards.
-    async fn open(&self, known: Vec<Known>) -> Result<Opened, OpenError> {
+    /// Recovers volumes, and tells the index what was found.
+    async fn recover(&self, known: Vec<Known>) -> Result<Recovery, OpenError> {
         let (written, unwritten): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.row.is_some() || !known.segments.is_empty());
         let pool = Arc::clone(&self.pool);
         let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, written)).await;
-        let Recovery { mut volumes, damaged, notes } = recovery.map_err(|_| ended("recovery"))??;
+        let mut recovery = recovery.map_err(|_| ended("recovery"))??;
+        let notes = std::mem::take(&mut recovery.notes);
         let noted = ask::note_recovered(self.store, notes).await.map_err(|error| unreadable(&error))?;
         noted.map_err(OpenError::Disk)?;
-        volumes.extend(unwritten.iter().map(|known| fresh(known.volume, known.created_bytes)));
-        let mut sizes = BTreeMap::new();
+        recovery.volumes.extend(unwritten.iter().map(|known| fresh(known.volume, known.created_bytes)));
+        Ok(recovery)
+    }
+
+    /// Hands volumes to their shards.
+    fn serve(&self, volumes: Vec<Recovered>) -> Result<(), OpenError> {
         for recovered in volumes {
-            let (volume, size_bytes) = (recovered.volume, recovered.size_bytes);
-            sizes.insert(volume, size_bytes);
+            let shard = self.shards.get(shard_of(recovered.volume, self.shards.len()));
             let engine = Box::new(Volume::open(self.config, recovered));
-            let shard = self.shards.get(shard_of(volume, self.shards.len()));
             let sent = shard.map(|shard| shard.send(Message::OpenVolume(engine)));
             sent.and_then(Result::ok).ok_or_else(|| ended("a shard"))?;
         }
-        Ok(Opened { sizes, damaged })
+        Ok(())
+    }
+
+    /// Brings the stored maps of volumes that nobody opens up to the ends of their logs.
+    async fn fold(&self, volumes: Vec<Recovered>) -> Result<(), OpenError> {
+        let lags = |found: &Recovered| found.folded_to.next() < found.next_lsn;
+        for found in volumes.into_iter().filter(lags) {
+            let volume = found.volume;
+            self.serve(vec![found])?;
+            let shard = self.shards.get(shard_of(volume, self.shards.len())).ok_or_else(|| ended("a shard"))?;
+            if let Err(error) = ask::close(shard, volume).await.map_err(|error| unreadable(&error))? {
+                tracing::error!(%volume, %error, "what clones see of a deleted volume is not all in the index");
+            }
+        }
+        Ok(())
     }
 }
 
-fn keep(record: Record, opened: &Opened, shard_count: usize) -> (String, Kept) {
-    let volume = VolumeId(record.id);
-    let entry = Entry {
-        volume,
-        name: record.name.clone(),
-        size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
-        created_ms: record.created_ms,
-        shard: shard_of(volume, shard_count),
-        damage: opened.damaged.get(&volume).cloned(),
-    };
-    (record.name, Kept { entry, is_leaving: false })
+/// Puts the volumes that have a name on the shelf under it.
+fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
+    let named: Vec<VolumeRecord> =
+        shelf.volumes().filter(|record| shelf.name_of(record.id).is_some()).cloned().collect();
+    for record in named {
+        let volume = VolumeId(record.id);
+        let entry = Entry {
+            volume,
+            name: record.name.clone(),
+            size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
+            created_ms: record.created_ms,
+            shard: shard_of(volume, shard_count),
+            damage: opened.damaged.get(&volume).cloned(),
+        };
+        shelf.names.insert(record.name, Kept { entry, is_leaving: false });
+    }
 }
 
-/// A volume whose record has rotted, and with it its name: it can be seen, and deleted.
-fn set_aside(id: u64, reason: String, others: &BTreeMap<String, Kept>, shard_count: usize) -> (String, Kept) {
+/// A record that has rotted, and with it a name: it can be seen, as a volume, and deleted.
+fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     let mut name = format!("volume-{id}");
-    while others.contains_key(&name) {
+    while shelf.names.contains_key(&name) {
         name.push_str("-x");
     }
-    tracing::error!(name, id, reason, "a volume's record is damaged: it is not served");
+    tracing::error!(
+        name,
+        id,
+        reason,
+        "a record is damaged: what it is of is not served, and nothing that it may need is deleted"
+    );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
     let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: Some(reason) };
-    (name, Kept { entry, is_leaving: false })
+    shelf.note_rotten(id);
+    shelf.names.insert(name, Kept { entry, is_leaving: false });
 }
 
 /// What the index knows of a volume that has a record.
-fn known_of(record: &Record, known: &mut BTreeMap<VolumeId, Known>) -> Known {
+fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Known {
     let volume = VolumeId(record.id);
     let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
     Known { created_bytes: record.size_bytes, ..known }

@@ -1,4 +1,4 @@
-//! The catalogue: which volumes there are, by name; it makes, resizes and deletes them.
+//! The catalogue: which volumes and snapshots there are, by name; it makes, resizes, clones and deletes them.
 //!
 //! What it knows is kept in the pool itself, in the system volume, so that nothing but the pool is needed to find it again.
 //! A change is durable when it is answered, one change at a time; a deletion that a crash interrupts is finished at the
@@ -7,19 +7,27 @@
 mod ask;
 mod book;
 mod changes;
+mod chores;
+mod cleaner;
 mod error;
+mod group;
 mod load;
+mod reconcile;
 mod record;
+mod shelf;
+mod snapshots;
 
 pub use error::CatalogueError;
 pub(crate) use load::Beginning;
+pub use snapshots::{SnapshotEntry, SnapshotName};
 
 use crate::listener::{Client, Exports, Found, Listing, describe};
 use crate::shard::{ShardHandle, ShardStats};
 use crate::store::StoreHandle;
 use book::Book;
+use cleaner::Cleaner;
 use proto::nbd::Refusal;
-use std::collections::BTreeMap;
+use shelf::{Kept, Shelf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
@@ -47,14 +55,6 @@ pub struct Entry {
     pub damage: Option<String>,
 }
 
-/// An entry and whether it is on its way out.
-#[derive(Debug)]
-struct Kept {
-    entry: Entry,
-    /// Its deletion is under way: nobody finds it any more.
-    is_leaving: bool,
-}
-
 /// Every volume of a pool.
 pub struct Catalogue {
     shards: Vec<ShardHandle>,
@@ -62,7 +62,10 @@ pub struct Catalogue {
     config: VolumeConfig,
     /// Held through a change, so that there is one at a time.
     book: Mutex<Book>,
-    volumes: RwLock<BTreeMap<String, Kept>>,
+    shelf: RwLock<Shelf>,
+    cleaner: Cleaner,
+    /// Held while a volume is erased.
+    erasing: Mutex<()>,
     is_stopping: AtomicBool,
 }
 
@@ -70,7 +73,7 @@ impl Catalogue {
     /// Every volume, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
-        self.read().values().map(|kept| kept.entry.clone()).collect()
+        self.read().names.values().map(|kept| kept.entry.clone()).collect()
     }
 
     /// The volume of that name.
@@ -78,9 +81,9 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::NotFound`].
     pub fn show(&self, name: &str) -> Result<Entry, CatalogueError> {
-        let volumes = self.read();
+        let shelf = self.read();
         let missing = || CatalogueError::NotFound { name: name.to_owned() };
-        volumes.get(name).map(|kept| kept.entry.clone()).ok_or_else(missing)
+        shelf.names.get(name).map(|kept| kept.entry.clone()).ok_or_else(missing)
     }
 
     /// The pool's figures.
@@ -128,13 +131,13 @@ impl Catalogue {
         (number, self.shards.get(number).expect("there are as many shards as were counted"))
     }
 
-    // A panic while the lock is held leaves the map whole: every change of it is one call.
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Kept>> {
-        self.volumes.read().unwrap_or_else(PoisonError::into_inner)
+    // A panic while the lock is held leaves the shelf whole: every change of it is one call.
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Kept>> {
-        self.volumes.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,23 +146,23 @@ impl Exports for Catalogue {
         if self.is_stopping() {
             return Err(Refusal::Shutdown);
         }
-        let volumes = self.read();
-        let kept = volumes.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
+        let shelf = self.read();
+        let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
         let export = describe(name, entry.size_bytes, false);
         Ok(Found { export, volume: entry.volume, shard: self.shard_of(entry.volume).1.clone() })
     }
 
     fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {
-        let volumes = self.read();
-        let served = volumes.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
+        let shelf = self.read();
+        let served = shelf.names.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         Ok(served.map(|kept| Listing { name: kept.entry.name.clone(), description: String::new() }).collect())
     }
 }
 
 impl std::fmt::Debug for Catalogue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Catalogue({} volumes on {} shards)", self.read().len(), self.shards.len())
+        write!(f, "Catalogue({} volumes on {} shards)", self.read().names.len(), self.shards.len())
     }
 }
 

@@ -124,10 +124,8 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::Flush => (Verb::Flush, 0),
         Request::Cache { range } => (Verb::Cache, range.len()),
         Request::Extents { range, .. } => (Verb::BlockStatus, range.len()),
-        Request::Resize { .. }
-        | Request::Snapshot { .. }
-        | Request::Hold
-        | Request::Release
-        | Request::Checkpoint => (Verb::Control, 0),
+        Request::Resize { .. } | Request::Snapshot { .. } | Request::Hold | Request::Release | Request::Checkpoint => {
+            (Verb::Control, 0)
+        }
     }
 }
