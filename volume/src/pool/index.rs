@@ -263,6 +263,12 @@ impl<S: Store> Index<S> {
         rows
     }
 
+    /// What is known of the segments of `volume`.
+    pub(super) fn entries_of(&self, volume: VolumeId) -> impl Iterator<Item = &Entry> {
+        let owned = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX));
+        owned.filter_map(|(_, segment)| self.entry(*segment))
+    }
+
     /// A segment.
     #[must_use]
     pub fn segment(&self, segment: SegmentId) -> Option<SegmentRow> {

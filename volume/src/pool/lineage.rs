@@ -119,7 +119,8 @@ impl<S: Store> Index<S> {
         if heir <= parent.volume || !is_new {
             return Err(LineageError::Order);
         }
-        if !self.boundaries.contains_key(&(parent.volume, parent.generation)) {
+        let boundary = self.boundaries.get(&(parent.volume, parent.generation));
+        if boundary.is_none_or(|row| row.is_leaving) {
             return Err(LineageError::NoBoundary);
         }
         let row = StoreWrite::Put(rows::parent_key(heir), rows::encode_parent(parent));

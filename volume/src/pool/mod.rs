@@ -4,6 +4,8 @@
 //! [`crate::rebuild`] makes the index anew from it. Synchronous and without I/O of its own but the store's; slot headers
 //! are read once, when the index is opened.
 
+mod deletion;
+mod figures;
 mod index;
 mod lease;
 mod leaving;
@@ -17,8 +19,11 @@ mod slots;
 mod survivors;
 mod versions;
 mod waiting;
+mod walk;
 mod write_back;
 
+pub use deletion::{Deletion, DeletionError};
+pub use figures::VolumeSpace;
 pub use index::Index;
 pub use leaving::Settled;
 pub use lineage::{Inheritance, LineageError, Parent};
@@ -29,6 +34,7 @@ pub use slots::WINDOW_SLOTS;
 pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
 pub use waiting::Waiting;
+pub use walk::Reclaim;
 pub use write_back::Folded;
 
 pub(crate) use load::Found;

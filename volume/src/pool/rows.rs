@@ -8,7 +8,8 @@
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
 //! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
-//! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8 |
+//! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8, |
+//! | | flags 1 (bit 0: it is being deleted) |
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
 //! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same five numbers |
@@ -98,6 +99,8 @@ pub struct BoundaryRow {
     pub boundary: Boundary,
     /// Blocks that the stored map had there.
     pub mapped: u64,
+    /// Its deletion is under way: nobody looks at it any more, and part of what it showed may be gone.
+    pub is_leaving: bool,
 }
 
 /// What the store notes of the pool.
@@ -248,7 +251,8 @@ pub(super) fn decode_volume(key: &[u8], value: &[u8]) -> Result<VolumeRow, OpenE
 
 pub(super) fn encode_boundary(row: &BoundaryRow) -> Vec<u8> {
     let boundary = &row.boundary;
-    [boundary.lsn.0, boundary.wall_ms, boundary.size_bytes, row.mapped].iter().flat_map(|n| n.to_le_bytes()).collect()
+    let numbers = [boundary.lsn.0, boundary.wall_ms, boundary.size_bytes, row.mapped];
+    numbers.iter().flat_map(|n| n.to_le_bytes()).chain([u8::from(row.is_leaving)]).collect()
 }
 
 /// Decodes a boundary's row and whose it is.
@@ -260,8 +264,10 @@ pub(super) fn decode_boundary(key: &[u8], value: &[u8]) -> Result<(VolumeId, Bou
         let mut fields = Fields(value);
         let (lsn, wall_ms) = (Lsn(fields.u64()?), fields.u64()?);
         let (size_bytes, mapped) = (fields.u64()?, fields.u64()?);
+        let [flags] = fields.take()?;
         let boundary = Boundary { generation, lsn, size_bytes, wall_ms };
-        fields.0.is_empty().then_some((volume, BoundaryRow { boundary, mapped }))
+        let row = BoundaryRow { boundary, mapped, is_leaving: flags == 1 };
+        (fields.0.is_empty() && flags < 2).then_some((volume, row))
     };
     parse().ok_or(OpenError::Corrupt("a boundary's row"))
 }
@@ -326,11 +332,16 @@ pub(super) fn birth_key(volume: VolumeId, generation: u64, page: PageIndex) -> V
     key
 }
 
+/// The key after all births of a volume up to the end of `generation`.
+pub(super) fn births_end(volume: VolumeId, generation: u64) -> Vec<u8> {
+    let [_, (_, end)] = generation_keys(volume);
+    generation.checked_add(1).map_or(end, |next| birth_key(volume, next, PageIndex(0)))
+}
+
 /// The keys of all births of a volume up to a generation: start and end.
 pub(super) fn births_to(volume: VolumeId, generation: u64) -> (Vec<u8>, Vec<u8>) {
-    let [_, (from, end)] = generation_keys(volume);
-    let end = generation.checked_add(1).map_or(end, |after| birth_key(volume, after, PageIndex(0)));
-    (from, end)
+    let [_, (from, _)] = generation_keys(volume);
+    (from, births_end(volume, generation))
 }
 
 /// The page of a birth's key.

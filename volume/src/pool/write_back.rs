@@ -119,11 +119,10 @@ impl<S: Store> Index<S> {
             return Ok(PageChange { replaced: None, new: content.clone(), below: Some(content) });
         }
         // Without a boundary before it, nobody needed an older one.
-        let older = match newest.generation.checked_sub(1) {
-            Some(before) if self.has_boundary(volume, 0..newest.generation) => {
-                self.version_at(volume, newest.page, before)?
-            }
-            _ => None,
+        let older = if self.knows_boundary(volume, 0..newest.generation) {
+            self.version_below(volume, newest.page, newest.generation)?
+        } else {
+            None
         };
         let below = match older {
             Some(version) => Some(version.content()?),
@@ -207,7 +206,7 @@ impl<S: Store> Index<S> {
     }
 
     /// Segments whose live counts change, as they are to be.
-    fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
+    pub(super) fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
         let mut after = Vec::new();
         for (segment, by) in live.iter().filter(|(_, by)| **by != 0) {
             let Some(entry) = self.entry(*segment) else {
