@@ -4,10 +4,11 @@ use super::CatalogueError;
 use crate::open::Notes;
 use crate::shard::{Callback, Message, ShardHandle, ShardStats};
 use crate::store::{StoreEnded, StoreHandle};
+use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use units::VolumeId;
 use volume::error::{DiskFault, Error, ErrorKind};
-use volume::pool::{Boundary, PoolFigures};
+use volume::pool::{Boundary, DeletionError, LineageError, Parent, PoolFigures};
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -72,6 +73,12 @@ pub(super) async fn close(shard: &ShardHandle, volume: VolumeId) -> Result<Resul
     of_shard(shard, Message::CloseVolume { volume, done }, answer).await
 }
 
+/// Cuts off a volume's clients and checkpoints it; it stays open.
+pub(super) async fn detach(shard: &ShardHandle, volume: VolumeId) -> Result<Result<(), Error>, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::DetachClients { volume, done }, answer).await
+}
+
 /// A shard's counters.
 pub(super) async fn stats(shard: &ShardHandle) -> Result<ShardStats, CatalogueError> {
     let (done, answer) = callback();
@@ -101,9 +108,37 @@ pub(super) async fn delete_boundary(
     store: &StoreHandle,
     volume: VolumeId,
     generation: u64,
-) -> Result<Result<(), DiskFault>, CatalogueError> {
+) -> Result<Result<(), DeletionError>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.delete_snapshot(volume, generation, done), answer).await
+}
+
+/// Notes that a volume inherits from another.
+pub(super) async fn note_parent(
+    store: &StoreHandle,
+    heir: VolumeId,
+    parent: Parent,
+) -> Result<Result<(), LineageError>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.note_parent(heir, parent, done), answer).await
+}
+
+/// Forgets that a view inherits.
+pub(super) async fn forget_parent(
+    store: &StoreHandle,
+    heir: VolumeId,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.forget_parent(heir, done), answer).await
+}
+
+/// Notes that these are all heirs that there are.
+pub(super) async fn note_families(
+    store: &StoreHandle,
+    parents: BTreeMap<VolumeId, Parent>,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.note_families(parents, done), answer).await
 }
 
 /// Notes what recovery found.

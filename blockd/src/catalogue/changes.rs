@@ -83,7 +83,13 @@ impl Catalogue {
         }
         // From here on no client finds it, so that the count of those attached cannot grow.
         let was_leaving = self.set_leaving(name, true);
-        if let Err(error) = self.refuse_if_in_use(&entry, is_forced).await {
+        let mut views = self.views.lock().await;
+        let snapshots = self.read().snapshots_with(entry.volume.0);
+        let unused = match self.refuse_if_in_use(&entry, is_forced).await {
+            Ok(()) => self.close_views(&mut views, &snapshots, is_forced).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = unused {
             self.set_leaving(name, was_leaving);
             return Err(error);
         }
@@ -98,10 +104,15 @@ impl Catalogue {
         }
         if entry.damage.is_none() {
             let (_, handle) = self.shard_of(entry.volume);
-            // Whether it could be checkpointed does not matter any more.
-            let _ = ask::close(handle, entry.volume).await?;
+            // Whether it could be checkpointed does not matter any more: what clones see of it, its log has.
+            let _ = if self.read().is_parent(entry.volume.0) {
+                ask::detach(handle, entry.volume).await?
+            } else {
+                ask::close(handle, entry.volume).await?
+            };
         }
         self.take_name(name, record);
+        drop(views);
         drop(book);
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
         if let Err(error) = self.erase_if_unneeded(entry.volume.0).await {
@@ -129,7 +140,7 @@ impl Catalogue {
         CatalogueError::Volume(volume::error::Error::new(error.kind, detail))
     }
 
-    async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
+    pub(super) async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
         if is_forced || entry.damage.is_some() {
             return Ok(());
         }
@@ -150,7 +161,7 @@ impl Catalogue {
     }
 
     /// Tells what was set before.
-    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
+    pub(super) fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
         let mut shelf = self.write();
         shelf.names.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
     }

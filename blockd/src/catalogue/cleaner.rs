@@ -122,6 +122,11 @@ impl Catalogue {
         if self.read().volume(volume).is_none() {
             return Ok(());
         }
+        let (_, shard) = self.shard_of(VolumeId(volume));
+        if let Err(error) = ask::close(shard, VolumeId(volume)).await? {
+            // It need not be open any more.
+            tracing::debug!(volume, %error, "closed a volume that is erased");
+        }
         let erased = ask::erase(&self.store, VolumeId(volume)).await?;
         erased.map_err(|fault| unavailable(&format!("erase its segments: {fault}")))?;
         self.drop_records(snapshots).await?;

@@ -61,6 +61,12 @@ pub enum CatalogueError {
         /// Their names.
         clones: Vec<String>,
     },
+    /// Clients read the snapshot.
+    #[error("clients read snapshot {snapshot}")]
+    SnapshotInUse {
+        /// Its name.
+        snapshot: String,
+    },
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,

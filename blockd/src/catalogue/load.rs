@@ -2,8 +2,9 @@
 
 use super::cleaner::Cleaner;
 use super::reconcile::{Evidence, reconcile};
-use super::record::{GroupRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
+use super::record::{GroupRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Kept, Shelf};
+use super::views::{Views, close_left};
 use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::shard::{Message, ShardHandle};
@@ -14,7 +15,8 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
 use units::VolumeId;
 use volume::engine::{Volume, VolumeConfig};
-use volume::recover::{Known, Recovered, fresh};
+use volume::pool::{Boundary, Parent};
+use volume::recover::{Known, Recovered, fresh, fresh_clone};
 
 /// What the catalogue begins with.
 pub(crate) struct Beginning {
@@ -41,34 +43,32 @@ impl Catalogue {
         opening.serve(recovered.volumes)?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
         let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
-        let sorted = Sorted::of(records.read);
-        let (deleting, kept): (Vec<_>, Vec<_>) =
-            sorted.volumes.iter().partition(|record| record.state == VolumeState::Deleting);
-        let to_recover = kept.into_iter().map(|record| known_of(record, &mut known)).collect();
-        let Recovery { volumes, damaged, .. } = opening.recover(to_recover).await?;
-        deleting.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
-        let opened = Opened { sizes: volumes.iter().map(|found| (found.volume, found.size_bytes)).collect(), damaged };
-        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
-        let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
-
         let mut shelf = Shelf::default();
-        sorted.volumes.into_iter().for_each(|record| shelf.put_volume(record));
-        name_volumes(&mut shelf, &opened, shards.len());
+        let sorted = Sorted::of(records.read, &mut shelf);
         for (id, reason) in records.rotten {
             known.remove(&VolumeId(id));
             set_aside(&mut shelf, id, reason, shards.len());
         }
+        opening.note_families(&shelf).await?;
+        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(|record| is_to_be_opened(&shelf, record));
+        let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
+        gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
+        let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
+        let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
+        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
         let evidence = Evidence { next_lsns, boundaries };
         let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
         if !lost.is_empty() {
-            tracing::info!(records = ?lost, "snapshots that a power cut took before they were answered");
+            tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
             book.drop_all(&lost).await.map_err(|error| unreadable(&error))?;
         }
-        let (served, ghosts): (Vec<_>, Vec<_>) =
-            volumes.into_iter().partition(|found| shelf.name_of(found.volume.0).is_some());
-        opening.serve(served)?;
-        opening.fold(ghosts).await?;
+        condemn_heirs(&shelf, &evidence, &mut damaged);
+        let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
+        name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
+        let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
+        opening.serve(volumes.into_iter().filter(is_whole).collect())?;
         report_unrecorded(&known);
+        let (views, left) = Views::new();
         let catalogue = Arc::new(Self {
             shards,
             store,
@@ -76,33 +76,65 @@ impl Catalogue {
             book: Mutex::new(book),
             shelf: RwLock::new(shelf),
             cleaner: Cleaner::default(),
+            views: Mutex::new(views),
             erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
         });
         catalogue.cleaner.start(&catalogue);
+        tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
         Ok(catalogue)
     }
 }
 
-/// Records by what they are of.
+/// The records that are not on the shelf yet.
 #[derive(Debug, Default)]
 struct Sorted {
-    volumes: Vec<VolumeRecord>,
     snapshots: Vec<SnapshotRecord>,
     groups: Vec<GroupRecord>,
 }
 
 impl Sorted {
-    fn of(records: Vec<Record>) -> Self {
+    /// Puts volumes on the shelf, and the rest aside.
+    fn of(records: Vec<Record>, shelf: &mut Shelf) -> Self {
         let mut sorted = Self::default();
         for record in records {
             match record {
-                Record::Volume(record) => sorted.volumes.push(record),
+                Record::Volume(record) => shelf.put_volume(record),
                 Record::Snapshot(record) => sorted.snapshots.push(record),
                 Record::Group(record) => sorted.groups.push(record),
             }
         }
         sorted
+    }
+}
+
+/// Whether a volume is opened at the start: also one without a name that others began as.
+fn is_to_be_opened(shelf: &Shelf, record: &VolumeRecord) -> bool {
+    match record.state {
+        VolumeState::Live | VolumeState::Ghost => true,
+        VolumeState::Deleting => shelf.is_parent(record.id),
+    }
+}
+
+/// Sets aside the volumes of which others, that are damaged or lost, hold a part.
+fn condemn_heirs(shelf: &Shelf, evidence: &Evidence, damaged: &mut BTreeMap<VolumeId, String>) {
+    let has_boundary = |parent: ParentRecord| {
+        let is_it = |(volume, boundary): &(VolumeId, Boundary)| {
+            (volume.0, boundary.generation) == (parent.volume, parent.generation)
+        };
+        evidence.boundaries.iter().any(is_it)
+    };
+    // Parents have lower ids than what began as them, so that one pass tells of all generations.
+    for record in shelf.volumes() {
+        let Some(parent) = record.parent else { continue };
+        let reason = match damaged.get(&VolumeId(parent.volume)) {
+            Some(reason) => format!("volume {}, which it began as, is damaged: {reason}", parent.volume),
+            None if has_boundary(parent) => continue,
+            None => format!("the snapshot of volume {} that it began as is lost", parent.volume),
+        };
+        let volume = VolumeId(record.id);
+        tracing::error!(%volume, reason, "a volume is not served");
+        damaged.entry(volume).or_insert(reason);
     }
 }
 
@@ -131,8 +163,28 @@ impl Opening<'_> {
         let notes = std::mem::take(&mut recovery.notes);
         let noted = ask::note_recovered(self.store, notes).await.map_err(|error| unreadable(&error))?;
         noted.map_err(OpenError::Disk)?;
-        recovery.volumes.extend(unwritten.iter().map(|known| fresh(known.volume, known.created_bytes)));
+        recovery.volumes.extend(unwritten.iter().map(|known| match known.parent {
+            Some(_) => fresh_clone(known.volume, known.created_bytes),
+            None => fresh(known.volume, known.created_bytes),
+        }));
         Ok(recovery)
+    }
+
+    /// Tells the index which volumes began as what.
+    async fn note_families(&self, shelf: &Shelf) -> Result<(), OpenError> {
+        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), parent_of(record)?)));
+        let heirs: BTreeMap<VolumeId, Parent> = heirs.collect();
+        if !shelf.is_unsure() {
+            let noted = ask::note_families(self.store, heirs).await.map_err(|error| unreadable(&error))?;
+            return noted.map_err(OpenError::Disk);
+        }
+        // What the records that cannot be read began as, the index may still know: it keeps that.
+        for (heir, parent) in heirs {
+            if let Err(error) = ask::note_parent(self.store, heir, parent).await.map_err(|error| unreadable(&error))? {
+                tracing::warn!(volume = %heir, %error, "the index does not take what a volume began as");
+            }
+        }
+        Ok(())
     }
 
     /// Hands volumes to their shards.
@@ -145,26 +197,15 @@ impl Opening<'_> {
         }
         Ok(())
     }
-
-    /// Brings the stored maps of volumes that nobody opens up to the ends of their logs.
-    async fn fold(&self, volumes: Vec<Recovered>) -> Result<(), OpenError> {
-        let lags = |found: &Recovered| found.folded_to.next() < found.next_lsn;
-        for found in volumes.into_iter().filter(lags) {
-            let volume = found.volume;
-            self.serve(vec![found])?;
-            let shard = self.shards.get(shard_of(volume, self.shards.len())).ok_or_else(|| ended("a shard"))?;
-            if let Err(error) = ask::close(shard, volume).await.map_err(|error| unreadable(&error))? {
-                tracing::error!(%volume, %error, "what clones see of a deleted volume is not all in the index");
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Puts the volumes that have a name on the shelf under it.
 fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
     let named: Vec<VolumeRecord> =
         shelf.volumes().filter(|record| shelf.name_of(record.id).is_some()).cloned().collect();
+    for (volume, reason) in &opened.damaged {
+        shelf.note_damaged(volume.0, reason.clone());
+    }
     for record in named {
         let volume = VolumeId(record.id);
         let entry = Entry {
@@ -202,7 +243,11 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
 fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Known {
     let volume = VolumeId(record.id);
     let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-    Known { created_bytes: record.size_bytes, ..known }
+    Known { created_bytes: record.size_bytes, parent: parent_of(record), ..known }
+}
+
+fn parent_of(record: &VolumeRecord) -> Option<Parent> {
+    record.parent.map(|parent| Parent { volume: VolumeId(parent.volume), generation: parent.generation })
 }
 
 /// What the index knows of a volume that was never written.

@@ -9,6 +9,7 @@ mod book;
 mod changes;
 mod chores;
 mod cleaner;
+mod clones;
 mod error;
 mod group;
 mod load;
@@ -16,12 +17,14 @@ mod reconcile;
 mod record;
 mod shelf;
 mod snapshots;
+mod views;
 
 pub use error::CatalogueError;
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
+pub use views::ViewLease;
 
-use crate::listener::{Client, Exports, Found, Listing, describe};
+use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
 use crate::shard::{ShardHandle, ShardStats};
 use crate::store::StoreHandle;
 use book::Book;
@@ -32,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
 use units::VolumeId;
+use views::Views;
 use volume::engine::VolumeConfig;
 use volume::pool::PoolFigures;
 
@@ -64,6 +68,7 @@ pub struct Catalogue {
     book: Mutex<Book>,
     shelf: RwLock<Shelf>,
     cleaner: Cleaner,
+    views: Mutex<Views>,
     /// Held while a volume is erased.
     erasing: Mutex<()>,
     is_stopping: AtomicBool,
@@ -146,17 +151,59 @@ impl Exports for Catalogue {
         if self.is_stopping() {
             return Err(Refusal::Shutdown);
         }
+        if let Some((volume, snapshot)) = name.split_once('@') {
+            return self.find_view(name, volume, snapshot);
+        }
         let shelf = self.read();
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
         let export = describe(name, entry.size_bytes, false);
-        Ok(Found { export, volume: entry.volume, shard: self.shard_of(entry.volume).1.clone() })
+        let shard = self.shard_of(entry.volume).1.clone();
+        Ok(Found { export, volume: entry.volume, shard, snapshot: None, view: None })
+    }
+
+    fn open(&self, found: Found) -> Opening<'_> {
+        Box::pin(async move {
+            let Some(snapshot) = found.snapshot else { return Ok(found) };
+            match self.open_view(snapshot).await {
+                Ok(lease) => Ok(Found { view: Some(lease), ..found }),
+                Err(CatalogueError::Stopping) => Err(Refusal::Shutdown),
+                Err(error) => {
+                    tracing::warn!(export = found.export.name, %error, "a snapshot cannot be opened");
+                    Err(Refusal::Unknown)
+                }
+            }
+        })
     }
 
     fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {
         let shelf = self.read();
-        let served = shelf.names.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
-        Ok(served.map(|kept| Listing { name: kept.entry.name.clone(), description: String::new() }).collect())
+        let mut listings = Vec::new();
+        for kept in shelf.names.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none()) {
+            let volume = &kept.entry.name;
+            listings.push(Listing { name: volume.clone(), description: String::new() });
+            let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
+            let readable = snapshots.filter(|kept| kept.damage.is_none() && shelf.damage_of(kept.record.of).is_none());
+            listings.extend(readable.map(|kept| Listing {
+                name: format!("{volume}@{}", kept.record.name),
+                description: "snapshot".to_owned(),
+            }));
+        }
+        Ok(listings)
+    }
+}
+
+impl Catalogue {
+    fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
+        let shelf = self.read();
+        let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
+        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there).ok_or(Refusal::Unknown)?;
+        if kept.damage.is_some() || shelf.damage_of(kept.record.of).is_some() {
+            return Err(Refusal::Unknown);
+        }
+        let view = VolumeId(kept.record.id);
+        let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
+        Ok(Found { export, volume: view, shard, snapshot: Some(kept.record.id), view: None })
     }
 }
 

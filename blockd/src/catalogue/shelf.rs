@@ -39,6 +39,8 @@ pub(super) struct Shelf {
     orphans: BTreeSet<ParentRecord>,
     /// Volumes that had boundaries at the start: some record that cannot be read may need them.
     bounded: BTreeSet<u64>,
+    /// Volumes that cannot be read, with or without a name.
+    damaged: BTreeMap<u64, String>,
     /// The records that could not be read at the start. What they need nobody knows.
     rotten: BTreeSet<u64>,
 }
@@ -98,6 +100,15 @@ impl Shelf {
 
     pub(super) fn note_bounded(&mut self, volume: u64) {
         self.bounded.insert(volume);
+    }
+
+    pub(super) fn note_damaged(&mut self, volume: u64, reason: String) {
+        self.damaged.insert(volume, reason);
+    }
+
+    /// Why a volume cannot be read, when it cannot.
+    pub(super) fn damage_of(&self, volume: u64) -> Option<String> {
+        self.damaged.get(&volume).cloned()
     }
 
     pub(super) fn note_rotten(&mut self, id: u64) {
@@ -168,6 +179,11 @@ impl Shelf {
     pub(super) fn snapshots_of(&self, line: u64) -> impl Iterator<Item = &KeptSnapshot> {
         let of_line = self.snapshot_names.range((line, String::new())..).take_while(move |((of, _), _)| *of == line);
         of_line.filter_map(|(_, id)| self.snapshots.get(id))
+    }
+
+    /// The ids of the snapshots that go with a volume.
+    pub(super) fn snapshots_with(&self, volume: u64) -> BTreeSet<u64> {
+        self.snapshots_of(self.line_of(volume)).map(|kept| kept.record.id).collect()
     }
 
     /// The volumes that began as the end of a generation.

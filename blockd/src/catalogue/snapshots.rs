@@ -101,6 +101,8 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let record = self.check_unneeded(name)?;
+        let mut views = self.views.lock().await;
+        self.close_views(&mut views, &BTreeSet::from([record.id]), false).await?;
         // Its own volume may have been rolled back to it: then it goes on without a name.
         let is_parent = self.read().has_children(boundary_of(&record));
         let state = if is_parent { SnapshotState::Pin } else { SnapshotState::Deleting };
