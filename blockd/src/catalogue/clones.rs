@@ -78,7 +78,8 @@ impl Catalogue {
         }
         let undo = SnapshotName { volume: entry.name.clone(), snapshot: self.free_name(&entry.name, undo) };
         let taken = self.take(book, std::slice::from_ref(&undo), std::slice::from_ref(entry), None).await?;
-        let undo = taken.into_iter().next().ok_or(CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
+        let undo =
+            taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
         let line = Some(self.read().line_of(entry.volume.0));
         let record = VolumeRecord { id: book.take_ids(1).await?, line, ..record };
         Ok((self.begin(book, record).await?, undo))

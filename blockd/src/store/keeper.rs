@@ -3,6 +3,7 @@
 //! A few slots are leased and made ready before a volume asks, when there has been time for it: a lease is then answered
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
+use super::jobs::Jobs;
 use super::rocks::RocksStore;
 use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
@@ -17,7 +18,9 @@ use volume::error::DiskFault;
 use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{Boundary, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, Waiting};
+use volume::pool::{
+    Boundary, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, VolumeSpace, Waiting,
+};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
@@ -55,6 +58,7 @@ pub(super) struct Helpers {
 /// The index and what is leased ahead of it.
 pub(super) struct Keeper {
     index: Index<RocksStore>,
+    jobs: Jobs,
     space: Arc<Space>,
     pool: Arc<PoolFile>,
     helpers: Helpers,
@@ -110,10 +114,12 @@ impl Allocation<'_> {
 }
 
 impl Keeper {
-    pub(super) fn new(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
+    pub(super) fn new(mut index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
         let now = Instant::now();
+        let jobs = Jobs::resume(&mut index);
         Self {
             index,
+            jobs,
             space,
             pool,
             helpers,
@@ -159,6 +165,50 @@ impl Keeper {
         if self.prepares_at().is_some_and(|at| at <= now) {
             self.prepare_ahead();
         }
+        if self.has_work() {
+            self.work();
+        }
+    }
+
+    /// Whether there is work to do now, unless a command waits.
+    pub(super) fn has_work(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Whether there is work that commands have kept waiting for long enough.
+    pub(super) fn is_work_due(&self) -> bool {
+        self.jobs.is_due()
+    }
+
+    fn work(&mut self) {
+        for volume in self.jobs.work(&mut self.index) {
+            self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+        }
+    }
+
+    /// Begins to delete a snapshot; `done` is told when it is gone.
+    pub(super) fn delete_snapshot(
+        &mut self,
+        volume: VolumeId,
+        generation: u64,
+        done: Callback<Result<(), DeletionError>>,
+    ) {
+        self.jobs.delete(&mut self.index, (volume, generation), done);
+    }
+
+    /// Begins a search for what the deletion of each of some sets of snapshots gives back, in blocks.
+    pub(super) fn search(
+        &mut self,
+        volume: VolumeId,
+        sets: Vec<BTreeSet<u64>>,
+        done: Callback<Result<Vec<u64>, DiskFault>>,
+    ) {
+        self.jobs.search(volume, sets, done);
+    }
+
+    /// What a volume takes.
+    pub(super) fn volume_space(&self, volume: VolumeId) -> VolumeSpace {
+        self.index.volume_space(volume)
     }
 
     /// What volumes are to be told, in order.
