@@ -70,7 +70,24 @@ pub(crate) enum VolumeVerb {
         #[arg(long)]
         discard_tail: bool,
     },
-    /// Delete a volume and all its data.
+    /// Make a volume that begins as a snapshot. Nothing is copied.
+    Clone {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        snapshot: SnapshotName,
+        /// The new volume's name.
+        name: VolumeName,
+    },
+    /// Make a volume what it was at one of its snapshots. A snapshot of what it is now is taken first.
+    Rollback {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        snapshot: SnapshotName,
+        /// Cut attached clients off first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Delete a volume, its snapshots and all its data. What clones of it need is kept for them.
     Delete {
         /// The volume.
         name: VolumeName,
@@ -111,6 +128,15 @@ pub(crate) enum SnapshotVerb {
         /// The snapshot.
         #[arg(value_name = "VOLUME@NAME")]
         name: SnapshotName,
+    },
+    /// Tell what the deletion of snapshots would give back.
+    Reclaim {
+        /// The snapshots.
+        #[arg(required = true, value_name = "VOLUME@NAME")]
+        names: Vec<SnapshotName>,
+        /// Only tell, and delete nothing; `delete` deletes.
+        #[arg(long, required = true)]
+        dry_run: bool,
     },
     /// Delete snapshots, one after the other.
     Delete {

@@ -16,8 +16,8 @@ mod size;
 
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use model::{
-    CreateSnapshots, CreateVolume, Pool, PoolState, ResizeVolume, Slots, Snapshot, SnapshotList, Status, Volume,
-    VolumeList, VolumeState,
+    CloneSnapshot, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume,
+    RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
 };
 pub use name::{InvalidName, SnapshotName, VolumeName};
 pub use service::{Answer, Service};

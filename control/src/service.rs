@@ -2,7 +2,7 @@
 
 use crate::error::ServiceError;
 use crate::metrics;
-use crate::model::{Pool, Snapshot, Volume};
+use crate::model::{Pool, RolledBack, Snapshot, Volume};
 use crate::name::{SnapshotName, VolumeName};
 use crate::size::VolumeSize;
 use std::pin::Pin;
@@ -43,6 +43,16 @@ pub trait Service: Send + Sync + 'static {
 
     /// Deletes a snapshot. Fails with `snapshot_in_use` while a volume that began as it is there.
     fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()>;
+
+    /// What the deletion of snapshots would give back, in bytes.
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64>;
+
+    /// Makes a volume that begins as a snapshot. Fails with `volume_exists`.
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
+    /// are attached, unless `force`, which cuts them off first.
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack>;
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;

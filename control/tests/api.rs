@@ -202,6 +202,29 @@ async fn snapshots_are_taken_listed_shown_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_cloned_and_gone_back_to() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.post("/v1/snapshots", &json!({"snapshots": ["vm-1@monday"]})).await;
+    let made = api.post("/v1/snapshots/vm-1@monday/clone", &json!({"name": "vm-2"})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    assert_eq!(made.headers[header::LOCATION], "/v1/volumes/vm-2");
+    assert_eq!(made.json::<Volume>().parent.as_deref(), Some("vm-1@monday"));
+    api.post("/v1/snapshots/vm-1@monday/clone", &json!({"name": "vm-2"})).await.problem(ErrorCode::VolumeExists);
+    api.post("/v1/snapshots/vm-1@none/clone", &json!({"name": "x"})).await.problem(ErrorCode::SnapshotNotFound);
+    let reclaimed: Value = api.post("/v1/snapshots/reclaim", &json!({"snapshots": ["vm-1@monday"]})).await.json();
+    assert_eq!(reclaimed["reclaim_bytes"], 4096);
+
+    api.service.attach("vm-1", 1);
+    let back = json!({"snapshot": "monday"});
+    api.post("/v1/volumes/vm-1/rollback", &back).await.problem(ErrorCode::VolumeInUse);
+    let rolled: Value =
+        api.post("/v1/volumes/vm-1/rollback", &json!({"snapshot": "monday", "force": true})).await.json();
+    assert_eq!(rolled["undo"]["name"], "vm-1@before");
+    api.post("/v1/volumes/vm-1/rollback", &json!({"snapshot": "a@b"})).await.problem(ErrorCode::InvalidName);
+}
+
+#[tokio::test]
 async fn what_names_no_snapshot_is_refused() {
     let api = Api::new();
     api.call("GET", "/v1/snapshots/vm-1").await.problem(ErrorCode::InvalidName);
@@ -272,7 +295,10 @@ async fn the_openapi_document_lists_every_route_and_problem() {
         ("/v1/volumes/{name}", 2),
         ("/v1/volumes/{name}/resize", 1),
         ("/v1/snapshots", 2),
+        ("/v1/volumes/{name}/rollback", 1),
         ("/v1/snapshots/{name}", 2),
+        ("/v1/snapshots/{name}/clone", 1),
+        ("/v1/snapshots/reclaim", 1),
         ("/v1/pool", 1),
         ("/v1/health", 1),
         ("/v1/ready", 1),

@@ -4,7 +4,7 @@ use crate::cli::{SnapshotCommand, SnapshotVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, sized, table};
-use control::{CreateSnapshots, Size, Snapshot, SnapshotList, SnapshotName, VolumeName};
+use control::{CreateSnapshots, ReclaimSnapshots, Reclaimed, Size, Snapshot, SnapshotList, SnapshotName, VolumeName};
 use serde_json::json;
 
 pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failure> {
@@ -19,6 +19,11 @@ pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failur
         SnapshotVerb::Show { name } => {
             let snapshot: Snapshot = client.get(&path_of(&name))?;
             output.show(&snapshot, || described(&snapshot))
+        }
+        SnapshotVerb::Reclaim { names, dry_run: _ } => {
+            let wanted = ReclaimSnapshots { snapshots: names.iter().map(ToString::to_string).collect() };
+            let found: Reclaimed = client.post("/v1/snapshots/reclaim", &wanted)?;
+            output.show(&found, || format!("would give back {}", sized(found.reclaim_bytes)))
         }
         SnapshotVerb::Delete { names } => delete(&client, output, &names),
     }

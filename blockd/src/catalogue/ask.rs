@@ -4,11 +4,11 @@ use super::CatalogueError;
 use crate::open::Notes;
 use crate::shard::{Callback, Message, ShardHandle, ShardStats};
 use crate::store::{StoreEnded, StoreHandle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use units::VolumeId;
 use volume::error::{DiskFault, Error, ErrorKind};
-use volume::pool::{Boundary, DeletionError, LineageError, Parent, PoolFigures};
+use volume::pool::{Boundary, DeletionError, LineageError, Parent, PoolFigures, VolumeSpace};
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -111,6 +111,22 @@ pub(super) async fn delete_boundary(
 ) -> Result<Result<(), DeletionError>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.delete_snapshot(volume, generation, done), answer).await
+}
+
+/// What a volume takes.
+pub(super) async fn volume_space(store: &StoreHandle, volume: VolumeId) -> Result<VolumeSpace, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.volume_space(volume, done), answer).await
+}
+
+/// How many blocks the deletion of each of some sets of a volume's snapshots gives back.
+pub(super) async fn reclaim(
+    store: &StoreHandle,
+    volume: VolumeId,
+    sets: Vec<BTreeSet<u64>>,
+) -> Result<Result<Vec<u64>, DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.reclaim(volume, sets, done), answer).await
 }
 
 /// Notes that a volume inherits from another.

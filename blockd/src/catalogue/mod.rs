@@ -17,11 +17,13 @@ mod reconcile;
 mod record;
 mod shelf;
 mod snapshots;
+mod space;
 mod views;
 
 pub use error::CatalogueError;
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
+pub use space::Space;
 pub use views::ViewLease;
 
 use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
@@ -57,6 +59,14 @@ pub struct Entry {
     pub shard: usize,
     /// Why it is not served, when it is not.
     pub damage: Option<String>,
+}
+
+impl Catalogue {
+    /// The snapshot that a volume began as, when it has one and that still has a name.
+    #[must_use]
+    pub fn parent_of(&self, volume: VolumeId) -> Option<SnapshotName> {
+        self.read().parent_of(volume.0)
+    }
 }
 
 /// Every volume of a pool.

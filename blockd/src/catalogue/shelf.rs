@@ -3,8 +3,8 @@
 //! A volume's line are the volumes that had its name one after the other; rollbacks make it longer. Snapshots belong to the
 //! line, so that they keep their names when the volume is rolled back.
 
-use super::Entry;
 use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState};
+use super::{Entry, SnapshotName};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A volume with a name.
@@ -213,6 +213,15 @@ impl Shelf {
         let record = self.volumes.get(&volume)?;
         let head = self.head_of(record.line())?;
         (head.id == volume).then_some(record.name.as_str())
+    }
+
+    /// The snapshot that a volume began as, when that has a name.
+    pub(super) fn parent_of(&self, volume: u64) -> Option<SnapshotName> {
+        let parent = self.volumes.get(&volume)?.parent?;
+        let name = &self.head_of(self.line_of(parent.volume))?.name;
+        let mut snapshots = self.snapshots_of(self.line_of(parent.volume));
+        let kept = snapshots.find(|kept| boundary_of(&kept.record) == parent)?;
+        Some(SnapshotName { volume: name.clone(), snapshot: kept.record.name.clone() })
     }
 
     /// The names of the volumes that keep a snapshot from being deleted, in order: not its own, which it turned into when

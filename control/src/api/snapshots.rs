@@ -3,11 +3,11 @@
 use super::Context;
 use super::answer::{Body, NamedSnapshot, Parameters, run_to_end};
 use crate::error::{Problem, ServiceError};
-use crate::model::{CreateSnapshots, Snapshot, SnapshotList};
+use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
 use crate::name::{SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use serde::Deserialize;
 
 /// Lists every snapshot, or those of one volume.
@@ -69,6 +69,40 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ServiceError> {
     run_to_end(async move { context.service.delete_snapshot(name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a volume that begins as a snapshot. Nothing is copied: it takes room as it is written.
+#[utoipa::path(post, path = "/v1/snapshots/{name}/clone", request_body = CloneSnapshot,
+    params(("name" = String, Path, description = "The snapshot, VOLUME@NAME")), responses(
+    (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
+))]
+pub(super) async fn clone(
+    State(context): State<Context>,
+    NamedSnapshot(snapshot): NamedSnapshot,
+    Body(wanted): Body<CloneSnapshot>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
+    let name: VolumeName = wanted.name.parse()?;
+    let location = format!("/v1/volumes/{name}");
+    let volume = run_to_end(async move { context.service.clone_snapshot(snapshot, name).await }).await?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
+}
+
+/// Tells what the deletion of snapshots would give back. Deletes nothing.
+#[utoipa::path(post, path = "/v1/snapshots/reclaim", request_body = ReclaimSnapshots, responses(
+    (status = 200, body = Reclaimed),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+))]
+pub(super) async fn reclaim(
+    State(context): State<Context>,
+    Body(wanted): Body<ReclaimSnapshots>,
+) -> Result<Json<Reclaimed>, ServiceError> {
+    let names = wanted.snapshots.iter().map(|name| name.parse()).collect::<Result<Vec<SnapshotName>, _>>()?;
+    let reclaim_bytes = context.service.reclaim_snapshots(names).await?;
+    Ok(Json(Reclaimed { snapshots: wanted.snapshots, reclaim_bytes }))
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,8 +2,8 @@
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume, VolumeName,
-    VolumeSize, VolumeState,
+    Answer, ErrorCode, Pool, PoolState, RolledBack, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume,
+    VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -80,7 +80,11 @@ impl State {
             name: name.to_string(),
             id: self.last_id,
             size_bytes: size.bytes(),
+            parent: None,
+            snapshots: 0,
             written_bytes: Some(0),
+            snapshot_bytes: None,
+            pool_bytes: None,
             state: VolumeState::Online,
             state_reason: None,
             connections: 0,
@@ -197,6 +201,35 @@ impl Service for MemoryService {
             state.find_snapshot(&name)?;
             state.snapshots.remove(&name);
             Ok(())
+        })
+    }
+
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            names.iter().map(|name| state.find_snapshot(name).map(|_| 4096)).sum()
+        })
+    }
+
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let parent = state.find_snapshot(&snapshot)?;
+            let size = VolumeSize::from_bytes(parent.size_bytes)?;
+            Ok(Volume { parent: Some(parent.name), ..state.create(&name, size)? })
+        })
+    }
+
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.find_snapshot(&snapshot)?;
+            let volume = state.find(snapshot.volume())?.clone();
+            if volume.connections > 0 && !force {
+                return Err(ServiceError::new(ErrorCode::VolumeInUse, "clients are attached"));
+            }
+            let undo = SnapshotName::new(snapshot.volume().clone(), "before".parse()?);
+            Ok(RolledBack { volume, undo: state.snapshot(&undo, None)? })
         })
     }
 
