@@ -77,7 +77,7 @@ impl Serving {
             pool: Arc::clone(&pool),
         };
         match Catalogue::load(beginning).await {
-            Ok(catalogue) => Ok(Self { pool, catalogue: Arc::new(catalogue), threads: Mutex::new(Some(threads)) }),
+            Ok(catalogue) => Ok(Self { pool, catalogue, threads: Mutex::new(Some(threads)) }),
             Err(error) => {
                 if let Err(error) = threads.stop().await {
                     tracing::error!(%error, "not stopped in order");

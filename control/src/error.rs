@@ -21,16 +21,24 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No volume of that name.
     VolumeNotFound,
+    /// No snapshot of that name.
+    SnapshotNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
     VolumeExists,
+    /// A snapshot of that name is there already.
+    SnapshotExists,
+    /// Volumes began as the snapshot and need it, or clients read it.
+    SnapshotInUse,
     /// Clients are attached to the volume.
     VolumeInUse,
     /// Data lies beyond the smaller size.
     ShrinkRefused,
     /// The volume was found damaged and is set aside.
     VolumeQuarantined,
+    /// What may be needed by something that cannot be read is not deleted.
+    MayBeNeeded,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -78,13 +86,17 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
         Self::HostRefused,
         Self::RouteNotFound,
         Self::VolumeNotFound,
+        Self::SnapshotNotFound,
+        Self::SnapshotExists,
+        Self::SnapshotInUse,
+        Self::MayBeNeeded,
         Self::MethodNotAllowed,
         Self::VolumeExists,
         Self::VolumeInUse,
@@ -116,9 +128,15 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound => 404,
+            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::VolumeExists | Self::VolumeInUse | Self::ShrinkRefused | Self::VolumeQuarantined => 409,
+            Self::VolumeExists
+            | Self::VolumeInUse
+            | Self::SnapshotExists
+            | Self::SnapshotInUse
+            | Self::MayBeNeeded
+            | Self::ShrinkRefused
+            | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::HostRefused => 421,
@@ -143,6 +161,10 @@ impl ErrorCode {
             Self::HostRefused => ("host_refused", "The host name is not answered to"),
             Self::RouteNotFound => ("route_not_found", "There is no such path"),
             Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
+            Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
+            Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
+            Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),
+            Self::MayBeNeeded => ("may_be_needed", "It may be needed"),
             Self::MethodNotAllowed => ("method_not_allowed", "The path has no such method"),
             Self::VolumeExists => ("volume_exists", "The volume exists"),
             Self::VolumeInUse => ("volume_in_use", "The volume is in use"),

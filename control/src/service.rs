@@ -1,9 +1,9 @@
 //! The one way from the API to the shards.
 
 use crate::error::ServiceError;
-use crate::metrics::Snapshot;
-use crate::model::{Pool, Volume};
-use crate::name::VolumeName;
+use crate::metrics;
+use crate::model::{Pool, RolledBack, Snapshot, Volume};
+use crate::name::{SnapshotName, VolumeName};
 use crate::size::VolumeSize;
 use std::pin::Pin;
 
@@ -32,6 +32,28 @@ pub trait Service: Send + Sync + 'static {
     /// cuts them off first.
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
 
+    /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+
+    /// Every snapshot, or those of one volume, in the order in which they are shown.
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+
+    /// One snapshot. Fails with `snapshot_not_found`.
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot>;
+
+    /// Deletes a snapshot. Fails with `snapshot_in_use` while a volume that began as it is there.
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()>;
+
+    /// What the deletion of snapshots would give back, in bytes.
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64>;
+
+    /// Makes a volume that begins as a snapshot. Fails with `volume_exists`.
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
+    /// are attached, unless `force`, which cuts them off first.
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack>;
+
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;
 
@@ -39,5 +61,5 @@ pub trait Service: Send + Sync + 'static {
     fn check_ready(&self) -> Answer<'_, ()>;
 
     /// The figures of every shard and volume at about this moment.
-    fn metrics(&self) -> Answer<'_, Snapshot>;
+    fn metrics(&self) -> Answer<'_, metrics::Snapshot>;
 }

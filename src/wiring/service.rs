@@ -2,16 +2,16 @@
 
 use super::metrics;
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, Entry};
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
 use blockd::shard::{ShardStats, VolumeStats};
-use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Pool, PoolState, RolledBack, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume,
+    VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{BLOCK_BYTES, VolumeId};
+use units::VolumeId;
 use volume::error::ErrorKind;
 use volume::pool::PoolFigures;
 
@@ -42,11 +42,12 @@ impl PoolService {
 
     async fn shown(&self, entry: Entry) -> Result<Volume, ServiceError> {
         let moment = self.moment().await?;
-        Ok(self.show(entry, &moment, &moment.by_volume()))
+        let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
+        Ok(self.show(entry, &moment, &space))
     }
 
-    fn show(&self, entry: Entry, moment: &Moment, stats: &BTreeMap<VolumeId, &VolumeStats>) -> Volume {
-        let stats = stats.get(&entry.volume);
+    fn show(&self, entry: Entry, moment: &Moment, space: &Space) -> Volume {
+        let stats = moment.of_volume(entry.volume);
         let is_poisoned = stats.is_some_and(|stats| stats.status.is_poisoned);
         let (state, state_reason) = match (entry.damage, is_poisoned) {
             (Some(reason), _) => (VolumeState::Quarantined, Some(reason)),
@@ -57,7 +58,11 @@ impl PoolService {
         Volume {
             id: entry.volume.0,
             size_bytes: entry.size_bytes,
-            written_bytes: moment.figures.live_blocks.get(&entry.volume).map(|blocks| blocks * BLOCK_BYTES),
+            parent: self.catalogue.parent_of(entry.volume).map(|name| name.to_string()),
+            snapshots: space.snapshots,
+            written_bytes: Some(space.written_bytes),
+            snapshot_bytes: space.snapshot_bytes,
+            pool_bytes: Some(space.pool_bytes),
             state,
             state_reason,
             connections: stats.map_or(0, |stats| stats.connections),
@@ -65,6 +70,23 @@ impl PoolService {
             created_at: timestamp(entry.created_ms),
             nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &entry.name)).collect(),
             name: entry.name,
+        }
+    }
+
+    fn show_snapshot_entry(&self, entry: SnapshotEntry) -> Snapshot {
+        let name = entry.name.to_string();
+        let uris = if entry.damage.is_some() { &[] } else { self.uris.as_slice() };
+        Snapshot {
+            id: entry.id,
+            volume: entry.name.volume,
+            size_bytes: entry.size_bytes,
+            taken_at: timestamp(entry.taken_ms),
+            group: entry.group,
+            unique_bytes: None,
+            clones: entry.clones,
+            state_reason: entry.damage,
+            nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &name)).collect(),
+            name,
         }
     }
 
@@ -97,6 +119,11 @@ impl PoolService {
 }
 
 impl Moment {
+    fn of_volume(&self, volume: VolumeId) -> Option<&VolumeStats> {
+        let all = self.stats.iter().flat_map(|shard| &shard.volumes);
+        all.into_iter().find(|(id, _)| *id == volume).map(|(_, stats)| stats)
+    }
+
     fn by_volume(&self) -> BTreeMap<VolumeId, &VolumeStats> {
         self.stats.iter().flat_map(|shard| &shard.volumes).map(|(volume, stats)| (*volume, stats)).collect()
     }
@@ -113,8 +140,14 @@ impl Service for PoolService {
     fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
             let moment = self.moment().await?;
-            let stats = moment.by_volume();
-            Ok(self.catalogue.list().into_iter().map(|entry| self.show(entry, &moment, &stats)).collect())
+            let mut volumes = Vec::new();
+            for entry in self.catalogue.list() {
+                // One that is deleted meanwhile is not shown.
+                if let Ok(space) = self.catalogue.space(&entry.name).await {
+                    volumes.push(self.show(entry, &moment, &space));
+                }
+            }
+            Ok(volumes)
         })
     }
 
@@ -133,6 +166,60 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete(name.as_str(), force).await.map_err(service_error) })
     }
 
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
+            let group = group.as_ref().map(VolumeName::as_str);
+            let taken = self.catalogue.create_snapshots(&names, group).await.map_err(service_error)?;
+            Ok(taken.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let volume = volume.as_ref().map(VolumeName::as_str);
+            let entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
+            Ok(entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot> {
+        Box::pin(async move {
+            let name = name_in_catalogue(&name);
+            let entry = self.catalogue.show_snapshot(&name).map_err(service_error)?;
+            let unique = self.catalogue.unique(&[name]).await.map_err(service_error)?;
+            Ok(Snapshot { unique_bytes: unique.first().copied(), ..self.show_snapshot_entry(entry) })
+        })
+    }
+
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_snapshot(&name_in_catalogue(&name)).await.map_err(service_error) })
+    }
+
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
+            self.catalogue.reclaim(&names).await.map_err(service_error)
+        })
+    }
+
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let snapshot = name_in_catalogue(&snapshot);
+            let entry = self.catalogue.clone_snapshot(&snapshot, name.as_str()).await.map_err(service_error)?;
+            self.shown(entry).await
+        })
+    }
+
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
+        Box::pin(async move {
+            let undo = format!("before-rollback-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+            let rolled = self.catalogue.rollback(&name_in_catalogue(&snapshot), &undo, force).await;
+            let (entry, undo) = rolled.map_err(service_error)?;
+            Ok(RolledBack { volume: self.shown(entry).await?, undo: self.show_snapshot_entry(undo) })
+        })
+    }
+
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
     }
@@ -146,17 +233,20 @@ impl Service for PoolService {
         })
     }
 
-    fn metrics(&self) -> Answer<'_, Snapshot> {
+    fn metrics(&self) -> Answer<'_, control::metrics::Snapshot> {
         Box::pin(async move {
             let moment = self.moment().await?;
             let stats = moment.by_volume();
-            let volumes = self.catalogue.list().into_iter().map(|entry| {
+            let mut volumes = Vec::new();
+            for entry in self.catalogue.list() {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
-                metrics::of_volume(self.show(entry, &moment, &stats), operations.unwrap_or_default())
-            });
-            Ok(Snapshot {
+                if let Ok(space) = self.catalogue.space(&entry.name).await {
+                    volumes.push(metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default()));
+                }
+            }
+            Ok(control::metrics::Snapshot {
                 shards: (0..).zip(&moment.stats).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
-                volumes: volumes.collect(),
+                volumes,
                 pool: Some(self.pool(&moment.figures)),
             })
         })
@@ -165,6 +255,10 @@ impl Service for PoolService {
 
 /// Why a poisoned volume takes no writes, and what to do.
 const POISONED: &str = "the disk failed to make writes durable: look at the disk, then restart the daemon";
+
+fn name_in_catalogue(name: &SnapshotName) -> NameInCatalogue {
+    NameInCatalogue { volume: name.volume().to_string(), snapshot: name.name().to_string() }
+}
 
 fn timestamp(ms: u64) -> Timestamp {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -187,6 +281,14 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::ShrinkRefused { .. } => {
             (ErrorCode::ShrinkRefused, "trim it first, or have the tail discarded, which throws it away")
         }
+        CatalogueError::SnapshotExists { .. } => (ErrorCode::SnapshotExists, "choose another name"),
+        CatalogueError::SnapshotNotFound { .. } => {
+            (ErrorCode::SnapshotNotFound, "list the volume's snapshots to see which there are")
+        }
+        CatalogueError::SnapshotInUse { .. } => (ErrorCode::SnapshotInUse, "detach its clients"),
+        CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),
+        CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
+        CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
         CatalogueError::Ended(_) => (ErrorCode::Unavailable, "see the log"),
         CatalogueError::Damaged(_) => (ErrorCode::Internal, "see the log"),

@@ -1,7 +1,8 @@
 //! Making, resizing and deleting volumes. Each takes the records' lock first and keeps it to the end.
 
-use super::record::{Record, RecordState};
-use super::{Catalogue, CatalogueError, Entry, Kept, ask};
+use super::record::{Record, VolumeRecord, VolumeState};
+use super::shelf::Kept;
+use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
 use crate::shard::Message;
 use units::VolumeId;
@@ -18,15 +19,17 @@ impl Catalogue {
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        if let Some(kept) = self.read().get(name) {
+        if let Some(kept) = self.read().names.get(name) {
             return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
         }
-        let id = book.take_id().await?;
+        let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
-        let record = Record { id, name: name.to_owned(), size_bytes, created_ms, state: RecordState::Live };
-        if let Err(error) = book.put(&record).await {
+        let state = VolumeState::Live;
+        let record =
+            VolumeRecord { id, name: name.to_owned(), size_bytes, created_ms, state, parent: None, line: None };
+        if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
-            if let Err(error) = book.remove(id).await {
+            if let Err(error) = book.remove(id, 1).await {
                 tracing::warn!(volume = name, %error, "a volume that was refused may be there after a restart");
             }
             return Err(error);
@@ -36,7 +39,7 @@ impl Catalogue {
         let engine = Volume::open(self.config, fresh(volume, size_bytes));
         handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
         let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None };
-        self.write().insert(name.to_owned(), Kept { entry: entry.clone(), is_leaving: false });
+        self.put(record, entry.clone());
         tracing::info!(name, id, size_bytes, "made a volume");
         Ok(entry)
     }
@@ -59,7 +62,7 @@ impl Catalogue {
             }
             result => result?,
         };
-        if let Some(kept) = self.write().get_mut(name) {
+        if let Some(kept) = self.write().names.get_mut(name) {
             kept.entry.size_bytes = size_bytes;
         }
         tracing::info!(name, size_bytes, "resized a volume");
@@ -75,32 +78,47 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show(name)?;
+        if self.read().may_be_needed(entry.volume.0) {
+            return Err(CatalogueError::Unsure);
+        }
         // From here on no client finds it, so that the count of those attached cannot grow.
         let was_leaving = self.set_leaving(name, true);
-        if let Err(error) = self.refuse_if_in_use(&entry, is_forced).await {
+        let mut views = self.views.lock().await;
+        let snapshots = self.read().snapshots_with(entry.volume.0);
+        let unused = match self.refuse_if_in_use(&entry, is_forced).await {
+            Ok(()) => self.close_views(&mut views, &snapshots, is_forced).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = unused {
             self.set_leaving(name, was_leaving);
             return Err(error);
         }
-        let record = Record {
-            id: entry.volume.0,
-            name: name.to_owned(),
+        let known = self.read().volume(entry.volume.0).cloned();
+        let record = VolumeRecord {
+            state: VolumeState::Deleting,
             size_bytes: entry.size_bytes,
-            created_ms: entry.created_ms,
-            state: RecordState::Deleting,
+            ..known.unwrap_or_else(|| unread(&entry))
         };
-        if let Err(error) = book.put(&record).await {
+        if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             return Err(self.leave_undecided(&entry, error).await);
         }
         if entry.damage.is_none() {
             let (_, handle) = self.shard_of(entry.volume);
-            // Whether it could be checkpointed does not matter any more.
-            let _ = ask::close(handle, entry.volume).await?;
+            // Whether it could be checkpointed does not matter any more: what clones see of it, its log has.
+            let _ = if self.read().is_parent(entry.volume.0) {
+                ask::detach(handle, entry.volume).await?
+            } else {
+                ask::close(handle, entry.volume).await?
+            };
         }
-        self.write().remove(name);
+        self.take_name(name, record);
+        drop(views);
+        drop(book);
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
-        if let Err(error) = self.finish_deletion(&book, entry.volume).await {
-            tracing::warn!(name, %error, "the space of a deleted volume is given back at the next start");
+        if let Err(error) = self.erase_if_unneeded(entry.volume.0).await {
+            tracing::warn!(name, %error, "the space of a deleted volume is given back later");
         }
+        self.cleaner.wake();
         Ok(())
     }
 
@@ -113,7 +131,7 @@ impl Catalogue {
             // Checkpointed or not, its log says all.
             let closed = ask::close(handle, entry.volume).await;
             tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
-            if let Some(kept) = self.write().get_mut(&entry.name) {
+            if let Some(kept) = self.write().names.get_mut(&entry.name) {
                 kept.entry.damage = Some(reason.to_owned());
             }
         }
@@ -122,16 +140,7 @@ impl Catalogue {
         CatalogueError::Volume(volume::error::Error::new(error.kind, detail))
     }
 
-    /// Gives back what a deleted volume held, then takes its record away.
-    pub(super) async fn finish_deletion(&self, book: &super::Book, volume: VolumeId) -> Result<(), CatalogueError> {
-        let erased = ask::erase(&self.store, volume).await?;
-        erased.map_err(|fault| {
-            volume::error::Error::new(ErrorKind::Unavailable, format!("erase its segments: {fault}"))
-        })?;
-        book.remove(volume.0).await
-    }
-
-    async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
+    pub(super) async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
         if is_forced || entry.damage.is_some() {
             return Ok(());
         }
@@ -143,7 +152,7 @@ impl Catalogue {
         }
     }
 
-    fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
+    pub(super) fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
         let entry = self.show(name)?;
         match entry.damage {
             Some(reason) => Err(CatalogueError::Quarantined { name: name.to_owned(), reason }),
@@ -152,12 +161,39 @@ impl Catalogue {
     }
 
     /// Tells what was set before.
-    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
-        let mut volumes = self.write();
-        volumes.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
+    pub(super) fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
+        let mut shelf = self.write();
+        shelf.names.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
     }
 
-    fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
+    /// Gives a volume its name.
+    pub(super) fn put(&self, record: VolumeRecord, entry: Entry) {
+        let mut shelf = self.write();
+        shelf.put_volume(record);
+        shelf.names.insert(entry.name.clone(), Kept { entry, is_leaving: false });
+    }
+
+    /// Takes a volume's name away.
+    fn take_name(&self, name: &str, record: VolumeRecord) {
+        let mut shelf = self.write();
+        shelf.names.remove(name);
+        shelf.put_volume(record);
+    }
+
+    pub(super) fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
         if self.is_stopping() { Err(CatalogueError::Stopping) } else { Ok(()) }
+    }
+}
+
+/// What the record of a volume is made of that could not be read.
+fn unread(entry: &Entry) -> VolumeRecord {
+    VolumeRecord {
+        id: entry.volume.0,
+        name: entry.name.clone(),
+        size_bytes: entry.size_bytes,
+        created_ms: entry.created_ms,
+        state: VolumeState::Deleting,
+        parent: None,
+        line: None,
     }
 }

@@ -19,7 +19,7 @@ use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
 use volume::pool::{
-    DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, VolumeSpace, Waiting,
+    Boundary, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, VolumeSpace, Waiting,
 };
 
 /// Slots that are kept ready.
@@ -435,6 +435,12 @@ impl Keeper {
         figures.slots_free += ahead;
         figures.slots_used = figures.slots_used.saturating_sub(ahead);
         figures
+    }
+
+    /// The ends of generations that are needed.
+    pub(super) fn boundaries(&self) -> Vec<(VolumeId, Boundary)> {
+        let of = |volume| self.index.boundaries(volume).map(move |row| (volume, row.boundary));
+        self.index.volumes().into_iter().flat_map(of).collect()
     }
 
     /// Notes what recovery found, once what it wrote is durable.

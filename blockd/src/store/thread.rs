@@ -14,7 +14,7 @@ use std::time::Instant;
 use units::VolumeId;
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{DeletionError, Index, Lease, LineageError, Parent, PoolFigures, VolumeSpace};
+use volume::pool::{Boundary, DeletionError, Index, Lease, LineageError, Parent, PoolFigures, VolumeSpace};
 
 /// What the store's thread can be told.
 pub(super) enum Command {
@@ -42,6 +42,8 @@ pub(super) enum Command {
     NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<Vec<VolumeId>, DiskFault>> },
     /// Forget that a view inherits.
     ForgetParent { heir: VolumeId, done: Callback<Result<(), DiskFault>> },
+    /// Tell the ends of generations that are needed.
+    Boundaries(Callback<Vec<(VolumeId, Boundary)>>),
     /// Note what recovery found.
     NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
     /// Make everything durable and end.
@@ -138,6 +140,14 @@ impl StoreHandle {
     /// [`StoreEnded`]; the callback is dropped.
     pub fn figures(&self, done: Callback<PoolFigures>) -> Result<(), StoreEnded> {
         self.send(Command::Figures(done))
+    }
+
+    /// Asks for the ends of generations that are needed.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn boundaries(&self, done: Callback<Vec<(VolumeId, Boundary)>>) -> Result<(), StoreEnded> {
+        self.send(Command::Boundaries(done))
     }
 
     /// Deletes the snapshot that `generation` of a volume ended with, between other commands and over a restart. `done` is told
@@ -258,6 +268,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::NoteParent { heir, parent, done }) => done(keeper.note_parent(heir, parent)),
             Ok(Command::NoteFamilies { parents, done }) => done(keeper.note_families(&parents)),
             Ok(Command::ForgetParent { heir, done }) => done(keeper.forget_parent(heir)),
+            Ok(Command::Boundaries(done)) => done(keeper.boundaries()),
             Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod guard;
+mod snapshots;
 mod status;
 mod volumes;
 
@@ -53,7 +54,7 @@ pub(crate) struct Context {
 #[openapi(
     info(
         title = "Aljibe",
-        description = "Thin volumes on a log: create, resize and delete them, and look at the pool."
+        description = "Thin volumes on a log: create, resize, snapshot, clone and delete them, and look at the pool."
     ),
     components(schemas(Problem))
 )]
@@ -82,6 +83,11 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::show, volumes::delete))
         .routes(routes!(volumes::resize))
+        .routes(routes!(volumes::rollback))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::show, snapshots::delete))
+        .routes(routes!(snapshots::clone))
+        .routes(routes!(snapshots::reclaim))
         .routes(routes!(status::pool))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))

@@ -1,8 +1,9 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
-use control::metrics::{Snapshot, VolumeMetrics};
+use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Pool, PoolState, RolledBack, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume,
+    VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,6 +22,7 @@ pub(crate) struct MemoryService {
 struct State {
     volumes: BTreeMap<String, Volume>,
     data_end: BTreeMap<String, u64>,
+    snapshots: BTreeMap<SnapshotName, Snapshot>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -78,7 +80,11 @@ impl State {
             name: name.to_string(),
             id: self.last_id,
             size_bytes: size.bytes(),
+            parent: None,
+            snapshots: 0,
             written_bytes: Some(0),
+            snapshot_bytes: None,
+            pool_bytes: None,
             state: VolumeState::Online,
             state_reason: None,
             connections: 0,
@@ -115,6 +121,35 @@ impl State {
     }
 }
 
+impl State {
+    fn snapshot(&mut self, name: &SnapshotName, group: Option<&VolumeName>) -> Result<Snapshot, ServiceError> {
+        let size_bytes = self.find(name.volume())?.size_bytes;
+        if self.snapshots.contains_key(name) {
+            return Err(ServiceError::new(ErrorCode::SnapshotExists, format!("snapshot {name} exists")));
+        }
+        self.last_id += 1;
+        let snapshot = Snapshot {
+            name: name.to_string(),
+            volume: name.volume().to_string(),
+            id: self.last_id,
+            size_bytes,
+            taken_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            group: group.map(ToString::to_string),
+            unique_bytes: None,
+            clones: Vec::new(),
+            state_reason: None,
+            nbd_uris: vec![format!("nbd://127.0.0.1:10809/{name}")],
+        };
+        self.snapshots.insert(name.clone(), snapshot.clone());
+        Ok(snapshot)
+    }
+
+    fn find_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ServiceError> {
+        let missing = || ServiceError::new(ErrorCode::SnapshotNotFound, format!("there is no snapshot {name}"));
+        self.snapshots.get(name).cloned().ok_or_else(missing)
+    }
+}
+
 impl Service for MemoryService {
     fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume> {
         Box::pin(async move {
@@ -139,6 +174,63 @@ impl Service for MemoryService {
 
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
         Box::pin(async move { self.state.lock().unwrap().delete(&name, force) })
+    }
+
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            names.iter().map(|name| state.snapshot(name, group.as_ref())).collect()
+        })
+    }
+
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            let is_meant = |name: &SnapshotName| volume.as_ref().is_none_or(|volume| name.volume() == volume);
+            Ok(state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone()).collect())
+        })
+    }
+
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot> {
+        Box::pin(async move { self.state.lock().unwrap().find_snapshot(&name) })
+    }
+
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.find_snapshot(&name)?;
+            state.snapshots.remove(&name);
+            Ok(())
+        })
+    }
+
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            names.iter().map(|name| state.find_snapshot(name).map(|_| 4096)).sum()
+        })
+    }
+
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let parent = state.find_snapshot(&snapshot)?;
+            let size = VolumeSize::from_bytes(parent.size_bytes)?;
+            Ok(Volume { parent: Some(parent.name), ..state.create(&name, size)? })
+        })
+    }
+
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.find_snapshot(&snapshot)?;
+            let volume = state.find(snapshot.volume())?.clone();
+            if volume.connections > 0 && !force {
+                return Err(ServiceError::new(ErrorCode::VolumeInUse, "clients are attached"));
+            }
+            let undo = SnapshotName::new(snapshot.volume().clone(), "before".parse()?);
+            Ok(RolledBack { volume, undo: state.snapshot(&undo, None)? })
+        })
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {
@@ -166,7 +258,7 @@ impl Service for MemoryService {
         })
     }
 
-    fn metrics(&self) -> Answer<'_, Snapshot> {
+    fn metrics(&self) -> Answer<'_, metrics::Snapshot> {
         Box::pin(async move {
             let pool = self.show_pool().await?;
             let state = self.state.lock().unwrap();
@@ -178,7 +270,11 @@ impl Service for MemoryService {
                 state: volume.state,
                 operations: Vec::new(),
             };
-            Ok(Snapshot { shards: Vec::new(), volumes: state.volumes.values().map(of).collect(), pool: Some(pool) })
+            Ok(metrics::Snapshot {
+                shards: Vec::new(),
+                volumes: state.volumes.values().map(of).collect(),
+                pool: Some(pool),
+            })
         })
     }
 }

@@ -15,6 +15,7 @@ mod append;
 mod checkpoint;
 mod extents;
 mod flush;
+mod hold;
 mod log;
 mod places;
 mod read;
@@ -23,6 +24,8 @@ mod request;
 mod resize;
 mod snapshot;
 mod subblock;
+
+pub use hold::HOLD_DURATION_MAX;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
@@ -138,6 +141,7 @@ pub struct Volume {
     /// Requests that wait for a page of the map.
     page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
     flush: flush::Flush,
+    hold: hold::Hold,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
     resize: Option<resize::Resize>,
@@ -185,6 +189,7 @@ impl Volume {
             reads: read::Reads::default(),
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
+            hold: hold::Hold::default(),
             checkpoint,
             release: release::Releases::default(),
             resize: None,
@@ -258,6 +263,7 @@ impl Volume {
             && self.page_waiters.is_empty()
             && self.places.is_idle()
             && self.flush.is_idle()
+            && !self.hold.is_on()
             && self.checkpoint.is_idle()
             && self.release.is_idle()
             && self.resize.is_none()
@@ -295,6 +301,8 @@ impl Volume {
             Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
             Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
             Request::Snapshot { id: snapshot } => self.on_snapshot(context, id, snapshot),
+            Request::Hold => self.on_hold(context, id),
+            Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
         }
     }
@@ -361,6 +369,7 @@ impl Volume {
     }
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.end_hold_if_late(context);
         self.log.waits_for_space = false;
         self.retry_footers(context);
         self.void_empty(context);

@@ -12,6 +12,8 @@ use crate::recover;
 use crate::request::Extent;
 use units::{ByteRange, SlotIndex, SnapshotId};
 
+mod hold;
+
 const SLOT_BYTES: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -35,6 +37,8 @@ struct Driver {
     synced: u32,
     /// Boundaries and the generations of pages, as the store was told them.
     told: Vec<Told>,
+    /// The blocks that the pages of generation 0 name.
+    first_generation: std::collections::BTreeSet<u64>,
     append_faults: Vec<DiskFault>,
     is_sync_failing: bool,
     is_store_failing: bool,
@@ -73,6 +77,7 @@ impl Driver {
             next_request: 1,
             synced: 0,
             told: Vec::new(),
+            first_generation: std::collections::BTreeSet::new(),
             append_faults: Vec::new(),
             is_sync_failing: false,
             is_store_failing: false,
@@ -159,6 +164,9 @@ impl Driver {
                 self.give(Event::PageLoaded { page, result: Ok(loaded) });
             }
             Action::WriteBack { id, generation, pages, folded } => {
+                if generation == 0 {
+                    self.first_generation.extend(hold::mapped(&pages));
+                }
                 self.told.push(Told::Pages { generation, count: pages.len(), folded });
                 let result = if self.is_store_failing { Err(DiskFault::Io) } else { Ok(()) };
                 self.give(Event::WroteBack { id, result });
