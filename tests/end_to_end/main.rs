@@ -17,6 +17,8 @@ mod host;
 #[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tool;

@@ -11,6 +11,7 @@ mod chores;
 mod cleaner;
 mod clones;
 mod error;
+mod families;
 mod group;
 mod load;
 mod reconcile;
@@ -21,6 +22,7 @@ mod space;
 mod views;
 
 pub use error::CatalogueError;
+pub(crate) use families::families;
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
