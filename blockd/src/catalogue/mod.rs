@@ -147,7 +147,7 @@ impl Exports for Catalogue {
         let kept = volumes.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
         let export = describe(name, entry.size_bytes, false);
-        Ok(Found { export, volume: entry.volume, shard: self.shard_of(entry.volume).1.clone() })
+        Ok(Found::new(export, entry.volume, self.shard_of(entry.volume).1.clone()))
     }
 
     fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {

@@ -91,6 +91,7 @@ impl Service {
             negotiated: *negotiated,
             leftover: session.input,
             tls,
+            changes: found.changes,
             permit,
         };
         tracing::debug!(client = %session.client.peer, export = connection.negotiated.export.name, "connected");
