@@ -484,6 +484,23 @@ fn a_list_that_grows_too_long_is_cut_off_with_an_error() {
 }
 
 #[test]
+fn more_contexts_than_one_answer_may_tell_of_are_refused_and_the_earlier_selection_is_gone() {
+    let names: Vec<String> = (0..=limit::CONTEXTS_MAX).map(|n| format!("x-test:{n}")).collect();
+    let mut many = Export::writable("many", 4096);
+    many.contexts.clone_from(&names);
+    let select = |stream: Client, count: usize| {
+        let queries: Vec<&str> = names[..count].iter().map(String::as_str).collect();
+        stream.meta_context(option::SET_META_CONTEXT, "many", &queries)
+    };
+    let driven = |stream: &Client| drive(Handshake::new(TlsPolicy::Off), &[many.clone()], [stream.0.as_slice()]);
+    let allowed = driven(&select(structured(), limit::CONTEXTS_MAX).go("many"));
+    assert_eq!(negotiated(allowed).contexts.len(), limit::CONTEXTS_MAX);
+    let refused = driven(&select(select(structured(), 1), names.len()).go("many"));
+    assert!(kinds(&refused).contains(&option_reply::ERR_TOO_BIG));
+    assert!(negotiated(refused).contexts.is_empty());
+}
+
+#[test]
 fn requests_behind_the_last_option_are_handed_over() {
     let mut stream = client().go("disk");
     stream.0.extend_from_slice(b"requests");

@@ -6,9 +6,12 @@
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
-use crate::pool::{Boundary, Folded, Lease, LeaseClass, Place, SegmentRow, Settled, Survivors};
+use crate::pool::{
+    Boundary, Changes, ChangesError, Folded, Lease, LeaseClass, Parent, Place, SegmentRow, Settled, Survivors,
+};
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
+use std::ops::Range;
 use std::sync::Arc;
 use units::SegmentId;
 
@@ -69,6 +72,17 @@ pub enum Action {
     LoadPlace {
         /// The segment; comes back in [`Event::Place`].
         segment: SegmentId,
+    },
+    /// Compare pages as the store has them now with what a snapshot shows.
+    LoadChanges {
+        /// Comes back in [`Event::ChangesLoaded`].
+        id: IoId,
+        /// The snapshot: one of the volume, or of one that it inherits from.
+        since: Parent,
+        /// The pages, of which the first ones are looked at.
+        pages: Range<PageIndex>,
+        /// Most runs wanted.
+        runs_max: usize,
     },
     /// Write map pages to the store in one atomic step, and note how far the map there is complete. Pages of one
     /// generation come before all of the next.
@@ -155,6 +169,13 @@ pub enum Event {
         segment: SegmentId,
         /// `None` when there is no such segment.
         place: Option<Place>,
+    },
+    /// Some pages, from the first that were asked for on, have been compared.
+    ChangesLoaded {
+        /// Of the action.
+        id: IoId,
+        /// What was found.
+        result: Result<Changes, ChangesError>,
     },
     /// A write-back ended.
     WroteBack {

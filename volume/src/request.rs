@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::pool::Boundary;
+use crate::pool::{Boundary, Parent};
 use smallvec::SmallVec;
 use units::{ByteRange, SnapshotId};
 
@@ -66,6 +66,16 @@ pub enum Request {
         /// Most extents to return; at least 1.
         extents_max: usize,
     },
+    /// Tell which parts of `range` have changed since a snapshot of the volume, or of one that it inherits from. Answered by
+    /// [`Completion::Changed`]. What was written and has not been answered yet may be in it or not.
+    Changed {
+        /// The snapshot.
+        since: Parent,
+        /// What to look at; not empty.
+        range: ByteRange,
+        /// Most extents to return; at least 1.
+        extents_max: usize,
+    },
     /// Change the volume's size. A smaller one is refused when data lies beyond it, unless `discard_tail`. Durable when answered.
     Resize {
         /// The new size in bytes, a multiple of 512, at most 2^63.
@@ -104,6 +114,7 @@ impl Request {
             | Self::Extents { .. }
             | Self::Hold
             | Self::Release
+            | Self::Changed { .. }
             | Self::Checkpoint => false,
         }
     }
@@ -125,6 +136,8 @@ pub enum Completion {
     Done,
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Extents(Vec<Extent>),
+    /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
+    Changed(Vec<ChangedExtent>),
     /// A snapshot was taken here.
     Snapshot(Boundary),
 }
@@ -136,6 +149,15 @@ pub struct Extent {
     pub len: u64,
     /// Whether data is there; if not, it is a hole and reads as zeros.
     pub is_data: bool,
+}
+
+/// A run of bytes that have all changed, or all not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedExtent {
+    /// Bytes; block granularity inside the range.
+    pub len: u64,
+    /// Whether the blocks have been written, zeroed or trimmed since; with the same content too.
+    pub is_changed: bool,
 }
 
 /// A request's id and its outcome.

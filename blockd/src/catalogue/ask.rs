@@ -61,7 +61,7 @@ impl Begun {
 pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueError> {
     match completion {
         Completion::Snapshot(boundary) => Ok(boundary),
-        Completion::Read { .. } | Completion::Done | Completion::Extents(_) => {
+        Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Changed(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
         }
     }

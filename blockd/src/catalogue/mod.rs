@@ -41,7 +41,7 @@ use tokio::sync::Mutex;
 use units::VolumeId;
 use views::Views;
 use volume::engine::VolumeConfig;
-use volume::pool::PoolFigures;
+use volume::pool::{Parent, PoolFigures};
 
 /// Bytes of the system volume: room for 2^28 records, none of which costs anything until it is written.
 pub(crate) const SYSTEM_BYTES: u64 = 1 << 40;
@@ -171,7 +171,7 @@ impl Exports for Catalogue {
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
         let export = describe(name, entry.size_bytes, false);
         let shard = self.shard_of(entry.volume).1.clone();
-        Ok(Found { export, volume: entry.volume, shard, snapshot: None, view: None })
+        Ok(with_changes(Found::new(export, entry.volume, shard), &shelf, (entry.volume.0, u64::MAX)))
     }
 
     fn open(&self, found: Found) -> Opening<'_> {
@@ -215,8 +215,18 @@ impl Catalogue {
         }
         let view = VolumeId(kept.record.id);
         let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
-        Ok(Found { export, volume: view, shard, snapshot: Some(kept.record.id), view: None })
+        let found = Found { snapshot: Some(kept.record.id), ..Found::new(export, view, shard) };
+        Ok(with_changes(found, &shelf, (kept.record.of, kept.record.generation)))
     }
+}
+
+/// Has clients ask what has changed since the snapshots that come before the end of a generation.
+fn with_changes(found: Found, shelf: &Shelf, (volume, generation): (u64, u64)) -> Found {
+    let behind = shelf.snapshots_behind(volume, generation).map(|kept| &kept.record);
+    behind.fold(found, |found, record| {
+        let since = Parent { volume: VolumeId(record.of), generation: record.generation };
+        found.with_snapshot(&record.name, since)
+    })
 }
 
 impl std::fmt::Debug for Catalogue {

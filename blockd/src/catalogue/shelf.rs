@@ -181,6 +181,26 @@ impl Shelf {
         of_line.filter_map(|(_, id)| self.snapshots.get(id))
     }
 
+    /// The snapshots of its line that come before the end of a volume's generation: what has changed since can be told.
+    pub(super) fn snapshots_behind(&self, volume: u64, generation: u64) -> impl Iterator<Item = &KeptSnapshot> {
+        let before = generation.checked_sub(1).map(|before| (volume, before));
+        let mut path: BTreeMap<u64, u64> = before.into_iter().collect();
+        let mut child = volume;
+        while let Some(parent) = self.volumes.get(&child).and_then(|record| record.parent) {
+            // Ids only grow from parent to child, so that the walk ends even over records that are wrong.
+            if parent.volume >= child {
+                break;
+            }
+            path.insert(parent.volume, parent.generation);
+            child = parent.volume;
+        }
+        let is_behind = move |kept: &&KeptSnapshot| {
+            let upto = path.get(&kept.record.of);
+            kept.damage.is_none() && upto.is_some_and(|generation| kept.record.generation <= *generation)
+        };
+        self.snapshots_of(self.line_of(volume)).filter(is_behind)
+    }
+
     /// The ids of the snapshots that go with a volume.
     pub(super) fn snapshots_with(&self, volume: u64) -> BTreeSet<u64> {
         self.snapshots_of(self.line_of(volume)).map(|kept| kept.record.id).collect()

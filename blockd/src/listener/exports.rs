@@ -2,11 +2,13 @@
 
 use crate::catalogue::ViewLease;
 use crate::shard::ShardHandle;
+use proto::nbd::constants::DIRTY_BITMAP;
 use proto::nbd::{Export, FastZero, Refusal, TransmissionFlags};
 use rustls_pki_types::CertificateDer;
 use std::pin::Pin;
 use std::sync::Arc;
 use units::VolumeId;
+use volume::pool::Parent;
 
 /// Finds exports by name. Called on tokio's threads: it answers from memory.
 pub trait Exports: Send + Sync {
@@ -55,6 +57,34 @@ pub struct Found {
     pub snapshot: Option<u64>,
     /// Of a snapshot that is open: keeps it so.
     pub view: Option<Arc<ViewLease>>,
+    /// What the export's metadata contexts beside `base:allocation` tell.
+    pub changes: Vec<ChangesContext>,
+}
+
+/// A metadata context that tells what has changed since a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesContext {
+    /// Its name, with the prefix.
+    pub name: String,
+    /// The snapshot: of the volume, or of one that it inherits from.
+    pub since: Parent,
+}
+
+impl Found {
+    /// An export without snapshots.
+    #[must_use]
+    pub const fn new(export: Export, volume: VolumeId, shard: ShardHandle) -> Self {
+        Self { export, volume, shard, snapshot: None, view: None, changes: Vec::new() }
+    }
+
+    /// Has clients ask what has changed since the snapshot of that name, by the context `qemu:dirty-bitmap:` and the name.
+    #[must_use]
+    pub fn with_snapshot(mut self, snapshot: &str, since: Parent) -> Self {
+        let name = format!("{DIRTY_BITMAP}{snapshot}");
+        self.export.contexts.push(name.clone());
+        self.changes.push(ChangesContext { name, since });
+        self
+    }
 }
 
 /// A line of the list of exports.

@@ -91,6 +91,7 @@ impl Service {
             negotiated: *negotiated,
             leftover: session.input,
             tls,
+            changes: found.changes,
             // A snapshot stays open as long as its clients do.
             permit: Permit::new((permit, found.view)),
         };

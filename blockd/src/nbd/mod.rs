@@ -12,18 +12,20 @@ mod receive;
 mod reply;
 
 pub(crate) use receive::{Arrival, EXTENTS_MAX, Loan, Receiver, bytes_held};
-pub(crate) use reply::{Asked, Outgoing, Replies};
+pub(crate) use reply::{Asked, Outgoing, Replies, StatusPart, status_part};
 
 use crate::limits::Limits;
+use crate::listener::ChangesContext;
 use crate::shard::NewConnection;
 use crate::tls::{Plain, Tls};
-use proto::nbd::{BadMagic, Session};
+use proto::nbd::{BadMagic, MetaContext, Session};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use units::Monotonic;
 use uring::{OperationId, Ring};
 use volume::buffer::BufferPool;
+use volume::pool::Parent;
 
 /// How far a connection is from its end. Only ever goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,19 @@ pub(crate) enum Phase {
     Dead,
 }
 
+/// A metadata context that a client has selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StatusContext {
+    pub(crate) id: u32,
+    /// The snapshot since which it tells what has changed; `None` for which parts hold data.
+    pub(crate) since: Option<Parent>,
+}
+
+fn status_contexts(selected: &[MetaContext], changes: &[ChangesContext]) -> Vec<StatusContext> {
+    let since = |name: &str| changes.iter().find(|context| context.name == name).map(|context| context.since);
+    selected.iter().map(|context| StatusContext { id: context.id, since: since(&context.name) }).collect()
+}
+
 /// A connection of a shard.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -45,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) session: Session,
     pub(crate) receiver: Receiver,
     pub(crate) replies: Replies,
+    /// What a block status tells, in the order in which it does.
+    pub(crate) contexts: Vec<StatusContext>,
     pub(crate) tls: Option<Box<Tls>>,
     pub(crate) phase: Phase,
     /// The receive in flight.
@@ -150,14 +167,16 @@ impl std::fmt::Debug for Permit {
 impl Connection {
     /// Begins the transmission phase on the volume at place `volume` of the shard.
     pub(crate) fn new(new: NewConnection, volume: usize) -> Self {
-        let NewConnection { socket, negotiated, leftover, tls, permit, .. } = new;
+        let NewConnection { socket, negotiated, leftover, tls, changes, permit, .. } = new;
         let session = negotiated.session();
+        let contexts = status_contexts(&negotiated.contexts, &changes);
         Self {
             socket: Rc::new(socket),
             volume,
             session,
             receiver: Receiver::new(&leftover),
-            replies: Replies::new(session.style, negotiated.contexts),
+            replies: Replies::new(session.style),
+            contexts,
             tls: tls.map(|session| Box::new(Tls::new(session))),
             phase: Phase::Open,
             receiving: None,

@@ -2,12 +2,12 @@
 
 use super::errno::errno_of;
 use crate::memory::{buffer_of, region_of};
-use proto::nbd::constants::{STATE_HOLE, STATE_ZERO};
-use proto::nbd::{Errno, ErrorReply, MetaContext, ReplyStyle, ReplyTo, StatusChunk, StatusExtent};
+use proto::nbd::constants::{STATE_DIRTY, STATE_HOLE, STATE_ZERO};
+use proto::nbd::{Errno, ErrorReply, ReplyStyle, ReplyTo, StatusChunk, StatusExtent};
 use uring::Message;
 use volume::buffer::{Buffer, BufferPool};
 use volume::error::Error;
-use volume::request::{Completion, Extent};
+use volume::request::Completion;
 
 /// What the reply to a request needs to know of it.
 #[derive(Debug, Clone, Copy)]
@@ -19,11 +19,35 @@ pub(crate) struct Asked {
     pub(crate) one_extent: bool,
 }
 
+/// What one context tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct StatusPart {
+    pub(crate) context_id: u32,
+    pub(crate) extents: Vec<StatusExtent>,
+}
+
+/// A volume's answer as a context tells it. A hole reads as zeros, so that it is both; data may be anything.
+pub(crate) fn status_part(context_id: u32, answer: &Completion) -> StatusPart {
+    let extents = match answer {
+        Completion::Extents(extents) => {
+            let status = |is_data| if is_data { 0 } else { STATE_HOLE | STATE_ZERO };
+            let told = extents.iter();
+            told.map(|extent| StatusExtent { len_bytes: extent.len, status: status(extent.is_data) }).collect()
+        }
+        Completion::Changed(extents) => {
+            let status = |is_changed| if is_changed { STATE_DIRTY } else { 0 };
+            let told = extents.iter();
+            told.map(|extent| StatusExtent { len_bytes: extent.len, status: status(extent.is_changed) }).collect()
+        }
+        Completion::Read { .. } | Completion::Done | Completion::Snapshot(_) => Vec::new(),
+    };
+    StatusPart { context_id, extents }
+}
+
 /// Replies that wait to be sent, in a form negotiated for all of them.
 #[derive(Debug)]
 pub(crate) struct Replies {
     style: ReplyStyle,
-    contexts: Vec<MetaContext>,
     next: Message,
     /// Emptied messages, to be filled again.
     spare: Vec<Message>,
@@ -34,8 +58,8 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    pub(crate) const fn new(style: ReplyStyle, contexts: Vec<MetaContext>) -> Self {
-        Self { style, contexts, next: Message::new(), spare: Vec::new(), held_bytes: 0, count: 0, scratch: Vec::new() }
+    pub(crate) const fn new(style: ReplyStyle) -> Self {
+        Self { style, next: Message::new(), spare: Vec::new(), held_bytes: 0, count: 0, scratch: Vec::new() }
     }
 
     /// Whether no reply waits.
@@ -53,8 +77,10 @@ impl Replies {
         self.held_bytes += held_bytes;
         match result {
             Ok(Completion::Read { buffer, skip, len }) => self.push_data(asked, buffer, skip..skip + len),
-            Ok(Completion::Done | Completion::Snapshot(_)) => self.push_done(asked.to),
-            Ok(Completion::Extents(extents)) => self.push_extents(asked, &extents),
+            // The others are answers to what no client asks in this way.
+            Ok(Completion::Done | Completion::Snapshot(_) | Completion::Extents(_) | Completion::Changed(_)) => {
+                self.push_done(asked.to);
+            }
             Err(error) => self.push_error(asked.to, errno_of(error.kind), &error.to_string()),
         }
     }
@@ -67,22 +93,23 @@ impl Replies {
         self.count += 1;
     }
 
-    /// A hole reads as zeros, so that it is both; data may be anything.
-    fn push_extents(&mut self, asked: Asked, extents: &[Extent]) {
+    /// Adds the answer to a block status request: what each context tells, in the client's order.
+    pub(crate) fn push_status(&mut self, asked: Asked, held_bytes: u64, parts: Result<&[StatusPart], Error>) {
+        self.held_bytes += held_bytes;
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(error) => return self.push_error(asked.to, errno_of(error.kind), &error.to_string()),
+        };
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        for (place, context) in self.contexts.iter().enumerate() {
+        for (place, part) in parts.iter().enumerate() {
             let about = StatusChunk {
-                context_id: context.id,
+                context_id: part.context_id,
                 len_bytes_max: asked.len_bytes,
                 one_extent: asked.one_extent,
-                is_last: place + 1 == self.contexts.len(),
+                is_last: place + 1 == parts.len(),
             };
-            let states = extents.iter().map(|extent| StatusExtent {
-                len_bytes: extent.len,
-                status: if extent.is_data { 0 } else { STATE_HOLE | STATE_ZERO },
-            });
-            if self.style.encode_status(asked.to, about, states, &mut out) == 0 {
+            if self.style.encode_status(asked.to, about, part.extents.iter().copied(), &mut out) == 0 {
                 out.clear();
                 break;
             }
@@ -144,6 +171,7 @@ mod tests {
     use super::*;
     use proto::nbd::Cookie;
     use volume::error::ErrorKind;
+    use volume::request::{ChangedExtent, Extent};
 
     const ASKED: Asked = Asked { to: ReplyTo { cookie: Cookie(7), offset: 512 }, len_bytes: 1024, one_extent: false };
 
@@ -155,7 +183,7 @@ mod tests {
     }
 
     fn replies(style: ReplyStyle) -> Replies {
-        Replies::new(style, vec![MetaContext { id: 0, name: "base:allocation".into() }])
+        Replies::new(style)
     }
 
     #[test]
@@ -185,10 +213,27 @@ mod tests {
     fn holes_are_holes_that_read_as_zeros() {
         let mut replies = replies(ReplyStyle::Structured);
         let extents = vec![Extent { len: 4096, is_data: false }, Extent { len: 4096, is_data: true }];
-        replies.push(Asked { len_bytes: 8192, ..ASKED }, 0, Ok(Completion::Extents(extents)));
+        let part = status_part(0, &Completion::Extents(extents));
+        replies.push_status(Asked { len_bytes: 8192, ..ASKED }, 0, Ok(&[part]));
         let bytes = sent(&mut replies);
         // Chunk header 20, context id 4, then length and flags of each extent.
         assert_eq!(bytes[24..], [0, 0, 16, 0, 0, 0, 0, 3, 0, 0, 16, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn each_context_has_a_chunk_of_its_own_and_the_last_one_ends_the_reply() {
+        let mut replies = replies(ReplyStyle::Structured);
+        let data = status_part(0, &Completion::Extents(vec![Extent { len: 8192, is_data: true }]));
+        let changed = [(4096, false), (4096, true)].map(|(len, is_changed)| ChangedExtent { len, is_changed });
+        let changed = status_part(2, &Completion::Changed(changed.to_vec()));
+        replies.push_status(Asked { len_bytes: 8192, ..ASKED }, 0, Ok(&[data, changed]));
+        let bytes = sent(&mut replies);
+        let (first, second) = bytes.split_at(20 + 4 + 8);
+        assert_eq!((first[5], second[5]), (0, 1), "flags");
+        assert_eq!(first[20..], [0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0]);
+        assert_eq!(second[20..], [0, 0, 0, 2, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 1]);
+        replies.push_status(ASKED, 0, Err(Error::new(ErrorKind::InvalidRequest, "the snapshot is gone")));
+        assert!(sent(&mut replies).ends_with(b"the snapshot is gone"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::mailbox::NewConnection;
 use super::requests::Origin;
 use super::{Shard, Token};
 use crate::nbd::{
-    Arrival, Arriving, Asked, Connection, EXTENTS_MAX, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
+    Arrival, Arriving, Asked, Connection, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
 };
 use proto::nbd::{ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
 use std::io;
@@ -97,7 +97,18 @@ impl Shard {
     /// Hands a request to the volume, or answers it where the volume has no part in it.
     fn on_request(&mut self, key: usize, to: ReplyTo, request: NbdRequest, payload: Payload) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(Translated { request: translated, len_bytes, one_extent }) = translate(&request, payload) else {
+        if let NbdRequest::BlockStatus { span, one_extent } = request
+            && let Some(range) = range_of(span).filter(|range| !range.is_empty())
+        {
+            let held_bytes = bytes_held(&request);
+            connection.requests += 1;
+            connection.held_bytes += held_bytes;
+            self.held_bytes += held_bytes;
+            let asked = Asked { to, len_bytes: range.len(), one_extent };
+            self.begin_status((key, held_bytes), asked, range);
+            return;
+        }
+        let Some(Translated { request: translated, len_bytes }) = translate(&request, payload) else {
             if request == NbdRequest::Disconnect {
                 connection.phase = Phase::Draining;
             } else {
@@ -113,7 +124,7 @@ impl Shard {
         connection.held_bytes += held_bytes - reserved_bytes;
         self.held_bytes += held_bytes - reserved_bytes;
         let place = connection.volume;
-        let asked = Asked { to, len_bytes, one_extent };
+        let asked = Asked { to, len_bytes, one_extent: false };
         self.begin(place, translated, Origin::Connection { key, asked, held_bytes });
     }
 
@@ -313,7 +324,6 @@ impl Shard {
 struct Translated {
     request: Request,
     len_bytes: u64,
-    one_extent: bool,
 }
 
 /// `None` for a request that the engine has no part in: a farewell, or one that concerns no bytes.
@@ -323,31 +333,26 @@ struct Translated {
 fn translate(request: &NbdRequest, payload: Payload) -> Option<Translated> {
     let span = match *request {
         NbdRequest::Flush => {
-            return Some(Translated { request: Request::Flush, len_bytes: 0, one_extent: false });
+            return Some(Translated { request: Request::Flush, len_bytes: 0 });
         }
-        NbdRequest::Disconnect => return None,
+        // A status is asked of each context by itself; of no bytes there is none.
+        NbdRequest::Disconnect | NbdRequest::BlockStatus { .. } => return None,
         NbdRequest::Read { span, .. }
         | NbdRequest::Write { span, .. }
         | NbdRequest::Trim { span, .. }
         | NbdRequest::Cache { span }
-        | NbdRequest::WriteZeroes { span, .. }
-        | NbdRequest::BlockStatus { span, .. } => span,
+        | NbdRequest::WriteZeroes { span, .. } => span,
     };
     let range = range_of(span).filter(|range| !range.is_empty())?;
-    let mut one = false;
     let request = match *request {
         NbdRequest::Read { .. } => Request::Read { range },
         NbdRequest::Write { fua, .. } => Request::Write { range, payload, fua },
         NbdRequest::Trim { fua, .. } => Request::Trim { range, fua },
         NbdRequest::Cache { .. } => Request::Cache { range },
         NbdRequest::WriteZeroes { fua, .. } => Request::WriteZeroes { range, fua },
-        NbdRequest::BlockStatus { one_extent, .. } => {
-            one = one_extent;
-            Request::Extents { range, extents_max: if one_extent { 1 } else { EXTENTS_MAX } }
-        }
-        NbdRequest::Flush | NbdRequest::Disconnect => return None,
+        NbdRequest::Flush | NbdRequest::Disconnect | NbdRequest::BlockStatus { .. } => return None,
     };
-    Some(Translated { request, len_bytes: range.len(), one_extent: one })
+    Some(Translated { request, len_bytes: range.len() })
 }
 
 /// A span lies within the export, and an export within 2^63 bytes.

@@ -1,6 +1,7 @@
 //! How other threads talk to a shard.
 
 use super::stats::ShardStats;
+use crate::listener::ChangesContext;
 use crate::nbd::Permit;
 use proto::nbd::Negotiated;
 use rustls::ServerConnection;
@@ -72,6 +73,8 @@ pub struct NewConnection {
     pub leftover: Vec<u8>,
     /// The TLS session, when it was started.
     pub tls: Option<ServerConnection>,
+    /// What those of the selected contexts tell that are not `base:allocation`.
+    pub changes: Vec<ChangesContext>,
     /// Dropped when the connection ends.
     pub permit: Permit,
 }

@@ -15,6 +15,7 @@ mod port;
 mod requests;
 mod start;
 mod stats;
+mod status;
 
 pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle};
 pub use port::{StoreAsk, StorePort};
@@ -28,6 +29,7 @@ use disk::{Disk, DiskToken, Fetch, Io};
 use pace::Pace;
 use requests::Pending;
 use slab::Slab;
+use status::Gathering;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::mpsc;
@@ -92,6 +94,8 @@ struct Shard {
     by_id: HashMap<VolumeId, usize>,
     connections: Slab<Connection>,
     requests: Slab<Pending>,
+    /// Block status requests of which some contexts are not answered.
+    statuses: Slab<Gathering>,
     /// Volumes that were handed events since they were last settled.
     touched: Vec<usize>,
     /// Connections that have replies, or may be over.

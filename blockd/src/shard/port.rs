@@ -1,9 +1,10 @@
 //! What volumes ask of the store: plain messages to another thread. The answers are events of the volume.
 
+use std::ops::Range;
 use units::{SegmentId, VolumeId};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
 
 /// Takes what volumes ask of the store. Must not block: it is called on the shard's thread.
 ///
@@ -29,6 +30,19 @@ pub enum StoreAsk {
         volume: VolumeId,
         /// Which.
         segment: SegmentId,
+    },
+    /// Compare map pages with what a snapshot shows. Answered by [`volume::io::Event::ChangesLoaded`].
+    LoadChanges {
+        /// Who asks.
+        volume: VolumeId,
+        /// Comes back in the answer.
+        id: IoId,
+        /// The snapshot.
+        since: Parent,
+        /// The pages, of which the first ones are looked at.
+        pages: Range<PageIndex>,
+        /// Most runs wanted.
+        runs_max: usize,
     },
     /// Write map pages in one atomic step. Answered by [`volume::io::Event::WroteBack`].
     WriteBack {
@@ -94,6 +108,7 @@ impl StoreAsk {
         match self {
             Self::LoadPage { volume, .. }
             | Self::LoadPlace { volume, .. }
+            | Self::LoadChanges { volume, .. }
             | Self::WriteBack { volume, .. }
             | Self::NoteBoundary { volume, .. }
             | Self::Lease { volume, .. }

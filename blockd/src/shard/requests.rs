@@ -28,6 +28,8 @@ pub(super) enum Origin {
         /// Bytes that it holds under the limits.
         held_bytes: u64,
     },
+    /// The block status that is gathered at this place, of which it tells one context.
+    Status { key: usize, context_id: u32 },
     /// Another thread.
     Caller(Callback<Result<Completion, Error>>),
     /// The shard, which is closing the volume.
@@ -69,6 +71,7 @@ impl Shard {
         }
         match pending.origin {
             Origin::Connection { key, asked, held_bytes } => self.answer(key, asked, held_bytes, reply.result),
+            Origin::Status { key, context_id } => self.take_status(key, context_id, reply.result),
             Origin::Caller(done) => {
                 self.note_size(pending.volume);
                 done(reply.result);
@@ -123,7 +126,7 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::WriteZeroes { range, .. } => (Verb::WriteZeroes, range.len()),
         Request::Flush => (Verb::Flush, 0),
         Request::Cache { range } => (Verb::Cache, range.len()),
-        Request::Extents { range, .. } => (Verb::BlockStatus, range.len()),
+        Request::Extents { range, .. } | Request::Changed { range, .. } => (Verb::BlockStatus, range.len()),
         Request::Resize { .. } | Request::Snapshot { .. } | Request::Hold | Request::Release | Request::Checkpoint => {
             (Verb::Control, 0)
         }

@@ -151,6 +151,7 @@ impl Shard {
             by_id: HashMap::new(),
             connections: Slab::new(),
             requests: Slab::new(),
+            statuses: Slab::new(),
             touched: Vec::new(),
             news: Vec::new(),
             unfinished: Vec::new(),

@@ -42,6 +42,7 @@ fn carry_out(pool: &PoolFile, action: Action) -> Option<Event> {
         | Action::Reply(_)
         | Action::LoadPage { .. }
         | Action::LoadPlace { .. }
+        | Action::LoadChanges { .. }
         | Action::WriteBack { .. }
         | Action::Lease { .. }
         | Action::NoteSegment(_)

@@ -9,6 +9,7 @@ use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
 use volume::pool::{
-    Boundary, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, VolumeSpace, Waiting,
+    Boundary, ChangesError, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures,
+    VolumeSpace, Waiting,
 };
 
 /// Slots that are kept ready.
@@ -43,6 +45,7 @@ pub(super) struct Wanted(pub(super) Lease);
 #[derive(Debug)]
 enum MapAsk {
     Load { volume: VolumeId, page: PageIndex },
+    Changes { volume: VolumeId, id: IoId, since: Parent, pages: Range<PageIndex>, runs_max: usize },
     WriteBack { volume: VolumeId, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
 }
 
@@ -244,6 +247,9 @@ impl Keeper {
     pub(super) fn take(&mut self, ask: StoreAsk) {
         match ask {
             StoreAsk::LoadPage { volume, page } => self.take_map(volume, MapAsk::Load { volume, page }),
+            StoreAsk::LoadChanges { volume, id, since, pages, runs_max } => {
+                self.take_map(volume, MapAsk::Changes { volume, id, since, pages, runs_max });
+            }
             StoreAsk::WriteBack { volume, id, generation, pages, folded } => {
                 self.take_map(volume, MapAsk::WriteBack { volume, id, generation, pages, folded });
             }
@@ -298,6 +304,10 @@ impl Keeper {
                 let result = self.index.load_page(volume, page);
                 self.events.push((volume, Event::PageLoaded { page, result }));
             }
+            MapAsk::Changes { volume, id, since, pages, runs_max } => {
+                let result = self.index.changes(volume, since, pages, runs_max);
+                self.events.push((volume, Event::ChangesLoaded { id, result }));
+            }
             MapAsk::WriteBack { volume, id, generation, pages, folded } => {
                 let result = self.index.write_back(volume, generation, &pages, folded);
                 self.events.push((volume, Event::WroteBack { id, result }));
@@ -320,6 +330,9 @@ impl Keeper {
         let fault = DiskFault::Io;
         self.events.extend(asks.into_iter().map(|ask| match ask {
             MapAsk::Load { volume, page } => (volume, Event::PageLoaded { page, result: Err(fault) }),
+            MapAsk::Changes { volume, id, .. } => {
+                (volume, Event::ChangesLoaded { id, result: Err(ChangesError::Store(fault)) })
+            }
             MapAsk::WriteBack { volume, id, .. } => (volume, Event::WroteBack { id, result: Err(fault) }),
         }));
     }

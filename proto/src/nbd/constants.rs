@@ -188,5 +188,9 @@ pub mod chunk {
 pub const STATE_HOLE: u64 = 1 << 0;
 /// Status flag of `base:allocation`: it reads as zeros.
 pub const STATE_ZERO: u64 = 1 << 1;
+/// Status flag of a dirty bitmap: it has changed.
+pub const STATE_DIRTY: u64 = 1 << 0;
+/// What the names of metadata contexts begin with that tell what has changed since a point that the rest names.
+pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
 /// The metadata context that every export has.
 pub const BASE_ALLOCATION: &str = "base:allocation";

@@ -102,6 +102,7 @@ impl World {
                 Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
                 asked @ (Action::LoadPage { .. }
                 | Action::LoadPlace { .. }
+                | Action::LoadChanges { .. }
                 | Action::WriteBack { .. }
                 | Action::Lease { .. }
                 | Action::NoteSegment(_)

@@ -3,16 +3,18 @@
 use super::answers::Excuse;
 use super::{Checked, Happening, Site, World};
 use crate::trace::Finding;
+use std::ops::Range;
 use units::{Lsn, SegmentId};
 use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
 use volume::map::{Page, PageWrite};
-use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
 
 /// A question to the store.
 #[derive(Debug)]
 pub(super) enum Job {
     LoadPage { site: usize, page: PageIndex },
     LoadPlace(usize, SegmentId),
+    LoadChanges { site: usize, id: IoId, since: Parent, pages: Range<PageIndex>, runs_max: usize },
     WriteBack { site: usize, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
     NoteBoundary(usize, Boundary),
     Lease { site: usize, class: LeaseClass },
@@ -28,6 +30,7 @@ impl World {
         self.jobs.push_back(match action {
             Action::LoadPage { page } => Job::LoadPage { site, page },
             Action::LoadPlace { segment } => Job::LoadPlace(site, segment),
+            Action::LoadChanges { id, since, pages, runs_max } => Job::LoadChanges { site, id, since, pages, runs_max },
             Action::WriteBack { id, generation, pages, folded } => {
                 self.check_folded(site, folded.to)?;
                 Job::WriteBack { site, id, generation, pages, folded }
@@ -81,6 +84,10 @@ impl World {
                 let volume = self.sites[site].id;
                 index.settle(volume, settled);
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
+            }
+            Job::LoadChanges { site, id, since, pages, runs_max } => {
+                let result = index.changes(self.sites[site].id, since, pages, runs_max);
+                self.answer_later(site, Event::ChangesLoaded { id, result });
             }
             Job::LoadPlace(site, segment) => {
                 let volume = self.sites[site].id;

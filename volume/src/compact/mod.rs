@@ -188,6 +188,7 @@ impl Compactor {
             | Event::Fetched { .. }
             | Event::PageLoaded { .. }
             | Event::Place { .. }
+            | Event::ChangesLoaded { .. }
             | Event::WroteBack { .. }
             | Event::Moved { .. }
             | Event::Leaves { .. }

@@ -128,6 +128,7 @@ impl Volume {
             Ok(()) => {
                 self.folded_to = self.folded_to.max(folded_to);
                 self.answer_checkpoints(context);
+                self.go_on_with_changes(context);
                 self.settle(context);
                 self.map.shrink_to(self.config.map_limit_bytes);
                 self.checkpoint_if_due(context, false);
@@ -136,7 +137,9 @@ impl Volume {
                 self.status.store_faults += 1;
                 self.checkpoint.not_before = context.now.plus(RETRY_AFTER);
                 let detail = format!("the index store failed to take map pages ({fault}); the log has everything");
-                self.fail_checkpoints(context, &Error::new(ErrorKind::Unavailable, detail));
+                let error = Error::new(ErrorKind::Unavailable, detail);
+                self.fail_checkpoints(context, &error);
+                self.fail_changes(context, &error);
             }
         }
     }
@@ -163,5 +166,6 @@ impl Volume {
             self.map.write_back_ended(false);
         }
         self.fail_checkpoints(context, &super::poisoned());
+        self.fail_changes(context, &super::poisoned());
     }
 }

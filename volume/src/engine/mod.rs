@@ -12,6 +12,7 @@
 )]
 
 mod append;
+mod changes;
 mod checkpoint;
 mod extents;
 mod flush;
@@ -142,6 +143,7 @@ pub struct Volume {
     page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
     flush: flush::Flush,
     hold: hold::Hold,
+    changes: changes::ChangesRequests,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
     resize: Option<resize::Resize>,
@@ -190,6 +192,7 @@ impl Volume {
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
             hold: hold::Hold::default(),
+            changes: changes::ChangesRequests::default(),
             checkpoint,
             release: release::Releases::default(),
             resize: None,
@@ -247,6 +250,7 @@ impl Volume {
             Event::Place { segment, place } => self.on_place(context, segment, place),
             Event::Moved { row, survivors } => self.on_moved(context, row, survivors),
             Event::Leaves { segment } => self.on_leaves(context, segment),
+            Event::ChangesLoaded { id, result } => self.on_changes_loaded(context, id, result),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
             Event::Tick => self.on_tick(context),
@@ -264,6 +268,7 @@ impl Volume {
             && self.places.is_idle()
             && self.flush.is_idle()
             && !self.hold.is_on()
+            && self.changes.is_empty()
             && self.checkpoint.is_idle()
             && self.release.is_idle()
             && self.resize.is_none()
@@ -299,6 +304,9 @@ impl Volume {
             Request::Flush => self.on_flush(context, id),
             Request::Cache { range } => self.on_cache(context, id, range),
             Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
+            Request::Changed { since, range, extents_max } => {
+                self.on_changed(context, id, (since, extents_max), range);
+            }
             Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
             Request::Snapshot { id: snapshot } => self.on_snapshot(context, id, snapshot),
             Request::Hold => self.on_hold(context, id),

@@ -1,13 +1,14 @@
 //! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
 
+mod changes;
 mod places;
 
 use super::*;
 use crate::buffer::Buffer;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
 use crate::io::{FetchPiece, LoadedPage};
-use crate::pool::ParcelPlace;
 use crate::pool::{Boundary, Folded, Lease, LeaseClass};
+use crate::pool::{ParcelPlace, Parent};
 use crate::recover;
 use crate::request::Extent;
 use units::{ByteRange, SlotIndex, SnapshotId};
@@ -23,6 +24,9 @@ enum Told {
     Boundary(Boundary),
     Pages { generation: u64, count: usize, folded: Folded },
 }
+
+/// A question of what has changed.
+type AskedChanges = (IoId, Parent, std::ops::Range<PageIndex>, usize);
 
 /// A driver that carries actions out when it is told to.
 struct Driver {
@@ -44,6 +48,7 @@ struct Driver {
     is_store_failing: bool,
     refuses_voids: bool,
     released: Vec<SegmentId>,
+    asked_changes: Vec<AskedChanges>,
     unpinned: u32,
     /// Pages of the map that the store has.
     pages: BTreeMap<PageIndex, Vec<u8>>,
@@ -83,6 +88,7 @@ impl Driver {
             is_store_failing: false,
             refuses_voids: false,
             released: Vec::new(),
+            asked_changes: Vec::new(),
             unpinned: 0,
             pages: BTreeMap::new(),
             asked_places: Vec::new(),
@@ -172,6 +178,7 @@ impl Driver {
                 self.give(Event::WroteBack { id, result });
             }
             Action::LoadPlace { segment } => self.asked_places.push(segment),
+            Action::LoadChanges { id, since, pages, runs_max } => self.asked_changes.push((id, since, pages, runs_max)),
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,

@@ -71,6 +71,16 @@ pub(super) struct InWriteBack {
 }
 
 impl Map {
+    /// Whether the store may lack something of `pages`.
+    #[must_use]
+    pub fn lacks_in_store(&self, pages: &Range<u64>) -> bool {
+        let overlaps = |drop: &DroppedPages| drop.pages.start < pages.end && pages.start < drop.pages.end;
+        let in_write_back = self.write_back.as_ref().is_some_and(|under_way| {
+            under_way.pages.iter().any(|(page, _)| pages.contains(page)) || under_way.drops.iter().any(overlaps)
+        });
+        in_write_back || self.dirty.iter().any(|(.., page)| pages.contains(page)) || self.drops.iter().any(overlaps)
+    }
+
     /// Takes the pages whose first change is oldest, at most `pages_max`, and all drops, to be written back: those of the
     /// oldest generation that has any. `applied` is the last operation that the map has taken in.
     ///

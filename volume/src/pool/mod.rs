@@ -4,6 +4,7 @@
 //! [`crate::rebuild`] makes the index anew from it. Synchronous and without I/O of its own but the store's; slot headers
 //! are read once, when the index is opened.
 
+mod changes;
 mod deletion;
 mod figures;
 mod index;
@@ -22,6 +23,7 @@ mod waiting;
 mod walk;
 mod write_back;
 
+pub use changes::{ChangedRun, Changes, ChangesError};
 pub use deletion::{Deletion, DeletionError};
 pub use figures::VolumeSpace;
 pub use index::Index;

@@ -344,6 +344,11 @@ pub(super) fn births_to(volume: VolumeId, generation: u64) -> (Vec<u8>, Vec<u8>)
     (from, births_end(volume, generation))
 }
 
+/// The generation of a birth's key.
+pub(super) fn generation_of_birth(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?))
+}
+
 /// The page of a birth's key.
 pub(super) fn page_of_birth(key: &[u8]) -> Option<PageIndex> {
     let page = key.get(17..)?.try_into().ok()?;

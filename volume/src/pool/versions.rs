@@ -187,7 +187,7 @@ pub(crate) fn count_change(
 const NOWHERE: u64 = 0;
 
 /// Where each block of a page is, as one number: the segment, then 16 bits of the block of its slot.
-fn places(page: Option<&Page>) -> Vec<u64> {
+pub(super) fn places(page: Option<&Page>) -> Vec<u64> {
     let mut out = Vec::with_capacity(PAGE_BLOCKS as usize);
     if let Some(page) = page {
         page.visit(0, PAGE_BLOCKS, |_, len, found| match found {

@@ -82,6 +82,11 @@ pub(super) fn list<'a>(out: &mut Vec<u8>, exports: impl IntoIterator<Item = (&'a
 /// Appends the answer to a meta context option. The ids of a listing are zero.
 pub(super) fn contexts(out: &mut Vec<u8>, option: KnownOption, contexts: &[MetaContext]) {
     for context in contexts {
+        if out.len() > limit::LIST_BYTES_MAX {
+            let too_big =
+                OptionError { code: option_reply::ERR_TOO_BIG, message: "too many metadata contexts to list" };
+            return error(out, option.to_wire(), too_big);
+        }
         let id = if option == KnownOption::SetMetaContext { context.id } else { 0 };
         reply(out, option.to_wire(), option_reply::META_CONTEXT, &[&id.to_be_bytes(), context.name.as_bytes()]);
     }

@@ -126,6 +126,11 @@ impl Handshake {
             return answer::contexts(&mut self.output, option, &found);
         }
         let found = meta_context::select(&export.contexts, &queries);
+        if found.len() > limit::CONTEXTS_MAX {
+            let too_big =
+                OptionError { code: option_reply::ERR_TOO_BIG, message: "too many metadata contexts at once" };
+            return answer::error(&mut self.output, option.to_wire(), too_big);
+        }
         answer::contexts(&mut self.output, option, &found);
         self.haggled.contexts = found;
         self.haggled.contexts_export = name;

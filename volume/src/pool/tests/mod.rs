@@ -1,3 +1,4 @@
+mod changes;
 mod families;
 mod live_counts;
 mod versions;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, VolumeId};
 
 #[derive(Debug, Clone)]
-enum Deed {
+pub(super) enum Deed {
     Write(Step),
     /// Begins to delete one of the boundaries.
     Delete(Pick),
@@ -25,7 +25,7 @@ enum Deed {
     Reclaim(u32),
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+pub(super) fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         12 => step().prop_map(Deed::Write),
         3 => any::<Pick>().prop_map(Deed::Delete),
@@ -67,7 +67,7 @@ fn check_reclaim(index: &Index<MemoryStore>, set: &BTreeSet<u64>) {
 }
 
 /// Ends the deletions that are under way, oldest request first.
-fn finish(world: &mut World, begun: &mut Vec<u64>) {
+pub(super) fn finish(world: &mut World, begun: &mut Vec<u64>) {
     for generation in begun.drain(..) {
         let Some(mut deletion) = world.index.begin_deletion(VOLUME, generation).unwrap() else { continue };
         while !world.index.delete_some(&mut deletion, 2).unwrap() {
@@ -77,10 +77,10 @@ fn finish(world: &mut World, begun: &mut Vec<u64>) {
 }
 
 #[derive(Debug, Default)]
-struct History {
+pub(super) struct History {
     /// Where each boundary is that nobody has begun to delete.
-    ends: BTreeMap<u64, Lsn>,
-    begun: Vec<u64>,
+    pub(super) ends: BTreeMap<u64, Lsn>,
+    pub(super) begun: Vec<u64>,
     /// The first of those, when it has gone on.
     deletion: Option<crate::pool::Deletion>,
 }
@@ -122,7 +122,7 @@ impl History {
         }
     }
 
-    fn carry_out(&mut self, world: &mut World, deed: Deed) {
+    pub(super) fn carry_out(&mut self, world: &mut World, deed: Deed) {
         match deed {
             Deed::Write(step) => self.write(world, step),
             Deed::Delete(pick) if !self.ends.is_empty() => {

@@ -1,0 +1,111 @@
+//! What has changed since a snapshot, against a comparison of all that both show.
+
+use super::versions::{Mapped, stored_at, versions};
+use super::walk::{History, deed, finish};
+use crate::io::PageIndex;
+use crate::map::PAGE_BLOCKS;
+use crate::pool::{ChangesError, Index, Parent};
+use crate::recover::tests::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use units::VolumeId;
+
+/// Blocks of the first pages that have changed, by the index.
+fn changed(index: &Index<MemoryStore>, volume: VolumeId, since: Parent, pages: u64, runs_max: usize) -> BTreeSet<u64> {
+    let blocks = pages * u64::from(PAGE_BLOCKS);
+    let (mut out, mut at) = (BTreeSet::new(), 0);
+    while at < blocks {
+        let first = PageIndex(at / u64::from(PAGE_BLOCKS));
+        let found = index.changes(volume, since, first..PageIndex(pages), runs_max).unwrap();
+        for run in found.runs {
+            if run.is_changed {
+                out.extend(at..at + run.blocks);
+            }
+            at += run.blocks;
+        }
+        assert_eq!(at % u64::from(PAGE_BLOCKS), 0);
+    }
+    out
+}
+
+fn differing(a: &Mapped, b: &Mapped) -> BTreeSet<u64> {
+    let blocks: BTreeSet<u64> = a.keys().chain(b.keys()).copied().collect();
+    let place = |of: &Mapped, block: &u64| of.get(block).map(|(location, _)| *location);
+    blocks.into_iter().filter(|block| place(a, block) != place(b, block)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// P2.
+    #[test]
+    fn exactly_what_is_somewhere_else_has_changed(
+        deeds in proptest::collection::vec(deed(), 1..60),
+        runs_max in 1_usize..9,
+    ) {
+        let mut world = World::new(60);
+        let mut history = History::default();
+        for deed in deeds {
+            history.carry_out(&mut world, deed);
+        }
+        world.fold(VOLUME);
+        for round in 0..2 {
+            let all = versions(&world.index);
+            let ends: Vec<(u64, _)> = history.ends.iter().map(|(generation, lsn)| (*generation, *lsn)).collect();
+            let author = &world.authors[&VOLUME];
+            let now = stored_at(&all, u64::MAX);
+            for (generation, lsn) in &ends {
+                let since = Parent { volume: VOLUME, generation: *generation };
+                let expected = differing(&author.mapped_at(*lsn), &now);
+                prop_assert_eq!(changed(&world.index, VOLUME, since, 12, runs_max), expected, "round {}", round);
+            }
+            // Views of later ones, and a clone.
+            for (n, (generation, lsn)) in ends.iter().enumerate() {
+                let view = VolumeId(1000 + n as u64 + 100 * round);
+                world.index.note_parent(view, Parent { volume: VOLUME, generation: *generation }).unwrap();
+                for (earlier, before) in ends.iter().take(n + 1) {
+                    let since = Parent { volume: VOLUME, generation: *earlier };
+                    let author = &world.authors[&VOLUME];
+                    let expected = differing(&author.mapped_at(*before), &author.mapped_at(*lsn));
+                    prop_assert_eq!(changed(&world.index, view, since, 12, runs_max), expected);
+                }
+                world.index.forget_parent(view).unwrap();
+            }
+            finish(&mut world, &mut history.begun);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_gone_or_of_another_or_later_tells_nothing() {
+    let mut world = World::new(20);
+    world.segment(VOLUME, &[&[write_op(0, 4)], &[snapshot_op(0)], &[write_op(0, 2)], &[snapshot_op(1)]]);
+    world.fold(VOLUME);
+    let parent = |volume, generation| Parent { volume, generation };
+    let view = VolumeId(50);
+    world.index.note_parent(view, parent(VOLUME, 0)).unwrap();
+    let asked = |world: &World, volume, since| world.index.changes(volume, since, PageIndex(0)..PageIndex(1), 9);
+    assert!(asked(&world, view, parent(VOLUME, 0)).unwrap().runs.iter().all(|run| !run.is_changed));
+    assert_eq!(asked(&world, view, parent(VOLUME, 1)), Err(ChangesError::Gone), "it is later than what is shown");
+    assert_eq!(asked(&world, VolumeId(60), parent(VOLUME, 1)), Err(ChangesError::Gone));
+    assert_eq!(asked(&world, VOLUME, parent(VOLUME, 7)), Err(ChangesError::Gone));
+    assert!(asked(&world, VOLUME, parent(VOLUME, 1)).is_ok());
+    world.index.begin_deletion(VOLUME, 1).unwrap();
+    assert_eq!(asked(&world, VOLUME, parent(VOLUME, 1)), Err(ChangesError::Gone), "it is being deleted");
+}
+
+/// Many generations lie between: every page is looked at, and nothing is missed.
+#[test]
+fn changes_over_many_snapshots_are_all_told() {
+    let mut world = World::new(80);
+    world.segment(VOLUME, &[&[write_op(0, 1), write_op(5000, 2), write_op(9000, 3)]]);
+    for generation in 0..30 {
+        world.segment(VOLUME, &[&[snapshot_op(generation)], &[write_op(2048 * (generation % 3), 1)]]);
+    }
+    world.segment(VOLUME, &[&[trim_op(9000, 1)]]);
+    world.fold(VOLUME);
+    let since = |generation| Parent { volume: VOLUME, generation };
+    let all = BTreeSet::from([0, 2048, 4096, 9000]);
+    assert_eq!(changed(&world.index, VOLUME, since(0), 6, 100), all);
+    assert_eq!(changed(&world.index, VOLUME, since(29), 6, 100), BTreeSet::from([4096, 9000]));
+}
