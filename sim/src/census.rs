@@ -70,6 +70,10 @@ pub enum Fault {
     LastingOutage,
     /// A request of the disk or the store took seconds.
     Slow,
+    /// The process ended with a snapshot that was answered and not recorded.
+    SnapshotUnrecorded,
+    /// A clone or a view was opened before its parent had written back what it shows.
+    HeirEarly,
 }
 
 /// How often each fault came.

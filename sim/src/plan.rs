@@ -27,10 +27,12 @@ pub enum Profile {
     Chain,
     /// A small world whose first life crashes after a number of steps that the seed tells.
     Sweep,
+    /// Snapshots, views of them and clones, among crashes and, in some worlds, faults.
+    Families,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 9] = [
+pub const PROFILES: [Profile; 10] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -40,6 +42,7 @@ pub const PROFILES: [Profile; 9] = [
     Profile::Faults,
     Profile::Chain,
     Profile::Sweep,
+    Profile::Families,
 ];
 
 impl Profile {
@@ -161,6 +164,8 @@ pub struct Plan {
     pub unfolded_segments_max: usize,
     /// Requests of a thousand that are trims or zeroes.
     pub trims: u32,
+    /// Requests of a thousand before which something is done with snapshots and clones.
+    pub families: u32,
     /// Requests of a thousand that make all before durable.
     pub flushes: u32,
     /// Slots that the store's thread leases before a volume asks.
@@ -194,6 +199,7 @@ impl Plan {
             map_limit_bytes: *random.pick(&[4 << 10, 64 << 10, 8 << 20]),
             unfolded_segments_max: *random.pick(&[1, 3, 8, 64]),
             trims: random.within(0, 150) as u32,
+            families: 0,
             flushes: *random.pick(&[0, 20, 100]),
             leases_ahead: *random.pick(&[0, 0, 2]),
             has_pauses: true,
@@ -228,6 +234,7 @@ impl Plan {
             Profile::Faults => self.add_faults(random),
             Profile::Chain => self.make_chains_matter(random),
             Profile::Sweep => self.make_small(random),
+            Profile::Families => self.add_families(random),
         }
     }
 
@@ -249,6 +256,17 @@ impl Plan {
             ..self.rates
         };
         self.ends = Ends { kill: 300, power: 300, in_start: 100, store_deleted: 100 };
+    }
+
+    fn add_families(&mut self, random: &mut Random) {
+        if random.chance(300) {
+            self.add_faults(random);
+            self.rates.map_page = 0;
+        }
+        self.ends = Ends { kill: 300, power: 300, in_start: 100, store_deleted: 250 };
+        self.families = *random.pick(&[20, 60, 200]);
+        self.geometry.slot_count = random.within(60, 120) as u32;
+        self.lives = random.within(2, 6);
     }
 
     fn make_small(&mut self, random: &mut Random) {

@@ -4,7 +4,7 @@ use crate::oracle::{Area, BLOCK_SECTORS};
 use crate::plan::{Plan, Profile};
 use crate::random::Random;
 use std::ops::Range;
-use units::SECTOR_BYTES;
+use units::{SECTOR_BYTES, VolumeId};
 
 /// A client's wish. Ranges are of sectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub enum Wish {
     },
     /// Checkpoint.
     Checkpoint,
+    /// Take a snapshot of this id.
+    Snapshot(VolumeId),
+    /// Flush, so that the snapshot of this id can be recorded.
+    FlushFor(VolumeId),
 }
 
 /// Draws the next wish of a client of a volume of `size_bytes`.
@@ -71,6 +75,17 @@ pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Rando
             Wish::Read(end.saturating_sub(3)..end + random.within(1, 8))
         }
         _ => Wish::Write { sectors: any_range(plan, area, random), is_fua },
+    }
+}
+
+/// Draws the next wish of a client that only looks.
+pub fn next_look(plan: &Plan, volume: usize, random: &mut Random) -> Wish {
+    let area = *random.pick(&plan.volumes[volume].areas);
+    let range = any_range(plan, area, random);
+    match random.below(10) {
+        0 => Wish::Extents(range, random.within(1, 20) as usize),
+        1 => Wish::Cache(range),
+        _ => Wish::Read(range),
     }
 }
 

@@ -6,6 +6,7 @@ use sim::seeds;
 use sim::world::Broken;
 use volume::compact::controls as compaction;
 use volume::format::controls::{Safeguard, take_away};
+use volume::map::controls as map;
 
 /// P1. With syncs that are answered and do nothing, flushed writes are missed after a power cut.
 #[test]
@@ -44,4 +45,22 @@ fn a_slot_that_is_given_back_under_a_read_is_noticed() {
     compaction::take_away(None);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the wait");
+}
+
+/// P2. With pages of a later generation written back before those of an earlier one, a snapshot shows what came after it.
+#[test]
+fn a_later_generation_that_is_written_back_first_is_noticed() {
+    map::take_away(Some(map::Safeguard::OldestFirst));
+    let found = seeds::first_finding(Profile::Families, Broken::Nothing, 200);
+    map::take_away(None);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world in order");
+}
+
+/// P2. A boundary that the store is told of after the pages that came after it has lost what it is to show.
+#[test]
+fn a_boundary_that_is_told_too_late_is_noticed() {
+    let found = seeds::first_finding(Profile::Families, Broken::BoundaryOrder, 200);
+    let (seed, _) = found.expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world in order");
 }

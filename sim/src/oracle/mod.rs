@@ -4,9 +4,11 @@
 //! when it was answered before the other was asked, and holds the engine to that: in reads ([`Oracle::check_read`]), within
 //! a block (P3), and over the whole volume after a crash ([`Oracle::begin_readback`]).
 
+mod fork;
 mod history;
 mod readback;
 
+pub use fork::Moment;
 pub use history::{Area, OpId, Step};
 pub use readback::{Loss, Readback};
 
@@ -21,9 +23,10 @@ use volume::request::Extent;
 pub(crate) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 
 /// What may be read of one volume. Sectors outside of its areas are never written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Oracle {
-    tag: u64,
+    /// The first operation of each tag that writes bear: what a clone inherits bears those of its parents.
+    tags: Vec<(u32, u64)>,
     operations: Vec<Operation>,
     areas: Vec<(Area, Vec<History>)>,
     /// The size that counts.
@@ -42,7 +45,7 @@ impl Oracle {
     #[must_use]
     pub fn new(tag: u64, size_bytes: u64, areas: &[Area]) -> Self {
         Self {
-            tag,
+            tags: vec![(0, tag)],
             operations: vec![Operation::initial()],
             areas: areas.iter().map(|area| (*area, vec![History::settled(INITIAL); area.sectors as usize])).collect(),
             size_bytes,
@@ -69,7 +72,7 @@ impl Oracle {
     /// A write of `sectors` is asked.
     pub fn begin_write(&mut self, sectors: Range<u64>, is_fua: bool, step: Step) -> (OpId, Stamp) {
         let op = self.begin(Operation { is_zero: false, is_fua, ..Operation::asked(step, &sectors) }, sectors);
-        (op, Stamp(self.tag << 32 | u64::from(op.0)))
+        (op, Stamp(self.tag_of(op) << 32 | u64::from(op.0)))
     }
 
     /// A trim, write-zeroes or discard of `sectors` is asked.
@@ -219,9 +222,14 @@ impl Oracle {
     /// The write of this volume that `value` is of.
     fn op_of(&self, value: Value) -> Option<OpId> {
         match value {
-            Value::Written(Stamp(stamp)) if stamp >> 32 == self.tag => Some(OpId(stamp as u32)),
-            Value::Written(_) | Value::Zero | Value::Foreign => None,
+            Value::Written(Stamp(stamp)) => Some(OpId(stamp as u32)).filter(|op| stamp >> 32 == self.tag_of(*op)),
+            Value::Zero | Value::Foreign => None,
         }
+    }
+
+    /// The tag that the writes of this operation bear.
+    fn tag_of(&self, op: OpId) -> u64 {
+        self.tags.iter().rev().find(|(first, _)| *first <= op.0).map_or(0, |(_, tag)| *tag)
     }
 
     fn is_allowed(&self, history: &History, value: Value, started: Step) -> bool {
@@ -262,7 +270,7 @@ impl Oracle {
 
     /// What happened to a sector, for a person.
     fn story(&self, sector: u64) -> String {
-        let mut story = format!("sector {sector} of volume {} (settled at {}):", self.tag, self.settled_at);
+        let mut story = format!("sector {sector} of volume {:?} (settled at {}):", self.tags, self.settled_at);
         let Some(history) = self.history(sector) else { return story };
         for candidate in &history.candidates {
             let operation = self.operation(*candidate);

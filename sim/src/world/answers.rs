@@ -81,6 +81,14 @@ impl World {
                 oracle.flushed(asked.started);
                 Ok(())
             }
+            (Wish::FlushFor(id), Completion::Done) => {
+                oracle.flushed(asked.started);
+                self.note_recorded(*id);
+                Ok(())
+            }
+            (Wish::Snapshot(id), Completion::Snapshot(boundary)) => {
+                asked.moment.clone().map_or(Ok(()), |moment| self.take_snapshot(site, *id, (moment, *boundary)))
+            }
             (Wish::Cache(_), Completion::Done) => Ok(()),
             (Wish::Resize { size_bytes, discard_tail }, Completion::Done) => {
                 if asked.had_data && !discard_tail {
@@ -117,14 +125,15 @@ impl World {
     fn is_explained(&self, asked: &Asked, kind: ErrorKind) -> bool {
         let injected = &self.injected;
         let is_resize = matches!(asked.wish, Wish::Resize { .. });
-        let is_change = matches!(asked.wish, Wish::Write { .. } | Wish::Zero { .. }) || is_resize;
+        let is_write = matches!(asked.wish, Wish::Write { .. } | Wish::Zero { .. } | Wish::Snapshot(_));
+        let is_change = is_write || is_resize;
         let is_look = matches!(asked.wish, Wish::Read(_) | Wish::Extents(..) | Wish::Cache(_));
         match kind {
             ErrorKind::InvalidRequest => asked.may_be.0 || is_resize,
             ErrorKind::NoSpace => {
                 let is_host_full = injected.no_space > 0;
-                let is_pool_full =
-                    if is_whole_zero(&asked.wish) { injected.full_reserve > 0 } else { injected.full > 0 };
+                let needs_little = is_whole_zero(&asked.wish) || matches!(asked.wish, Wish::Snapshot(_));
+                let is_pool_full = if needs_little { injected.full_reserve > 0 } else { injected.full > 0 };
                 is_change && (is_host_full || is_pool_full)
             }
             ErrorKind::Corrupt => {
@@ -132,7 +141,9 @@ impl World {
                 self.excuse.corrupt || has_met
             }
             ErrorKind::Unavailable => {
-                let has_failed = injected.disk > 0 || self.store.faults() > 0 || injected.map_pages > 0;
+                // What a clone inherits may never come when its parent is poisoned.
+                let is_orphan = injected.syncs > 0 && self.has_families();
+                let has_failed = is_orphan || injected.disk > 0 || self.store.faults() > 0 || injected.map_pages > 0;
                 self.excuse.unavailable || (!is_look && (has_failed || is_resize))
             }
             ErrorKind::Poisoned => injected.syncs > 0 && !is_look,

@@ -1,12 +1,12 @@
 //! The clients: each keeps so many requests under way, and asks the next one some time after an answer.
 
 use super::{Checked, Happening, MS, World};
-use crate::oracle::{OpId, Step};
+use crate::oracle::{Moment, OpId, Step};
 use crate::pattern::{self, SECTOR_LEN, Stamp};
 use crate::trace::Finding;
-use crate::workload::{Wish, next_wish};
+use crate::workload::{Wish, next_look, next_wish};
 use std::ops::Range;
-use units::{ByteRange, SECTOR_BYTES};
+use units::{ByteRange, SECTOR_BYTES, SnapshotId};
 use volume::io::Event;
 use volume::request::{PIECE_BYTES_MAX, Payload, Reply, Request, RequestId};
 
@@ -21,6 +21,8 @@ pub(super) struct Asked {
     pub(super) may_be: (bool, bool),
     /// Of a resize: whether there was data in what it cuts off.
     pub(super) had_data: bool,
+    /// Of a snapshot: what it may show is known by then.
+    pub(super) moment: Option<Moment>,
     /// Whether the world waits for it, not a client.
     pub(super) is_waited: bool,
 }
@@ -47,7 +49,14 @@ impl World {
         }
         self.requests_left -= 1;
         self.draw_mishaps();
+        if self.plan.families > 0 && self.random.chance(self.plan.families) && self.act_on_families(site)? {
+            return Ok(());
+        }
         let size_bytes = self.sites[site].oracle.size_bytes();
+        if self.sites[site].is_view {
+            let wish = next_look(&self.plan, site, &mut self.random);
+            return self.ask(site, wish, false).map(|_| ());
+        }
         let wish = next_wish(&self.plan, site, size_bytes, &mut self.random);
         self.ask(site, wish, false).map(|_| ())
     }
@@ -60,7 +69,8 @@ impl World {
         self.trace.tell(|| format!("[{started}] {site}: asks {}: {wish:?}", id.0));
         let may_be = self.sites[site].oracle.judge_end(end_of(&wish));
         let (request, op, had_data) = self.begin(site, &wish, started);
-        let asked = Asked { wish, started, op, may_be, had_data, is_waited };
+        let moment = matches!(wish, Wish::Snapshot(_)).then(|| self.sites[site].oracle.moment(started));
+        let asked = Asked { wish, started, op, may_be, had_data, moment, is_waited };
         self.sites[site].asked.insert(id, asked);
         self.tell_volume(site, Event::Request { id, request })?;
         Ok(id)
@@ -83,7 +93,8 @@ impl World {
                     if is_write_zeroes { Request::WriteZeroes { range, fua } } else { Request::Trim { range, fua } };
                 (request, Some(op), false)
             }
-            Wish::Flush => (Request::Flush, None, false),
+            Wish::Flush | Wish::FlushFor(_) => (Request::Flush, None, false),
+            Wish::Snapshot(id) => (Request::Snapshot { id: SnapshotId(id.0) }, None, false),
             Wish::Cache(sectors) => (Request::Cache { range: bytes_of(&sectors) }, None, false),
             Wish::Extents(sectors, extents_max) => {
                 (Request::Extents { range: bytes_of(&sectors), extents_max }, None, false)
@@ -131,7 +142,19 @@ impl World {
         // What a volume tries again and again while a kind of request fails is no unrest.
         let is_idle = |site: &super::Site| site.is_idle() || (self.outage.is_some() && site.asked.is_empty());
         let is_compaction_idle = self.compaction.is_idle() || self.outage.is_some();
-        is_done && self.jobs.is_empty() && is_compaction_idle && self.sites.iter().all(is_idle)
+        let has_all = self.families.waiting.is_empty() || self.outage.is_some();
+        is_done && has_all && self.jobs.is_empty() && is_compaction_idle && self.sites.iter().all(is_idle)
+    }
+
+    /// Lets the world go on until nothing is under way for one volume.
+    pub(super) fn come_to_rest_of(&mut self, site: usize) -> Checked {
+        for _ in 0..PATIENCE {
+            if self.sites[site].is_idle() {
+                return Ok(());
+            }
+            self.advance()?;
+        }
+        Err(Finding(format!("no rest of volume {}", self.sites[site].id)))
     }
 
     /// Lets the world go on until nothing is under way.
@@ -152,7 +175,7 @@ fn end_of(wish: &Wish) -> u64 {
     match wish {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
-        Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint => 0,
+        Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
     }
 }
 

@@ -44,7 +44,7 @@ impl World {
         self.carry_out(Owner::Compactor, actions)?;
         for news in news {
             if let News::Tell(volume, event) = news
-                && let Some(site) = self.sites.iter().position(|site| site.id == volume)
+                && let Some(site) = self.sites.iter().position(|site| site.id == volume && site.volume.is_some())
             {
                 self.trace.tell(|| format!("{site}: is told {event:?}"));
                 self.answer_later(site, event);

@@ -122,6 +122,7 @@ impl World {
 
     /// Nothing of the process is left.
     pub(super) fn end_process(&mut self) {
+        self.end_views();
         self.is_open = false;
         self.requests_left = 0;
         self.queue.clear();
@@ -144,27 +145,35 @@ impl World {
         self.apply_rates(FaultRates::default());
         self.is_reading_back = true;
         for site in self.open_sites() {
-            // Rot in the newest batches cuts the log, even where an earlier start had found it whole.
-            let is_cut = self.sites[site].last_lsn < self.sites[site].last_lsn_seen;
-            let may_be_old = (self.is_order_lost || is_cut) && self.loss() == Loss::Anything;
-            let mut readback = self.sites[site].oracle.begin_readback(may_be_old);
-            let size_bytes = self.sites[site].volume.as_ref().map_or(0, volume::engine::Volume::size_bytes);
-            for sectors in self.readback_ranges(site, size_bytes) {
-                self.read_for_readback(site, sectors, &mut readback)?;
-            }
-            let now = self.next_step();
-            let (loss, is_ordered) = (self.loss(), !self.is_order_lost);
-            self.sites[site].last_lsn_seen = self.sites[site].last_lsn;
-            let oracle = &mut self.sites[site].oracle;
-            oracle.end_readback(readback, size_bytes, (loss, is_ordered), now).map_err(Finding)?;
+            self.read_back_site(site)?;
         }
+        self.read_back_views()?;
         self.is_reading_back = false;
-        if self.sites.iter().all(|site| site.volume.is_some()) {
+        if self.sites.iter().all(|site| site.volume.is_some() || site.is_view) {
             self.loss = Loss::Nothing;
             self.is_order_lost = false;
         }
         self.apply_rates(self.plan.rates);
         Ok(())
+    }
+
+    pub(super) fn read_back_site(&mut self, site: usize) -> Checked {
+        // Rot in the newest batches cuts the log, even where an earlier start had found it whole.
+        let is_cut = self.sites[site].last_lsn < self.sites[site].last_lsn_seen;
+        let may_be_old = (self.is_order_lost || is_cut) && self.loss() == Loss::Anything;
+        let mut readback = self.sites[site].oracle.begin_readback(may_be_old);
+        let size_bytes = self.sites[site].volume.as_ref().map_or(0, volume::engine::Volume::size_bytes);
+        for sectors in self.readback_ranges(site, size_bytes) {
+            self.read_for_readback(site, sectors, &mut readback)?;
+        }
+        let now = self.next_step();
+        // A snapshot is on stable storage, all of it.
+        let is_kept = self.sites[site].is_view && self.injected.lies == 0;
+        let loss = if is_kept { Loss::Nothing } else { self.loss() };
+        let is_ordered = is_kept || !self.is_order_lost;
+        self.sites[site].last_lsn_seen = self.sites[site].last_lsn;
+        let oracle = &mut self.sites[site].oracle;
+        oracle.end_readback(readback, size_bytes, (loss, is_ordered), now).map_err(Finding)
     }
 
     fn read_for_readback(&mut self, site: usize, sectors: Range<u64>, readback: &mut Readback) -> Checked {

@@ -8,6 +8,7 @@ mod clients;
 mod compaction;
 mod driver;
 mod ending;
+mod families;
 mod leases;
 mod life;
 mod rot;
@@ -32,7 +33,7 @@ use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume, VolumeConfig};
 use volume::format::Superblock;
 use volume::io::{Action, Event, IoId};
-use volume::pool::Index;
+use volume::pool::{Index, Parent};
 use volume::request::{Reply, RequestId};
 
 /// What a negative control switches off.
@@ -42,6 +43,8 @@ pub enum Broken {
     Nothing,
     /// A sync is answered and nothing is made durable.
     FlushBarrier,
+    /// The store is told of a boundary after the pages that come after it.
+    BoundaryOrder,
 }
 
 /// What a run came to.
@@ -95,6 +98,7 @@ enum Happening {
     SyncEnds(Owner, IoId),
     StoreTurn,
     StoreAnswers(usize, Event),
+    Record(usize, VolumeId),
     OutageEnds,
 }
 
@@ -103,6 +107,9 @@ enum Happening {
 struct Site {
     id: VolumeId,
     created_bytes: u64,
+    /// Of a clone or a view.
+    parent: Option<Parent>,
+    is_view: bool,
     /// None while the daemon is down, and when the volume is damaged.
     volume: Option<Volume>,
     is_damaged: bool,
@@ -117,6 +124,28 @@ struct Site {
     is_poll_due: bool,
     /// When the store's last answer to it arrives: each volume gets its answers in order.
     store_answer_at: u64,
+}
+
+impl Site {
+    fn new(id: VolumeId, created_bytes: u64, oracle: Oracle) -> Self {
+        Self {
+            id,
+            created_bytes,
+            parent: None,
+            is_view: false,
+            volume: None,
+            is_damaged: false,
+            last_lsn: Lsn::ZERO,
+            last_lsn_seen: Lsn::ZERO,
+            oracle,
+            asked: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            transfers: Transfers::default(),
+            next_request: 1,
+            is_poll_due: false,
+            store_answer_at: 0,
+        }
+    }
 }
 
 /// What has gone wrong so far, which explains errors.
@@ -163,6 +192,7 @@ pub struct World {
     superblock: Superblock,
     sites: Vec<Site>,
     compaction: Compaction,
+    families: families::Families,
     jobs: VecDeque<store_thread::Job>,
     store_turn_at: u64,
     leases: leases::Leases,
@@ -206,20 +236,9 @@ impl World {
         let superblock =
             Superblock { pool: PoolId(id), geometry: plan.geometry, generation: 1, created_ms: 1_700_000_000_000 };
         let fuse = Fuse::default();
-        let sites = plan.volumes.iter().zip(1..).map(|(volume, number)| Site {
-            id: VolumeId(number * 3),
-            created_bytes: volume.size_bytes,
-            volume: None,
-            is_damaged: false,
-            last_lsn: Lsn::ZERO,
-            last_lsn_seen: Lsn::ZERO,
-            oracle: Oracle::new(number * 3, volume.size_bytes, &volume.areas),
-            asked: BTreeMap::new(),
-            answered: BTreeMap::new(),
-            transfers: Transfers::default(),
-            next_request: 1,
-            is_poll_due: false,
-            store_answer_at: 0,
+        let sites = plan.volumes.iter().zip(1..).map(|(volume, number)| {
+            let oracle = Oracle::new(number * 3, volume.size_bytes, &volume.areas);
+            Site::new(VolumeId(number * 3), volume.size_bytes, oracle)
         });
         Self {
             sites: sites.collect(),
@@ -235,6 +254,7 @@ impl World {
             index: None,
             superblock,
             compaction: Compaction::default(),
+            families: families::Families::default(),
             jobs: VecDeque::new(),
             store_turn_at: 0,
             leases: leases::Leases::default(),
@@ -351,7 +371,9 @@ impl World {
             Happening::CompactorTick => {
                 self.after(TICK, Happening::CompactorTick);
                 self.tick_compactor()?;
+                self.tick_waiting()?;
             }
+            Happening::Record(site, id) => self.record(site, id)?,
             Happening::OutageEnds => self.end_outage(),
         }
         Ok(true)

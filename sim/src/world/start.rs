@@ -10,7 +10,7 @@ use units::{BLOCK_BYTES, BLOCK_LEN, Lsn, SECTOR_BYTES};
 use volume::engine::Volume;
 use volume::format::{SUPERBLOCK_OFFSETS, Superblock};
 use volume::pool::{Index, OpenError};
-use volume::rebuild::rebuild;
+use volume::rebuild::rebuild_with;
 use volume::recover::{Recovered, recover};
 use volume::store::PoolReader;
 
@@ -101,8 +101,14 @@ impl World {
         self.start_write(superblock.offset(), &superblock.encode())?;
         self.start_sync()?;
         self.superblock = superblock;
+        let parents = self.parents();
+        let unsound = index.note_families(&parents).map_err(|fault| Failed::Faulted(fault.to_string()))?;
+        if !unsound.is_empty() {
+            return Err(Failed::Found(Finding(format!("clones are not known to the index: {unsound:?}"))));
+        }
         let recovered = self.recover_all(&index, may_fault)?;
         self.write_recovered(&mut index, recovered)?;
+        self.reconcile(&index).map_err(Failed::Found)?;
         self.index = Some(index);
         self.after(TICK, Happening::CompactorTick);
         for site in 0..self.sites.len() {
@@ -142,7 +148,8 @@ impl World {
         self.injected.may_revive |= self.injected.lost_voids > 0;
         self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
-        match rebuild(self.store.clone(), superblock, &self.disk) {
+        let told = self.read_records(self.is_order_lost);
+        match rebuild_with(self.store.clone(), superblock, &self.disk, |_| told) {
             Ok((index, report)) => {
                 self.trace.tell(|| {
                     format!(

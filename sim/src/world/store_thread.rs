@@ -4,7 +4,8 @@ use super::answers::Excuse;
 use super::{Checked, Happening, Site, World};
 use crate::trace::Finding;
 use std::ops::Range;
-use units::{Lsn, SegmentId};
+use units::{Lsn, SegmentId, VolumeId};
+use volume::error::DiskFault;
 use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
 use volume::map::{Page, PageWrite};
 use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
@@ -12,22 +13,43 @@ use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
 /// A question to the store.
 #[derive(Debug)]
 pub(super) enum Job {
-    LoadPage { site: usize, page: PageIndex },
+    LoadPage {
+        site: usize,
+        page: PageIndex,
+    },
     LoadPlace(usize, SegmentId),
-    LoadChanges { site: usize, id: IoId, since: Parent, pages: Range<PageIndex>, runs_max: usize },
-    WriteBack { site: usize, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
+    LoadChanges {
+        site: usize,
+        id: IoId,
+        since: Parent,
+        pages: Range<PageIndex>,
+        runs_max: usize,
+    },
+    WriteBack {
+        site: usize,
+        id: IoId,
+        generation: u64,
+        pages: Vec<PageWrite>,
+        folded: Folded,
+    },
     NoteBoundary(usize, Boundary),
-    Lease { site: usize, class: LeaseClass },
+    Lease {
+        site: usize,
+        class: LeaseClass,
+    },
     Note(SegmentRow),
     Release(SegmentId),
     Settle(usize, Settled),
     Unpinned(usize, SegmentId),
+    /// The catalogue asks, behind what the volumes have told of their boundaries.
+    OpenView(VolumeId),
+    MakeClone(VolumeId),
 }
 
 impl World {
     pub(super) fn ask_store(&mut self, site: usize, action: Action) -> Checked {
         self.trace.tell(|| format!("{site}: asks {}", told(&action)));
-        self.jobs.push_back(match action {
+        let job = match action {
             Action::LoadPage { page } => Job::LoadPage { site, page },
             Action::LoadPlace { segment } => Job::LoadPlace(site, segment),
             Action::LoadChanges { id, since, pages, runs_max } => Job::LoadChanges { site, id, since, pages, runs_max },
@@ -42,11 +64,30 @@ impl World {
             Action::Settle(settled) => Job::Settle(site, settled),
             Action::Unpinned { segment } => Job::Unpinned(site, segment),
             Action::Append { .. } | Action::Fetch { .. } | Action::Sync { .. } | Action::Reply(_) => return Ok(()),
-        });
+        };
+        match (&job, self.broken) {
+            (Job::NoteBoundary(..), super::Broken::BoundaryOrder) => self.families.held.push(job),
+            (Job::WriteBack { .. }, super::Broken::BoundaryOrder) => {
+                self.jobs.push_back(job);
+                self.jobs.extend(self.families.held.drain(..));
+            }
+            (_, super::Broken::Nothing | super::Broken::FlushBarrier) | (_, super::Broken::BoundaryOrder) => {
+                self.jobs.push_back(job);
+            }
+        }
+        self.await_turn();
+        Ok(())
+    }
+
+    pub(super) fn queue_job(&mut self, job: Job) {
+        self.jobs.push_back(job);
+        self.await_turn();
+    }
+
+    fn await_turn(&mut self) {
         let delay = self.delay();
         self.store_turn_at = self.store_turn_at.max(self.now + delay);
         self.at(self.store_turn_at, Happening::StoreTurn);
-        Ok(())
     }
 
     fn check_folded(&self, site: usize, folded_to: Lsn) -> Checked {
@@ -60,6 +101,16 @@ impl World {
     pub(super) fn take_store_turn(&mut self) -> Checked {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
         self.lease_ahead()?;
+        let Some(index) = &self.index else { return Ok(()) };
+        if let Job::LoadPage { site, .. } | Job::WriteBack { site, .. } = &job {
+            let volume = self.sites[*site].id;
+            let asked = self.families.waiting.ask(index, volume, job);
+            return asked.map_or(Ok(()), |job| self.take_job(job));
+        }
+        self.take_job(job)
+    }
+
+    fn take_job(&mut self, job: Job) -> Checked {
         let Some(index) = &mut self.index else { return Ok(()) };
         match job {
             Job::LoadPage { site, page } => {
@@ -72,6 +123,7 @@ impl World {
                 self.trace.tell(|| format!("{site}: written back to {}: {result:?}", folded.to));
                 self.answer_later(site, Event::WroteBack { id, result });
                 let volume = self.sites[site].id;
+                self.let_heirs_go_on(volume, result.is_ok())?;
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
             // One that fails is written with the next commit.
@@ -89,6 +141,8 @@ impl World {
                 let result = index.changes(self.sites[site].id, since, pages, runs_max);
                 self.answer_later(site, Event::ChangesLoaded { id, result });
             }
+            Job::OpenView(id) => drop(self.open_view(id)?),
+            Job::MakeClone(id) => self.make_clone(id)?,
             Job::LoadPlace(site, segment) => {
                 let volume = self.sites[site].id;
                 let place = self.compaction.compactor.hold(index, volume, segment);
@@ -100,6 +154,43 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A volume has written back, or failed to: its heirs may go on, or are told so.
+    fn let_heirs_go_on(&mut self, volume: VolumeId, is_written: bool) -> Checked {
+        let Some(index) = &self.index else { return Ok(()) };
+        if is_written {
+            let ready = self.families.waiting.take_ready(index);
+            return ready.into_iter().try_for_each(|job| self.take_job(job));
+        }
+        let failed = self.families.waiting.take_failed(index, volume);
+        self.fail_jobs(failed);
+        Ok(())
+    }
+
+    /// Time passes for those who wait.
+    pub(super) fn tick_waiting(&mut self) -> Checked {
+        self.families.ticks += 1;
+        if !self.families.ticks.is_multiple_of(10) {
+            return Ok(());
+        }
+        let overdue = self.families.waiting.take_overdue();
+        if !overdue.is_empty() && !self.has_faults() {
+            return Err(Finding("a clone waits for ever for what it inherits".to_owned()));
+        }
+        self.fail_jobs(overdue);
+        Ok(())
+    }
+
+    fn fail_jobs(&mut self, jobs: Vec<Job>) {
+        let fault = DiskFault::Io;
+        for job in jobs {
+            if let Job::LoadPage { site, page } = job {
+                self.answer_later(site, Event::PageLoaded { page, result: Err(fault) });
+            } else if let Job::WriteBack { site, id, .. } = job {
+                self.answer_later(site, Event::WroteBack { id, result: Err(fault) });
+            }
+        }
     }
 
     /// Sends an answer on its way: in order for one volume; those of two, on two shards, may overtake each other.

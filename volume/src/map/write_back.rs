@@ -90,7 +90,8 @@ impl Map {
         assert!(self.write_back.is_none(), "one write-back at a time");
         let dirty = self.dirty.first().map(|(generation, ..)| *generation);
         let dropped = self.drops.first().map(|drop| drop.generation);
-        let generation = dirty.into_iter().chain(dropped).min().unwrap_or(self.generation);
+        let first = dirty.into_iter().chain(dropped).min().unwrap_or(self.generation);
+        let generation = if takes_oldest() { first } else { self.last_dirty_generation(first) };
         let later_drops = self.drops.split_off(self.drops.partition_point(|drop| drop.generation <= generation));
         let drops = std::mem::replace(&mut self.drops, later_drops);
         let mut writes: Vec<PageWrite> = drops
@@ -112,6 +113,11 @@ impl Map {
         let (folded_to, folded_generation) = folded;
         self.write_back = Some(InWriteBack { generation, pages, drops });
         Capture { generation, writes, folded_to, folded_generation, complete_at: applied }
+    }
+
+    /// The latest generation with changed pages; `first` when there is none.
+    fn last_dirty_generation(&self, first: u64) -> u64 {
+        self.dirty.last().map_or(first, |(generation, ..)| *generation)
     }
 
     fn capture_page(&mut self, index: u64, generation: u64) -> PageWrite {
@@ -161,4 +167,14 @@ impl Map {
             self.drops.splice(0..0, ended.drops);
         }
     }
+}
+
+#[cfg(not(feature = "negative-controls"))]
+const fn takes_oldest() -> bool {
+    true
+}
+
+#[cfg(feature = "negative-controls")]
+fn takes_oldest() -> bool {
+    !super::controls::is_missing(super::controls::Safeguard::OldestFirst)
 }

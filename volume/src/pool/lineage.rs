@@ -129,8 +129,9 @@ impl<S: Store> Index<S> {
         Ok(())
     }
 
-    /// Takes what the catalogue says at a start for the truth: these are all heirs there are. Boundaries may be told later,
-    /// by recovery. Returns those that must not be served: one whose id is not above its parent's, which no catalogue says,
+    /// Takes what the catalogue says at a start for the truth: these are all heirs there are, but for one with changes or
+    /// heirs of its own, whose record cannot be read. Without what that inherits its heirs would show holes. Boundaries may be
+    /// told later, by recovery. Returns those that must not be served: one whose id is not above its parent's, which no catalogue says,
     /// and one whose stored map was made without what it inherits, by a rebuild that did not know of it.
     ///
     /// # Errors
@@ -142,7 +143,9 @@ impl<S: Store> Index<S> {
         let (sound, unsound): (BTreeMap<_, _>, BTreeMap<_, _>) =
             parents.iter().partition(|(heir, parent)| is_sound(heir, parent));
         let unsound = unsound.into_keys().copied().collect();
-        let parents: BTreeMap<VolumeId, Parent> = sound.into_iter().map(|(heir, parent)| (*heir, *parent)).collect();
+        let kept = self.families().filter(|(heir, _)| !parents.contains_key(heir) && self.is_rooted(*heir));
+        let sound = sound.into_iter().map(|(heir, parent)| (*heir, *parent));
+        let parents: BTreeMap<VolumeId, Parent> = kept.chain(sound).collect();
         if parents == self.lineage.parents {
             return Ok(unsound);
         }
@@ -154,6 +157,11 @@ impl<S: Store> Index<S> {
         self.commit(writes, Durability::Lazy)?;
         self.lineage = Lineage::new(parents);
         Ok(unsound)
+    }
+
+    /// Whether something hangs on what an heir inherits: it was changed, or others inherit from it.
+    fn is_rooted(&self, heir: VolumeId) -> bool {
+        self.volume_row(heir).is_some() || self.has_heirs(heir)
     }
 
     /// Forgets that a volume inherits: a view that is closed, which has nothing of its own.

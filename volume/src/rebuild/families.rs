@@ -5,7 +5,7 @@ use crate::format::Superblock;
 use crate::pool::{Boundary, Index, OpenError, Parent};
 use crate::recover::recover;
 use crate::store::{PoolReader, Store};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, VolumeId};
 
 /// What the catalogue's records say of the volumes of a pool.
@@ -13,6 +13,7 @@ use units::{Lsn, VolumeId};
 pub struct Families {
     parents: BTreeMap<VolumeId, Parent>,
     boundaries: Option<BTreeMap<(VolumeId, u64), Boundary>>,
+    unreadable: BTreeSet<VolumeId>,
 }
 
 impl Families {
@@ -29,13 +30,20 @@ impl Families {
         boundaries: impl IntoIterator<Item = (VolumeId, Boundary)>,
     ) -> Self {
         let boundaries = boundaries.into_iter().map(|(volume, boundary)| ((volume, boundary.generation), boundary));
-        Self { parents, boundaries: Some(boundaries.collect()) }
+        Self { parents, boundaries: Some(boundaries.collect()), ..Self::default() }
     }
 
     /// The same where some records cannot be read: every snapshot that a log tells of is kept.
     #[must_use]
     pub fn with_unknown_boundaries(parents: BTreeMap<VolumeId, Parent>) -> Self {
-        Self { parents, boundaries: None }
+        Self { parents, ..Self::default() }
+    }
+
+    /// With volumes whose own records cannot be read: what they inherit, if anything, nobody can tell. None of their
+    /// boundaries is kept, so that what was made of them is lost rather than shown with holes.
+    #[must_use]
+    pub fn with_unreadable(self, volumes: impl IntoIterator<Item = VolumeId>) -> Self {
+        Self { unreadable: volumes.into_iter().collect(), ..self }
     }
 
     pub(super) const fn parents(&self) -> &BTreeMap<VolumeId, Parent> {
@@ -44,12 +52,15 @@ impl Families {
 
     /// The boundaries of a volume that are told, oldest first.
     pub(super) fn boundaries_of(&self, volume: VolumeId) -> impl Iterator<Item = Boundary> {
-        let all = self.boundaries.iter();
+        let all = self.boundaries.iter().filter(move |_| !self.unreadable.contains(&volume));
         all.flat_map(move |all| all.range((volume, 0)..=(volume, u64::MAX))).map(|(_, boundary)| *boundary)
     }
 
     /// A boundary that a log tells of as it is to be noted, if it is.
     pub(super) fn told(&self, volume: VolumeId, boundary: Boundary) -> Option<Boundary> {
+        if self.unreadable.contains(&volume) {
+            return None;
+        }
         match &self.boundaries {
             Some(all) => all.get(&(volume, boundary.generation)).copied(),
             None => Some(boundary),

@@ -154,7 +154,8 @@ impl Family {
 
     fn locations(&self, volume: VolumeId) -> BTreeSet<Location> {
         let mut named = BTreeSet::new();
-        for page in (0..PAGES).map(PageIndex) {
+        // A write may reach over the end of the last one.
+        for page in (0..=PAGES).map(PageIndex) {
             for version in self.index().versions_of(volume, page).unwrap() {
                 let mut content = Mapped::new();
                 add_content(page, &version.content().unwrap(), &mut content);
@@ -327,6 +328,48 @@ fn a_family_is_what_the_catalogue_says() {
     family.world.segment(clone, &[&[write_op(0, 1)]]);
     family.fold();
     assert_eq!(family.world.index.note_families(&BTreeMap::from([(clone, parent)])).unwrap(), [clone]);
+}
+
+/// P2. A clone whose record cannot be read inherits on: those that were made of it show what it does.
+#[test]
+fn a_clone_that_the_catalogue_does_not_tell_of_inherits_on_while_others_need_it() {
+    let mut family = Family::new();
+    family.world.segment(VOLUME, &[&[write_op(0, 1)]]);
+    family.snapshot(VOLUME);
+    let (parent, lsn) = family.ends[0];
+    let clone = family.clone_volume(parent, lsn);
+    family.snapshot(clone);
+    let (second, lsn) = family.ends[1];
+    let heir = family.clone_volume(second, lsn);
+    family.fold();
+    let unwritten = family.clone_volume(parent, family.ends[0].1);
+    family.world.index.note_families(&BTreeMap::from([(heir, second)])).unwrap();
+    let known: Vec<VolumeId> = family.index().families().map(|(heir, _)| heir).collect();
+    assert_eq!(known, [clone, heir]);
+    family.volumes.retain(|volume| *volume != unwritten);
+    family.check();
+}
+
+/// P2. Without the record of a clone nobody can tell what it inherits, and so what those show that were made of it.
+#[test]
+fn a_rebuild_shows_nothing_of_clones_of_a_volume_whose_record_cannot_be_read() {
+    let mut family = Family::new();
+    family.world.segment(VOLUME, &[&[write_op(0, 1)]]);
+    family.snapshot(VOLUME);
+    let (parent, lsn) = family.ends[0];
+    let clone = family.clone_volume(parent, lsn);
+    family.world.segment(clone, &[&[write_op(1, 1)]]);
+    family.snapshot(clone);
+    let (second, lsn) = family.ends[1];
+    let heir = family.clone_volume(second, lsn);
+    family.world.segment(heir, &[&[write_op(2, 1)]]);
+    family.fold();
+    let World { superblock, pool, .. } = &family.world;
+    let families = Families::with_unknown_boundaries(BTreeMap::from([(heir, second)])).with_unreadable([clone]);
+    let (index, _) = rebuild_with(MemoryStore::default(), superblock, pool, |_| families).unwrap();
+    assert_eq!(index.inheritance(heir), Inheritance::Lost);
+    assert_eq!(index.load_page(heir, PageIndex(0)), Err(DiskFault::Io));
+    assert_eq!(index.segments(heir).len(), 1, "what it wrote is kept");
 }
 
 /// A look-up goes by one seek whatever the depth.
