@@ -1,5 +1,6 @@
 //! What has changed since a snapshot, against a comparison of all that both show.
 
+use super::families::{self, Family, shown};
 use super::versions::{Mapped, stored_at, versions};
 use super::walk::{History, deed, finish};
 use crate::io::PageIndex;
@@ -72,6 +73,39 @@ proptest! {
                 world.index.forget_parent(view).unwrap();
             }
             finish(&mut world, &mut history.begun);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// P2. A clone tells what has changed since a snapshot of any volume that it inherits from.
+    #[test]
+    fn clones_tell_what_has_changed_since_any_snapshot_above_them(
+        steps in proptest::collection::vec(families::step(), 1..60),
+    ) {
+        let mut family = Family::new();
+        steps.into_iter().for_each(|step| family.take(step));
+        family.fold();
+        let index = &family.world.index;
+        for volume in family.volumes.clone() {
+            let now = shown(|page| index.load_page(volume, page));
+            for (since, _) in &family.ends {
+                let told = index.changes(volume, *since, PageIndex(0)..PageIndex(1), 1);
+                let is_above = {
+                    let mut layer = Some(Parent { volume, generation: u64::MAX });
+                    while let Some(at) = layer.filter(|at| at.volume != since.volume) {
+                        layer = index.parent(at.volume);
+                    }
+                    layer.is_some_and(|layer| since.generation <= layer.generation)
+                };
+                prop_assert_eq!(told.is_ok(), is_above);
+                if is_above {
+                    let before = shown(|page| index.load_page_at(since.volume, page, since.generation));
+                    prop_assert_eq!(changed(index, volume, *since, 12, 50), differing(&before, &now));
+                }
+            }
         }
     }
 }

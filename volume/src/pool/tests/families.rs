@@ -17,7 +17,7 @@ const PAGES: u64 = 6;
 const SEGMENTS_MAX: usize = 90;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Segment(usize, Vec<Operation>),
     Snapshot(usize),
     /// Clones one of the boundaries.
@@ -28,7 +28,7 @@ enum Step {
     Shrink(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let at = (0..PAGES, 0_u64..2048).prop_map(|(page, block)| page * 2048 + block);
     let operation = prop_oneof![
         4 => (at.clone(), 1_u64..4).prop_map(|(first, count)| write_op(first, count)),
@@ -45,14 +45,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Volumes, and what each of their boundaries is to show.
-struct Family {
-    world: World,
-    volumes: Vec<VolumeId>,
-    ends: Vec<(Parent, Lsn)>,
+pub(super) struct Family {
+    pub(super) world: World,
+    pub(super) volumes: Vec<VolumeId>,
+    pub(super) ends: Vec<(Parent, Lsn)>,
 }
 
 impl Family {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { world: World::new(100), volumes: vec![VOLUME], ends: Vec::new() }
     }
 
@@ -64,7 +64,7 @@ impl Family {
         self.volumes.iter().map(|volume| self.world.index.segments(*volume).len()).sum::<usize>() < SEGMENTS_MAX
     }
 
-    fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Segment(who, operations) if self.has_room() => {
                 self.world.segment(self.who(who), &[&operations]);
@@ -101,7 +101,7 @@ impl Family {
     }
 
     /// Whatever is changed is written back, of parents first.
-    fn fold(&mut self) {
+    pub(super) fn fold(&mut self) {
         self.volumes.clone().into_iter().for_each(|volume| drop(self.world.fold(volume)));
     }
 
@@ -143,7 +143,7 @@ impl Family {
         assert!(report.is_clean(), "{:#?}", report.problems);
     }
 
-    fn reopen(&mut self) {
+    pub(super) fn reopen(&mut self) {
         let World { index, superblock, pool, .. } = &self.world;
         self.world.index = Index::open(index.store().clone(), superblock, pool).unwrap();
     }
@@ -166,7 +166,7 @@ impl Family {
     }
 
     /// Live counts, mapped counts, and that a parent names what its heirs name of it.
-    fn check_counts(&self) {
+    pub(super) fn check_counts(&self) {
         let index = self.index();
         let named: BTreeMap<VolumeId, BTreeSet<Location>> =
             self.volumes.iter().map(|volume| (*volume, self.locations(*volume))).collect();
@@ -198,14 +198,14 @@ impl Family {
         }
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.check_counts();
         self.check_shown();
     }
 }
 
 /// What a map shows that is loaded page by page.
-fn shown(load: impl Fn(PageIndex) -> Result<LoadedPage, DiskFault>) -> Mapped {
+pub(super) fn shown(load: impl Fn(PageIndex) -> Result<LoadedPage, DiskFault>) -> Mapped {
     let mut out = Mapped::new();
     let mut at = PageIndex(0);
     loop {

@@ -1,5 +1,6 @@
 //! Deletion of boundaries and what it gives back, against a count over all stored versions; and what it costs.
 
+use super::families::{self, Family};
 use super::versions::{Mapped, Step, add_content, check_counts, step, stored_at, versions};
 use crate::format::Superblock;
 use crate::io::PageIndex;
@@ -193,6 +194,69 @@ fn author_now(world: &World) -> Mapped {
 
 fn live(index: &Index<MemoryStore>) -> u64 {
     index.segments(VOLUME).iter().map(|row| index.live_blocks(row.segment).unwrap()).sum()
+}
+
+/// Begins to delete a boundary of a family on which nobody hangs, and goes on by at most so many steps of it.
+fn delete_of_family(family: &mut Family, which: usize, steps: usize, leaving: &mut Vec<Parent>) {
+    let Some((boundary, _)) = family.ends.get(which % family.ends.len().max(1)).copied() else { return };
+    if family.world.index.is_pinned(boundary.volume, boundary.generation) {
+        return;
+    }
+    let index = &mut family.world.index;
+    let mut deletion = index.begin_deletion(boundary.volume, boundary.generation).unwrap().unwrap();
+    family.ends.retain(|(other, _)| *other != boundary);
+    // Those of a volume are deleted one after the other.
+    let is_first = leaving.iter().all(|other| other.volume != boundary.volume);
+    if !is_first || !(0..steps).any(|_| index.delete_some(&mut deletion, 1).unwrap()) {
+        leaving.push(boundary);
+    }
+}
+
+fn live_of(index: &Index<MemoryStore>, volume: VolumeId) -> u64 {
+    index.segments(volume).iter().map(|row| index.live_blocks(row.segment).unwrap()).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// P2. The same of clones of clones, which have what they inherit below their own versions.
+    #[test]
+    fn deletions_among_clones_leave_what_any_of_them_shows(
+        steps in proptest::collection::vec(
+            (families::step(), prop::option::weighted(0.2, (0_usize..99, 0_usize..9))), 1..60),
+    ) {
+        let (mut family, mut leaving) = (Family::new(), Vec::new());
+        for (step, deletion) in steps {
+            family.take(step);
+            if let Some((which, steps)) = deletion {
+                delete_of_family(&mut family, which, steps, &mut leaving);
+            }
+            family.check_counts();
+        }
+        family.fold();
+        family.check();
+        family.reopen();
+        for Parent { volume, generation } in leaving {
+            let Some(mut deletion) = family.world.index.begin_deletion(volume, generation).unwrap() else { continue };
+            while !family.world.index.delete_some(&mut deletion, 3).unwrap() {
+                family.check_counts();
+            }
+        }
+        family.check();
+        while let Some(at) = family.ends.iter().position(|(Parent { volume, generation }, _)| {
+            !family.world.index.is_pinned(*volume, *generation)
+        }) {
+            let (Parent { volume, generation }, _) = family.ends.remove(at);
+            let index = &mut family.world.index;
+            let mut search = index.unique(volume, generation);
+            while !index.reclaim_some(&mut search, 5).unwrap() {}
+            let before = live_of(index, volume);
+            let mut deletion = index.begin_deletion(volume, generation).unwrap().unwrap();
+            while !index.delete_some(&mut deletion, 5).unwrap() {}
+            prop_assert_eq!(before - live_of(index, volume), search.blocks());
+            family.check();
+        }
+    }
 }
 
 #[test]
