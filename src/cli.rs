@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::config::ServeOptions;
 use crate::failure::{EXIT_CODES_HELP, Failure};
+use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
 use control::{VolumeName, VolumeSize};
 use std::ffi::OsString;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Volume(VolumeCommand),
     /// Look at the pool; check it or make its index anew while the daemon is stopped.
     Pool(PoolCommand),
+    /// Import, list, show, export and delete images, from which volumes are cloned.
+    Image(ImageCommand),
 }
 
 /// `aljibe volume`.
@@ -71,6 +74,56 @@ pub(crate) enum VolumeVerb {
     /// Delete a volume and all its data.
     Delete {
         /// The volume.
+        name: VolumeName,
+        /// Cut attached clients off first.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `aljibe image`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: ImageVerb,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// Make an image of a file (raw, qcow2, VMDK, VHDX) or of an NBD export. The same command goes on where another one
+    /// was interrupted.
+    Import {
+        /// A file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
+        source: String,
+        /// The image's name, of the same form as a volume's.
+        name: VolumeName,
+        /// The file's format, when it is not to be told from its content.
+        #[arg(long)]
+        format: Option<ReadFormat>,
+    },
+    /// List every image.
+    List,
+    /// Show one image.
+    Show {
+        /// The image.
+        name: VolumeName,
+    },
+    /// Write an image to a file that is not there yet.
+    Export {
+        /// The image.
+        name: VolumeName,
+        /// The file.
+        file: PathBuf,
+        /// The file's format.
+        #[arg(long, default_value = "raw")]
+        format: WriteFormat,
+    },
+    /// Delete an image and its data.
+    Delete {
+        /// The image.
         name: VolumeName,
         /// Cut attached clients off first.
         #[arg(long)]

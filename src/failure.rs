@@ -105,8 +105,10 @@ const fn number_of(exit: Exit) -> u8 {
 const fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => Exit::Usage,
-        ErrorCode::VolumeNotFound => Exit::NotFound,
-        ErrorCode::VolumeExists | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => Exit::Conflict,
+        ErrorCode::VolumeNotFound | ErrorCode::ImageNotFound => Exit::NotFound,
+        ErrorCode::VolumeExists | ErrorCode::ImageImporting | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => {
+            Exit::Conflict
+        }
         ErrorCode::VolumeQuarantined => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
         ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => Exit::TryLater,
@@ -150,8 +152,10 @@ mod tests {
     #[test]
     fn every_api_code_has_the_exit_that_help_promises() {
         let expected = |code| match code {
-            ErrorCode::VolumeNotFound => 3,
-            ErrorCode::VolumeExists | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => 4,
+            ErrorCode::VolumeNotFound | ErrorCode::ImageNotFound => 3,
+            ErrorCode::VolumeExists | ErrorCode::ImageImporting | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => {
+                4
+            }
             ErrorCode::NoSpace => 6,
             ErrorCode::VolumeQuarantined => 7,
             ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => 8,

@@ -21,10 +21,14 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No volume of that name.
     VolumeNotFound,
+    /// No image of that name.
+    ImageNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
     VolumeExists,
+    /// The image is not copied whole, or is being copied from another source.
+    ImageImporting,
     /// Clients are attached to the volume.
     VolumeInUse,
     /// Data lies beyond the smaller size.
@@ -78,15 +82,17 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
         Self::HostRefused,
         Self::RouteNotFound,
         Self::VolumeNotFound,
+        Self::ImageNotFound,
         Self::MethodNotAllowed,
         Self::VolumeExists,
+        Self::ImageImporting,
         Self::VolumeInUse,
         Self::ShrinkRefused,
         Self::VolumeQuarantined,
@@ -116,9 +122,13 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound => 404,
+            Self::RouteNotFound | Self::VolumeNotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::VolumeExists | Self::VolumeInUse | Self::ShrinkRefused | Self::VolumeQuarantined => 409,
+            Self::VolumeExists
+            | Self::ImageImporting
+            | Self::VolumeInUse
+            | Self::ShrinkRefused
+            | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::HostRefused => 421,
@@ -143,6 +153,8 @@ impl ErrorCode {
             Self::HostRefused => ("host_refused", "The host name is not answered to"),
             Self::RouteNotFound => ("route_not_found", "There is no such path"),
             Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
+            Self::ImageNotFound => ("image_not_found", "There is no such image"),
+            Self::ImageImporting => ("image_importing", "The image is not ready"),
             Self::MethodNotAllowed => ("method_not_allowed", "The path has no such method"),
             Self::VolumeExists => ("volume_exists", "The volume exists"),
             Self::VolumeInUse => ("volume_in_use", "The volume is in use"),

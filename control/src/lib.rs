@@ -7,6 +7,7 @@
 
 pub mod api;
 mod error;
+mod image;
 pub mod listener;
 pub mod metrics;
 mod model;
@@ -15,6 +16,7 @@ mod service;
 mod size;
 
 pub use error::{ErrorCode, Problem, ServiceError};
+pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{CreateVolume, Pool, PoolState, ResizeVolume, Slots, Status, Volume, VolumeList, VolumeState};
 pub use name::{InvalidName, VolumeName};
 pub use service::{Answer, Service};

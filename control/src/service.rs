@@ -1,6 +1,7 @@
 //! The one way from the API to the shards.
 
 use crate::error::ServiceError;
+use crate::image::Image;
 use crate::metrics::Snapshot;
 use crate::model::{Pool, Volume};
 use crate::name::VolumeName;
@@ -31,6 +32,25 @@ pub trait Service: Send + Sync + 'static {
     /// Deletes a volume and all its data. Fails with `volume_in_use` while clients are attached, unless `force`, which
     /// cuts them off first.
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
+
+    /// Begins an import, or goes on with one of the same source and its state. Fails with `volume_exists` when the name is
+    /// taken, `image_importing` when the source is another, `volume_in_use` while somebody copies.
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image>;
+
+    /// Notes how far an import is.
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image>;
+
+    /// Seals an image. Fails with `image_importing` unless it is copied whole.
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image>;
+
+    /// Every image, in any order.
+    fn list_images(&self) -> Answer<'_, Vec<Image>>;
+
+    /// One image. Fails with `image_not_found`.
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image>;
+
+    /// Deletes an image and its data, as [`Service::delete_volume`] does a volume.
+    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;

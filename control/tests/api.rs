@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
-use control::{ErrorCode, Problem, Volume};
+use control::{ErrorCode, Image, ImageState, Problem, Volume};
 use http_body_util::BodyExt;
 use memory::MemoryService;
 use serde_json::{Value, json};
@@ -263,4 +263,34 @@ async fn metrics_show_the_service_and_the_api_itself() {
     }
     let pool: Value = api.call("GET", "/v1/pool").await.json();
     assert_eq!(pool["slots"], json!({"total": 32, "free": 30, "reserved": 2, "used": 0}));
+}
+
+#[tokio::test]
+async fn an_image_is_imported_marked_and_sealed() {
+    let api = Api::new();
+    let from = |state: &str| json!({"name": "debian-12", "size_bytes": 8192, "source": "/srv/debian.qcow2", "source_state": state});
+    let image: Image = api.post("/v1/images", &from("1")).await.json();
+    assert_eq!((image.state, image.copied_bytes), (ImageState::Importing, 0));
+    api.post("/v1/images", &from("2")).await.problem(ErrorCode::ImageImporting);
+    api.post("/v1/images/debian-12/seal", &json!({})).await.problem(ErrorCode::ImageImporting);
+    let marked: Image = api.post("/v1/images/debian-12/mark", &json!({"copied_bytes": 8192})).await.json();
+    assert_eq!(marked.copied_bytes, 8192);
+    let sealed: Image = api.post("/v1/images/debian-12/seal", &json!({})).await.json();
+    assert_eq!(sealed.state, ImageState::Ready);
+    api.post("/v1/images", &from("1")).await.problem(ErrorCode::VolumeExists);
+    let list: Value = api.call("GET", "/v1/images").await.json();
+    assert_eq!(list["images"][0]["name"], "debian-12");
+    assert_eq!(api.call("DELETE", "/v1/images/debian-12").await.status, StatusCode::NO_CONTENT);
+    api.call("GET", "/v1/images/debian-12").await.problem(ErrorCode::ImageNotFound);
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_kept_is_refused() {
+    let api = Api::new();
+    for source in ["", "a\nb", &"x".repeat(1025)] {
+        let wanted = json!({"name": "a", "size_bytes": 512, "source": source});
+        api.post("/v1/images", &wanted).await.problem(ErrorCode::InvalidRequest);
+    }
+    let odd = json!({"name": "a", "size_bytes": 513, "source": "b"});
+    api.post("/v1/images", &odd).await.problem(ErrorCode::InvalidSize);
 }

@@ -1,4 +1,5 @@
 //! The commands, one noun a file.
 
+pub(crate) mod image;
 pub(crate) mod pool;
 pub(crate) mod volume;

@@ -6,7 +6,8 @@ use blockd::catalogue::{Catalogue, CatalogueError, Entry};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, ImageState, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName,
+    VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -65,6 +66,34 @@ impl PoolService {
             created_at: timestamp(entry.created_ms),
             nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &entry.name)).collect(),
             name: entry.name,
+        }
+    }
+
+    async fn shown_image(&self, entry: Entry) -> Result<Image, ServiceError> {
+        let moment = self.moment().await?;
+        Ok(self.image(entry, &moment))
+    }
+
+    fn image(&self, entry: Entry, moment: &Moment) -> Image {
+        let known = entry.image.clone();
+        let shown = self.show(entry, moment, &moment.by_volume());
+        let is_ready = known.as_ref().is_some_and(|image| image.is_ready);
+        let state = match shown.state {
+            VolumeState::Quarantined => ImageState::Quarantined,
+            VolumeState::Online | VolumeState::Poisoned if is_ready => ImageState::Ready,
+            VolumeState::Online | VolumeState::Poisoned => ImageState::Importing,
+        };
+        Image {
+            name: shown.name,
+            id: shown.id,
+            size_bytes: shown.size_bytes,
+            written_bytes: shown.written_bytes,
+            state,
+            state_reason: shown.state_reason,
+            copied_bytes: known.as_ref().map_or(0, |image| image.copied_bytes),
+            source: known.map(|image| image.source).unwrap_or_default(),
+            created_at: shown.created_at,
+            nbd_uris: shown.nbd_uris,
         }
     }
 
@@ -133,6 +162,44 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete(name.as_str(), force).await.map_err(service_error) })
     }
 
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.import_image(name.as_str(), size.bytes(), source).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.mark_image(name.as_str(), copied_bytes).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.seal_image(name.as_str()).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(async move {
+            let moment = self.moment().await?;
+            Ok(self.catalogue.list_images().into_iter().map(|entry| self.image(entry, &moment)).collect())
+        })
+    }
+
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(
+            async move { self.shown_image(self.catalogue.show_image(name.as_str()).map_err(service_error)?).await },
+        )
+    }
+
+    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_image(name.as_str(), force).await.map_err(service_error) })
+    }
+
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
     }
@@ -150,7 +217,9 @@ impl Service for PoolService {
         Box::pin(async move {
             let moment = self.moment().await?;
             let stats = moment.by_volume();
-            let volumes = self.catalogue.list().into_iter().map(|entry| {
+            // An image takes space and serves reads like any volume.
+            let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
+            let volumes = entries.map(|entry| {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
                 metrics::of_volume(self.show(entry, &moment, &stats), operations.unwrap_or_default())
             });
@@ -178,6 +247,10 @@ fn service_error(error: CatalogueError) -> ServiceError {
     let (code, advice) = match &error {
         CatalogueError::Exists { .. } => (ErrorCode::VolumeExists, "choose another name"),
         CatalogueError::NotFound { .. } => (ErrorCode::VolumeNotFound, "list the volumes to see which there are"),
+        CatalogueError::NoImage { .. } => (ErrorCode::ImageNotFound, "list the images to see which there are"),
+        CatalogueError::Importing { .. } => {
+            (ErrorCode::ImageImporting, "finish its import by the command that began it, or delete it")
+        }
         CatalogueError::InUse { .. } => {
             (ErrorCode::VolumeInUse, "detach its clients, or delete it by force, which cuts them off")
         }

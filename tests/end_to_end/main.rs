@@ -15,6 +15,8 @@ mod daemon;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
 mod tls;

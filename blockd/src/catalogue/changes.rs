@@ -1,7 +1,7 @@
 //! Making, resizing and deleting volumes. Each takes the records' lock first and keeps it to the end.
 
 use super::record::{Record, RecordState};
-use super::{Catalogue, CatalogueError, Entry, Kept, ask};
+use super::{Book, Catalogue, CatalogueError, Entry, Image, Kept, ask};
 use crate::open::wall_ms;
 use crate::shard::Message;
 use units::VolumeId;
@@ -9,6 +9,14 @@ use volume::engine::Volume;
 use volume::error::ErrorKind;
 use volume::recover::fresh;
 use volume::request::Request;
+
+/// A volume or image to be made.
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) size_bytes: u64,
+    /// What makes it an image.
+    pub(super) image: Option<Image>,
+}
 
 impl Catalogue {
     /// Makes a volume.
@@ -18,24 +26,29 @@ impl Catalogue {
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        self.make(&mut book, Wanted { name, size_bytes, image: None }).await
+    }
+
+    /// Makes a volume or an image.
+    pub(super) async fn make(&self, book: &mut Book, wanted: Wanted<'_>) -> Result<Entry, CatalogueError> {
+        let Wanted { name, size_bytes, image } = wanted;
         if let Some(kept) = self.read().get(name) {
             return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
         }
         let id = book.take_id().await?;
         let created_ms = wall_ms();
-        let record = Record { id, name: name.to_owned(), size_bytes, created_ms, state: RecordState::Live };
-        if let Err(error) = book.put(&record).await {
+        let volume = VolumeId(id);
+        let (shard, handle) = self.shard_of(volume);
+        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
+        if let Err(error) = book.put(&Record::of(&entry, RecordState::Live)).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
             if let Err(error) = book.remove(id).await {
                 tracing::warn!(volume = name, %error, "a volume that was refused may be there after a restart");
             }
             return Err(error);
         }
-        let volume = VolumeId(id);
-        let (shard, handle) = self.shard_of(volume);
         let engine = Volume::open(self.config, fresh(volume, size_bytes));
         handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
-        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None };
         self.write().insert(name.to_owned(), Kept { entry: entry.clone(), is_leaving: false });
         tracing::info!(name, id, size_bytes, "made a volume");
         Ok(entry)
@@ -75,20 +88,18 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show(name)?;
+        self.delete_entry(&book, entry, is_forced).await
+    }
+
+    pub(super) async fn delete_entry(&self, book: &Book, entry: Entry, is_forced: bool) -> Result<(), CatalogueError> {
+        let name = entry.name.as_str();
         // From here on no client finds it, so that the count of those attached cannot grow.
         let was_leaving = self.set_leaving(name, true);
         if let Err(error) = self.refuse_if_in_use(&entry, is_forced).await {
             self.set_leaving(name, was_leaving);
             return Err(error);
         }
-        let record = Record {
-            id: entry.volume.0,
-            name: name.to_owned(),
-            size_bytes: entry.size_bytes,
-            created_ms: entry.created_ms,
-            state: RecordState::Deleting,
-        };
-        if let Err(error) = book.put(&record).await {
+        if let Err(error) = book.put(&Record::of(&entry, RecordState::Deleting)).await {
             return Err(self.leave_undecided(&entry, error).await);
         }
         if entry.damage.is_none() {
@@ -98,7 +109,7 @@ impl Catalogue {
         }
         self.write().remove(name);
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
-        if let Err(error) = self.finish_deletion(&book, entry.volume).await {
+        if let Err(error) = self.finish_deletion(book, entry.volume).await {
             tracing::warn!(name, %error, "the space of a deleted volume is given back at the next start");
         }
         Ok(())
@@ -123,7 +134,7 @@ impl Catalogue {
     }
 
     /// Gives back what a deleted volume held, then takes its record away.
-    pub(super) async fn finish_deletion(&self, book: &super::Book, volume: VolumeId) -> Result<(), CatalogueError> {
+    pub(super) async fn finish_deletion(&self, book: &Book, volume: VolumeId) -> Result<(), CatalogueError> {
         let erased = ask::erase(&self.store, volume).await?;
         erased.map_err(|fault| {
             volume::error::Error::new(ErrorKind::Unavailable, format!("erase its segments: {fault}"))
@@ -131,7 +142,7 @@ impl Catalogue {
         book.remove(volume.0).await
     }
 
-    async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
+    pub(super) async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
         if is_forced || entry.damage.is_some() {
             return Ok(());
         }
@@ -143,7 +154,7 @@ impl Catalogue {
         }
     }
 
-    fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
+    pub(super) fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
         let entry = self.show(name)?;
         match entry.damage {
             Some(reason) => Err(CatalogueError::Quarantined { name: name.to_owned(), reason }),
@@ -152,12 +163,12 @@ impl Catalogue {
     }
 
     /// Tells what was set before.
-    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
+    pub(super) fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
         let mut volumes = self.write();
         volumes.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
     }
 
-    fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
+    pub(super) fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
         if self.is_stopping() { Err(CatalogueError::Stopping) } else { Ok(()) }
     }
 }

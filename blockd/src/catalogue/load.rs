@@ -122,6 +122,7 @@ fn keep(record: Record, opened: &Opened, shard_count: usize) -> (String, Kept) {
         created_ms: record.created_ms,
         shard: shard_of(volume, shard_count),
         damage: opened.damaged.get(&volume).cloned(),
+        image: record.image,
     };
     (record.name, Kept { entry, is_leaving: false })
 }
@@ -135,7 +136,8 @@ fn set_aside(id: u64, reason: String, others: &BTreeMap<String, Kept>, shard_cou
     tracing::error!(name, id, reason, "a volume's record is damaged: it is not served");
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
-    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: Some(reason) };
+    let damage = Some(reason);
+    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
     (name, Kept { entry, is_leaving: false })
 }
 

@@ -8,10 +8,12 @@ mod ask;
 mod book;
 mod changes;
 mod error;
+mod images;
 mod load;
 mod record;
 
 pub use error::CatalogueError;
+pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
 pub(crate) use load::Beginning;
 
 use crate::listener::{Client, Exports, Found, Listing, describe};
@@ -45,6 +47,8 @@ pub struct Entry {
     pub shard: usize,
     /// Why it is not served, when it is not.
     pub damage: Option<String>,
+    /// What makes it an image, when it is one.
+    pub image: Option<Image>,
 }
 
 /// An entry and whether it is on its way out.
@@ -67,20 +71,22 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Every volume, by name.
+    /// Every volume that is no image, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
-        self.read().values().map(|kept| kept.entry.clone()).collect()
+        let volumes = self.read();
+        volumes.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_none()).cloned().collect()
     }
 
-    /// The volume of that name.
+    /// The volume of that name; an image is none.
     ///
     /// # Errors
     /// [`CatalogueError::NotFound`].
     pub fn show(&self, name: &str) -> Result<Entry, CatalogueError> {
         let volumes = self.read();
         let missing = || CatalogueError::NotFound { name: name.to_owned() };
-        volumes.get(name).map(|kept| kept.entry.clone()).ok_or_else(missing)
+        let entry = volumes.get(name).map(|kept| &kept.entry).filter(|entry| entry.image.is_none());
+        entry.cloned().ok_or_else(missing)
     }
 
     /// The pool's figures.
@@ -146,7 +152,8 @@ impl Exports for Catalogue {
         let volumes = self.read();
         let kept = volumes.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
-        let export = describe(name, entry.size_bytes, false);
+        let is_read_only = entry.image.as_ref().is_some_and(Image::is_sealed);
+        let export = describe(name, entry.size_bytes, is_read_only);
         Ok(Found { export, volume: entry.volume, shard: self.shard_of(entry.volume).1.clone() })
     }
 

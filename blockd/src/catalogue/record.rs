@@ -9,6 +9,7 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
+use super::{Entry, Image};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -43,6 +44,23 @@ pub(super) struct Record {
     pub(super) created_ms: u64,
     /// Whether it is still there.
     pub(super) state: RecordState,
+    /// What makes it an image, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<Image>,
+}
+
+impl Record {
+    /// The record of what is known of a volume.
+    pub(super) fn of(entry: &Entry, state: RecordState) -> Self {
+        Self {
+            id: entry.volume.0,
+            name: entry.name.clone(),
+            size_bytes: entry.size_bytes,
+            created_ms: entry.created_ms,
+            state,
+            image: entry.image.clone(),
+        }
+    }
 }
 
 /// How far a volume's life is.
@@ -111,10 +129,12 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 
 #[cfg(test)]
 mod tests {
+    use super::super::IMAGE_SOURCE_BYTES_MAX;
     use super::*;
 
     fn record() -> Record {
-        Record { id: 7, name: "x".repeat(128), size_bytes: 1 << 63, created_ms: u64::MAX, state: RecordState::Deleting }
+        let state = RecordState::Deleting;
+        Record { id: 7, name: "x".repeat(128), size_bytes: 1 << 63, created_ms: u64::MAX, state, image: None }
     }
 
     #[test]
@@ -123,6 +143,16 @@ mod tests {
         assert_eq!(block.len(), BLOCK_LEN);
         assert_eq!(decode(block.as_slice()), Ok(Some(record())));
         assert_eq!(decode::<Record>(&[0; BLOCK_LEN]), Ok(None));
+    }
+
+    /// The longest record that there can be, of characters that take the most room in its text.
+    #[test]
+    fn the_record_of_an_image_fits() {
+        let text = "\\".repeat(IMAGE_SOURCE_BYTES_MAX);
+        let image =
+            Image { is_ready: false, source: text.clone(), source_state: "9".repeat(100), copied_bytes: 1 << 62 };
+        let record = Record { image: Some(image), ..record() };
+        assert_eq!(decode(encode(&record).as_slice()), Ok(Some(record)));
     }
 
     /// P2. No wrong byte makes another record.

@@ -5,6 +5,7 @@
 
 mod answer;
 mod guard;
+mod images;
 mod status;
 mod volumes;
 
@@ -82,6 +83,10 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::show, volumes::delete))
         .routes(routes!(volumes::resize))
+        .routes(routes!(images::list, images::import))
+        .routes(routes!(images::show, images::delete))
+        .routes(routes!(images::mark))
+        .routes(routes!(images::seal))
         .routes(routes!(status::pool))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))

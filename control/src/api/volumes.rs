@@ -91,7 +91,7 @@ pub(super) struct DeleteParameters {
 }
 
 impl DeleteParameters {
-    fn is_forced(&self) -> Result<bool, ServiceError> {
+    pub(super) fn is_forced(&self) -> Result<bool, ServiceError> {
         match self.force.as_deref() {
             None | Some("false" | "0") => Ok(false),
             Some("" | "true" | "1") => Ok(true),

@@ -1,8 +1,11 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
+mod images;
+
 use control::metrics::{Snapshot, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
+    VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -20,6 +23,7 @@ pub(crate) struct MemoryService {
 #[derive(Default)]
 struct State {
     volumes: BTreeMap<String, Volume>,
+    images: BTreeMap<String, (Image, (String, String))>,
     data_end: BTreeMap<String, u64>,
     last_id: u64,
     is_stopping: bool,
@@ -139,6 +143,36 @@ impl Service for MemoryService {
 
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
         Box::pin(async move { self.state.lock().unwrap().delete(&name, force) })
+    }
+
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image> {
+        Box::pin(async move { self.import(&name, size, source) })
+    }
+
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
+        Box::pin(async move { self.mark(&name, copied_bytes) })
+    }
+
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move { self.seal(&name) })
+    }
+
+    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(async move {
+            Ok(self.state.lock().unwrap().images.values().rev().map(|(image, _)| image.clone()).collect())
+        })
+    }
+
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move { self.change_image(&name, |_| Ok(())) })
+    }
+
+    fn delete_image(&self, name: VolumeName, _force: bool) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.change_image(&name, |_| Ok(()))?;
+            self.state.lock().unwrap().images.remove(name.as_str());
+            Ok(())
+        })
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {
