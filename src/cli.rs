@@ -145,6 +145,15 @@ pub(crate) struct PoolCommand {
 pub(crate) enum PoolVerb {
     /// Show the pool of a running daemon.
     Show,
+    /// Have a running daemon read everything in the pool against its check data, in the background.
+    Scrub {
+        /// As fast as the disk gives; waits for the end and shows what was found.
+        #[arg(long)]
+        now: bool,
+        /// Begin nothing: show how far the scrub is, or what the last one found.
+        #[arg(long, conflicts_with = "now")]
+        status: bool,
+    },
     /// Check every structure of the pool; the daemon must be stopped.
     Check(OfflinePool),
     /// Make the index anew from the pool alone; the daemon must be stopped.

@@ -12,6 +12,7 @@ pub mod listener;
 pub mod metrics;
 mod model;
 mod name;
+mod scrub;
 mod service;
 mod size;
 
@@ -19,5 +20,6 @@ pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{CreateVolume, Pool, PoolState, ResizeVolume, Slots, Status, Volume, VolumeList, VolumeState};
 pub use name::{InvalidName, VolumeName};
+pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

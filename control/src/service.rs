@@ -5,6 +5,7 @@ use crate::image::Image;
 use crate::metrics::Snapshot;
 use crate::model::{Pool, Volume};
 use crate::name::VolumeName;
+use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use std::pin::Pin;
 
@@ -54,6 +55,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;
+
+    /// Begins a scrub of the pool unless one is under way; without pace, also that one is as fast as it can be.
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub>;
+
+    /// How far the scrub is, or the last one was.
+    fn show_scrub(&self) -> Answer<'_, Scrub>;
 
     /// Whether every shard answers. Fails with `unavailable` or `shutting_down`, saying which does not.
     fn check_ready(&self) -> Answer<'_, ()>;

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
-use control::{ErrorCode, Image, ImageState, Problem, Volume};
+use control::{ErrorCode, Image, ImageState, Problem, Scrub, Volume};
 use http_body_util::BodyExt;
 use memory::MemoryService;
 use serde_json::{Value, json};
@@ -233,7 +233,12 @@ async fn the_openapi_document_lists_every_route_and_problem() {
         ("/v1/volumes", 2),
         ("/v1/volumes/{name}", 2),
         ("/v1/volumes/{name}/resize", 1),
+        ("/v1/images", 2),
+        ("/v1/images/{name}", 2),
+        ("/v1/images/{name}/mark", 1),
+        ("/v1/images/{name}/seal", 1),
         ("/v1/pool", 1),
+        ("/v1/pool/scrub", 2),
         ("/v1/health", 1),
         ("/v1/ready", 1),
         ("/metrics", 1),
@@ -293,4 +298,15 @@ async fn a_source_that_cannot_be_kept_is_refused() {
     }
     let odd = json!({"name": "a", "size_bytes": 513, "source": "b"});
     api.post("/v1/images", &odd).await.problem(ErrorCode::InvalidSize);
+}
+
+#[tokio::test]
+async fn a_scrub_is_begun_once_and_shown() {
+    let api = Api::new();
+    let none: Scrub = api.call("GET", "/v1/pool/scrub").await.json();
+    assert!(!none.is_running && none.begun_at.is_none());
+    let begun: Scrub = api.post("/v1/pool/scrub", &json!({"now": true})).await.json();
+    assert!(begun.is_running && !begun.is_paced);
+    assert_eq!(api.call("GET", "/v1/pool/scrub").await.json::<Scrub>(), begun);
+    api.post("/v1/pool/scrub", &json!({"later": true})).await.problem(ErrorCode::InvalidRequest);
 }

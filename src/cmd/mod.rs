@@ -2,4 +2,5 @@
 
 pub(crate) mod image;
 pub(crate) mod pool;
+mod scrub;
 pub(crate) mod volume;

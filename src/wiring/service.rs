@@ -3,15 +3,17 @@
 use super::metrics;
 use blockd::Serving;
 use blockd::catalogue::{Catalogue, CatalogueError, Entry};
+use blockd::scrub::ScrubReport;
 use blockd::shard::{ShardStats, VolumeStats};
 use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Image, ImageState, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName,
-    VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, ImageState, Pool, PoolState, Scrub, ScrubFinding, Service, ServiceError, Slots, Volume,
+    VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use units::{BLOCK_BYTES, VolumeId};
 use volume::error::ErrorKind;
 use volume::pool::PoolFigures;
@@ -66,6 +68,36 @@ impl PoolService {
             created_at: timestamp(entry.created_ms),
             nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &entry.name)).collect(),
             name: entry.name,
+        }
+    }
+
+    fn scrub(&self, report: ScrubReport) -> Scrub {
+        let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
+        let names: BTreeMap<u64, String> = entries.map(|entry| (entry.volume.0, entry.name)).collect();
+        let findings = report.findings.into_iter().map(|found| ScrubFinding {
+            volume: names.get(&found.volume).cloned(),
+            volume_id: found.volume,
+            segment: found.segment,
+            slot: found.slot,
+            block: found.block,
+            part: found.part,
+            is_unreadable: found.is_unreadable,
+            offset_bytes: found.volume_block.map(|block| block.saturating_mul(BLOCK_BYTES)),
+            is_live: found.is_live,
+        });
+        Scrub {
+            is_running: report.is_running,
+            is_paced: report.is_paced,
+            begun_at: report.begun_ms.map(timestamp),
+            ended_at: report.ended_ms.map(timestamp),
+            seconds: Duration::from_millis(report.active_ms).as_secs_f64(),
+            slots_total: report.slots_total,
+            slots_done: report.slots_done,
+            segments: report.segments,
+            blocks: report.blocks,
+            rotten_blocks: report.rotten_count,
+            unreadable_blocks: report.unreadable_count,
+            findings: findings.collect(),
         }
     }
 
@@ -202,6 +234,14 @@ impl Service for PoolService {
 
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
+    }
+
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.scrub(self.serving.scrub().begin(is_paced))) })
+    }
+
+    fn show_scrub(&self) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.scrub(self.serving.scrub().report())) })
     }
 
     fn check_ready(&self) -> Answer<'_, ()> {

@@ -19,6 +19,8 @@ mod images;
 #[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tool;

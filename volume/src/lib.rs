@@ -13,4 +13,5 @@ pub mod pool;
 pub mod rebuild;
 pub mod recover;
 pub mod request;
+pub mod scrub;
 pub mod store;

@@ -4,6 +4,7 @@
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
 use super::rocks::RocksStore;
+use super::thread::Question;
 use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -308,6 +309,11 @@ impl Keeper {
         figures.slots_free += ahead;
         figures.slots_used = figures.slots_used.saturating_sub(ahead);
         figures
+    }
+
+    /// Has the index answer what no volume asks.
+    pub(super) fn answer(&mut self, question: Question) {
+        question(&mut self.index);
     }
 
     /// Notes what recovery found, once what it wrote is durable.

@@ -6,6 +6,7 @@
 mod answer;
 mod guard;
 mod images;
+mod scrub;
 mod status;
 mod volumes;
 
@@ -88,6 +89,7 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(images::mark))
         .routes(routes!(images::seal))
         .routes(routes!(status::pool))
+        .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))
         .routes(routes!(status::metrics))

@@ -4,7 +4,7 @@ mod images;
 
 use control::metrics::{Snapshot, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Image, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
+    Answer, ErrorCode, Image, Pool, PoolState, Scrub, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
     VolumeState,
 };
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ struct State {
     volumes: BTreeMap<String, Volume>,
     images: BTreeMap<String, (Image, (String, String))>,
     data_end: BTreeMap<String, u64>,
+    scrub: Option<Scrub>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -119,6 +120,23 @@ impl State {
     }
 }
 
+const fn no_scrub() -> Scrub {
+    Scrub {
+        is_running: false,
+        is_paced: false,
+        begun_at: None,
+        ended_at: None,
+        seconds: 0.0,
+        slots_total: 0,
+        slots_done: 0,
+        segments: 0,
+        blocks: 0,
+        rotten_blocks: 0,
+        unreadable_blocks: 0,
+        findings: Vec::new(),
+    }
+}
+
 impl Service for MemoryService {
     fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume> {
         Box::pin(async move {
@@ -189,6 +207,17 @@ impl Service for MemoryService {
                 index_generation: 1,
             })
         })
+    }
+
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub> {
+        let begun_at = "2026-01-02T03:04:05Z".parse().ok();
+        let scrub = Scrub { is_running: true, is_paced, begun_at, ..no_scrub() };
+        self.state.lock().unwrap().scrub = Some(scrub.clone());
+        Box::pin(async move { Ok(scrub) })
+    }
+
+    fn show_scrub(&self) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().scrub.clone().unwrap_or_else(no_scrub)) })
     }
 
     fn check_ready(&self) -> Answer<'_, ()> {
