@@ -5,7 +5,7 @@ use crate::config::ServeOptions;
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
-use control::{VolumeName, VolumeSize};
+use control::{SnapshotName, VolumeName, VolumeSize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Serve(Box<ServeOptions>),
     /// Create, list, show, resize and delete volumes.
     Volume(VolumeCommand),
+    /// Take, list, show and delete snapshots.
+    Snapshot(SnapshotCommand),
     /// Look at the pool; check it or make its index anew while the daemon is stopped.
     Pool(PoolCommand),
     /// Import, list, show, export and delete images, from which volumes are cloned.
@@ -50,8 +52,11 @@ pub(crate) enum VolumeVerb {
         /// 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit; also the NBD export's name.
         name: VolumeName,
         /// Its size, such as 10G: powers of 1024, a multiple of 512 bytes.
-        #[arg(long)]
-        size: VolumeSize,
+        #[arg(long, required_unless_present = "image")]
+        size: Option<VolumeSize>,
+        /// The image that it begins as; without a size it is as large as that.
+        #[arg(long, value_name = "NAME")]
+        image: Option<VolumeName>,
     },
     /// List every volume.
     List,
@@ -71,7 +76,24 @@ pub(crate) enum VolumeVerb {
         #[arg(long)]
         discard_tail: bool,
     },
-    /// Delete a volume and all its data.
+    /// Make a volume that begins as a snapshot. Nothing is copied.
+    Clone {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        snapshot: SnapshotName,
+        /// The new volume's name.
+        name: VolumeName,
+    },
+    /// Make a volume what it was at one of its snapshots. A snapshot of what it is now is taken first.
+    Rollback {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        snapshot: SnapshotName,
+        /// Cut attached clients off first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Delete a volume, its snapshots and all its data. What clones of it need is kept for them.
     Delete {
         /// The volume.
         name: VolumeName,
@@ -128,6 +150,55 @@ pub(crate) enum ImageVerb {
         /// Cut attached clients off first.
         #[arg(long)]
         force: bool,
+    },
+}
+
+/// `aljibe snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: SnapshotVerb,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotVerb {
+    /// Take snapshots, of one volume each, while the volumes are served: all at one point, all or none.
+    Create {
+        /// The snapshots, VOLUME@NAME; also the names of their NBD exports.
+        #[arg(required = true, value_name = "VOLUME@NAME")]
+        names: Vec<SnapshotName>,
+        /// What the group of them is called.
+        #[arg(long, value_name = "NAME")]
+        group: Option<VolumeName>,
+    },
+    /// List every snapshot, or those of one volume.
+    List {
+        /// The volume.
+        volume: Option<VolumeName>,
+    },
+    /// Show one snapshot.
+    Show {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        name: SnapshotName,
+    },
+    /// Tell what the deletion of snapshots would give back.
+    Reclaim {
+        /// The snapshots.
+        #[arg(required = true, value_name = "VOLUME@NAME")]
+        names: Vec<SnapshotName>,
+        /// Only tell, and delete nothing; `delete` deletes.
+        #[arg(long, required = true)]
+        dry_run: bool,
+    },
+    /// Delete snapshots, one after the other.
+    Delete {
+        /// The snapshots.
+        #[arg(required = true, value_name = "VOLUME@NAME")]
+        names: Vec<SnapshotName>,
     },
 }
 
@@ -234,8 +305,8 @@ mod tests {
             assert!(cli.json);
             let Command::Volume(command) = cli.command else { panic!("{line}") };
             assert_eq!(command.target.data, Some(PathBuf::from("/d")));
-            let VolumeVerb::Create { name, size } = command.verb else { panic!("{line}") };
-            assert_eq!((name.as_str(), size.bytes()), ("vm-1", 10 << 30));
+            let VolumeVerb::Create { name, size, image } = command.verb else { panic!("{line}") };
+            assert_eq!((name.as_str(), size.map(VolumeSize::bytes), image), ("vm-1", Some(10 << 30), None));
         }
     }
 
@@ -245,6 +316,8 @@ mod tests {
         assert!(refusal("aljibe volume create a --size 10GB").contains("GiB"));
         assert!(refusal("aljibe volume create a --size 1000").contains("multiple of 512"));
         assert!(refusal("aljibe volume create a").contains("--size"));
+        assert!(refusal("aljibe snapshot create vm").contains("VOLUME@NAME"));
+        assert!(refusal("aljibe snapshot delete").contains("VOLUME@NAME"));
         assert!(refusal("aljibe volume list --api nonsense").contains("HOST:PORT"));
         assert!(refusal("aljibe volume list --api 127.0.0.1:1 --data /d").contains("cannot be used with"));
         assert!(refusal("aljibe serve --shards 0").contains("--shards"));

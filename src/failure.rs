@@ -105,11 +105,14 @@ const fn number_of(exit: Exit) -> u8 {
 const fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => Exit::Usage,
-        ErrorCode::VolumeNotFound | ErrorCode::ImageNotFound => Exit::NotFound,
-        ErrorCode::VolumeExists | ErrorCode::ImageImporting | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => {
-            Exit::Conflict
-        }
-        ErrorCode::VolumeQuarantined => Exit::Damage,
+        ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => Exit::NotFound,
+        ErrorCode::VolumeExists
+        | ErrorCode::VolumeInUse
+        | ErrorCode::SnapshotExists
+        | ErrorCode::SnapshotInUse
+        | ErrorCode::ImageImporting
+        | ErrorCode::ShrinkRefused => Exit::Conflict,
+        ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
         ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => Exit::TryLater,
         ErrorCode::HostRefused
@@ -152,12 +155,15 @@ mod tests {
     #[test]
     fn every_api_code_has_the_exit_that_help_promises() {
         let expected = |code| match code {
-            ErrorCode::VolumeNotFound | ErrorCode::ImageNotFound => 3,
-            ErrorCode::VolumeExists | ErrorCode::ImageImporting | ErrorCode::VolumeInUse | ErrorCode::ShrinkRefused => {
-                4
-            }
+            ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => 3,
+            ErrorCode::VolumeExists
+            | ErrorCode::VolumeInUse
+            | ErrorCode::SnapshotExists
+            | ErrorCode::SnapshotInUse
+            | ErrorCode::ImageImporting
+            | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
-            ErrorCode::VolumeQuarantined => 7,
+            ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,
             ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,
             ErrorCode::HostRefused

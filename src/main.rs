@@ -47,6 +47,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve::run(*options),
         Command::Volume(command) => cmd::volume::run(command, output),
+        Command::Snapshot(command) => cmd::snapshot::run(command, output),
         Command::Pool(command) => cmd::pool::run(command, output),
         Command::Image(command) => cmd::image::run(command, output),
     }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use anyhow::Context;
+use control::Size;
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 
@@ -63,6 +64,11 @@ pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let given = fields.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
     given.map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// Bytes for people, and exactly.
+pub(crate) fn sized(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded())
 }
 
 #[cfg(test)]

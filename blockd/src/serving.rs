@@ -95,7 +95,7 @@ impl Serving {
             Ok((catalogue, scrub)) => {
                 let handle = scrub.handle();
                 threads.scrub = Some(scrub);
-                Ok(Self { pool, catalogue: Arc::new(catalogue), scrub: handle, threads: Mutex::new(Some(threads)) })
+                Ok(Self { pool, catalogue, scrub: handle, threads: Mutex::new(Some(threads)) })
             }
             Err(error) => {
                 if let Err(error) = threads.stop().await {

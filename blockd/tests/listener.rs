@@ -34,7 +34,7 @@ impl Exports for Gone {
             return Err(Refusal::Unknown);
         }
         let export = blockd::listener::describe(name, 1 << 30, false);
-        Ok(Found { export, volume: VolumeId(9), shard: self.0.clone() })
+        Ok(Found { export, volume: VolumeId(9), shard: self.0.clone(), snapshot: None, view: None })
     }
 
     fn list(&self, _: &Client) -> Result<Vec<Listing>, Refusal> {

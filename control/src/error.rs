@@ -23,18 +23,26 @@ pub enum ErrorCode {
     VolumeNotFound,
     /// No image of that name.
     ImageNotFound,
+    /// No snapshot of that name.
+    SnapshotNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
     VolumeExists,
     /// The image is not copied whole, or is being copied from another source.
     ImageImporting,
+    /// A snapshot of that name is there already.
+    SnapshotExists,
+    /// Volumes began as the snapshot and need it, or clients read it.
+    SnapshotInUse,
     /// Clients are attached to the volume.
     VolumeInUse,
     /// Data lies beyond the smaller size.
     ShrinkRefused,
     /// The volume was found damaged and is set aside.
     VolumeQuarantined,
+    /// What may be needed by something that cannot be read is not deleted.
+    MayBeNeeded,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -82,7 +90,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -90,6 +98,10 @@ impl ErrorCode {
         Self::RouteNotFound,
         Self::VolumeNotFound,
         Self::ImageNotFound,
+        Self::SnapshotNotFound,
+        Self::SnapshotExists,
+        Self::SnapshotInUse,
+        Self::MayBeNeeded,
         Self::MethodNotAllowed,
         Self::VolumeExists,
         Self::ImageImporting,
@@ -122,11 +134,14 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound | Self::ImageNotFound => 404,
+            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
-            | Self::ImageImporting
             | Self::VolumeInUse
+            | Self::ImageImporting
+            | Self::SnapshotExists
+            | Self::SnapshotInUse
+            | Self::MayBeNeeded
             | Self::ShrinkRefused
             | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
@@ -155,6 +170,10 @@ impl ErrorCode {
             Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
             Self::ImageNotFound => ("image_not_found", "There is no such image"),
             Self::ImageImporting => ("image_importing", "The image is not ready"),
+            Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
+            Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
+            Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),
+            Self::MayBeNeeded => ("may_be_needed", "It may be needed"),
             Self::MethodNotAllowed => ("method_not_allowed", "The path has no such method"),
             Self::VolumeExists => ("volume_exists", "The volume exists"),
             Self::VolumeInUse => ("volume_in_use", "The volume is in use"),

@@ -18,8 +18,11 @@ mod size;
 
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
-pub use model::{CreateVolume, Pool, PoolState, ResizeVolume, Slots, Status, Volume, VolumeList, VolumeState};
-pub use name::{InvalidName, VolumeName};
+pub use model::{
+    CloneSnapshot, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume,
+    RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
+};
+pub use name::{InvalidName, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

@@ -16,9 +16,23 @@ pub struct Volume {
     pub id: u64,
     /// Its size as asked for.
     pub size_bytes: u64,
-    /// Bytes that hold data: mapped blocks times 4096. Absent when not known.
+    /// The snapshot that it began as, `VOLUME@NAME`; absent when it began empty, or that has no name any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// How many snapshots it has.
+    #[serde(default)]
+    pub snapshots: u64,
+    /// Bytes that hold data in the volume as it is now, written here or before it was cloned: mapped blocks times 4096.
+    /// Absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_bytes: Option<u64>,
+    /// Bytes of it that it has overwritten or trimmed, and that are kept for its snapshots and clones. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_bytes: Option<u64>,
+    /// Bytes of the pool that it takes, with its snapshots; what it shares with what it was cloned from is counted there.
+    /// Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_bytes: Option<u64>,
     /// Whether it serves.
     pub state: VolumeState,
     /// Why it does not serve fully; absent while it is online.
@@ -52,6 +66,104 @@ pub enum VolumeState {
 pub struct VolumeList {
     /// In the order of their names.
     pub volumes: Vec<Volume>,
+}
+
+/// A snapshot: a volume as it was at one moment, never to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// `VOLUME@NAME`, which is also its NBD export's name.
+    pub name: String,
+    /// The volume's name.
+    pub volume: String,
+    /// Its number in the pool, never used again.
+    pub id: u64,
+    /// The volume's size at that moment.
+    pub size_bytes: u64,
+    /// The moment. RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub taken_at: Timestamp,
+    /// What the group is called that it was taken with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Bytes that nothing but this snapshot holds: what deleting it gives back. Absent when it was not asked for, or is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_bytes: Option<u64>,
+    /// The volumes that began as it, and keep it from being deleted.
+    pub clones: Vec<String>,
+    /// Why it cannot be read; absent when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    /// Where NBD clients find it.
+    pub nbd_uris: Vec<String>,
+}
+
+/// Snapshots, by the names of their volumes, then in the order in which they were taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// In that order.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Snapshots to be taken at one point, all or none; of one volume each.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshots {
+    /// From 1 to 64, as `VOLUME@NAME`.
+    #[schema(example = json!(["vm-100-disk-0@monday", "vm-100-disk-1@monday"]))]
+    pub snapshots: Vec<String>,
+    /// What the group of them is called, by the rule of a volume's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "nightly")]
+    pub group: Option<String>,
+}
+
+/// A volume to be made that begins as a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneSnapshot {
+    /// The new volume's name.
+    #[schema(example = "vm-101-disk-0", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: String,
+}
+
+/// Where a volume is to go back to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackVolume {
+    /// The name of one of its snapshots, without the volume's.
+    #[schema(example = "monday")]
+    pub snapshot: String,
+    /// Whether attached clients are cut off first.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A volume that went back to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolledBack {
+    /// It, as it is now.
+    pub volume: Volume,
+    /// The snapshot that shows it as it was before: rolling back to it undoes this.
+    pub undo: Snapshot,
+}
+
+/// Snapshots whose deletion is thought through.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReclaimSnapshots {
+    /// As `VOLUME@NAME`, at least one.
+    #[schema(example = json!(["vm-100-disk-0@monday", "vm-100-disk-0@tuesday"]))]
+    pub snapshots: Vec<String>,
+}
+
+/// What the deletion of snapshots would give back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reclaimed {
+    /// The snapshots.
+    pub snapshots: Vec<String>,
+    /// Bytes that they hold together and nothing else does. What is written meanwhile is counted as it is found.
+    pub reclaim_bytes: u64,
 }
 
 /// The pool that the volumes' logs are in.
@@ -117,6 +229,10 @@ pub struct CreateVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10G")]
     pub size: Option<String>,
+    /// The image that it begins as. Without a size it is as large as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "debian-12")]
+    pub image: Option<String>,
 }
 
 /// A volume's new size. Exactly one of `size_bytes` and `size` is given.
@@ -151,6 +267,14 @@ impl CreateVolume {
     /// `invalid_request` unless exactly one is given, `invalid_size` when it is none that a volume can have.
     pub fn requested_size(&self) -> Result<VolumeSize, ServiceError> {
         one_size(self.size_bytes, self.size.as_deref())
+    }
+
+    /// The size asked for of a volume that begins as an image, when one is.
+    ///
+    /// # Errors
+    /// As of [`CreateVolume::requested_size`].
+    pub fn requested_image_size(&self) -> Result<Option<VolumeSize>, ServiceError> {
+        if self.size_bytes.is_none() && self.size.is_none() { Ok(None) } else { self.requested_size().map(Some) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Names of volumes.
+//! Names of volumes and snapshots.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +7,13 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeName(String);
 
+/// A snapshot's name, `VOLUME@NAME`: both parts by the rule of a [`VolumeName`]. It is also the NBD export's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotName {
+    volume: VolumeName,
+    name: VolumeName,
+}
+
 /// Most characters of a name.
 pub(crate) const NAME_LEN_MAX: usize = 128;
 
@@ -14,17 +21,20 @@ pub(crate) const NAME_LEN_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// No character at all.
-    #[error("a volume's name cannot be empty: {RULE}")]
+    #[error("a name cannot be empty: {RULE}")]
     Empty,
     /// Too many characters.
-    #[error("a volume's name has at most {NAME_LEN_MAX} characters, this one has {0}")]
+    #[error("a name has at most {NAME_LEN_MAX} characters, this one has {0}")]
     TooLong(usize),
     /// Begins with a dot, dash or underscore.
-    #[error("volume name {0:?} begins with {1:?}: {RULE}")]
+    #[error("name {0:?} begins with {1:?}: {RULE}")]
     BadStart(String, char),
     /// Holds a character that is not allowed.
-    #[error("volume name {0:?} holds {1:?}: {RULE}")]
+    #[error("name {0:?} holds {1:?}: {RULE}")]
     BadCharacter(String, char),
+    /// It is to name a snapshot, and has no `@`.
+    #[error("{0:?} names no snapshot: write VOLUME@NAME")]
+    NoSnapshot(String),
 }
 
 impl VolumeName {
@@ -54,6 +64,41 @@ impl FromStr for VolumeName {
     }
 }
 
+impl SnapshotName {
+    /// The snapshot `name` of `volume`.
+    #[must_use]
+    pub const fn new(volume: VolumeName, name: VolumeName) -> Self {
+        Self { volume, name }
+    }
+
+    /// The volume's name.
+    #[must_use]
+    pub const fn volume(&self) -> &VolumeName {
+        &self.volume
+    }
+
+    /// Its own name, which no other snapshot of the volume has.
+    #[must_use]
+    pub const fn name(&self) -> &VolumeName {
+        &self.name
+    }
+}
+
+impl FromStr for SnapshotName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (volume, name) = text.split_once('@').ok_or_else(|| InvalidName::NoSnapshot(text.to_owned()))?;
+        Ok(Self { volume: volume.parse()?, name: name.parse()? })
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.volume, self.name)
+    }
+}
+
 impl fmt::Display for VolumeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -77,6 +122,17 @@ mod tests {
         for name in ["a", "vm-100-disk-0", "web_01.root", "7zip", &"x".repeat(128)] {
             assert_eq!(name.parse::<VolumeName>().unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_named_behind_its_volume() {
+        let name: SnapshotName = "vm-1@monday".parse().unwrap();
+        assert_eq!((name.volume().as_str(), name.name().as_str()), ("vm-1", "monday"));
+        assert_eq!(name.to_string(), "vm-1@monday");
+        let refusal = |name: &str| name.parse::<SnapshotName>().unwrap_err();
+        assert_eq!(refusal("vm-1"), InvalidName::NoSnapshot("vm-1".into()));
+        assert_eq!(refusal("vm-1@"), InvalidName::Empty);
+        assert_eq!(refusal("vm-1@a@b"), InvalidName::BadCharacter("a@b".into(), '@'));
     }
 
     /// P8. A name cannot leave the place it is looked up in.

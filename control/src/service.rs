@@ -2,9 +2,9 @@
 
 use crate::error::ServiceError;
 use crate::image::Image;
-use crate::metrics::Snapshot;
-use crate::model::{Pool, Volume};
-use crate::name::VolumeName;
+use crate::metrics;
+use crate::model::{Pool, RolledBack, Snapshot, Volume};
+use crate::name::{SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use std::pin::Pin;
@@ -53,6 +53,32 @@ pub trait Service: Send + Sync + 'static {
     /// Deletes an image and its data, as [`Service::delete_volume`] does a volume.
     fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
 
+    /// Makes a volume that begins as an image, as large as that or larger. Fails with `image_not_found`, `image_importing`,
+    /// `volume_exists`.
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume>;
+
+    /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+
+    /// Every snapshot, or those of one volume, in the order in which they are shown.
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+
+    /// One snapshot. Fails with `snapshot_not_found`.
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot>;
+
+    /// Deletes a snapshot. Fails with `snapshot_in_use` while a volume that began as it is there.
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()>;
+
+    /// What the deletion of snapshots would give back, in bytes.
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64>;
+
+    /// Makes a volume that begins as a snapshot. Fails with `volume_exists`.
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
+    /// are attached, unless `force`, which cuts them off first.
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack>;
+
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;
 
@@ -66,5 +92,5 @@ pub trait Service: Send + Sync + 'static {
     fn check_ready(&self) -> Answer<'_, ()>;
 
     /// The figures of every shard and volume at about this moment.
-    fn metrics(&self) -> Answer<'_, Snapshot>;
+    fn metrics(&self) -> Answer<'_, metrics::Snapshot>;
 }

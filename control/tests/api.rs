@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
-use control::{ErrorCode, Image, ImageState, Problem, Scrub, Volume};
+use control::{ErrorCode, Image, ImageState, Problem, Scrub, SnapshotList, Volume};
 use http_body_util::BodyExt;
 use memory::MemoryService;
 use serde_json::{Value, json};
@@ -180,6 +180,67 @@ async fn a_volume_with_data_in_its_tail_shrinks_only_when_told_to_discard_it() {
 }
 
 #[tokio::test]
+async fn snapshots_are_taken_listed_shown_and_deleted() {
+    let api = Api::new();
+    for name in ["vm-1", "vm-2"] {
+        api.post("/v1/volumes", &json!({"name": name, "size": "1G"})).await;
+    }
+    let wanted = json!({"snapshots": ["vm-1@monday", "vm-2@monday"], "group": "nightly"});
+    let taken = api.post("/v1/snapshots", &wanted).await;
+    assert_eq!(taken.status, StatusCode::CREATED, "{}", taken.text());
+    let taken: SnapshotList = taken.json();
+    assert_eq!(taken.snapshots[1].name, "vm-2@monday");
+    assert_eq!(taken.snapshots[1].group.as_deref(), Some("nightly"));
+    api.post("/v1/snapshots", &wanted).await.problem(ErrorCode::SnapshotExists);
+    let of_one: SnapshotList = api.call("GET", "/v1/snapshots?volume=vm-1").await.json();
+    assert_eq!(of_one.snapshots, taken.snapshots[..1]);
+    let shown: Value = api.call("GET", "/v1/snapshots/vm-1@monday").await.json();
+    assert_eq!(shown["taken_at"], "2026-01-02T03:04:05Z");
+    assert_eq!(api.call("DELETE", "/v1/snapshots/vm-1@monday").await.status, StatusCode::NO_CONTENT);
+    api.call("GET", "/v1/snapshots/vm-1@monday").await.problem(ErrorCode::SnapshotNotFound);
+    assert_eq!(api.call("GET", "/v1/snapshots").await.json::<SnapshotList>().snapshots.len(), 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_cloned_and_gone_back_to() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.post("/v1/snapshots", &json!({"snapshots": ["vm-1@monday"]})).await;
+    let made = api.post("/v1/snapshots/vm-1@monday/clone", &json!({"name": "vm-2"})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    assert_eq!(made.headers[header::LOCATION], "/v1/volumes/vm-2");
+    assert_eq!(made.json::<Volume>().parent.as_deref(), Some("vm-1@monday"));
+    api.post("/v1/snapshots/vm-1@monday/clone", &json!({"name": "vm-2"})).await.problem(ErrorCode::VolumeExists);
+    api.post("/v1/snapshots/vm-1@none/clone", &json!({"name": "x"})).await.problem(ErrorCode::SnapshotNotFound);
+    let reclaimed: Value = api.post("/v1/snapshots/reclaim", &json!({"snapshots": ["vm-1@monday"]})).await.json();
+    assert_eq!(reclaimed["reclaim_bytes"], 4096);
+
+    api.service.attach("vm-1", 1);
+    let back = json!({"snapshot": "monday"});
+    api.post("/v1/volumes/vm-1/rollback", &back).await.problem(ErrorCode::VolumeInUse);
+    let rolled: Value =
+        api.post("/v1/volumes/vm-1/rollback", &json!({"snapshot": "monday", "force": true})).await.json();
+    assert_eq!(rolled["undo"]["name"], "vm-1@before");
+    api.post("/v1/volumes/vm-1/rollback", &json!({"snapshot": "a@b"})).await.problem(ErrorCode::InvalidName);
+}
+
+#[tokio::test]
+async fn what_names_no_snapshot_is_refused() {
+    let api = Api::new();
+    api.call("GET", "/v1/snapshots/vm-1").await.problem(ErrorCode::InvalidName);
+    api.call("DELETE", "/v1/snapshots/@x").await.problem(ErrorCode::InvalidName);
+    api.call("GET", "/v1/snapshots?tenant=x").await.problem(ErrorCode::InvalidRequest);
+    for (body, code) in [
+        (json!({"snapshots": ["vm-1"]}), ErrorCode::InvalidName),
+        (json!({"snapshots": ["vm-1@a"], "group": "a/b"}), ErrorCode::InvalidName),
+        (json!({"snapshots": ["none@a"]}), ErrorCode::VolumeNotFound),
+        (json!({"snapshots": "vm-1@a"}), ErrorCode::InvalidRequest),
+    ] {
+        api.post("/v1/snapshots", &body).await.problem(code);
+    }
+}
+
+#[tokio::test]
 async fn readiness_follows_the_shards_and_health_does_not() {
     let api = Api::new();
     assert_eq!(api.call("GET", "/v1/ready").await.status, StatusCode::OK);
@@ -237,6 +298,11 @@ async fn the_openapi_document_lists_every_route_and_problem() {
         ("/v1/images/{name}", 2),
         ("/v1/images/{name}/mark", 1),
         ("/v1/images/{name}/seal", 1),
+        ("/v1/snapshots", 2),
+        ("/v1/volumes/{name}/rollback", 1),
+        ("/v1/snapshots/{name}", 2),
+        ("/v1/snapshots/{name}/clone", 1),
+        ("/v1/snapshots/reclaim", 1),
         ("/v1/pool", 1),
         ("/v1/pool/scrub", 2),
         ("/v1/health", 1),
@@ -245,7 +311,17 @@ async fn the_openapi_document_lists_every_route_and_problem() {
     ] {
         assert_eq!(operations(path), Some(count), "{path}");
     }
-    for schema in ["Volume", "Pool", "Slots", "Problem", "CreateVolume", "ResizeVolume", "VolumeState"] {
+    for schema in [
+        "Volume",
+        "Snapshot",
+        "CreateSnapshots",
+        "Pool",
+        "Slots",
+        "Problem",
+        "CreateVolume",
+        "ResizeVolume",
+        "VolumeState",
+    ] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }
 }
@@ -309,4 +385,21 @@ async fn a_scrub_is_begun_once_and_shown() {
     assert!(begun.is_running && !begun.is_paced);
     assert_eq!(api.call("GET", "/v1/pool/scrub").await.json::<Scrub>(), begun);
     api.post("/v1/pool/scrub", &json!({"later": true})).await.problem(ErrorCode::InvalidRequest);
+}
+
+#[tokio::test]
+async fn a_volume_begins_as_an_image() {
+    let api = Api::new();
+    let image = json!({"name": "os", "size_bytes": 8192, "source": "a"});
+    api.post("/v1/images", &image).await;
+    let volume = |name: &str| json!({"name": name, "image": "os"});
+    api.post("/v1/volumes", &volume("vm-1")).await.problem(ErrorCode::ImageImporting);
+    api.post("/v1/images/os/mark", &json!({"copied_bytes": 8192})).await;
+    api.post("/v1/images/os/seal", &json!({})).await;
+    let made: Volume = api.post("/v1/volumes", &volume("vm-1")).await.json();
+    assert_eq!(made.size_bytes, 8192);
+    let larger = json!({"name": "vm-2", "image": "os", "size": "1M"});
+    assert_eq!(api.post("/v1/volumes", &larger).await.json::<Volume>().size_bytes, 1 << 20);
+    api.post("/v1/volumes", &json!({"name": "vm-3", "image": "none"})).await.problem(ErrorCode::ImageNotFound);
+    api.post("/v1/volumes", &json!({"name": "vm-3"})).await.problem(ErrorCode::InvalidRequest);
 }

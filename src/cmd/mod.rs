@@ -3,4 +3,5 @@
 pub(crate) mod image;
 pub(crate) mod pool;
 mod scrub;
+pub(crate) mod snapshot;
 pub(crate) mod volume;

@@ -3,14 +3,17 @@
 use crate::cli::{VolumeCommand, VolumeVerb};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
-use control::{CreateVolume, ResizeVolume, Size, Volume, VolumeList, VolumeName, VolumeSize};
+use crate::output::{Output, fields, sized, table};
+use control::{
+    CloneSnapshot, CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Size, Volume, VolumeList, VolumeName,
+    VolumeSize,
+};
 use serde_json::json;
 
 pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure> {
     let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
     match command.verb {
-        VolumeVerb::Create { name, size } => create(&client, output, &name, size),
+        VolumeVerb::Create { name, size, image } => create(&client, output, &name, (size, image)),
         VolumeVerb::List => list(&client, output),
         VolumeVerb::Show { name } => {
             let volume: Volume = client.get(&path_of(&name))?;
@@ -21,6 +24,19 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             let volume: Volume = client.post(&format!("{}/resize", path_of(&name)), &wanted)?;
             output.show(&volume, || described(&volume))
         }
+        VolumeVerb::Clone { snapshot, name } => {
+            let wanted = CloneSnapshot { name: name.to_string() };
+            let volume: Volume = client.post(&format!("/v1/snapshots/{snapshot}/clone"), &wanted)?;
+            output.show(&volume, || described(&volume))
+        }
+        VolumeVerb::Rollback { snapshot, force } => {
+            let wanted = RollbackVolume { snapshot: snapshot.name().to_string(), force };
+            let rolled: RolledBack = client.post(&format!("{}/rollback", path_of(snapshot.volume())), &wanted)?;
+            output.show(&rolled, || {
+                let undo = format!("undo  aljibe volume rollback {}\n", rolled.undo.name);
+                format!("{}{undo}", described(&rolled.volume))
+            })
+        }
         VolumeVerb::Delete { name, force } => {
             client.delete(&format!("{}?force={force}", path_of(&name)))?;
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
@@ -28,8 +44,15 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
     }
 }
 
-fn create(client: &Client, output: Output, name: &VolumeName, size: VolumeSize) -> Result<(), Failure> {
-    let wanted = CreateVolume { name: name.to_string(), size_bytes: Some(size.bytes()), size: None };
+fn create(
+    client: &Client,
+    output: Output,
+    name: &VolumeName,
+    (size, image): (Option<VolumeSize>, Option<VolumeName>),
+) -> Result<(), Failure> {
+    let size_bytes = size.map(VolumeSize::bytes);
+    let image = image.map(|image| image.to_string());
+    let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image };
     let volume: Volume = client.post("/v1/volumes", &wanted)?;
     output.show(&volume, || described(&volume))
 }
@@ -56,11 +79,16 @@ fn row(volume: &Volume) -> Vec<String> {
 }
 
 fn described(volume: &Volume) -> String {
+    let held = volume.snapshot_bytes.map(|bytes| format!(", hold {}", sized(bytes))).unwrap_or_default();
+    let snapshots = (volume.snapshots > 0).then(|| format!("{}{held}", volume.snapshots));
     fields(&[
         ("name", Some(volume.name.clone())),
         ("id", Some(volume.id.to_string())),
         ("size", Some(sized(volume.size_bytes))),
+        ("parent", volume.parent.clone()),
         ("written", volume.written_bytes.map(sized)),
+        ("snapshots", snapshots),
+        ("on disk", volume.pool_bytes.map(sized)),
         ("state", Some(volume.state.to_string())),
         ("reason", volume.state_reason.clone()),
         ("clients", Some(volume.connections.to_string())),
@@ -68,10 +96,6 @@ fn described(volume: &Volume) -> String {
         ("created", Some(volume.created_at.to_string())),
         ("nbd", Some(volume.nbd_uris.join("\n         ")).filter(|uris| !uris.is_empty())),
     ])
-}
-
-fn sized(bytes: u64) -> String {
-    format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded())
 }
 
 /// A volume's name needs no escaping in a path.

@@ -1,20 +1,20 @@
 //! The API's service over a pool that is being served.
 
+mod image;
+mod scrub;
+
 use super::metrics;
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, Entry};
-use blockd::scrub::ScrubReport;
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
 use blockd::shard::{ShardStats, VolumeStats};
-use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Image, ImageState, Pool, PoolState, Scrub, ScrubFinding, Service, ServiceError, Slots, Volume,
-    VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotName,
+    Volume, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use units::{BLOCK_BYTES, VolumeId};
+use units::VolumeId;
 use volume::error::ErrorKind;
 use volume::pool::PoolFigures;
 
@@ -45,11 +45,12 @@ impl PoolService {
 
     async fn shown(&self, entry: Entry) -> Result<Volume, ServiceError> {
         let moment = self.moment().await?;
-        Ok(self.show(entry, &moment, &moment.by_volume()))
+        let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
+        Ok(self.show(entry, &moment, &space))
     }
 
-    fn show(&self, entry: Entry, moment: &Moment, stats: &BTreeMap<VolumeId, &VolumeStats>) -> Volume {
-        let stats = stats.get(&entry.volume);
+    fn show(&self, entry: Entry, moment: &Moment, space: &Space) -> Volume {
+        let stats = moment.of_volume(entry.volume);
         let is_poisoned = stats.is_some_and(|stats| stats.status.is_poisoned);
         let (state, state_reason) = match (entry.damage, is_poisoned) {
             (Some(reason), _) => (VolumeState::Quarantined, Some(reason)),
@@ -60,7 +61,11 @@ impl PoolService {
         Volume {
             id: entry.volume.0,
             size_bytes: entry.size_bytes,
-            written_bytes: moment.figures.live_blocks.get(&entry.volume).map(|blocks| blocks * BLOCK_BYTES),
+            parent: self.catalogue.parent_of(entry.volume).map(|name| name.to_string()),
+            snapshots: space.snapshots,
+            written_bytes: Some(space.written_bytes),
+            snapshot_bytes: space.snapshot_bytes,
+            pool_bytes: Some(space.pool_bytes),
             state,
             state_reason,
             connections: stats.map_or(0, |stats| stats.connections),
@@ -71,61 +76,20 @@ impl PoolService {
         }
     }
 
-    fn scrub(&self, report: ScrubReport) -> Scrub {
-        let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
-        let names: BTreeMap<u64, String> = entries.map(|entry| (entry.volume.0, entry.name)).collect();
-        let findings = report.findings.into_iter().map(|found| ScrubFinding {
-            volume: names.get(&found.volume).cloned(),
-            volume_id: found.volume,
-            segment: found.segment,
-            slot: found.slot,
-            block: found.block,
-            part: found.part,
-            is_unreadable: found.is_unreadable,
-            offset_bytes: found.volume_block.map(|block| block.saturating_mul(BLOCK_BYTES)),
-            is_live: found.is_live,
-        });
-        Scrub {
-            is_running: report.is_running,
-            is_paced: report.is_paced,
-            begun_at: report.begun_ms.map(timestamp),
-            ended_at: report.ended_ms.map(timestamp),
-            seconds: Duration::from_millis(report.active_ms).as_secs_f64(),
-            slots_total: report.slots_total,
-            slots_done: report.slots_done,
-            segments: report.segments,
-            blocks: report.blocks,
-            rotten_blocks: report.rotten_count,
-            unreadable_blocks: report.unreadable_count,
-            findings: findings.collect(),
-        }
-    }
-
-    async fn shown_image(&self, entry: Entry) -> Result<Image, ServiceError> {
-        let moment = self.moment().await?;
-        Ok(self.image(entry, &moment))
-    }
-
-    fn image(&self, entry: Entry, moment: &Moment) -> Image {
-        let known = entry.image.clone();
-        let shown = self.show(entry, moment, &moment.by_volume());
-        let is_ready = known.as_ref().is_some_and(|image| image.is_ready);
-        let state = match shown.state {
-            VolumeState::Quarantined => ImageState::Quarantined,
-            VolumeState::Online | VolumeState::Poisoned if is_ready => ImageState::Ready,
-            VolumeState::Online | VolumeState::Poisoned => ImageState::Importing,
-        };
-        Image {
-            name: shown.name,
-            id: shown.id,
-            size_bytes: shown.size_bytes,
-            written_bytes: shown.written_bytes,
-            state,
-            state_reason: shown.state_reason,
-            copied_bytes: known.as_ref().map_or(0, |image| image.copied_bytes),
-            source: known.map(|image| image.source).unwrap_or_default(),
-            created_at: shown.created_at,
-            nbd_uris: shown.nbd_uris,
+    fn show_snapshot_entry(&self, entry: SnapshotEntry) -> Snapshot {
+        let name = entry.name.to_string();
+        let uris = if entry.damage.is_some() { &[] } else { self.uris.as_slice() };
+        Snapshot {
+            id: entry.id,
+            volume: entry.name.volume,
+            size_bytes: entry.size_bytes,
+            taken_at: timestamp(entry.taken_ms),
+            group: entry.group,
+            unique_bytes: None,
+            clones: entry.clones,
+            state_reason: entry.damage,
+            nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &name)).collect(),
+            name,
         }
     }
 
@@ -158,6 +122,11 @@ impl PoolService {
 }
 
 impl Moment {
+    fn of_volume(&self, volume: VolumeId) -> Option<&VolumeStats> {
+        let all = self.stats.iter().flat_map(|shard| &shard.volumes);
+        all.into_iter().find(|(id, _)| *id == volume).map(|(_, stats)| stats)
+    }
+
     fn by_volume(&self) -> BTreeMap<VolumeId, &VolumeStats> {
         self.stats.iter().flat_map(|shard| &shard.volumes).map(|(volume, stats)| (*volume, stats)).collect()
     }
@@ -174,8 +143,14 @@ impl Service for PoolService {
     fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
             let moment = self.moment().await?;
-            let stats = moment.by_volume();
-            Ok(self.catalogue.list().into_iter().map(|entry| self.show(entry, &moment, &stats)).collect())
+            let mut volumes = Vec::new();
+            for entry in self.catalogue.list() {
+                // One that is deleted meanwhile is not shown.
+                if let Ok(space) = self.catalogue.space(&entry.name).await {
+                    volumes.push(self.show(entry, &moment, &space));
+                }
+            }
+            Ok(volumes)
         })
     }
 
@@ -218,7 +193,11 @@ impl Service for PoolService {
     fn list_images(&self) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
             let moment = self.moment().await?;
-            Ok(self.catalogue.list_images().into_iter().map(|entry| self.image(entry, &moment)).collect())
+            let mut images = Vec::new();
+            for entry in self.catalogue.list_images() {
+                images.push(self.image(entry, &moment).await?);
+            }
+            Ok(images)
         })
     }
 
@@ -230,6 +209,68 @@ impl Service for PoolService {
 
     fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
         Box::pin(async move { self.catalogue.delete_image(name.as_str(), force).await.map_err(service_error) })
+    }
+
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let size_bytes = size.map(VolumeSize::bytes);
+            let entry = self.catalogue.clone_image(image.as_str(), name.as_str(), size_bytes).await;
+            self.shown(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
+            let group = group.as_ref().map(VolumeName::as_str);
+            let taken = self.catalogue.create_snapshots(&names, group).await.map_err(service_error)?;
+            Ok(taken.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let volume = volume.as_ref().map(VolumeName::as_str);
+            let entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
+            Ok(entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+        })
+    }
+
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot> {
+        Box::pin(async move {
+            let name = name_in_catalogue(&name);
+            let entry = self.catalogue.show_snapshot(&name).map_err(service_error)?;
+            let unique = self.catalogue.unique(&[name]).await.map_err(service_error)?;
+            Ok(Snapshot { unique_bytes: unique.first().copied(), ..self.show_snapshot_entry(entry) })
+        })
+    }
+
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_snapshot(&name_in_catalogue(&name)).await.map_err(service_error) })
+    }
+
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
+            self.catalogue.reclaim(&names).await.map_err(service_error)
+        })
+    }
+
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let snapshot = name_in_catalogue(&snapshot);
+            let entry = self.catalogue.clone_snapshot(&snapshot, name.as_str()).await.map_err(service_error)?;
+            self.shown(entry).await
+        })
+    }
+
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
+        Box::pin(async move {
+            let undo = format!("before-rollback-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+            let rolled = self.catalogue.rollback(&name_in_catalogue(&snapshot), &undo, force).await;
+            let (entry, undo) = rolled.map_err(service_error)?;
+            Ok(RolledBack { volume: self.shown(entry).await?, undo: self.show_snapshot_entry(undo) })
+        })
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {
@@ -253,19 +294,22 @@ impl Service for PoolService {
         })
     }
 
-    fn metrics(&self) -> Answer<'_, Snapshot> {
+    fn metrics(&self) -> Answer<'_, control::metrics::Snapshot> {
         Box::pin(async move {
             let moment = self.moment().await?;
             let stats = moment.by_volume();
             // An image takes space and serves reads like any volume.
             let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
-            let volumes = entries.map(|entry| {
+            let mut volumes = Vec::new();
+            for entry in entries {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
-                metrics::of_volume(self.show(entry, &moment, &stats), operations.unwrap_or_default())
-            });
-            Ok(Snapshot {
+                if let Ok(space) = self.catalogue.space(&entry.name).await {
+                    volumes.push(metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default()));
+                }
+            }
+            Ok(control::metrics::Snapshot {
                 shards: (0..).zip(&moment.stats).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
-                volumes: volumes.collect(),
+                volumes,
                 pool: Some(self.pool(&moment.figures)),
             })
         })
@@ -274,6 +318,10 @@ impl Service for PoolService {
 
 /// Why a poisoned volume takes no writes, and what to do.
 const POISONED: &str = "the disk failed to make writes durable: look at the disk, then restart the daemon";
+
+fn name_in_catalogue(name: &SnapshotName) -> NameInCatalogue {
+    NameInCatalogue { volume: name.volume().to_string(), snapshot: name.name().to_string() }
+}
 
 fn timestamp(ms: u64) -> Timestamp {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -300,6 +348,14 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::ShrinkRefused { .. } => {
             (ErrorCode::ShrinkRefused, "trim it first, or have the tail discarded, which throws it away")
         }
+        CatalogueError::SnapshotExists { .. } => (ErrorCode::SnapshotExists, "choose another name"),
+        CatalogueError::SnapshotNotFound { .. } => {
+            (ErrorCode::SnapshotNotFound, "list the volume's snapshots to see which there are")
+        }
+        CatalogueError::SnapshotInUse { .. } => (ErrorCode::SnapshotInUse, "detach its clients"),
+        CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),
+        CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
+        CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
         CatalogueError::Ended(_) => (ErrorCode::Unavailable, "see the log"),
         CatalogueError::Damaged(_) => (ErrorCode::Internal, "see the log"),

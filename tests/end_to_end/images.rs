@@ -281,3 +281,54 @@ fn a_tool_that_is_missing_is_named_with_its_package() {
     let (code, said) = exit_code(command.env("PATH", daemon.folder()));
     assert!(code == NOT_FOUND && said.contains("qemu-utils"), "{code}: {said}");
 }
+
+/// P1, P2. Volumes begin as an image, as many as are wanted, each on its own; they outlive it.
+#[test]
+fn volumes_begin_as_an_image_and_outlive_it() {
+    if !are_here("volumes_begin_as_an_image_and_outlive_it", &["qemu-img", "qemu-nbd", "qemu-io"]) {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let raw = daemon.folder().join("disk.raw");
+    disk(&raw);
+    succeed(&mut daemon.aljibe(&["image", "import", text(&raw), "os"]));
+    for number in 0..20 {
+        succeed(&mut daemon.aljibe(&["volume", "create", &format!("vm-{number}"), "--image", "os"]));
+    }
+    let large = json(&mut daemon.aljibe(&["volume", "create", "large", "--image", "os", "--size", "1G"]));
+    assert_eq!(large["size_bytes"].as_u64(), Some(1 << 30), "{large}");
+    let (code, said) = exit_code(&mut daemon.aljibe(&["volume", "create", "small", "--image", "os", "--size", "1M"]));
+    assert!(code == USAGE && said.contains("cannot hold it"), "{code}: {said}");
+    assert_eq!(exit_code(&mut daemon.aljibe(&["volume", "create", "x", "--image", "none"])).0, NOT_FOUND);
+    let write = |volume: &str, pattern: &str| {
+        run("qemu-io", ["-f", "raw", "-c", &format!("write -P {pattern} 1M 1M"), &daemon.uri(volume)]);
+    };
+    write("vm-0", "1");
+    write("vm-1", "2");
+    same(&daemon, "vm-2", &raw);
+    same(&daemon, "os", &raw);
+    for refused in [
+        ["snapshot", "delete", "os@image"].as_slice(),
+        &["snapshot", "create", "os@later"],
+        &["volume", "rollback", "os@image"],
+        &["volume", "resize", "os", "--size", "1G"],
+    ] {
+        assert_eq!(exit_code(&mut daemon.aljibe(refused)).0, NOT_FOUND, "{refused:?}");
+    }
+    succeed(&mut daemon.aljibe(&["image", "delete", "os"]));
+    assert_eq!(exit_code(&mut daemon.aljibe(&["volume", "create", "x", "--image", "os"])).0, NOT_FOUND);
+    for is_killed in [false, true] {
+        if is_killed {
+            daemon.kill9();
+        } else {
+            daemon.stop_without_complaint();
+        }
+        daemon.restart();
+        same(&daemon, "vm-2", &raw);
+        for (volume, pattern) in [("vm-0", "1"), ("vm-1", "2")] {
+            run("qemu-io", ["-f", "raw", "-c", &format!("read -P {pattern} 1M 1M"), &daemon.uri(volume)]);
+        }
+    }
+    let list = json(&mut daemon.aljibe(&["volume", "list"]));
+    assert_eq!(list["volumes"].as_array().unwrap().len(), 21);
+}

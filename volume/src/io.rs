@@ -6,7 +6,7 @@
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
-use crate::pool::{Boundary, Folded, Lease, LeaseClass, SegmentRow, Settled, Survivors};
+use crate::pool::{Boundary, Folded, Lease, LeaseClass, Place, SegmentRow, Settled, Survivors};
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -63,6 +63,12 @@ pub enum Action {
     LoadPage {
         /// The page; comes back in [`Event::PageLoaded`].
         page: PageIndex,
+    },
+    /// Tell where a segment of another volume is, which this one inherits blocks of, and tell whenever it is moved or leaves
+    /// from then on.
+    LoadPlace {
+        /// The segment; comes back in [`Event::Place`].
+        segment: SegmentId,
     },
     /// Write map pages to the store in one atomic step, and note how far the map there is complete. Pages of one
     /// generation come before all of the next.
@@ -143,6 +149,13 @@ pub enum Event {
         /// What the store has.
         result: Result<LoadedPage, DiskFault>,
     },
+    /// Where a segment of another volume is.
+    Place {
+        /// Of the action.
+        segment: SegmentId,
+        /// `None` when there is no such segment.
+        place: Option<Place>,
+    },
     /// A write-back ended.
     WroteBack {
         /// Of the action.
@@ -150,7 +163,7 @@ pub enum Event {
         /// Whether all of it is in the store.
         result: Result<(), DiskFault>,
     },
-    /// A settled segment has been moved: what begins from now on reads it where it is now. Answered by
+    /// A settled segment, of the volume itself or one that it was told the place of, has been moved: what begins from now on reads it where it is now. Answered by
     /// [`Action::Unpinned`] once nothing reads it where it was.
     Moved {
         /// Its row now.
@@ -158,7 +171,8 @@ pub enum Event {
         /// Which of its blocks are left.
         survivors: Arc<Survivors>,
     },
-    /// Nothing maps a settled segment any more, and its slot is to be given back. Answered by [`Action::Unpinned`].
+    /// Nothing maps a settled segment any more, of the volume itself or one that it was told the place of, and its slot is to
+    /// be given back. Answered by [`Action::Unpinned`].
     Leaves {
         /// The segment.
         segment: SegmentId,

@@ -79,8 +79,34 @@ pub enum Request {
         /// What the log calls it.
         id: SnapshotId,
     },
+    /// Begin no batch but of snapshots until [`Request::Release`], and no longer than
+    /// [`HOLD_DURATION_MAX`](crate::engine::HOLD_DURATION_MAX). Answered when no batch is in flight.
+    Hold,
+    /// Let a held volume go on. Fails when it had not been held to now.
+    Release,
     /// Write back what the store lacks and make all of it durable, so that the next start has nothing to replay.
     Checkpoint,
+}
+
+impl Request {
+    /// Whether it changes the volume, or its log.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::Write { .. }
+            | Self::Trim { .. }
+            | Self::WriteZeroes { .. }
+            | Self::Resize { .. }
+            | Self::Snapshot { .. } => true,
+            Self::Read { .. }
+            | Self::Flush
+            | Self::Cache { .. }
+            | Self::Extents { .. }
+            | Self::Hold
+            | Self::Release
+            | Self::Checkpoint => false,
+        }
+    }
 }
 
 /// The answer to a request that succeeded.
@@ -95,7 +121,7 @@ pub enum Completion {
         /// Number of bytes.
         len: usize,
     },
-    /// A write, trim, write-zeroes, flush, cache, resize or checkpoint is done.
+    /// A write, trim, write-zeroes, flush, cache, resize, hold, release or checkpoint is done.
     Done,
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Extents(Vec<Extent>),

@@ -53,6 +53,20 @@ pub trait Store {
     /// [`StoreFault`] when the store cannot be read.
     fn seek(&self, from: &[u8], end: &[u8]) -> Result<Option<Entry>, StoreFault>;
 
+    /// Calls `visit` with every key of `from..end` in order, and its value.
+    ///
+    /// # Errors
+    /// [`StoreFault`] when the store cannot be read; some keys may have been visited.
+    fn each(&self, from: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreFault> {
+        let mut from = from.to_vec();
+        while let Some((key, value)) = self.seek(&from, end)? {
+            visit(&key, &value);
+            from = key;
+            from.push(0);
+        }
+        Ok(())
+    }
+
     /// Carries out all of `writes` in order, or none.
     ///
     /// # Errors

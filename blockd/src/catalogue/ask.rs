@@ -4,10 +4,11 @@ use super::CatalogueError;
 use crate::open::Notes;
 use crate::shard::{Callback, Message, ShardHandle, ShardStats};
 use crate::store::{StoreEnded, StoreHandle};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use units::VolumeId;
-use volume::error::{DiskFault, Error};
-use volume::pool::PoolFigures;
+use volume::error::{DiskFault, Error, ErrorKind};
+use volume::pool::{Boundary, DeletionError, LineageError, Parent, PoolFigures, VolumeSpace};
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -35,14 +36,47 @@ pub(super) async fn submit(
     volume: VolumeId,
     request: Request,
 ) -> Result<Completion, CatalogueError> {
-    let (done, answer) = callback::<Result<Completion, Error>>();
-    Ok(of_shard(shard, Message::Submit { volume, request, done }, answer).await??)
+    begin(shard, volume, request)?.end().await
+}
+
+/// A request that a volume has.
+pub(super) struct Begun(oneshot::Receiver<Result<Completion, Error>>);
+
+/// Hands a volume a request. It is carried out behind all that the shard was handed before.
+pub(super) fn begin(shard: &ShardHandle, volume: VolumeId, request: Request) -> Result<Begun, CatalogueError> {
+    let (done, answer) = callback();
+    shard.send(Message::Submit { volume, request, done }).map_err(|_| CatalogueError::Ended("a shard"))?;
+    Ok(Begun(answer))
+}
+
+impl Begun {
+    /// Waits for its answer.
+    pub(super) async fn end(self) -> Result<Completion, CatalogueError> {
+        Ok(self.0.await.map_err(|_| CatalogueError::Ended("a shard"))??)
+    }
+}
+
+/// The answer to a snapshot.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of and_then's argument")]
+pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueError> {
+    match completion {
+        Completion::Snapshot(boundary) => Ok(boundary),
+        Completion::Read { .. } | Completion::Done | Completion::Extents(_) => {
+            Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
+        }
+    }
 }
 
 /// Closes a volume.
 pub(super) async fn close(shard: &ShardHandle, volume: VolumeId) -> Result<Result<(), Error>, CatalogueError> {
     let (done, answer) = callback();
     of_shard(shard, Message::CloseVolume { volume, done }, answer).await
+}
+
+/// Cuts off a volume's clients and checkpoints it; it stays open.
+pub(super) async fn detach(shard: &ShardHandle, volume: VolumeId) -> Result<Result<(), Error>, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::DetachClients { volume, done }, answer).await
 }
 
 /// A shard's counters.
@@ -61,6 +95,66 @@ pub(super) async fn figures(store: &StoreHandle) -> Result<PoolFigures, Catalogu
 pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Result<(), DiskFault>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.erase(volume, done), answer).await
+}
+
+/// The ends of generations that are needed.
+pub(super) async fn boundaries(store: &StoreHandle) -> Result<Vec<(VolumeId, Boundary)>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.boundaries(done), answer).await
+}
+
+/// Deletes the end of a generation that nobody needs any more, with all that it alone holds.
+pub(super) async fn delete_boundary(
+    store: &StoreHandle,
+    volume: VolumeId,
+    generation: u64,
+) -> Result<Result<(), DeletionError>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.delete_snapshot(volume, generation, done), answer).await
+}
+
+/// What a volume takes.
+pub(super) async fn volume_space(store: &StoreHandle, volume: VolumeId) -> Result<VolumeSpace, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.volume_space(volume, done), answer).await
+}
+
+/// How many blocks the deletion of each of some sets of a volume's snapshots gives back.
+pub(super) async fn reclaim(
+    store: &StoreHandle,
+    volume: VolumeId,
+    sets: Vec<BTreeSet<u64>>,
+) -> Result<Result<Vec<u64>, DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.reclaim(volume, sets, done), answer).await
+}
+
+/// Notes that a volume inherits from another.
+pub(super) async fn note_parent(
+    store: &StoreHandle,
+    heir: VolumeId,
+    parent: Parent,
+) -> Result<Result<(), LineageError>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.note_parent(heir, parent, done), answer).await
+}
+
+/// Forgets that a view inherits.
+pub(super) async fn forget_parent(
+    store: &StoreHandle,
+    heir: VolumeId,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.forget_parent(heir, done), answer).await
+}
+
+/// Notes that these are all heirs that there are.
+pub(super) async fn note_families(
+    store: &StoreHandle,
+    parents: BTreeMap<VolumeId, Parent>,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.note_families(parents, done), answer).await
 }
 
 /// Notes what recovery found.

@@ -4,11 +4,11 @@ use super::CatalogueError;
 use super::ask::submit;
 use super::record::{CATALOGUE_FORMAT, Head, Record, decode, encode};
 use crate::shard::ShardHandle;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, VolumeId};
+use volume::buffer::Buffer;
 use volume::error::ErrorKind;
 use volume::request::{Completion, Request};
 
@@ -109,27 +109,52 @@ impl Book {
         }
     }
 
-    /// Takes an id that was never used and never will be again, durably.
-    pub(super) async fn take_id(&mut self) -> Result<u64, CatalogueError> {
-        let id = self.next_id;
-        self.write(0, &Head { format: CATALOGUE_FORMAT, next_id: id + 1 }).await?;
-        self.next_id = id + 1;
-        Ok(id)
+    /// Takes ids that were never used and never will be again, one behind the other; returns the first.
+    ///
+    /// They are not taken durably: what bears one is, once its record is, which lies behind this in the log. Until then
+    /// nothing outside of this process may count on the id.
+    pub(super) async fn take_ids(&mut self, count: u64) -> Result<u64, CatalogueError> {
+        let first = self.next_id;
+        let next_id = first.saturating_add(count);
+        self.write(0, encode(&Head { format: CATALOGUE_FORMAT, next_id }), false).await?;
+        self.next_id = next_id;
+        Ok(first)
     }
 
     /// Writes a record, durably.
     pub(super) async fn put(&self, record: &Record) -> Result<(), CatalogueError> {
-        self.write(record.id, record).await
+        self.write(record.id(), encode(record), true).await
     }
 
-    /// Takes a record away, durably.
-    pub(super) async fn remove(&self, id: u64) -> Result<(), CatalogueError> {
-        let request = Request::Trim { range: blocks(id, 1)?, fua: true };
+    /// Writes records that have ids one behind the other, durably, in one write. They lie in one batch of the log, so that
+    /// after a crash all of them are there or none.
+    pub(super) async fn put_all(&self, records: &[Record]) -> Result<(), CatalogueError> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let mut blocks = Buffer::zeroed(records.len() * BLOCK_LEN);
+        for (block, record) in blocks.as_mut_slice().chunks_exact_mut(BLOCK_LEN).zip(records) {
+            block.copy_from_slice(encode(record).as_slice());
+        }
+        self.write(first.id(), blocks, true).await
+    }
+
+    /// Takes records away that have ids one behind the other, durably, in one step.
+    pub(super) async fn remove(&self, first: u64, count: u64) -> Result<(), CatalogueError> {
+        let request = Request::Trim { range: blocks(first, count)?, fua: true };
         submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
     }
 
-    async fn write(&self, block: u64, record: &(impl Serialize + Sync)) -> Result<(), CatalogueError> {
-        let request = Request::Write { range: blocks(block, 1)?, payload: smallvec![encode(record)], fua: true };
+    /// Takes records away, the last of them last. Should a power cut bring them back, what they tell is done again.
+    pub(super) async fn drop_all(&self, ids: &[u64]) -> Result<(), CatalogueError> {
+        for id in ids {
+            let request = Request::Trim { range: blocks(*id, 1)?, fua: false };
+            submit(&self.shard, VolumeId::SYSTEM, request).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, first: u64, bytes: Buffer, fua: bool) -> Result<(), CatalogueError> {
+        let range = blocks(first, bytes.len() as u64 / BLOCK_BYTES)?;
+        let request = Request::Write { range, payload: smallvec![bytes], fua };
         submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
     }
 }
@@ -137,9 +162,9 @@ impl Book {
 impl Records {
     fn take(&mut self, id: u64, block: &[u8]) {
         let reason = match parse::<Record>(id, block) {
-            Ok(Some(record)) if record.id == id => return self.read.push(record),
+            Ok(Some(record)) if record.id() == id => return self.read.push(record),
             Ok(None) => return,
-            Ok(Some(record)) => format!("record {id} says that it is {}", record.id),
+            Ok(Some(record)) => format!("record {id} says that it is {}", record.id()),
             Err(error) => error.to_string(),
         };
         self.rotten.insert(id, reason);

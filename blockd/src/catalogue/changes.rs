@@ -1,22 +1,16 @@
 //! Making, resizing and deleting volumes. Each takes the records' lock first and keeps it to the end.
 
-use super::record::{Record, RecordState};
-use super::{Book, Catalogue, CatalogueError, Entry, Image, Kept, ask};
+use super::record::{Record, VolumeRecord, VolumeState};
+use super::shelf::Kept;
+use super::{Book, Catalogue, CatalogueError, Entry, Image, ask};
 use crate::open::wall_ms;
 use crate::shard::Message;
+use tokio::sync::MutexGuard;
 use units::VolumeId;
 use volume::engine::Volume;
 use volume::error::ErrorKind;
 use volume::recover::fresh;
 use volume::request::Request;
-
-/// A volume or image to be made.
-pub(super) struct Wanted<'a> {
-    pub(super) name: &'a str,
-    pub(super) size_bytes: u64,
-    /// What makes it an image.
-    pub(super) image: Option<Image>,
-}
 
 impl Catalogue {
     /// Makes a volume.
@@ -26,30 +20,38 @@ impl Catalogue {
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        self.make(&mut book, Wanted { name, size_bytes, image: None }).await
+        self.make(&mut book, (name, size_bytes), None).await
     }
 
     /// Makes a volume or an image.
-    pub(super) async fn make(&self, book: &mut Book, wanted: Wanted<'_>) -> Result<Entry, CatalogueError> {
-        let Wanted { name, size_bytes, image } = wanted;
-        if let Some(kept) = self.read().get(name) {
+    pub(super) async fn make(
+        &self,
+        book: &mut Book,
+        (name, size_bytes): (&str, u64),
+        image: Option<Image>,
+    ) -> Result<Entry, CatalogueError> {
+        if let Some(kept) = self.read().names.get(name) {
             return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
         }
-        let id = book.take_id().await?;
+        let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
-        let volume = VolumeId(id);
-        let (shard, handle) = self.shard_of(volume);
-        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
-        if let Err(error) = book.put(&Record::of(&entry, RecordState::Live)).await {
+        let state = VolumeState::Live;
+        let record =
+            VolumeRecord { id, name: name.to_owned(), size_bytes, created_ms, state, parent: None, line: None, image };
+        if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
-            if let Err(error) = book.remove(id).await {
+            if let Err(error) = book.remove(id, 1).await {
                 tracing::warn!(volume = name, %error, "a volume that was refused may be there after a restart");
             }
             return Err(error);
         }
+        let volume = VolumeId(id);
+        let (shard, handle) = self.shard_of(volume);
         let engine = Volume::open(self.config, fresh(volume, size_bytes));
         handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
-        self.write().insert(name.to_owned(), Kept { entry: entry.clone(), is_leaving: false });
+        let image = record.image.clone();
+        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
+        self.put(record, entry.clone());
         tracing::info!(name, id, size_bytes, "made a volume");
         Ok(entry)
     }
@@ -72,7 +74,7 @@ impl Catalogue {
             }
             result => result?,
         };
-        if let Some(kept) = self.write().get_mut(name) {
+        if let Some(kept) = self.write().names.get_mut(name) {
             kept.entry.size_bytes = size_bytes;
         }
         tracing::info!(name, size_bytes, "resized a volume");
@@ -88,30 +90,58 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show(name)?;
-        self.delete_entry(&book, entry, is_forced).await
+        self.delete_entry(book, entry, is_forced).await
     }
 
-    pub(super) async fn delete_entry(&self, book: &Book, entry: Entry, is_forced: bool) -> Result<(), CatalogueError> {
+    /// Deletes a volume or an image.
+    pub(super) async fn delete_entry(
+        &self,
+        book: MutexGuard<'_, Book>,
+        entry: Entry,
+        is_forced: bool,
+    ) -> Result<(), CatalogueError> {
         let name = entry.name.as_str();
+        if self.read().may_be_needed(entry.volume.0) {
+            return Err(CatalogueError::Unsure);
+        }
         // From here on no client finds it, so that the count of those attached cannot grow.
         let was_leaving = self.set_leaving(name, true);
-        if let Err(error) = self.refuse_if_in_use(&entry, is_forced).await {
+        let mut views = self.views.lock().await;
+        let snapshots = self.read().snapshots_with(entry.volume.0);
+        let unused = match self.refuse_if_in_use(&entry, is_forced).await {
+            Ok(()) => self.close_views(&mut views, &snapshots, is_forced).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = unused {
             self.set_leaving(name, was_leaving);
             return Err(error);
         }
-        if let Err(error) = book.put(&Record::of(&entry, RecordState::Deleting)).await {
+        let known = self.read().volume(entry.volume.0).cloned();
+        let record = VolumeRecord {
+            state: VolumeState::Deleting,
+            size_bytes: entry.size_bytes,
+            ..known.unwrap_or_else(|| unread(&entry))
+        };
+        if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             return Err(self.leave_undecided(&entry, error).await);
         }
         if entry.damage.is_none() {
             let (_, handle) = self.shard_of(entry.volume);
-            // Whether it could be checkpointed does not matter any more.
-            let _ = ask::close(handle, entry.volume).await?;
+            // Whether it could be checkpointed does not matter any more: what clones see of it, its log has.
+            let _ = if self.read().is_parent(entry.volume.0) {
+                ask::detach(handle, entry.volume).await?
+            } else {
+                ask::close(handle, entry.volume).await?
+            };
         }
-        self.write().remove(name);
+        self.take_name(name, record);
+        drop(views);
+        drop(book);
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
-        if let Err(error) = self.finish_deletion(book, entry.volume).await {
-            tracing::warn!(name, %error, "the space of a deleted volume is given back at the next start");
+        if let Err(error) = self.erase_if_unneeded(entry.volume.0).await {
+            tracing::warn!(name, %error, "the space of a deleted volume is given back later");
         }
+        self.cleaner.wake();
         Ok(())
     }
 
@@ -124,22 +154,13 @@ impl Catalogue {
             // Checkpointed or not, its log says all.
             let closed = ask::close(handle, entry.volume).await;
             tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
-            if let Some(kept) = self.write().get_mut(&entry.name) {
+            if let Some(kept) = self.write().names.get_mut(&entry.name) {
                 kept.entry.damage = Some(reason.to_owned());
             }
         }
         let CatalogueError::Volume(error) = error else { return error };
         let detail = format!("{}; volume {} is closed: {reason}", error.detail, entry.name);
         CatalogueError::Volume(volume::error::Error::new(error.kind, detail))
-    }
-
-    /// Gives back what a deleted volume held, then takes its record away.
-    pub(super) async fn finish_deletion(&self, book: &Book, volume: VolumeId) -> Result<(), CatalogueError> {
-        let erased = ask::erase(&self.store, volume).await?;
-        erased.map_err(|fault| {
-            volume::error::Error::new(ErrorKind::Unavailable, format!("erase its segments: {fault}"))
-        })?;
-        book.remove(volume.0).await
     }
 
     pub(super) async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
@@ -164,11 +185,39 @@ impl Catalogue {
 
     /// Tells what was set before.
     pub(super) fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
-        let mut volumes = self.write();
-        volumes.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
+        let mut shelf = self.write();
+        shelf.names.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
+    }
+
+    /// Gives a volume its name.
+    pub(super) fn put(&self, record: VolumeRecord, entry: Entry) {
+        let mut shelf = self.write();
+        shelf.put_volume(record);
+        shelf.names.insert(entry.name.clone(), Kept { entry, is_leaving: false });
+    }
+
+    /// Takes a volume's name away.
+    fn take_name(&self, name: &str, record: VolumeRecord) {
+        let mut shelf = self.write();
+        shelf.names.remove(name);
+        shelf.put_volume(record);
     }
 
     pub(super) fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
         if self.is_stopping() { Err(CatalogueError::Stopping) } else { Ok(()) }
+    }
+}
+
+/// What the record of a volume is made of that could not be read.
+fn unread(entry: &Entry) -> VolumeRecord {
+    VolumeRecord {
+        id: entry.volume.0,
+        name: entry.name.clone(),
+        size_bytes: entry.size_bytes,
+        created_ms: entry.created_ms,
+        state: VolumeState::Deleting,
+        parent: None,
+        line: None,
+        image: entry.image.clone(),
     }
 }

@@ -55,6 +55,38 @@ pub enum CatalogueError {
         /// The name.
         name: String,
     },
+    /// The volume has a snapshot of that name.
+    #[error("snapshot {snapshot} exists")]
+    SnapshotExists {
+        /// As `VOLUME@NAME`.
+        snapshot: String,
+    },
+    /// The volume has no snapshot of that name.
+    #[error("there is no snapshot {snapshot}")]
+    SnapshotNotFound {
+        /// As `VOLUME@NAME`.
+        snapshot: String,
+    },
+    /// Volumes began as the snapshot, and need it.
+    #[error("snapshot {snapshot} is what these volumes began as: {}", clones.join(", "))]
+    HasClones {
+        /// As `VOLUME@NAME`.
+        snapshot: String,
+        /// Their names.
+        clones: Vec<String>,
+    },
+    /// Clients read the snapshot.
+    #[error("clients read snapshot {snapshot}")]
+    SnapshotInUse {
+        /// Its name.
+        snapshot: String,
+    },
+    /// A record could not be read that may need what would be deleted.
+    #[error("a record of the catalogue is damaged, and may need it")]
+    Unsure,
+    /// It cannot be done as it is asked.
+    #[error("{0}")]
+    Request(String),
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,

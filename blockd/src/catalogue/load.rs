@@ -1,8 +1,11 @@
-//! The catalogue at the start: records read, deletions finished, volumes recovered and opened.
+//! The catalogue at the start: records read, volumes recovered, records held against their logs, volumes opened.
 
-use super::book::Records;
-use super::record::{Record, RecordState};
-use super::{Book, Catalogue, CatalogueError, Entry, Kept, SYSTEM_BYTES, ask, shard_of};
+use super::cleaner::Cleaner;
+use super::reconcile::{Evidence, reconcile};
+use super::record::{GroupRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
+use super::shelf::{Kept, Shelf};
+use super::views::{Views, close_left};
+use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::shard::{Message, ShardHandle};
 use crate::store::StoreHandle;
@@ -12,7 +15,8 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
 use units::VolumeId;
 use volume::engine::{Volume, VolumeConfig};
-use volume::recover::{Known, fresh};
+use volume::pool::{Boundary, Parent};
+use volume::recover::{Known, Recovered, fresh, fresh_clone};
 
 /// What the catalogue begins with.
 pub(crate) struct Beginning {
@@ -26,52 +30,111 @@ pub(crate) struct Beginning {
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
-    pub(crate) async fn load(beginning: Beginning) -> Result<Self, OpenError> {
+    pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
         let Beginning { pool, shards, store, config, mut known } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool, shards: &shards, store: &store, config };
-        let damaged = opening.open(vec![system]).await?.damaged;
-        if let Some(reason) = damaged.get(&VolumeId::SYSTEM) {
+        let recovered = opening.recover(vec![system]).await?;
+        if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
         }
+        opening.serve(recovered.volumes)?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
         let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
-        let Records { read, rotten } = records;
-        let (live, deleting): (Vec<_>, Vec<_>) = read.into_iter().partition(|r| r.state == RecordState::Live);
-        let to_open = live.iter().map(|record| known_of(record, &mut known)).collect();
-        let opened = opening.open(to_open).await?;
-        for record in &deleting {
-            known.remove(&VolumeId(record.id));
-        }
-        let mut volumes: BTreeMap<_, _> = live.into_iter().map(|record| keep(record, &opened, shards.len())).collect();
-        for (id, reason) in rotten {
+        let mut shelf = Shelf::default();
+        let sorted = Sorted::of(records.read, &mut shelf);
+        for (id, reason) in records.rotten {
             known.remove(&VolumeId(id));
-            let (name, kept) = set_aside(id, reason, &volumes, shards.len());
-            volumes.insert(name, kept);
+            set_aside(&mut shelf, id, reason, shards.len());
         }
+        opening.note_families(&shelf).await?;
+        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(|record| is_to_be_opened(&shelf, record));
+        let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
+        gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
+        let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
+        let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
+        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
+        let evidence = Evidence { next_lsns, boundaries };
+        let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
+        if !lost.is_empty() {
+            tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
+            book.drop_all(&lost).await.map_err(|error| unreadable(&error))?;
+        }
+        condemn_heirs(&shelf, &evidence, &mut damaged);
+        let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
+        name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
+        let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
+        opening.serve(volumes.into_iter().filter(is_whole).collect())?;
         report_unrecorded(&known);
-        let catalogue = Self {
+        let (views, left) = Views::new();
+        let catalogue = Arc::new(Self {
             shards,
             store,
             config,
             book: Mutex::new(book),
-            volumes: RwLock::new(volumes),
+            shelf: RwLock::new(shelf),
+            cleaner: Cleaner::default(),
+            views: Mutex::new(views),
+            erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
-        };
-        catalogue.finish_deletions(deleting).await;
+        });
+        catalogue.cleaner.start(&catalogue);
+        tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
         Ok(catalogue)
     }
+}
 
-    async fn finish_deletions(&self, deleting: Vec<Record>) {
-        let book = self.book.lock().await;
-        for Record { id, name, .. } in deleting {
-            tracing::info!(name, id, "finishing the deletion of a volume");
-            if let Err(error) = self.finish_deletion(&book, VolumeId(id)).await {
-                tracing::warn!(name, id, %error, "a deleted volume still has its space");
+/// The records that are not on the shelf yet.
+#[derive(Debug, Default)]
+struct Sorted {
+    snapshots: Vec<SnapshotRecord>,
+    groups: Vec<GroupRecord>,
+}
+
+impl Sorted {
+    /// Puts volumes on the shelf, and the rest aside.
+    fn of(records: Vec<Record>, shelf: &mut Shelf) -> Self {
+        let mut sorted = Self::default();
+        for record in records {
+            match record {
+                Record::Volume(record) => shelf.put_volume(record),
+                Record::Snapshot(record) => sorted.snapshots.push(record),
+                Record::Group(record) => sorted.groups.push(record),
             }
         }
+        sorted
+    }
+}
+
+/// Whether a volume is opened at the start: also one without a name that others began as.
+fn is_to_be_opened(shelf: &Shelf, record: &VolumeRecord) -> bool {
+    match record.state {
+        VolumeState::Live | VolumeState::Ghost => true,
+        VolumeState::Deleting => shelf.is_parent(record.id),
+    }
+}
+
+/// Sets aside the volumes of which others, that are damaged or lost, hold a part.
+fn condemn_heirs(shelf: &Shelf, evidence: &Evidence, damaged: &mut BTreeMap<VolumeId, String>) {
+    let has_boundary = |parent: ParentRecord| {
+        let is_it = |(volume, boundary): &(VolumeId, Boundary)| {
+            (volume.0, boundary.generation) == (parent.volume, parent.generation)
+        };
+        evidence.boundaries.iter().any(is_it)
+    };
+    // Parents have lower ids than what began as them, so that one pass tells of all generations.
+    for record in shelf.volumes() {
+        let Some(parent) = record.parent else { continue };
+        let reason = match damaged.get(&VolumeId(parent.volume)) {
+            Some(reason) => format!("volume {}, which it began as, is damaged: {reason}", parent.volume),
+            None if has_boundary(parent) => continue,
+            None => format!("the snapshot of volume {} that it began as is lost", parent.volume),
+        };
+        let volume = VolumeId(record.id);
+        tracing::error!(%volume, reason, "a volume is not served");
+        damaged.entry(volume).or_insert(reason);
     }
 }
 
@@ -90,67 +153,108 @@ struct Opened {
 }
 
 impl Opening<'_> {
-    /// Recovers volumes and hands them to their shards.
-    async fn open(&self, known: Vec<Known>) -> Result<Opened, OpenError> {
+    /// Recovers volumes, and tells the index what was found.
+    async fn recover(&self, known: Vec<Known>) -> Result<Recovery, OpenError> {
         let (written, unwritten): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.row.is_some() || !known.segments.is_empty());
         let pool = Arc::clone(&self.pool);
         let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, written)).await;
-        let Recovery { mut volumes, damaged, notes } = recovery.map_err(|_| ended("recovery"))??;
+        let mut recovery = recovery.map_err(|_| ended("recovery"))??;
+        let notes = std::mem::take(&mut recovery.notes);
         let noted = ask::note_recovered(self.store, notes).await.map_err(|error| unreadable(&error))?;
         noted.map_err(OpenError::Disk)?;
-        volumes.extend(unwritten.iter().map(|known| fresh(known.volume, known.created_bytes)));
-        let mut sizes = BTreeMap::new();
+        recovery.volumes.extend(unwritten.iter().map(|known| match known.parent {
+            Some(_) => fresh_clone(known.volume, known.created_bytes),
+            None => fresh(known.volume, known.created_bytes),
+        }));
+        Ok(recovery)
+    }
+
+    /// Tells the index which volumes began as what.
+    async fn note_families(&self, shelf: &Shelf) -> Result<(), OpenError> {
+        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), parent_of(record)?)));
+        let heirs: BTreeMap<VolumeId, Parent> = heirs.collect();
+        if !shelf.is_unsure() {
+            let noted = ask::note_families(self.store, heirs).await.map_err(|error| unreadable(&error))?;
+            return noted.map_err(OpenError::Disk);
+        }
+        // What the records that cannot be read began as, the index may still know: it keeps that.
+        for (heir, parent) in heirs {
+            if let Err(error) = ask::note_parent(self.store, heir, parent).await.map_err(|error| unreadable(&error))? {
+                tracing::warn!(volume = %heir, %error, "the index does not take what a volume began as");
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands volumes to their shards.
+    fn serve(&self, volumes: Vec<Recovered>) -> Result<(), OpenError> {
         for recovered in volumes {
-            let (volume, size_bytes) = (recovered.volume, recovered.size_bytes);
-            sizes.insert(volume, size_bytes);
+            let shard = self.shards.get(shard_of(recovered.volume, self.shards.len()));
             let engine = Box::new(Volume::open(self.config, recovered));
-            let shard = self.shards.get(shard_of(volume, self.shards.len()));
             let sent = shard.map(|shard| shard.send(Message::OpenVolume(engine)));
             sent.and_then(Result::ok).ok_or_else(|| ended("a shard"))?;
         }
-        Ok(Opened { sizes, damaged })
+        Ok(())
     }
 }
 
-fn keep(record: Record, opened: &Opened, shard_count: usize) -> (String, Kept) {
-    let volume = VolumeId(record.id);
-    let entry = Entry {
-        volume,
-        name: record.name.clone(),
-        size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
-        created_ms: record.created_ms,
-        shard: shard_of(volume, shard_count),
-        damage: opened.damaged.get(&volume).cloned(),
-        image: record.image,
-    };
-    (record.name, Kept { entry, is_leaving: false })
+/// Puts the volumes that have a name on the shelf under it.
+fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
+    let named: Vec<VolumeRecord> =
+        shelf.volumes().filter(|record| shelf.name_of(record.id).is_some()).cloned().collect();
+    for (volume, reason) in &opened.damaged {
+        shelf.note_damaged(volume.0, reason.clone());
+    }
+    for record in named {
+        let volume = VolumeId(record.id);
+        let entry = Entry {
+            volume,
+            name: record.name.clone(),
+            size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
+            created_ms: record.created_ms,
+            shard: shard_of(volume, shard_count),
+            damage: opened.damaged.get(&volume).cloned(),
+            image: record.image,
+        };
+        shelf.names.insert(record.name, Kept { entry, is_leaving: false });
+    }
 }
 
-/// A volume whose record has rotted, and with it its name: it can be seen, and deleted.
-fn set_aside(id: u64, reason: String, others: &BTreeMap<String, Kept>, shard_count: usize) -> (String, Kept) {
+/// A record that has rotted, and with it a name: it can be seen, as a volume, and deleted.
+fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     let mut name = format!("volume-{id}");
-    while others.contains_key(&name) {
+    while shelf.names.contains_key(&name) {
         name.push_str("-x");
     }
-    tracing::error!(name, id, reason, "a volume's record is damaged: it is not served");
+    tracing::error!(
+        name,
+        id,
+        reason,
+        "a record is damaged: what it is of is not served, and nothing that it may need is deleted"
+    );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
     let damage = Some(reason);
     let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
-    (name, Kept { entry, is_leaving: false })
+    shelf.note_rotten(id);
+    shelf.names.insert(name, Kept { entry, is_leaving: false });
 }
 
 /// What the index knows of a volume that has a record.
-fn known_of(record: &Record, known: &mut BTreeMap<VolumeId, Known>) -> Known {
+fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Known {
     let volume = VolumeId(record.id);
     let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-    Known { created_bytes: record.size_bytes, ..known }
+    Known { created_bytes: record.size_bytes, parent: parent_of(record), ..known }
+}
+
+fn parent_of(record: &VolumeRecord) -> Option<Parent> {
+    record.parent.map(|parent| Parent { volume: VolumeId(parent.volume), generation: parent.generation })
 }
 
 /// What the index knows of a volume that was never written.
 const fn unknown(volume: VolumeId) -> Known {
-    Known { volume, created_bytes: 0, row: None, segments: Vec::new(), survivors: BTreeMap::new() }
+    Known { volume, created_bytes: 0, row: None, segments: Vec::new(), survivors: BTreeMap::new(), parent: None }
 }
 
 fn report_unrecorded(known: &BTreeMap<VolumeId, Known>) {

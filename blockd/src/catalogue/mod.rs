@@ -1,4 +1,4 @@
-//! The catalogue: which volumes there are, by name; it makes, resizes and deletes them.
+//! The catalogue: which volumes and snapshots there are, by name; it makes, resizes, clones and deletes them.
 //!
 //! What it knows is kept in the pool itself, in the system volume, so that nothing but the pool is needed to find it again.
 //! A change is durable when it is answered, one change at a time; a deletion that a crash interrupts is finished at the
@@ -7,25 +7,39 @@
 mod ask;
 mod book;
 mod changes;
+mod chores;
+mod cleaner;
+mod clones;
 mod error;
+mod group;
 mod images;
 mod load;
+mod reconcile;
 mod record;
+mod shelf;
+mod snapshots;
+mod space;
+mod views;
 
 pub use error::CatalogueError;
 pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
 pub(crate) use load::Beginning;
+pub use snapshots::{SnapshotEntry, SnapshotName};
+pub use space::Space;
+pub use views::ViewLease;
 
-use crate::listener::{Client, Exports, Found, Listing, describe};
+use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
 use crate::shard::{ShardHandle, ShardStats};
 use crate::store::StoreHandle;
 use book::Book;
+use cleaner::Cleaner;
 use proto::nbd::Refusal;
-use std::collections::BTreeMap;
+use shelf::{Kept, Shelf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
 use units::VolumeId;
+use views::Views;
 use volume::engine::VolumeConfig;
 use volume::pool::PoolFigures;
 
@@ -51,12 +65,12 @@ pub struct Entry {
     pub image: Option<Image>,
 }
 
-/// An entry and whether it is on its way out.
-#[derive(Debug)]
-struct Kept {
-    entry: Entry,
-    /// Its deletion is under way: nobody finds it any more.
-    is_leaving: bool,
+impl Catalogue {
+    /// The snapshot that a volume began as, when it has one and that still has a name.
+    #[must_use]
+    pub fn parent_of(&self, volume: VolumeId) -> Option<SnapshotName> {
+        self.read().parent_of(volume.0)
+    }
 }
 
 /// Every volume of a pool.
@@ -66,7 +80,11 @@ pub struct Catalogue {
     config: VolumeConfig,
     /// Held through a change, so that there is one at a time.
     book: Mutex<Book>,
-    volumes: RwLock<BTreeMap<String, Kept>>,
+    shelf: RwLock<Shelf>,
+    cleaner: Cleaner,
+    views: Mutex<Views>,
+    /// Held while a volume is erased.
+    erasing: Mutex<()>,
     is_stopping: AtomicBool,
 }
 
@@ -74,8 +92,8 @@ impl Catalogue {
     /// Every volume that is no image, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
-        let volumes = self.read();
-        volumes.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_none()).cloned().collect()
+        let shelf = self.read();
+        shelf.names.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_none()).cloned().collect()
     }
 
     /// The volume of that name; an image is none.
@@ -83,9 +101,9 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::NotFound`].
     pub fn show(&self, name: &str) -> Result<Entry, CatalogueError> {
-        let volumes = self.read();
+        let shelf = self.read();
         let missing = || CatalogueError::NotFound { name: name.to_owned() };
-        let entry = volumes.get(name).map(|kept| &kept.entry).filter(|entry| entry.image.is_none());
+        let entry = shelf.names.get(name).map(|kept| &kept.entry).filter(|entry| entry.image.is_none());
         entry.cloned().ok_or_else(missing)
     }
 
@@ -134,13 +152,13 @@ impl Catalogue {
         (number, self.shards.get(number).expect("there are as many shards as were counted"))
     }
 
-    // A panic while the lock is held leaves the map whole: every change of it is one call.
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Kept>> {
-        self.volumes.read().unwrap_or_else(PoisonError::into_inner)
+    // A panic while the lock is held leaves the shelf whole: every change of it is one call.
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Kept>> {
-        self.volumes.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,24 +167,66 @@ impl Exports for Catalogue {
         if self.is_stopping() {
             return Err(Refusal::Shutdown);
         }
-        let volumes = self.read();
-        let kept = volumes.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
+        if let Some((volume, snapshot)) = name.split_once('@') {
+            return self.find_view(name, volume, snapshot);
+        }
+        let shelf = self.read();
+        let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
-        let is_read_only = entry.image.as_ref().is_some_and(Image::is_sealed);
+        let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
         let export = describe(name, entry.size_bytes, is_read_only);
-        Ok(Found { export, volume: entry.volume, shard: self.shard_of(entry.volume).1.clone() })
+        let shard = self.shard_of(entry.volume).1.clone();
+        Ok(Found { export, volume: entry.volume, shard, snapshot: None, view: None })
+    }
+
+    fn open(&self, found: Found) -> Opening<'_> {
+        Box::pin(async move {
+            let Some(snapshot) = found.snapshot else { return Ok(found) };
+            match self.open_view(snapshot).await {
+                Ok(lease) => Ok(Found { view: Some(lease), ..found }),
+                Err(CatalogueError::Stopping) => Err(Refusal::Shutdown),
+                Err(error) => {
+                    tracing::warn!(export = found.export.name, %error, "a snapshot cannot be opened");
+                    Err(Refusal::Unknown)
+                }
+            }
+        })
     }
 
     fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {
-        let volumes = self.read();
-        let served = volumes.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
-        Ok(served.map(|kept| Listing { name: kept.entry.name.clone(), description: String::new() }).collect())
+        let shelf = self.read();
+        let mut listings = Vec::new();
+        for kept in shelf.names.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none()) {
+            let volume = &kept.entry.name;
+            listings.push(Listing { name: volume.clone(), description: String::new() });
+            let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
+            let readable = snapshots.filter(|kept| kept.damage.is_none() && shelf.damage_of(kept.record.of).is_none());
+            listings.extend(readable.map(|kept| Listing {
+                name: format!("{volume}@{}", kept.record.name),
+                description: "snapshot".to_owned(),
+            }));
+        }
+        Ok(listings)
+    }
+}
+
+impl Catalogue {
+    fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
+        let shelf = self.read();
+        let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
+        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there).ok_or(Refusal::Unknown)?;
+        if kept.damage.is_some() || shelf.damage_of(kept.record.of).is_some() {
+            return Err(Refusal::Unknown);
+        }
+        let view = VolumeId(kept.record.id);
+        let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
+        Ok(Found { export, volume: view, shard, snapshot: Some(kept.record.id), view: None })
     }
 }
 
 impl std::fmt::Debug for Catalogue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Catalogue({} volumes on {} shards)", self.read().len(), self.shards.len())
+        write!(f, "Catalogue({} volumes on {} shards)", self.read().names.len(), self.shards.len())
     }
 }
 

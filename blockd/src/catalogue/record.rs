@@ -1,4 +1,5 @@
-//! The catalogue's blocks in the system volume: block 0 tells the next volume id, block N is the record of volume N.
+//! The catalogue's blocks in the system volume: block 0 tells the next id, block N is the record that has id N: of a
+//! volume, a snapshot or a group of snapshots. A record that does not say what it is of is a volume's.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -9,15 +10,18 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
-use super::{Entry, Image};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use super::Image;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use units::BLOCK_LEN;
 use volume::buffer::Buffer;
 
 const MAGIC: [u8; 8] = *b"ALJCAT\0\0";
 const HEADER_BYTES: usize = 16;
+
+/// Most snapshots of one group: so many ids fit in its record.
+pub(super) const GROUP_MEMBERS_MAX: usize = 64;
 
 /// The version of the catalogue that this code writes, and the only one it reads.
 pub(super) const CATALOGUE_FORMAT: u32 = 1;
@@ -27,13 +31,22 @@ pub(super) const CATALOGUE_FORMAT: u32 = 1;
 pub(super) struct Head {
     /// [`CATALOGUE_FORMAT`].
     pub(super) format: u32,
-    /// The id of the next volume; above every id given out.
+    /// The id of the next record; above every id given out.
     pub(super) next_id: u64,
+}
+
+/// A record, by what it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Record {
+    Volume(VolumeRecord),
+    Snapshot(SnapshotRecord),
+    Group(GroupRecord),
 }
 
 /// The record of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct VolumeRecord {
     /// Its id, which is also the block's number.
     pub(super) id: u64,
     /// Its name.
@@ -43,34 +56,118 @@ pub(super) struct Record {
     /// When it was made, milliseconds since 1970.
     pub(super) created_ms: u64,
     /// Whether it is still there.
-    pub(super) state: RecordState,
+    pub(super) state: VolumeState,
+    /// What it showed when it was made, when it was not empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<ParentRecord>,
+    /// The first volume of those that had its name one after the other by rollbacks, when it is not the first itself. Of
+    /// the live ones of a line, the one with the highest id is the volume; the others are ghosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
     /// What makes it an image, when it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<Image>,
 }
 
-impl Record {
-    /// The record of what is known of a volume.
-    pub(super) fn of(entry: &Entry, state: RecordState) -> Self {
-        Self {
-            id: entry.volume.0,
-            name: entry.name.clone(),
-            size_bytes: entry.size_bytes,
-            created_ms: entry.created_ms,
-            state,
-            image: entry.image.clone(),
-        }
-    }
+/// The end of a generation of another volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct ParentRecord {
+    pub(super) volume: u64,
+    pub(super) generation: u64,
 }
 
 /// How far a volume's life is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum RecordState {
+pub(super) enum VolumeState {
     /// It is there.
     Live,
     /// It is being deleted: its name is free, its slots may be.
     Deleting,
+    /// It has no name, and lives on for its snapshots or clones.
+    Ghost,
+}
+
+/// The record of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotRecord {
+    /// Its id, which is also the block's number.
+    pub(super) id: u64,
+    /// The volume that it was taken of.
+    pub(super) of: u64,
+    /// Its name, unlike that of any other snapshot of the volume's line.
+    pub(super) name: String,
+    /// The generation that it ends.
+    pub(super) generation: u64,
+    /// Its place in the log.
+    pub(super) lsn: u64,
+    /// The volume's size there.
+    pub(super) size_bytes: u64,
+    /// When it was taken, milliseconds since 1970.
+    pub(super) at_ms: u64,
+    /// The group that it was taken with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<u64>,
+    /// Whether it is still there.
+    pub(super) state: SnapshotState,
+}
+
+/// How far a snapshot's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SnapshotState {
+    /// It is there.
+    Live,
+    /// Its name is gone, and it is kept for its clones.
+    Pin,
+    /// It is being deleted.
+    Deleting,
+}
+
+/// The record of snapshots that were taken at one point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GroupRecord {
+    /// Its id, which is also the block's number.
+    pub(super) id: u64,
+    /// Its name, when it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// The snapshots that were taken with it; since then some may have been deleted.
+    pub(super) members: Vec<u64>,
+}
+
+impl Record {
+    /// Its id, which is also the block's number.
+    pub(super) const fn id(&self) -> u64 {
+        match self {
+            Self::Volume(record) => record.id,
+            Self::Snapshot(record) => record.id,
+            Self::Group(record) => record.id,
+        }
+    }
+}
+
+impl VolumeRecord {
+    /// The first volume of its line.
+    pub(super) fn line(&self) -> u64 {
+        self.line.unwrap_or(self.id)
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = serde_json::Map::deserialize(deserializer)?;
+        // There were volumes only, once.
+        let kind = fields.remove("kind").unwrap_or_else(|| "volume".into());
+        let fields = serde_json::Value::Object(fields);
+        let record = match kind.as_str() {
+            Some("volume") => VolumeRecord::deserialize(fields).map(Self::Volume),
+            Some("snapshot") => SnapshotRecord::deserialize(fields).map(Self::Snapshot),
+            Some("group") => GroupRecord::deserialize(fields).map(Self::Group),
+            _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
+        };
+        record.map_err(D::Error::custom)
+    }
 }
 
 /// Why a block is no record.
@@ -129,36 +226,64 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 
 #[cfg(test)]
 mod tests {
-    use super::super::IMAGE_SOURCE_BYTES_MAX;
     use super::*;
 
-    fn record() -> Record {
-        let state = RecordState::Deleting;
-        Record { id: 7, name: "x".repeat(128), size_bytes: 1 << 63, created_ms: u64::MAX, state, image: None }
+    /// Of characters that take the most room in a record's text.
+    fn longest_image() -> Image {
+        let source = "\\".repeat(super::super::IMAGE_SOURCE_BYTES_MAX);
+        Image { is_ready: false, source, source_state: "9".repeat(100), copied_bytes: 1 << 62 }
+    }
+
+    fn records() -> [Record; 3] {
+        let name = || "x".repeat(128);
+        let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
+        let volume = VolumeRecord {
+            id: 7,
+            name: name(),
+            size_bytes: 1 << 63,
+            created_ms: u64::MAX,
+            state: VolumeState::Deleting,
+            parent,
+            line: Some(u64::MAX),
+            image: Some(longest_image()),
+        };
+        let snapshot = SnapshotRecord {
+            id: 8,
+            of: u64::MAX,
+            name: name(),
+            generation: u64::MAX,
+            lsn: u64::MAX,
+            size_bytes: 1 << 63,
+            at_ms: u64::MAX,
+            group: Some(u64::MAX),
+            state: SnapshotState::Pin,
+        };
+        let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
+        [Record::Volume(volume), Record::Snapshot(snapshot), Record::Group(group)]
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let block = encode(&record());
-        assert_eq!(block.len(), BLOCK_LEN);
-        assert_eq!(decode(block.as_slice()), Ok(Some(record())));
+        for record in records() {
+            let block = encode(&record);
+            assert_eq!(block.len(), BLOCK_LEN);
+            assert_eq!(decode(block.as_slice()), Ok(Some(record)));
+        }
         assert_eq!(decode::<Record>(&[0; BLOCK_LEN]), Ok(None));
     }
 
-    /// The longest record that there can be, of characters that take the most room in its text.
     #[test]
-    fn the_record_of_an_image_fits() {
-        let text = "\\".repeat(IMAGE_SOURCE_BYTES_MAX);
-        let image =
-            Image { is_ready: false, source: text.clone(), source_state: "9".repeat(100), copied_bytes: 1 << 62 };
-        let record = Record { image: Some(image), ..record() };
-        assert_eq!(decode(encode(&record).as_slice()), Ok(Some(record)));
+    fn a_record_from_before_there_were_kinds_is_a_volume() {
+        let text = r#"{"id":3,"name":"vm","size_bytes":4096,"created_ms":5,"state":"live"}"#;
+        let Record::Volume(volume) = serde_json::from_str(text).unwrap() else { panic!("no volume") };
+        assert_eq!((volume.id, volume.line(), volume.parent), (3, 3, None));
+        assert!(serde_json::from_str::<Record>(r#"{"kind":"ghoul","id":3}"#).is_err());
     }
 
     /// P2. No wrong byte makes another record.
     #[test]
     fn a_damaged_record_is_refused() {
-        let block = encode(&record());
+        let block = encode(&records()[0]);
         for (at, error) in [(0, RecordError::Magic), (9, RecordError::Length), (20, RecordError::Checksum)] {
             let mut bad = block.as_slice().to_vec();
             bad[at] ^= 0x40;

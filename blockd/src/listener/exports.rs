@@ -1,8 +1,11 @@
 //! What the listener needs to know of exports, told by whoever keeps the catalogue.
 
+use crate::catalogue::ViewLease;
 use crate::shard::ShardHandle;
 use proto::nbd::{Export, FastZero, Refusal, TransmissionFlags};
 use rustls_pki_types::CertificateDer;
+use std::pin::Pin;
+use std::sync::Arc;
 use units::VolumeId;
 
 /// Finds exports by name. Called on tokio's threads: it answers from memory.
@@ -13,12 +16,20 @@ pub trait Exports: Send + Sync {
     /// Why the client does not get it.
     fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal>;
 
+    /// Makes an export that was found ready for a client that enters it. Only then is it told that it may.
+    fn open(&self, found: Found) -> Opening<'_> {
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
     /// Names and descriptions of the exports that this client may see.
     ///
     /// # Errors
     /// Why the client gets no list.
     fn list(&self, client: &Client) -> Result<Vec<Listing>, Refusal>;
 }
+
+/// What [`Exports::open`] answers, in its own time.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Found, Refusal>> + Send + 'a>>;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +49,12 @@ pub struct Found {
     pub export: Export,
     /// The volume behind it.
     pub volume: VolumeId,
-    /// The shard that has the volume open.
+    /// The shard that has the volume open, or will.
     pub shard: ShardHandle,
+    /// Of a snapshot: its id, until it is open.
+    pub snapshot: Option<u64>,
+    /// Of a snapshot that is open: keeps it so.
+    pub view: Option<Arc<ViewLease>>,
 }
 
 /// A line of the list of exports.

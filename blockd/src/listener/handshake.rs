@@ -91,7 +91,8 @@ impl Service {
             negotiated: *negotiated,
             leftover: session.input,
             tls,
-            permit,
+            // A snapshot stays open as long as its clients do.
+            permit: Permit::new((permit, found.view)),
         };
         tracing::debug!(client = %session.client.peer, export = connection.negotiated.export.name, "connected");
         Ok(found.shard.send(Message::AddConnection(Box::new(connection)))?)
@@ -152,7 +153,7 @@ impl Session<'_> {
             stream.flush().await?;
             match step {
                 Step::NeedBytes => self.read(stream).await?,
-                Step::FindExport { name, purpose } => self.find(handshake, &name, purpose),
+                Step::FindExport { name, purpose } => self.find(handshake, &name, purpose).await,
                 Step::ListExports => {
                     let list = self.exports.list(&self.client);
                     let list = list.as_ref().map_err(|refusal| *refusal);
@@ -178,8 +179,12 @@ impl Session<'_> {
         }
     }
 
-    fn find(&mut self, handshake: &mut Handshake, name: &str, purpose: Purpose) {
-        match self.exports.find(name, &self.client) {
+    async fn find(&mut self, handshake: &mut Handshake, name: &str, purpose: Purpose) {
+        let found = match self.exports.find(name, &self.client) {
+            Ok(found) if purpose == Purpose::Enter => self.exports.open(found).await,
+            found => found,
+        };
+        match found {
             Ok(found) => {
                 handshake.answer_export(Ok(found.export.clone()));
                 if purpose == Purpose::Enter {

@@ -9,7 +9,7 @@ mod handshake;
 mod socket;
 
 pub use address::{Address, AddressError};
-pub use exports::{Client, Exports, Found, Listing, describe};
+pub use exports::{Client, Exports, Found, Listing, Opening, describe};
 pub use handshake::Service;
 pub use socket::{BindError, Inherited};
 

@@ -65,6 +65,7 @@ impl Shard {
             Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
             Action::Reply(reply) => self.on_reply(reply),
             Action::LoadPage { page } => self.store.ask(StoreAsk::LoadPage { volume, page }),
+            Action::LoadPlace { segment } => self.store.ask(StoreAsk::LoadPlace { volume, segment }),
             Action::WriteBack { id, generation, pages, folded } => {
                 self.store.ask(StoreAsk::WriteBack { volume, id, generation, pages, folded });
             }

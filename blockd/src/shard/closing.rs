@@ -15,6 +15,8 @@ pub(super) struct Closing {
     drain_by: Monotonic,
     done: Option<Callback<Result<(), Error>>>,
     checkpoint: Checkpoint,
+    /// It only loses its connections, and stays open.
+    stays_open: bool,
 }
 
 impl std::fmt::Debug for Closing {
@@ -36,16 +38,26 @@ enum Checkpoint {
 impl Shard {
     /// Begins to close a volume.
     pub(super) fn close_volume(&mut self, volume: VolumeId, done: Callback<Result<(), Error>>) {
+        self.end_service(volume, done, false);
+    }
+
+    /// Begins to cut a volume's clients off.
+    pub(super) fn detach_clients(&mut self, volume: VolumeId, done: Callback<Result<(), Error>>) {
+        self.end_service(volume, done, true);
+    }
+
+    fn end_service(&mut self, volume: VolumeId, done: Callback<Result<(), Error>>, stays_open: bool) {
         match self.by_id.get(&volume).copied() {
-            Some(place) => self.begin_closing(place, Some(done)),
+            Some(place) => self.begin_closing(place, Some(done), stays_open),
             None => done(Err(Error::new(ErrorKind::Closing, format!("volume {volume} is not open")))),
         }
     }
 
-    fn begin_closing(&mut self, place: usize, done: Option<Callback<Result<(), Error>>>) {
+    fn begin_closing(&mut self, place: usize, done: Option<Callback<Result<(), Error>>>, stays_open: bool) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         match &mut slot.closing {
             Some(closing) => {
+                closing.stays_open &= stays_open;
                 if let Some(done) = done {
                     if closing.done.is_some() {
                         done(Err(Error::new(ErrorKind::Closing, "the volume is being closed already")));
@@ -56,7 +68,7 @@ impl Shard {
             }
             None => {
                 let drain_by = self.now.plus(self.limits.drain_max);
-                slot.closing = Some(Closing { drain_by, done, checkpoint: Checkpoint::Later });
+                slot.closing = Some(Closing { drain_by, done, checkpoint: Checkpoint::Later, stays_open });
                 self.closing_count += 1;
             }
         }
@@ -80,7 +92,7 @@ impl Shard {
         self.next_tick = self.now;
         let places: Vec<usize> = self.volumes.iter().map(|(place, _)| place).collect();
         for place in places {
-            self.begin_closing(place, None);
+            self.begin_closing(place, None, false);
         }
     }
 
@@ -123,6 +135,7 @@ impl Shard {
                     closing.checkpoint = Checkpoint::Asked;
                     self.begin(place, Request::Checkpoint, Origin::Closing);
                 }
+                Checkpoint::Over(_) if closing.stays_open => self.reopen(place),
                 Checkpoint::Over(_) if slot.volume.is_idle() => self.forget_volume(place),
                 Checkpoint::Later | Checkpoint::Asked | Checkpoint::Over(_) => {}
             }
@@ -135,6 +148,15 @@ impl Shard {
             closing.checkpoint = Checkpoint::Over(result.map(|_| ()));
         }
         self.touch(place);
+    }
+
+    /// Ends the closing of a volume that only was to lose its connections.
+    fn reopen(&mut self, place: usize) {
+        let closing = self.volumes.get_mut(place).and_then(|slot| slot.closing.take());
+        self.closing_count -= 1;
+        if let Some(Closing { done: Some(done), checkpoint: Checkpoint::Over(result), .. }) = closing {
+            done(result);
+        }
     }
 
     fn forget_volume(&mut self, place: usize) {

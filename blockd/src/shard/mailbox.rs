@@ -30,6 +30,13 @@ pub enum Message {
         /// Told when it is done. An error says that the checkpoint failed; the volume is forgotten all the same.
         done: Callback<Result<(), Error>>,
     },
+    /// Close a volume's connections when their requests are answered, and checkpoint it. It stays open.
+    DetachClients {
+        /// Which.
+        volume: VolumeId,
+        /// Told when it is done. An error says that the checkpoint failed; the connections are gone all the same.
+        done: Callback<Result<(), Error>>,
+    },
     /// Carry out a request of the daemon itself.
     Submit {
         /// Of which volume.
@@ -104,6 +111,7 @@ impl fmt::Debug for Message {
             Self::AddConnection(new) => f.debug_tuple("AddConnection").field(new).finish(),
             Self::OpenVolume(volume) => write!(f, "OpenVolume({})", volume.id()),
             Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
+            Self::DetachClients { volume, .. } => write!(f, "DetachClients({volume})"),
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
             Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),

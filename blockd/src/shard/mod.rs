@@ -201,6 +201,7 @@ impl Shard {
                 Message::AddConnection(new) => self.add_connection(*new),
                 Message::OpenVolume(volume) => self.open_volume(volume),
                 Message::CloseVolume { volume, done } => self.close_volume(volume, done),
+                Message::DetachClients { volume, done } => self.detach_clients(volume, done),
                 Message::Submit { volume, request, done } => self.submit(volume, request, done),
                 Message::Store { volume, event } => {
                     if let Some(place) = self.by_id.get(&volume).copied() {

@@ -23,6 +23,13 @@ pub enum StoreAsk {
         /// Which.
         page: PageIndex,
     },
+    /// Tell where a segment of another volume is, and what becomes of it. Answered by [`volume::io::Event::Place`].
+    LoadPlace {
+        /// Who asks.
+        volume: VolumeId,
+        /// Which.
+        segment: SegmentId,
+    },
     /// Write map pages in one atomic step. Answered by [`volume::io::Event::WroteBack`].
     WriteBack {
         /// Who asks.
@@ -86,6 +93,7 @@ impl StoreAsk {
     pub const fn volume(&self) -> VolumeId {
         match self {
             Self::LoadPage { volume, .. }
+            | Self::LoadPlace { volume, .. }
             | Self::WriteBack { volume, .. }
             | Self::NoteBoundary { volume, .. }
             | Self::Lease { volume, .. }

@@ -5,6 +5,7 @@ use super::mailbox::Callback;
 use super::stats::Verb;
 use crate::nbd::{Asked, Phase};
 use units::{Monotonic, VolumeId};
+use volume::engine::HOLD_DURATION_MAX;
 use volume::error::{Error, ErrorKind};
 use volume::io::Event;
 use volume::request::{Completion, Reply, Request, RequestId};
@@ -40,6 +41,10 @@ impl Shard {
         slot.stats.begin();
         self.begun += 1;
         let (verb, bytes) = measure(&request);
+        if matches!(request, Request::Hold) {
+            // The volume ends it by itself, when it is told the time.
+            self.next_tick = self.next_tick.min(self.now.plus(HOLD_DURATION_MAX));
+        }
         let id = self.requests.insert(Pending { volume: place, verb, bytes, since: self.now, origin });
         self.tell(place, Event::Request { id: RequestId(id as u64), request });
     }
@@ -119,6 +124,8 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::Flush => (Verb::Flush, 0),
         Request::Cache { range } => (Verb::Cache, range.len()),
         Request::Extents { range, .. } => (Verb::BlockStatus, range.len()),
-        Request::Resize { .. } | Request::Snapshot { .. } | Request::Checkpoint => (Verb::Control, 0),
+        Request::Resize { .. } | Request::Snapshot { .. } | Request::Hold | Request::Release | Request::Checkpoint => {
+            (Verb::Control, 0)
+        }
     }
 }

@@ -41,6 +41,7 @@ fn carry_out(pool: &PoolFile, action: Action) -> Option<Event> {
         Action::Fetch { .. }
         | Action::Reply(_)
         | Action::LoadPage { .. }
+        | Action::LoadPlace { .. }
         | Action::WriteBack { .. }
         | Action::Lease { .. }
         | Action::NoteSegment(_)

@@ -3,6 +3,7 @@
 //! A few slots are leased and made ready before a volume asks, when there has been time for it: a lease is then answered
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
+use super::jobs::Jobs;
 use super::rocks::RocksStore;
 use super::thread::Question;
 use crate::open::{Notes, PoolFile, Space, fault_of};
@@ -16,7 +17,11 @@ use units::{SegmentId, SlotIndex, VolumeId};
 use volume::compact::{Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
-use volume::pool::{Index, Lease, LeaseClass, PoolFigures};
+use volume::io::{IoId, PageIndex};
+use volume::map::PageWrite;
+use volume::pool::{
+    Boundary, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures, VolumeSpace, Waiting,
+};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
@@ -35,6 +40,13 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Wanted(pub(super) Lease);
 
+/// A question about a volume's map.
+#[derive(Debug)]
+enum MapAsk {
+    Load { volume: VolumeId, page: PageIndex },
+    WriteBack { volume: VolumeId, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
+}
+
 /// The threads that work for the store's.
 #[derive(Debug)]
 pub(super) struct Helpers {
@@ -47,6 +59,7 @@ pub(super) struct Helpers {
 /// The index and what is leased ahead of it.
 pub(super) struct Keeper {
     index: Index<RocksStore>,
+    jobs: Jobs,
     space: Arc<Space>,
     pool: Arc<PoolFile>,
     helpers: Helpers,
@@ -65,6 +78,8 @@ pub(super) struct Keeper {
     is_host_full: bool,
     /// Leases that found no slot while some were being freed.
     parked: VecDeque<(VolumeId, LeaseClass)>,
+    /// Questions of clones that wait for what these inherit.
+    waiting: Waiting<MapAsk>,
     /// Volumes that are being erased, and who waits for it.
     erasing: BTreeMap<VolumeId, Callback<Result<(), DiskFault>>>,
     /// What volumes are to be told.
@@ -100,10 +115,12 @@ impl Allocation<'_> {
 }
 
 impl Keeper {
-    pub(super) fn new(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
+    pub(super) fn new(mut index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
         let now = Instant::now();
+        let jobs = Jobs::resume(&mut index);
         Self {
             index,
+            jobs,
             space,
             pool,
             helpers,
@@ -117,6 +134,7 @@ impl Keeper {
             with_space: BTreeSet::new(),
             is_host_full: false,
             parked: VecDeque::new(),
+            waiting: Waiting::default(),
             erasing: BTreeMap::new(),
             events: Vec::new(),
         }
@@ -124,7 +142,7 @@ impl Keeper {
 
     /// When there is something to do, if nothing else happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let tick = self.compactor.wants_ticks().then_some(self.next_tick);
+        let tick = self.wants_ticks().then_some(self.next_tick);
         self.prepares_at().into_iter().chain(tick).min()
     }
 
@@ -132,16 +150,66 @@ impl Keeper {
         (self.ahead_count() < AHEAD_COUNT && !self.is_full).then(|| self.last_lease + QUIET)
     }
 
+    fn wants_ticks(&self) -> bool {
+        self.compactor.wants_ticks() || !self.waiting.is_empty()
+    }
+
     /// Does what is due.
     pub(super) fn on_time(&mut self) {
         let now = Instant::now();
-        if self.compactor.wants_ticks() && self.next_tick <= now {
+        if self.wants_ticks() && self.next_tick <= now {
             self.next_tick = now + TICK;
             self.with_compactor(Compactor::tick);
+            let overdue = self.waiting.take_overdue();
+            self.fail(overdue);
         }
         if self.prepares_at().is_some_and(|at| at <= now) {
             self.prepare_ahead();
         }
+        if self.has_work() {
+            self.work();
+        }
+    }
+
+    /// Whether there is work to do now, unless a command waits.
+    pub(super) fn has_work(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Whether there is work that commands have kept waiting for long enough.
+    pub(super) fn is_work_due(&self) -> bool {
+        self.jobs.is_due()
+    }
+
+    fn work(&mut self) {
+        for volume in self.jobs.work(&mut self.index) {
+            self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+        }
+    }
+
+    /// Begins to delete a snapshot; `done` is told when it is gone.
+    pub(super) fn delete_snapshot(
+        &mut self,
+        volume: VolumeId,
+        generation: u64,
+        done: Callback<Result<(), DeletionError>>,
+    ) {
+        self.jobs.delete(&mut self.index, (volume, generation), done);
+    }
+
+    /// Begins a search for what the deletion of each of some sets of snapshots gives back, in blocks.
+    pub(super) fn search(
+        &mut self,
+        volume: VolumeId,
+        sets: Vec<BTreeSet<u64>>,
+        done: Callback<Result<Vec<u64>, DiskFault>>,
+    ) {
+        self.jobs.search(volume, sets, done);
+    }
+
+    /// What a volume takes.
+    pub(super) fn volume_space(&self, volume: VolumeId) -> VolumeSpace {
+        self.index.volume_space(volume)
     }
 
     /// What volumes are to be told, in order.
@@ -176,14 +244,13 @@ impl Keeper {
     /// Carries out a question; its answer, when it has one, is among the events.
     pub(super) fn take(&mut self, ask: StoreAsk) {
         match ask {
-            StoreAsk::LoadPage { volume, page } => {
-                let result = self.index.load_page(volume, page);
-                self.events.push((volume, Event::PageLoaded { page, result }));
-            }
+            StoreAsk::LoadPage { volume, page } => self.take_map(volume, MapAsk::Load { volume, page }),
             StoreAsk::WriteBack { volume, id, generation, pages, folded } => {
-                let result = self.index.write_back(volume, generation, &pages, folded);
-                self.events.push((volume, Event::WroteBack { id, result }));
-                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+                self.take_map(volume, MapAsk::WriteBack { volume, id, generation, pages, folded });
+            }
+            StoreAsk::LoadPlace { volume, segment } => {
+                let place = self.compactor.hold(&self.index, volume, segment);
+                self.events.push((volume, Event::Place { segment, place }));
             }
             StoreAsk::NoteBoundary { volume, boundary } => {
                 // The index knows it all the same, and writes it before anything that it must come before.
@@ -199,10 +266,13 @@ impl Keeper {
                 self.index.settle(volume, settled);
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume));
             }
-            StoreAsk::Unpinned { segment, .. } => {
-                self.with_compactor(|compactor, context| compactor.unpinned(context, segment));
+            StoreAsk::Unpinned { volume, segment } => {
+                self.with_compactor(|compactor, context| compactor.unpinned(context, volume, segment));
             }
             StoreAsk::Closed { volume } => {
+                self.waiting.forget(volume);
+                let failed = self.waiting.take_failed(&self.index, volume);
+                self.fail(failed);
                 self.with_compactor(|compactor, context| compactor.closed(context, volume));
             }
             StoreAsk::Release { segment, .. } => {
@@ -211,6 +281,63 @@ impl Keeper {
                 self.is_full = false;
             }
         }
+    }
+
+    /// Carries out a question about a map, now or when the store has what the volume inherits.
+    fn take_map(&mut self, volume: VolumeId, ask: MapAsk) {
+        if let Some(ask) = self.waiting.ask(&self.index, volume, ask) {
+            self.carry_out(ask);
+        } else if self.waiting.len() == 1 {
+            // What began to wait now has a whole round before it.
+            self.next_tick = Instant::now() + TICK;
+        }
+    }
+
+    fn carry_out(&mut self, ask: MapAsk) {
+        match ask {
+            MapAsk::Load { volume, page } => {
+                let result = self.index.load_page(volume, page);
+                self.events.push((volume, Event::PageLoaded { page, result }));
+            }
+            MapAsk::WriteBack { volume, id, generation, pages, folded } => {
+                let result = self.index.write_back(volume, generation, &pages, folded);
+                self.events.push((volume, Event::WroteBack { id, result }));
+                let next = match result {
+                    Ok(()) => self.waiting.take_ready(&self.index),
+                    Err(_) => {
+                        let failed = self.waiting.take_failed(&self.index, volume);
+                        self.fail(failed);
+                        Vec::new()
+                    }
+                };
+                next.into_iter().for_each(|ask| self.carry_out(ask));
+                self.with_compactor(|compactor, context| compactor.look_at(context, volume));
+            }
+        }
+    }
+
+    /// Answers questions whose volumes' parents cannot write back.
+    fn fail(&mut self, asks: Vec<MapAsk>) {
+        let fault = DiskFault::Io;
+        self.events.extend(asks.into_iter().map(|ask| match ask {
+            MapAsk::Load { volume, page } => (volume, Event::PageLoaded { page, result: Err(fault) }),
+            MapAsk::WriteBack { volume, id, .. } => (volume, Event::WroteBack { id, result: Err(fault) }),
+        }));
+    }
+
+    /// Notes that `heir`, a new clone or a view, inherits from `parent`. Before it is opened.
+    pub(super) fn note_parent(&mut self, heir: VolumeId, parent: Parent) -> Result<(), LineageError> {
+        self.index.note_parent(heir, parent)
+    }
+
+    /// Notes all heirs that there are. Before any volume but the system volume is recovered.
+    pub(super) fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<(), DiskFault> {
+        self.index.note_families(parents)
+    }
+
+    /// Forgets that a view inherits, which is closed.
+    pub(super) fn forget_parent(&mut self, heir: VolumeId) -> Result<(), DiskFault> {
+        self.index.forget_parent(heir)
     }
 
     /// Leases a slot, now or when one has been freed.
@@ -314,6 +441,12 @@ impl Keeper {
     /// Has the index answer what no volume asks.
     pub(super) fn answer(&mut self, question: Question) {
         question(&mut self.index);
+    }
+
+    /// The ends of generations that are needed.
+    pub(super) fn boundaries(&self) -> Vec<(VolumeId, Boundary)> {
+        let of = |volume| self.index.boundaries(volume).map(move |row| (volume, row.boundary));
+        self.index.volumes().into_iter().flat_map(of).collect()
     }
 
     /// Notes what recovery found, once what it wrote is durable.

@@ -4,6 +4,7 @@
 //! in the order they ask, and answers by messages to their shards.
 
 mod disk;
+mod jobs;
 mod keeper;
 mod rocks;
 mod thread;

@@ -105,6 +105,21 @@ impl Store for RocksStore {
         }
     }
 
+    fn each(&self, from: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreFault> {
+        if from >= end {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let mut iterator = self.db.raw_iterator_opt(options);
+        iterator.seek(from);
+        while let Some((key, value)) = iterator.item() {
+            visit(key, value);
+            iterator.next();
+        }
+        iterator.status().map_err(|error| self.fault(&error))
+    }
+
     fn commit(&mut self, writes: Vec<StoreWrite>, durability: Durability) -> Result<(), StoreFault> {
         let mut batch = WriteBatch::default();
         for write in writes {
@@ -212,6 +227,14 @@ mod tests {
         assert_eq!(seek("c", "d\0"), Some(b"d".to_vec()));
         assert_eq!(seek("d", "d"), None);
         assert_eq!(seek("z", "a"), None);
+        let each = |from: &str, end: &str| {
+            let mut keys = Vec::new();
+            store.each(from.as_bytes(), end.as_bytes(), &mut |key, _| keys.push(key.to_vec())).unwrap();
+            keys
+        };
+        assert_eq!(each("a", "z"), [b"b", b"d"]);
+        assert_eq!(each("b", "d"), [b"b"]);
+        assert!(each("d", "d").is_empty() && each("z", "a").is_empty());
     }
 
     /// P1. What was committed is there when the store is opened again, closed or not.

@@ -5,16 +5,16 @@ use super::keeper::{Helpers, Keeper, Wanted};
 use super::rocks::RocksStore;
 use crate::open::{Notes, PoolFile, Space};
 use crate::shard::{Callback, Message, ShardHandle, StoreAsk, StorePort};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use units::VolumeId;
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{Index, Lease, PoolFigures};
+use volume::pool::{Boundary, DeletionError, Index, Lease, LineageError, Parent, PoolFigures, VolumeSpace};
 
 /// What somebody who is no volume asks the index; it must not take long.
 pub(crate) type Question = Box<dyn FnOnce(&mut Index<RocksStore>) + Send>;
@@ -33,6 +33,20 @@ pub(super) enum Command {
     Figures(Callback<PoolFigures>),
     /// Forget a volume that no shard serves, with all its segments.
     Erase { volume: VolumeId, done: Callback<Result<(), DiskFault>> },
+    /// Delete a snapshot.
+    DeleteSnapshot { volume: VolumeId, generation: u64, done: Callback<Result<(), DeletionError>> },
+    /// Tell what the deletion of each of some sets of snapshots gives back.
+    Search { volume: VolumeId, sets: Vec<BTreeSet<u64>>, done: Callback<Result<Vec<u64>, DiskFault>> },
+    /// Tell what a volume takes.
+    VolumeSpace { volume: VolumeId, done: Callback<VolumeSpace> },
+    /// Note that a volume inherits from another.
+    NoteParent { heir: VolumeId, parent: Parent, done: Callback<Result<(), LineageError>> },
+    /// Note all heirs that there are.
+    NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<(), DiskFault>> },
+    /// Forget that a view inherits.
+    ForgetParent { heir: VolumeId, done: Callback<Result<(), DiskFault>> },
+    /// Tell the ends of generations that are needed.
+    Boundaries(Callback<Vec<(VolumeId, Boundary)>>),
     /// Note what recovery found.
     NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
     /// Ask the index what no volume asks.
@@ -133,12 +147,91 @@ impl StoreHandle {
         self.send(Command::Figures(done))
     }
 
+    /// Asks for the ends of generations that are needed.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn boundaries(&self, done: Callback<Vec<(VolumeId, Boundary)>>) -> Result<(), StoreEnded> {
+        self.send(Command::Boundaries(done))
+    }
+
+    /// Deletes the snapshot that `generation` of a volume ended with, between other commands and over a restart. `done` is told
+    /// when it is gone; of one that is not there at once.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn delete_snapshot(
+        &self,
+        volume: VolumeId,
+        generation: u64,
+        done: Callback<Result<(), DeletionError>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::DeleteSnapshot { volume, generation, done })
+    }
+
+    /// Tells for each of some sets of a volume's snapshots how many blocks their deletion gives back: of a single one those that
+    /// it alone holds. What is under way at that time is counted as it is found.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn reclaim(
+        &self,
+        volume: VolumeId,
+        sets: Vec<BTreeSet<u64>>,
+        done: Callback<Result<Vec<u64>, DiskFault>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::Search { volume, sets, done })
+    }
+
+    /// Tells what a volume takes.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn volume_space(&self, volume: VolumeId, done: Callback<VolumeSpace>) -> Result<(), StoreEnded> {
+        self.send(Command::VolumeSpace { volume, done })
+    }
+
     /// Makes the segments of a volume that no shard serves void, durably, and forgets it.
     ///
     /// # Errors
     /// [`StoreEnded`]; the callback is dropped.
     pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
         self.send(Command::Erase { volume, done })
+    }
+
+    /// Notes that `heir`, a new clone or a view, inherits from `parent`: before it is opened, and after its record is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn note_parent(
+        &self,
+        heir: VolumeId,
+        parent: Parent,
+        done: Callback<Result<(), LineageError>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::NoteParent { heir, parent, done })
+    }
+
+    /// Notes that these are all heirs that there are, as the catalogue's records say at a start: before any volume but the
+    /// system volume is recovered.
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn note_families(
+        &self,
+        parents: BTreeMap<VolumeId, Parent>,
+        done: Callback<Result<(), DiskFault>>,
+    ) -> Result<(), StoreEnded> {
+        self.send(Command::NoteFamilies { parents, done })
+    }
+
+    /// Forgets that a view inherits, once it is closed. A clone is forgotten by [`StoreHandle::erase`].
+    ///
+    /// # Errors
+    /// [`StoreEnded`]; the callback is dropped.
+    pub fn forget_parent(&self, heir: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
+        self.send(Command::ForgetParent { heir, done })
     }
 }
 
@@ -167,11 +260,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
     // Which shard serves a volume.
     let mut homes = BTreeMap::new();
     loop {
-        let command = match keeper.wakes_at() {
-            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match command {
+        match next_command(&keeper, commands) {
             Ok(Command::Attach(handles)) => shards = handles,
             Ok(Command::Ask { shard, ask }) => {
                 homes.insert(ask.volume(), shard);
@@ -181,6 +270,15 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::Disk(event)) => keeper.on_disk(&event),
             Ok(Command::Figures(done)) => done(keeper.figures()),
             Ok(Command::Erase { volume, done }) => keeper.erase(volume, done),
+            Ok(Command::DeleteSnapshot { volume, generation, done }) => {
+                keeper.delete_snapshot(volume, generation, done);
+            }
+            Ok(Command::Search { volume, sets, done }) => keeper.search(volume, sets, done),
+            Ok(Command::VolumeSpace { volume, done }) => done(keeper.volume_space(volume)),
+            Ok(Command::NoteParent { heir, parent, done }) => done(keeper.note_parent(heir, parent)),
+            Ok(Command::NoteFamilies { parents, done }) => done(keeper.note_families(&parents)),
+            Ok(Command::ForgetParent { heir, done }) => done(keeper.forget_parent(heir)),
+            Ok(Command::Boundaries(done)) => done(keeper.boundaries()),
             Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
             Ok(Command::Question(question)) => keeper.answer(question),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
@@ -191,6 +289,24 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             // A shard that has ended wants no answer.
             let _ = shard.map(|shard| shard.send(Message::Store { volume, event }));
         }
+    }
+}
+
+/// Waits for a command. A timeout says that there is something else to do: work, when no command waits or it has waited
+/// for long enough; or what is due.
+fn next_command(keeper: &Keeper, commands: &mpsc::Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+    if keeper.is_work_due() {
+        return Err(RecvTimeoutError::Timeout);
+    }
+    if keeper.has_work() {
+        return commands.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => RecvTimeoutError::Timeout,
+            TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+        });
+    }
+    match keeper.wakes_at() {
+        None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
     }
 }
 

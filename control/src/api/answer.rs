@@ -1,7 +1,7 @@
 //! How requests are taken apart and errors answered, so that every refusal is a problem document.
 
 use crate::error::{ErrorCode, ServiceError};
-use crate::name::VolumeName;
+use crate::name::{SnapshotName, VolumeName};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::StatusCode;
@@ -52,10 +52,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = ServiceError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
-        let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
-        let Path(name): Path<String> = Path::from_request_parts(parts, state).await.map_err(refused)?;
-        Ok(Self(name.parse()?))
+        Ok(Self(name_in(parts, state).await?.parse()?))
     }
+}
+
+/// The snapshot that a request's path names.
+pub(super) struct NamedSnapshot(pub(super) SnapshotName);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedSnapshot {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        Ok(Self(name_in(parts, state).await?.parse()?))
+    }
+}
+
+async fn name_in<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, ServiceError> {
+    let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
+    let Path(name) = Path::from_request_parts(parts, state).await.map_err(refused)?;
+    Ok(name)
 }
 
 /// Runs a change to its end, whatever becomes of the client or of the request's time.

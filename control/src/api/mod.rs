@@ -7,6 +7,7 @@ mod answer;
 mod guard;
 mod images;
 mod scrub;
+mod snapshots;
 mod status;
 mod volumes;
 
@@ -55,7 +56,7 @@ pub(crate) struct Context {
 #[openapi(
     info(
         title = "Aljibe",
-        description = "Thin volumes on a log: create, resize and delete them, and look at the pool."
+        description = "Thin volumes on a log: create, resize, snapshot, clone and delete them, and look at the pool."
     ),
     components(schemas(Problem))
 )]
@@ -88,6 +89,11 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(images::show, images::delete))
         .routes(routes!(images::mark))
         .routes(routes!(images::seal))
+        .routes(routes!(volumes::rollback))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::show, snapshots::delete))
+        .routes(routes!(snapshots::clone))
+        .routes(routes!(snapshots::reclaim))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))

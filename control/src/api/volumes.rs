@@ -3,8 +3,8 @@
 use super::Context;
 use super::answer::{Body, Named, Parameters, run_to_end};
 use crate::error::{ErrorCode, Problem, ServiceError};
-use crate::model::{CreateVolume, ResizeVolume, Volume, VolumeList};
-use crate::name::VolumeName;
+use crate::model::{CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList};
+use crate::name::{SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -18,11 +18,12 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeLi
     Ok(Json(VolumeList { volumes }))
 }
 
-/// Makes a volume. It is thin: it takes room as it is written.
+/// Makes a volume, empty or as an image. It is thin: it takes room as it is written.
 #[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
-    (status = 409, body = Problem, description = "volume_exists"),
+    (status = 404, body = Problem, description = "image_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn create(
@@ -30,9 +31,14 @@ pub(super) async fn create(
     Body(wanted): Body<CreateVolume>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
     let name: VolumeName = wanted.name.parse()?;
-    let size = wanted.requested_size()?;
     let location = format!("/v1/volumes/{name}");
-    let volume = run_to_end(async move { context.service.create_volume(name, size).await }).await?;
+    let volume = if let Some(image) = &wanted.image {
+        let (image, size): (VolumeName, _) = (image.parse()?, wanted.requested_image_size()?);
+        run_to_end(async move { context.service.clone_image(image, name, size).await }).await?
+    } else {
+        let size = wanted.requested_size()?;
+        run_to_end(async move { context.service.create_volume(name, size).await }).await?
+    };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
 }
 
@@ -63,7 +69,26 @@ pub(super) async fn resize(
     Ok(Json(run_to_end(change).await?))
 }
 
-/// Deletes a volume and all its data. Refused while clients are attached, unless `force`.
+/// Makes a volume what it was at one of its snapshots, after a snapshot of what it is now. Refused while clients are
+/// attached, unless `force`.
+#[utoipa::path(post, path = "/v1/volumes/{name}/rollback", request_body = RollbackVolume,
+    params(("name" = String, Path, description = "The volume")), responses(
+    (status = 200, body = RolledBack),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+    (status = 409, body = Problem, description = "volume_in_use, volume_quarantined"),
+))]
+pub(super) async fn rollback(
+    State(context): State<Context>,
+    Named(name): Named,
+    Body(wanted): Body<RollbackVolume>,
+) -> Result<Json<RolledBack>, ServiceError> {
+    let snapshot = SnapshotName::new(name, wanted.snapshot.parse()?);
+    let change = async move { context.service.rollback_volume(snapshot, wanted.force).await };
+    Ok(Json(run_to_end(change).await?))
+}
+
+/// Deletes a volume, its snapshots and all its data; what clones of it need is kept for them. Refused while clients are attached, unless `force`.
 #[utoipa::path(delete, path = "/v1/volumes/{name}",
     params(
         ("name" = String, Path, description = "The volume"),
@@ -71,7 +96,7 @@ pub(super) async fn resize(
     ), responses(
     (status = 204, description = "Gone"),
     (status = 404, body = Problem, description = "volume_not_found"),
-    (status = 409, body = Problem, description = "volume_in_use"),
+    (status = 409, body = Problem, description = "volume_in_use, snapshot_in_use, may_be_needed"),
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,

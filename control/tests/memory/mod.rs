@@ -2,10 +2,10 @@
 
 mod images;
 
-use control::metrics::{Snapshot, VolumeMetrics};
+use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Image, Pool, PoolState, Scrub, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
-    VolumeState,
+    Answer, ErrorCode, Image, ImageState, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot,
+    SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -26,6 +26,7 @@ struct State {
     images: BTreeMap<String, (Image, (String, String))>,
     data_end: BTreeMap<String, u64>,
     scrub: Option<Scrub>,
+    snapshots: BTreeMap<SnapshotName, Snapshot>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -83,7 +84,11 @@ impl State {
             name: name.to_string(),
             id: self.last_id,
             size_bytes: size.bytes(),
+            parent: None,
+            snapshots: 0,
             written_bytes: Some(0),
+            snapshot_bytes: None,
+            pool_bytes: None,
             state: VolumeState::Online,
             state_reason: None,
             connections: 0,
@@ -134,6 +139,35 @@ const fn no_scrub() -> Scrub {
         rotten_blocks: 0,
         unreadable_blocks: 0,
         findings: Vec::new(),
+    }
+}
+
+impl State {
+    fn snapshot(&mut self, name: &SnapshotName, group: Option<&VolumeName>) -> Result<Snapshot, ServiceError> {
+        let size_bytes = self.find(name.volume())?.size_bytes;
+        if self.snapshots.contains_key(name) {
+            return Err(ServiceError::new(ErrorCode::SnapshotExists, format!("snapshot {name} exists")));
+        }
+        self.last_id += 1;
+        let snapshot = Snapshot {
+            name: name.to_string(),
+            volume: name.volume().to_string(),
+            id: self.last_id,
+            size_bytes,
+            taken_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            group: group.map(ToString::to_string),
+            unique_bytes: None,
+            clones: Vec::new(),
+            state_reason: None,
+            nbd_uris: vec![format!("nbd://127.0.0.1:10809/{name}")],
+        };
+        self.snapshots.insert(name.clone(), snapshot.clone());
+        Ok(snapshot)
+    }
+
+    fn find_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ServiceError> {
+        let missing = || ServiceError::new(ErrorCode::SnapshotNotFound, format!("there is no snapshot {name}"));
+        self.snapshots.get(name).cloned().ok_or_else(missing)
     }
 }
 
@@ -193,6 +227,74 @@ impl Service for MemoryService {
         })
     }
 
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let image = self.change_image(&image, |_| Ok(()))?;
+            if image.state != ImageState::Ready {
+                return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
+            }
+            let size = size.map_or_else(|| VolumeSize::from_bytes(image.size_bytes), Ok)?;
+            self.state.lock().unwrap().create(&name, size)
+        })
+    }
+
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            names.iter().map(|name| state.snapshot(name, group.as_ref())).collect()
+        })
+    }
+
+    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            let is_meant = |name: &SnapshotName| volume.as_ref().is_none_or(|volume| name.volume() == volume);
+            Ok(state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone()).collect())
+        })
+    }
+
+    fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot> {
+        Box::pin(async move { self.state.lock().unwrap().find_snapshot(&name) })
+    }
+
+    fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.find_snapshot(&name)?;
+            state.snapshots.remove(&name);
+            Ok(())
+        })
+    }
+
+    fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            names.iter().map(|name| state.find_snapshot(name).map(|_| 4096)).sum()
+        })
+    }
+
+    fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let parent = state.find_snapshot(&snapshot)?;
+            let size = VolumeSize::from_bytes(parent.size_bytes)?;
+            Ok(Volume { parent: Some(parent.name), ..state.create(&name, size)? })
+        })
+    }
+
+    fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.find_snapshot(&snapshot)?;
+            let volume = state.find(snapshot.volume())?.clone();
+            if volume.connections > 0 && !force {
+                return Err(ServiceError::new(ErrorCode::VolumeInUse, "clients are attached"));
+            }
+            let undo = SnapshotName::new(snapshot.volume().clone(), "before".parse()?);
+            Ok(RolledBack { volume, undo: state.snapshot(&undo, None)? })
+        })
+    }
+
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move {
             Ok(Pool {
@@ -229,7 +331,7 @@ impl Service for MemoryService {
         })
     }
 
-    fn metrics(&self) -> Answer<'_, Snapshot> {
+    fn metrics(&self) -> Answer<'_, metrics::Snapshot> {
         Box::pin(async move {
             let pool = self.show_pool().await?;
             let state = self.state.lock().unwrap();
@@ -241,7 +343,11 @@ impl Service for MemoryService {
                 state: volume.state,
                 operations: Vec::new(),
             };
-            Ok(Snapshot { shards: Vec::new(), volumes: state.volumes.values().map(of).collect(), pool: Some(pool) })
+            Ok(metrics::Snapshot {
+                shards: Vec::new(),
+                volumes: state.volumes.values().map(of).collect(),
+                pool: Some(pool),
+            })
         })
     }
 }

@@ -12,7 +12,7 @@ use volume::pool::LeaseClass;
 /// The compactor and what is under way for it.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    compactor: Compactor,
+    pub(super) compactor: Compactor,
     pub(super) transfers: Transfers,
     /// Leases that found no slot while some were being freed.
     parked: VecDeque<(usize, LeaseClass)>,

@@ -101,6 +101,7 @@ impl World {
                 Action::Sync { id } => self.begin_sync(owner, id),
                 Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
                 asked @ (Action::LoadPage { .. }
+                | Action::LoadPlace { .. }
                 | Action::WriteBack { .. }
                 | Action::Lease { .. }
                 | Action::NoteSegment(_)

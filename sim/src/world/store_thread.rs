@@ -12,13 +12,14 @@ use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow, Settled};
 #[derive(Debug)]
 pub(super) enum Job {
     LoadPage { site: usize, page: PageIndex },
+    LoadPlace(usize, SegmentId),
     WriteBack { site: usize, id: IoId, generation: u64, pages: Vec<PageWrite>, folded: Folded },
     NoteBoundary(usize, Boundary),
     Lease { site: usize, class: LeaseClass },
     Note(SegmentRow),
     Release(SegmentId),
     Settle(usize, Settled),
-    Unpinned(SegmentId),
+    Unpinned(usize, SegmentId),
 }
 
 impl World {
@@ -26,6 +27,7 @@ impl World {
         self.trace.tell(|| format!("{site}: asks {}", told(&action)));
         self.jobs.push_back(match action {
             Action::LoadPage { page } => Job::LoadPage { site, page },
+            Action::LoadPlace { segment } => Job::LoadPlace(site, segment),
             Action::WriteBack { id, generation, pages, folded } => {
                 self.check_folded(site, folded.to)?;
                 Job::WriteBack { site, id, generation, pages, folded }
@@ -35,7 +37,7 @@ impl World {
             Action::NoteSegment(row) => Job::Note(row),
             Action::Release { segment } => Job::Release(segment),
             Action::Settle(settled) => Job::Settle(site, settled),
-            Action::Unpinned { segment } => Job::Unpinned(segment),
+            Action::Unpinned { segment } => Job::Unpinned(site, segment),
             Action::Append { .. } | Action::Fetch { .. } | Action::Sync { .. } | Action::Reply(_) => return Ok(()),
         });
         let delay = self.delay();
@@ -80,8 +82,14 @@ impl World {
                 index.settle(volume, settled);
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
-            Job::Unpinned(segment) => {
-                self.with_compactor(|compactor, context| compactor.unpinned(context, segment))?;
+            Job::LoadPlace(site, segment) => {
+                let volume = self.sites[site].id;
+                let place = self.compaction.compactor.hold(index, volume, segment);
+                self.answer_later(site, Event::Place { segment, place });
+            }
+            Job::Unpinned(site, segment) => {
+                let volume = self.sites[site].id;
+                self.with_compactor(|compactor, context| compactor.unpinned(context, volume, segment))?;
             }
         }
         Ok(())

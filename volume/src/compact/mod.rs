@@ -10,6 +10,7 @@
 
 #[cfg(feature = "negative-controls")]
 pub mod controls;
+mod holders;
 #[cfg(test)]
 pub(crate) mod parcel;
 
@@ -17,8 +18,9 @@ use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::format::{SlotHeader, Superblock};
 use crate::io::{Action, Event, IoId};
-use crate::pool::{Index, SegmentRow};
+use crate::pool::{Index, Place, SegmentRow};
 use crate::store::Store;
+use holders::Holders;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use units::{BLOCK_LEN, SegmentId, VolumeId};
 
@@ -28,8 +30,9 @@ const ROUND_MAX: usize = 64;
 /// Gives slots back.
 #[derive(Debug, Default)]
 pub struct Compactor {
-    /// Segments whose volumes have been told, and have not answered.
+    /// Segments whose readers have been told, and have not all answered.
     pinned: BTreeMap<SegmentId, VolumeId>,
+    holders: Holders,
     /// Segments that no read uses.
     unpinned: BTreeMap<SegmentId, VolumeId>,
     /// Segments whose headers the disk failed at the last try. Their slots may never be free.
@@ -116,7 +119,9 @@ impl Compactor {
             }
             let told = if has_pins() { &mut self.pinned } else { &mut self.unpinned };
             told.insert(row.segment, volume);
-            context.news.push(News::Tell(volume, Event::Leaves { segment: row.segment }));
+            for reader in self.holders.ask(row.segment, volume) {
+                context.news.push(News::Tell(reader, Event::Leaves { segment: row.segment }));
+            }
         }
         self.advance(context);
     }
@@ -128,20 +133,35 @@ impl Compactor {
             || self.round.as_ref().is_some_and(|round| round.rows.contains_key(&segment))
     }
 
-    /// No read of its volume uses a segment any more.
-    pub fn unpinned<S: Store>(&mut self, context: &mut Context<'_, S>, segment: SegmentId) {
-        if let Some(volume) = self.pinned.remove(&segment) {
-            self.unpinned.insert(segment, volume);
-            self.advance(context);
+    /// Where a segment is, for `heir`, which is told of what becomes of it from now on. `None` when there is no such
+    /// segment, or it is dead: then nobody inherits any of it.
+    pub fn hold<S: Store>(&mut self, index: &Index<S>, heir: VolumeId, segment: SegmentId) -> Option<Place> {
+        let place = index.place(segment).filter(|_| !self.is_on_its_way(segment))?;
+        self.holders.add(segment, heir);
+        Some(place)
+    }
+
+    /// No read of `volume` uses a segment any more.
+    pub fn unpinned<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId, segment: SegmentId) {
+        if self.holders.answered(segment, volume) {
+            self.let_go(context, [segment]);
         }
+    }
+
+    /// Nobody reads these any more.
+    fn let_go<S: Store>(&mut self, context: &mut Context<'_, S>, segments: impl IntoIterator<Item = SegmentId>) {
+        for segment in segments {
+            let owner = self.pinned.remove(&segment);
+            self.unpinned.extend(owner.map(|owner| (segment, owner)));
+        }
+        self.advance(context);
     }
 
     /// A volume is closed: it reads nothing any more.
     pub fn closed<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
         context.index.unsettle(volume);
-        let of_volume = self.pinned.extract_if(.., |_, owner| *owner == volume);
-        self.unpinned.extend(of_volume);
-        self.advance(context);
+        let unread = self.holders.closed(volume);
+        self.let_go(context, unread);
     }
 
     /// Gives back every segment of a volume that is not open, whatever is in it, and then forgets the volume. Ends with
@@ -167,6 +187,7 @@ impl Compactor {
             Event::Request { .. }
             | Event::Fetched { .. }
             | Event::PageLoaded { .. }
+            | Event::Place { .. }
             | Event::WroteBack { .. }
             | Event::Moved { .. }
             | Event::Leaves { .. }
@@ -297,6 +318,8 @@ impl Compactor {
             if context.index.release(segment).is_err() {
                 self.voided.push(segment);
                 self.waits_for_tick = true;
+            } else {
+                self.holders.forget(segment);
             }
         }
         context.news.push(News::Freed);

@@ -24,7 +24,7 @@ impl Driver {
         driver.act(|compactor, context| compactor.look_at(context, VOLUME));
         assert!(driver.compactor.is_freeing(), "it waits for reads");
         for segment in dead {
-            driver.act(|compactor, context| compactor.unpinned(context, segment));
+            driver.act(|compactor, context| compactor.unpinned(context, VOLUME, segment));
         }
         driver
     }

@@ -31,6 +31,7 @@ impl Volume {
     /// Gives out what has gathered since the last call as appends. The driver calls it when it has handed over every event
     /// it has, so that what arrived together shares a batch.
     pub fn poll_append(&mut self, context: &mut Context<'_>) {
+        self.end_hold_if_late(context);
         if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
             // Writes wait for the store rather than take memory without bound, but not for one that fails.
             self.checkpoint_if_due(context, false);
@@ -40,11 +41,11 @@ impl Volume {
             }
             return;
         }
-        while !self.log.pending.is_empty()
-            && !self.log.is_failing
-            && self.log.in_flight.len() < self.config.appends_in_flight_max
-        {
-            let cut = self.cut_batch();
+        while self.may_begin_batch() {
+            let mut cut = self.cut_batch();
+            if self.hold.is_on() {
+                cut = Cut { operations: cut.operations.min(self.snapshots_in_front()), payload_blocks: 0 };
+            }
             if cut.operations == 0 {
                 if !self.open_next_segment(context) {
                     return;
@@ -53,6 +54,11 @@ impl Volume {
                 self.append_batch(context, cut);
             }
         }
+    }
+
+    fn may_begin_batch(&self) -> bool {
+        let waiting = if self.hold.is_on() { self.snapshots_in_front() } else { self.log.pending.len() };
+        waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
     }
 
     /// How much of the queue fits the open segment as one batch.
@@ -349,6 +355,7 @@ impl Volume {
         if self.log.is_failing && self.log.in_flight.iter().all(|batch| batch.ended.is_some()) {
             self.append_elsewhere(context);
         }
+        self.answer_hold(context);
         if self.applied_lsn > before {
             self.resume_subblocks(context);
             self.checkpoint_if_due(context, false);

@@ -34,6 +34,11 @@ impl Checkpoint {
         self.target = self.target.max(lsn);
     }
 
+    /// Whether the stored map is to come to hold more than it does.
+    pub(super) fn is_wanted_beyond(&self, folded_to: Lsn) -> bool {
+        self.target > folded_to
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         !self.is_folding() && self.waiters.is_empty()
     }

@@ -96,6 +96,7 @@ impl Volume {
         for pending in std::mem::take(&mut self.log.pending) {
             self.drop_pending(context, pending, &poisoned());
         }
+        self.end_hold(context);
         self.abandon_checkpoint(context);
         self.release.abandon();
         self.fail_resize(context, poisoned());

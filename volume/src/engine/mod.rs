@@ -15,13 +15,17 @@ mod append;
 mod checkpoint;
 mod extents;
 mod flush;
+mod hold;
 mod log;
+mod places;
 mod read;
 mod release;
 mod request;
 mod resize;
 mod snapshot;
 mod subblock;
+
+pub use hold::HOLD_DURATION_MAX;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
@@ -118,6 +122,12 @@ pub struct Volume {
     segments: BTreeMap<SegmentId, SegmentRow>,
     /// Which blocks are left of those that were moved.
     survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// Whether its map may name segments of other volumes.
+    is_heir: bool,
+    /// Whether it takes no changes: a view of a snapshot.
+    is_read_only: bool,
+    /// Segments of other volumes.
+    places: places::Places,
     /// Everything up to here is in the map, and answered.
     applied_lsn: Lsn,
     /// Everything up to here is on stable storage.
@@ -131,6 +141,7 @@ pub struct Volume {
     /// Requests that wait for a page of the map.
     page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
     flush: flush::Flush,
+    hold: hold::Hold,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
     resize: Option<resize::Resize>,
@@ -152,6 +163,8 @@ impl Volume {
     #[must_use]
     pub fn open(config: VolumeConfig, recovered: Recovered) -> Self {
         let applied_lsn = Lsn(recovered.next_lsn.0 - 1);
+        let mut checkpoint = checkpoint::Checkpoint::default();
+        checkpoint.fold_to(recovered.wanted_lsn);
         Self {
             id: recovered.volume,
             config,
@@ -161,6 +174,9 @@ impl Volume {
             log: Log::new(recovered.next_lsn, recovered.chain),
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
+            is_heir: recovered.is_heir,
+            is_read_only: recovered.is_read_only,
+            places: places::Places::default(),
             applied_lsn,
             // Whoever recovers syncs before the volume is opened. The first batch tells it: rot in what came before is then
             // told from a torn end.
@@ -173,7 +189,8 @@ impl Volume {
             reads: read::Reads::default(),
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
-            checkpoint: checkpoint::Checkpoint::default(),
+            hold: hold::Hold::default(),
+            checkpoint,
             release: release::Releases::default(),
             resize: None,
             status: Status::default(),
@@ -227,6 +244,7 @@ impl Volume {
             Event::Fetched { id, buffer, result } => self.on_fetched(context, id, buffer, result),
             Event::Synced { id, result } => self.on_synced(context, id, result),
             Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
+            Event::Place { segment, place } => self.on_place(context, segment, place),
             Event::Moved { row, survivors } => self.on_moved(context, row, survivors),
             Event::Leaves { segment } => self.on_leaves(context, segment),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
@@ -243,7 +261,9 @@ impl Volume {
             && self.subblock.is_empty()
             && self.reads.is_empty()
             && self.page_waiters.is_empty()
+            && self.places.is_idle()
             && self.flush.is_idle()
+            && !self.hold.is_on()
             && self.checkpoint.is_idle()
             && self.release.is_idle()
             && self.resize.is_none()
@@ -254,12 +274,21 @@ impl Volume {
     pub fn wants_ticks(&self) -> bool {
         !self.is_idle()
             || self.map.is_dirty()
+            || (self.checkpoint.is_wanted_beyond(self.folded_to) && !self.is_poisoned)
             || self.release.has_empty()
             || self.has_untold()
             || self.log.has_failed_footer()
     }
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
+        if self.is_read_only && request.is_change() {
+            if let Request::Write { payload, .. } = request {
+                payload.into_iter().for_each(|piece| context.buffers.put(piece));
+            }
+            let detail = "a snapshot does not change; clone it to write";
+            reply(context, id, Err(Error::new(ErrorKind::InvalidRequest, detail)));
+            return;
+        }
         match request {
             Request::Read { range } => self.on_read(context, id, range),
             Request::Write { range, payload, fua } => self.on_write(context, Asker { id, fua }, range, payload),
@@ -272,6 +301,8 @@ impl Volume {
             Request::Extents { range, extents_max } => self.on_extents(context, id, range, extents_max),
             Request::Resize { size_bytes, discard_tail } => self.on_resize(context, id, size_bytes, discard_tail),
             Request::Snapshot { id: snapshot } => self.on_snapshot(context, id, snapshot),
+            Request::Hold => self.on_hold(context, id),
+            Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
         }
     }
@@ -338,6 +369,7 @@ impl Volume {
     }
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
+        self.end_hold_if_late(context);
         self.log.waits_for_space = false;
         self.retry_footers(context);
         self.void_empty(context);

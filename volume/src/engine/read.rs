@@ -94,11 +94,11 @@ impl Volume {
     pub(super) fn fetch(&mut self, context: &mut Context<'_>, blocks: BlockRange, purpose: Purpose) {
         let (mut runs, mut checks) = (SmallVec::<[ResolvedRun; 2]>::new(), SmallVec::<[u32; 2]>::new());
         if let Err(page) = self.map.resolve(blocks, &mut runs, &mut checks) {
-            let parked = match purpose {
-                Purpose::Client(read) => Parked::Read(read),
-                Purpose::SubBlock(number) => Parked::SubBlock(number),
-            };
-            self.park(context, page, parked);
+            self.park(context, page, parked_of(purpose));
+            return;
+        }
+        if let Some(segment) = self.ask_places(context, &runs) {
+            self.park_for_place(segment, parked_of(purpose));
             return;
         }
         self.status.map_lookups += 1;
@@ -143,7 +143,10 @@ impl Volume {
 
     /// Where `count` blocks from `location` on are in the pool, which are neighbours wherever they are.
     fn pool_offset(&self, location: Location, count: u32) -> Option<u64> {
-        let row = self.segments.get(&location.segment)?;
+        let Some(row) = self.segments.get(&location.segment) else {
+            let place = self.places.of(location.segment)?;
+            return Some(self.config.geometry.block_offset(place.row.slot, place.block_of(location.block, count)?));
+        };
         let block = match row.parcel {
             None => u32::from(location.block),
             Some(parcel) => {
@@ -231,6 +234,13 @@ impl Volume {
     pub(super) fn fail_read(&mut self, context: &mut Context<'_>, read: ReadRequest, error: Error) {
         let _ = self.id;
         reply(context, read.id, Err(error));
+    }
+}
+
+const fn parked_of(purpose: Purpose) -> Parked {
+    match purpose {
+        Purpose::Client(read) => Parked::Read(read),
+        Purpose::SubBlock(number) => Parked::SubBlock(number),
     }
 }
 

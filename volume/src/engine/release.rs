@@ -92,8 +92,12 @@ impl Volume {
 
     /// A segment is somewhere else now.
     pub(super) fn on_moved(&mut self, context: &mut Context<'_>, row: SegmentRow, survivors: Arc<Survivors>) {
-        self.segments.insert(row.segment, row);
-        self.survivors.insert(row.segment, survivors);
+        if row.volume == self.id {
+            self.segments.insert(row.segment, row);
+            self.survivors.insert(row.segment, survivors);
+        } else {
+            self.places.note_moved(row, survivors);
+        }
         self.release.moved.insert(row.segment, self.reads.next_number());
         self.unpin(context);
     }
@@ -103,6 +107,7 @@ impl Volume {
         for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment, u64::MAX)) {
             self.segments.remove(&segment);
             self.survivors.remove(&segment);
+            self.places.forget(segment);
             context.actions.push(Action::Unpinned { segment });
         }
         for (segment, _) in self.release.moved.extract_if(.., |segment, first| !self.reads.uses(*segment, *first)) {

@@ -43,6 +43,11 @@ impl Volume {
         }
     }
 
+    /// How many snapshots are the next to be appended.
+    pub(super) fn snapshots_in_front(&self) -> usize {
+        self.log.pending.iter().take_while(|pending| is_snapshot(pending)).count()
+    }
+
     pub(super) fn take_in_snapshot(&mut self, context: &mut Context<'_>, request: RequestId, boundary: Boundary) {
         self.map.begin_generation(boundary.generation + 1);
         context.actions.push(Action::NoteBoundary(boundary));

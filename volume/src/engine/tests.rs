@@ -1,5 +1,7 @@
 //! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
 
+mod places;
+
 use super::*;
 use crate::buffer::Buffer;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
@@ -9,6 +11,8 @@ use crate::pool::{Boundary, Folded, Lease, LeaseClass};
 use crate::recover;
 use crate::request::Extent;
 use units::{ByteRange, SlotIndex, SnapshotId};
+
+mod hold;
 
 const SLOT_BYTES: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
@@ -33,12 +37,18 @@ struct Driver {
     synced: u32,
     /// Boundaries and the generations of pages, as the store was told them.
     told: Vec<Told>,
+    /// The blocks that the pages of generation 0 name.
+    first_generation: std::collections::BTreeSet<u64>,
     append_faults: Vec<DiskFault>,
     is_sync_failing: bool,
     is_store_failing: bool,
     refuses_voids: bool,
     released: Vec<SegmentId>,
     unpinned: u32,
+    /// Pages of the map that the store has.
+    pages: BTreeMap<PageIndex, Vec<u8>>,
+    /// Segments whose places it wants to know.
+    asked_places: Vec<SegmentId>,
     /// While set, fetches stay in the queue.
     holds_fetches: bool,
     /// While set, appends stay in the queue.
@@ -67,12 +77,15 @@ impl Driver {
             next_request: 1,
             synced: 0,
             told: Vec::new(),
+            first_generation: std::collections::BTreeSet::new(),
             append_faults: Vec::new(),
             is_sync_failing: false,
             is_store_failing: false,
             refuses_voids: false,
             released: Vec::new(),
             unpinned: 0,
+            pages: BTreeMap::new(),
+            asked_places: Vec::new(),
             holds_fetches: false,
             holds_appends: false,
             now: 0,
@@ -146,13 +159,19 @@ impl Driver {
                 self.replies.insert(reply.id.0, reply.result);
             }
             Action::LoadPage { page } => {
-                self.give(Event::PageLoaded { page, result: Ok(LoadedPage::Absent { next: None }) });
+                let stored = self.pages.get(&page).cloned();
+                let loaded = stored.map_or(LoadedPage::Absent { next: None }, LoadedPage::Present);
+                self.give(Event::PageLoaded { page, result: Ok(loaded) });
             }
             Action::WriteBack { id, generation, pages, folded } => {
+                if generation == 0 {
+                    self.first_generation.extend(hold::mapped(&pages));
+                }
                 self.told.push(Told::Pages { generation, count: pages.len(), folded });
                 let result = if self.is_store_failing { Err(DiskFault::Io) } else { Ok(()) };
                 self.give(Event::WroteBack { id, result });
             }
+            Action::LoadPlace { segment } => self.asked_places.push(segment),
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,

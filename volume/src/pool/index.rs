@@ -1,10 +1,11 @@
 //! The index: opening it, what it knows, and the rows of segments and volumes.
 
 use super::leaving::Settled;
+use super::lineage::Lineage;
 use super::load::Rows;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
-use super::{BoundaryRow, Found, LeftPlace, OpenError, PoolFigures, SegmentRow, Survivors, VolumeRow};
+use super::{BoundaryRow, Found, LeftPlace, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -37,6 +38,8 @@ pub struct Index<S> {
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     /// The ends of generations that somebody needs.
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
+    /// Who inherits from whom.
+    pub(super) lineage: Lineage,
     kept: BTreeSet<SlotIndex>,
     /// Segments that were found in the pool and not in the store when it was opened.
     adopted: Vec<SegmentId>,
@@ -123,7 +126,7 @@ impl<S: Store> Index<S> {
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
         let slot_count = superblock.geometry.slot_count;
-        let Rows { used, segments, survivors, packs, left, volumes, boundaries, kept } =
+        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, kept } =
             Rows::read(&store, slot_count)?;
         let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
         if newest.is_some_and(|newest| newest >= row.next_segment) {
@@ -145,6 +148,7 @@ impl<S: Store> Index<S> {
             left,
             volumes,
             boundaries,
+            lineage: Lineage::new(parents),
             kept,
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
@@ -259,6 +263,12 @@ impl<S: Store> Index<S> {
         rows
     }
 
+    /// What is known of the segments of `volume`.
+    pub(super) fn entries_of(&self, volume: VolumeId) -> impl Iterator<Item = &Entry> {
+        let owned = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX));
+        owned.filter_map(|(_, segment)| self.entry(*segment))
+    }
+
     /// A segment.
     #[must_use]
     pub fn segment(&self, segment: SegmentId) -> Option<SegmentRow> {
@@ -277,7 +287,14 @@ impl<S: Store> Index<S> {
         let segments = self.segments(volume);
         let left = segments.iter().filter_map(|row| Some((row.segment, self.survivors(row.segment)?)));
         let survivors = left.map(|(segment, left)| (segment, Arc::clone(left))).collect();
-        Known { volume, created_bytes, row: self.volume_row(volume), segments, survivors }
+        let (row, parent) = (self.volume_row(volume), self.parent(volume));
+        Known { volume, created_bytes, row, segments, survivors, parent }
+    }
+
+    /// Where a segment is, for who reads it and does not own it.
+    #[must_use]
+    pub fn place(&self, segment: SegmentId) -> Option<Place> {
+        Some(Place { row: self.segment(segment)?, survivors: self.survivors(segment).cloned() })
     }
 
     /// Which blocks of `segment` are left, when it was moved.
@@ -320,15 +337,15 @@ impl<S: Store> Index<S> {
         self.slots.window().2
     }
 
-    /// Reads a page of the map as it is now, or the index of the next one.
+    /// Reads a page of the map as it is now, own or inherited, or the index of the next one.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed.
+    /// [`DiskFault::Io`] when the store failed, or does not have what the volume inherits ([`Index::inheritance`]).
     pub fn load_page(&self, volume: VolumeId, page: PageIndex) -> Result<LoadedPage, DiskFault> {
         let newest = self.newest_from(volume, page)?;
         Ok(match newest {
             Some(version) if version.page == page => LoadedPage::Present(version.encoded),
-            newest => LoadedPage::Absent { next: newest.map(|version| version.page) },
+            newest => self.load_inherited(volume, page, newest.map(|version| version.page))?,
         })
     }
 
@@ -381,13 +398,17 @@ impl<S: Store> Index<S> {
     /// Forgets a volume, whose segments' headers have all been made void durably: its map, its rows; frees its slots.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed: nothing is forgotten.
+    /// [`DiskFault::Io`] when the store failed, or the volume has heirs: nothing is forgotten.
     pub fn forget_volume(&mut self, volume: VolumeId) -> Result<(), DiskFault> {
+        if self.has_heirs(volume) {
+            return Err(DiskFault::Io);
+        }
         let rows = self.segments(volume);
         let mut writes: Vec<StoreWrite> =
             rows.iter().map(|row| StoreWrite::Delete(rows::segment_key(row.segment))).collect();
         writes.push(StoreWrite::DeleteRange(rows::page_start(volume, PageIndex(0)), rows::pages_end(volume)));
         writes.push(StoreWrite::Delete(rows::volume_key(volume)));
+        writes.push(StoreWrite::Delete(rows::parent_key(volume)));
         writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
@@ -395,6 +416,7 @@ impl<S: Store> Index<S> {
         self.boundaries.retain(|(of, _), _| *of != volume);
         self.unsaved_boundaries.retain(|(of, _)| *of != volume);
         self.settled.remove(&volume);
+        self.lineage.remove(volume);
         for row in rows {
             self.forget(row.segment);
             if row.parcel.is_none() {

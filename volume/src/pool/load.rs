@@ -1,7 +1,7 @@
 //! Reading the rows of the store when an index is opened.
 
 use super::index::Entry;
-use super::{BoundaryRow, LeftPlace, OpenError, SegmentRow, Survivors, VolumeRow, rows};
+use super::{BoundaryRow, LeftPlace, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub(super) struct Rows {
     pub(super) left: BTreeMap<SegmentId, LeftPlace>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
+    pub(super) parents: BTreeMap<VolumeId, Parent>,
     pub(super) kept: BTreeSet<SlotIndex>,
 }
 
@@ -68,6 +69,11 @@ impl Rows {
         each(store, rows::BOUNDARY_KEYS, |key, value| {
             let (volume, row) = rows::decode_boundary(key, value)?;
             all.boundaries.insert((volume, row.boundary.generation), row);
+            Ok(())
+        })?;
+        each(store, rows::PARENT_KEYS, |key, value| {
+            let (heir, parent) = rows::decode_parent(key, value)?;
+            all.parents.insert(heir, parent);
             Ok(())
         })?;
         each(store, rows::KEPT_KEYS, |key, _| {

@@ -4,28 +4,39 @@
 //! [`crate::rebuild`] makes the index anew from it. Synchronous and without I/O of its own but the store's; slot headers
 //! are read once, when the index is opened.
 
+mod deletion;
+mod figures;
 mod index;
 mod lease;
 mod leaving;
+mod lineage;
 mod load;
 mod place;
+mod presence;
 mod relocate;
 mod rows;
 mod scrubbing;
 mod slots;
 mod survivors;
 mod versions;
+mod waiting;
+mod walk;
 mod write_back;
 
+pub use deletion::{Deletion, DeletionError};
+pub use figures::VolumeSpace;
 pub use index::Index;
 pub use leaving::Settled;
-pub use place::ParcelPlace;
+pub use lineage::{Inheritance, LineageError, Parent};
+pub use place::{ParcelPlace, Place};
 pub use relocate::{LeftPlace, Move};
 pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use scrubbing::ScrubTarget;
 pub use slots::WINDOW_SLOTS;
 pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
+pub use waiting::Waiting;
+pub use walk::Reclaim;
 pub use write_back::Folded;
 
 pub(crate) use load::Found;

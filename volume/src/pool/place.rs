@@ -1,6 +1,27 @@
 //! Where the blocks of a segment are that has been moved: behind each other in a pack, in the order in which they were.
 
+use super::{SegmentRow, Survivors};
+use std::sync::Arc;
 use units::{Lsn, SegmentId};
+
+/// All that is needed to read a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Whose it is, and where it is now.
+    pub row: SegmentRow,
+    /// Which of its blocks are left, when it was moved.
+    pub survivors: Option<Arc<Survivors>>,
+}
+
+impl Place {
+    /// The block of the slot where `count` neighbouring blocks from `block` on are, wherever they are together.
+    #[must_use]
+    pub fn block_of(&self, block: u16, count: u32) -> Option<u32> {
+        let block = u32::from(block);
+        let Some(parcel) = self.row.parcel else { return Some(block) };
+        Some(parcel.payload() + self.survivors.as_ref()?.rank_of_run(block, count)?)
+    }
+}
 
 /// Where a segment is that has been moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

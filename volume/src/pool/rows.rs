@@ -8,15 +8,18 @@
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
 //! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
-//! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8 |
+//! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8, |
+//! | | flags 1 (bit 0: it is being deleted) |
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
 //! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same five numbers |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
+//! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
 use super::OpenError;
+use super::lineage::Parent;
 use super::place::ParcelPlace;
 use super::relocate::LeftPlace;
 use super::survivors::Survivors;
@@ -40,6 +43,7 @@ const BOUNDARIES: u8 = 5;
 const BIRTHS: u8 = 6;
 const PACKS: u8 = 7;
 const LEFT: u8 = 8;
+const PARENTS: u8 = 10;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +101,8 @@ pub struct BoundaryRow {
     pub boundary: Boundary,
     /// Blocks that the stored map had there.
     pub mapped: u64,
+    /// Its deletion is under way: nobody looks at it any more, and part of what it showed may be gone.
+    pub is_leaving: bool,
 }
 
 /// What the store notes of the pool.
@@ -247,7 +253,8 @@ pub(super) fn decode_volume(key: &[u8], value: &[u8]) -> Result<VolumeRow, OpenE
 
 pub(super) fn encode_boundary(row: &BoundaryRow) -> Vec<u8> {
     let boundary = &row.boundary;
-    [boundary.lsn.0, boundary.wall_ms, boundary.size_bytes, row.mapped].iter().flat_map(|n| n.to_le_bytes()).collect()
+    let numbers = [boundary.lsn.0, boundary.wall_ms, boundary.size_bytes, row.mapped];
+    numbers.iter().flat_map(|n| n.to_le_bytes()).chain([u8::from(row.is_leaving)]).collect()
 }
 
 /// Decodes a boundary's row and whose it is.
@@ -259,10 +266,27 @@ pub(super) fn decode_boundary(key: &[u8], value: &[u8]) -> Result<(VolumeId, Bou
         let mut fields = Fields(value);
         let (lsn, wall_ms) = (Lsn(fields.u64()?), fields.u64()?);
         let (size_bytes, mapped) = (fields.u64()?, fields.u64()?);
+        let [flags] = fields.take()?;
         let boundary = Boundary { generation, lsn, size_bytes, wall_ms };
-        fields.0.is_empty().then_some((volume, BoundaryRow { boundary, mapped }))
+        let row = BoundaryRow { boundary, mapped, is_leaving: flags == 1 };
+        (fields.0.is_empty() && flags < 2).then_some((volume, row))
     };
     parse().ok_or(OpenError::Corrupt("a boundary's row"))
+}
+
+pub(super) fn encode_parent(parent: Parent) -> Vec<u8> {
+    [parent.volume.0, parent.generation].iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+/// Decodes what an heir inherits, and whose that is.
+pub(super) fn decode_parent(key: &[u8], value: &[u8]) -> Result<(VolumeId, Parent), OpenError> {
+    let parse = || {
+        let heir = VolumeId(read_key(key, PARENTS)?);
+        let mut fields = Fields(value);
+        let (volume, generation) = (VolumeId(fields.u64()?), fields.u64()?);
+        (fields.0.is_empty() && volume < heir).then_some((heir, Parent { volume, generation }))
+    };
+    parse().ok_or(OpenError::Corrupt("the row of what a volume inherits"))
 }
 
 pub(super) fn decode_kept(key: &[u8]) -> Result<SlotIndex, OpenError> {
@@ -286,6 +310,10 @@ pub(super) fn volume_key(volume: VolumeId) -> Vec<u8> {
     key_of(VOLUMES, volume.0)
 }
 
+pub(super) fn parent_key(heir: VolumeId) -> Vec<u8> {
+    key_of(PARENTS, heir.0)
+}
+
 pub(super) fn kept_key(slot: SlotIndex) -> Vec<u8> {
     let mut key = vec![KEPT];
     key.extend_from_slice(&slot.0.to_be_bytes());
@@ -304,6 +332,24 @@ pub(super) fn birth_key(volume: VolumeId, generation: u64, page: PageIndex) -> V
     key.extend_from_slice(&generation.to_be_bytes());
     key.extend_from_slice(&page.0.to_be_bytes());
     key
+}
+
+/// The key after all births of a volume up to the end of `generation`.
+pub(super) fn births_end(volume: VolumeId, generation: u64) -> Vec<u8> {
+    let [_, (_, end)] = generation_keys(volume);
+    generation.checked_add(1).map_or(end, |next| birth_key(volume, next, PageIndex(0)))
+}
+
+/// The keys of all births of a volume up to a generation: start and end.
+pub(super) fn births_to(volume: VolumeId, generation: u64) -> (Vec<u8>, Vec<u8>) {
+    let [_, (from, _)] = generation_keys(volume);
+    (from, births_end(volume, generation))
+}
+
+/// The page of a birth's key.
+pub(super) fn page_of_birth(key: &[u8]) -> Option<PageIndex> {
+    let page = key.get(17..)?.try_into().ok()?;
+    Some(PageIndex(u64::from_be_bytes(page)))
 }
 
 /// The keys of all boundaries of a volume, and of all its births: starts and ends.
@@ -341,13 +387,15 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
     Ok((PageIndex(u64::from_be_bytes(*page)), !u64::from_be_bytes(generation)))
 }
 
-/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries: start and end.
+/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
+/// heirs: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
 pub(super) const PACK_KEYS: (&[u8], &[u8]) = (&[PACKS], &[PACKS + 1]);
 pub(super) const LEFT_KEYS: (&[u8], &[u8]) = (&[LEFT], &[LEFT + 1]);
 pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
+pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];

@@ -44,8 +44,8 @@ impl<S: Store> Index<S> {
         if row.is_some_and(|row| row.generation > boundary.generation) {
             return Err(DiskFault::Io);
         }
-        let mapped = row.map_or(0, |row| row.mapped);
-        self.boundaries.insert(key, BoundaryRow { boundary, mapped });
+        let mapped = self.mapped_blocks(volume);
+        self.boundaries.insert(key, BoundaryRow { boundary, mapped, is_leaving: false });
         self.unsaved_boundaries.insert(key);
         self.commit(Vec::new(), Durability::Lazy)
     }
@@ -72,21 +72,30 @@ impl<S: Store> Index<S> {
         found.iter().try_for_each(|boundary| self.note_boundary(volume, *boundary))
     }
 
-    /// The generations of `volume` whose ends are needed, oldest first.
+    /// The generations of `volume` whose ends are needed, oldest first, those that are being deleted among them.
     pub fn boundaries(&self, volume: VolumeId) -> impl Iterator<Item = &BoundaryRow> {
         self.boundaries.range((volume, 0)..=(volume, u64::MAX)).map(|(_, row)| row)
     }
 
-    /// Whether the end of one of `generations` is needed.
+    /// Whether the end of one of `generations` is needed; one that is being deleted is not.
     pub(super) fn has_boundary(&self, volume: VolumeId, generations: Range<u64>) -> bool {
-        !generations.is_empty()
-            && self.boundaries.range((volume, generations.start)..(volume, generations.end)).next().is_some()
+        self.boundaries_in(volume, generations).any(|row| !row.is_leaving)
     }
 
-    /// Reads a page as `generation` left it, or the index of the next one that has any version.
+    /// Whether the end of one of `generations` is known, so that there may be versions that it needed.
+    pub(super) fn knows_boundary(&self, volume: VolumeId, generations: Range<u64>) -> bool {
+        self.boundaries_in(volume, generations).next().is_some()
+    }
+
+    fn boundaries_in(&self, volume: VolumeId, generations: Range<u64>) -> impl Iterator<Item = &BoundaryRow> {
+        let end = generations.end.max(generations.start);
+        self.boundaries.range((volume, generations.start)..(volume, end)).map(|(_, row)| row)
+    }
+
+    /// Reads a page as `generation` left it, own or inherited, or the index of the next one that has any version.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed.
+    /// [`DiskFault::Io`] when the store failed, or does not have what the volume inherits.
     pub fn load_page_at(&self, volume: VolumeId, page: PageIndex, generation: u64) -> Result<LoadedPage, DiskFault> {
         if let Some(version) = self.version_at(volume, page, generation)? {
             return Ok(LoadedPage::Present(version.encoded));
@@ -95,7 +104,7 @@ impl<S: Store> Index<S> {
             Some(next) => self.newest_from(volume, PageIndex(next))?,
             None => None,
         };
-        Ok(LoadedPage::Absent { next: next.map(|version| version.page) })
+        self.load_inherited(volume, page, next.map(|version| version.page))
     }
 
     /// The version of a page that is visible at the end of `generation`.
@@ -110,6 +119,16 @@ impl<S: Store> Index<S> {
         let end =
             page.0.checked_add(1).map_or_else(|| rows::pages_end(volume), |n| rows::page_start(volume, PageIndex(n)));
         self.store.seek(&from, &end).map_err(io)?.map(decode).transpose()
+    }
+
+    /// The version below that of `generation`: the next older one.
+    pub(super) fn version_below(
+        &self,
+        volume: VolumeId,
+        page: PageIndex,
+        generation: u64,
+    ) -> Result<Option<Version>, DiskFault> {
+        generation.checked_sub(1).map_or(Ok(None), |before| self.version_at(volume, page, before))
     }
 
     /// Every version of a page, newest first.

@@ -2,12 +2,13 @@
 //!
 //! A write of a generation takes the place of the newest version of its page, unless the end of a generation between the
 //! two is needed: then that version stays below. Live counts are kept exactly: each version is compared with the one that
-//! it replaces and with the one below ([`super::versions`]).
+//! it replaces and with the one below ([`super::versions`]). Below the lowest version of an heir is what it inherits
+//! ([`super::lineage`]); its first version of a page is written full.
 
 use super::index::{Entry, Index};
 use super::rows::{self, LIVE_UNKNOWN};
 use super::versions::{Version, count_change};
-use super::{BoundaryRow, VolumeRow};
+use super::{BoundaryRow, Inheritance, VolumeRow};
 use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::{Page, PageWrite};
@@ -34,7 +35,7 @@ pub struct Folded {
 struct PageChange {
     /// The version whose place is taken, since nobody needs it any more.
     replaced: Option<(u64, Page)>,
-    /// The newest version that stays below.
+    /// The newest version that stays below, own or inherited.
     below: Option<Page>,
     /// The page as it is to be.
     new: Page,
@@ -53,8 +54,8 @@ impl<S: Store> Index<S> {
     /// the log, which is replayed from where the map was complete before should the last one not come.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed, or holds a page that is none or is of a later generation: the stored map
-    /// is not complete to `folded`, and all of `pages` has to be written again.
+    /// [`DiskFault::Io`] when the store failed, holds a page that is none or is of a later generation, or does not have yet
+    /// what the volume inherits: the stored map is not complete to `folded`, and all of `pages` has to be written again.
     pub fn write_back(
         &mut self,
         volume: VolumeId,
@@ -62,6 +63,9 @@ impl<S: Store> Index<S> {
         pages: &[PageWrite],
         folded: Folded,
     ) -> Result<(), DiskFault> {
+        if self.inheritance(volume) != Inheritance::Ready {
+            return Err(DiskFault::Io);
+        }
         let target = (volume, generation);
         let mut changes = PageChanges::new();
         for write in pages {
@@ -89,7 +93,8 @@ impl<S: Store> Index<S> {
 
     fn row_or_new(&self, volume: VolumeId) -> VolumeRow {
         let (size_bytes, folded_to, epoch) = (0, Lsn::ZERO, self.epoch(volume));
-        let new = VolumeRow { volume, size_bytes, folded_to, epoch, generation: 0, mapped: 0 };
+        let mapped = self.inherited_mapped(volume);
+        let new = VolumeRow { volume, size_bytes, folded_to, epoch, generation: 0, mapped };
         self.volume_row(volume).unwrap_or(new)
     }
 
@@ -97,7 +102,11 @@ impl<S: Store> Index<S> {
     fn page_change(&self, target: Target, page: PageIndex) -> Result<PageChange, DiskFault> {
         match self.version_at(target.0, page, u64::MAX)? {
             Some(newest) => self.change_of(target, &newest),
-            None => Ok(PageChange { replaced: None, below: None, new: Page::empty(false) }),
+            None => {
+                let below = self.inherited_page(target.0, page)?;
+                let new = below.clone().unwrap_or(Page::empty(false));
+                Ok(PageChange { replaced: None, below, new })
+            }
         }
     }
 
@@ -110,13 +119,15 @@ impl<S: Store> Index<S> {
             return Ok(PageChange { replaced: None, new: content.clone(), below: Some(content) });
         }
         // Without a boundary before it, nobody needed an older one.
-        let older = match newest.generation.checked_sub(1) {
-            Some(before) if self.has_boundary(volume, 0..newest.generation) => {
-                self.version_at(volume, newest.page, before)?
-            }
-            _ => None,
+        let older = if self.knows_boundary(volume, 0..newest.generation) {
+            self.version_below(volume, newest.page, newest.generation)?
+        } else {
+            None
         };
-        let below = older.map(|version| version.content()).transpose()?;
+        let below = match older {
+            Some(version) => Some(version.content()?),
+            None => self.inherited_page(volume, newest.page)?,
+        };
         Ok(PageChange { replaced: Some((newest.generation, content.clone())), new: content, below })
     }
 
@@ -132,14 +143,18 @@ impl<S: Store> Index<S> {
         let mut from = first;
         let mut step = PageChanges::new();
         while from < end
-            && let Some(newest) = self.newest_from(target.0, from)?.filter(|version| version.page < end)
+            && let Some(page) = self.next_page(target.0, from)?.filter(|page| *page < end)
         {
-            from = PageIndex(newest.page.0 + 1);
-            if changes.contains_key(&newest.page) {
+            from = PageIndex(page.0 + 1);
+            if changes.contains_key(&page) {
                 continue;
             }
-            let change = self.change_of(target, &newest)?;
-            step.insert(newest.page, PageChange { new: Page::empty(false), ..change });
+            let change = self.page_change(target, page)?;
+            if change.new.is_empty() {
+                // It shows nothing: what is stored of it hides what it inherits, or is of a generation before.
+                continue;
+            }
+            step.insert(page, PageChange { new: Page::empty(false), ..change });
             if step.len() >= DROPPED_PAGES_MAX {
                 self.commit_changes(target, &std::mem::take(&mut step), self.row_or_new(target.0))?;
             }
@@ -162,10 +177,7 @@ impl<S: Store> Index<S> {
         }
         let row = VolumeRow { mapped: row.mapped.saturating_add_signed(mapped), ..row };
         writes.push(StoreWrite::Put(rows::volume_key(volume), rows::encode_volume(&row)));
-        let boundaries = self.boundaries.range((volume, generation)..=(volume, u64::MAX)).filter(|_| mapped != 0);
-        let boundaries: Vec<BoundaryRow> = boundaries
-            .map(|(_, row)| BoundaryRow { mapped: row.mapped.saturating_add_signed(mapped), ..*row })
-            .collect();
+        let boundaries = self.boundaries_after((volume, generation), mapped);
         writes.extend(boundaries.iter().map(|row| {
             StoreWrite::Put(rows::boundary_key(volume, row.boundary.generation), rows::encode_boundary(row))
         }));
@@ -179,8 +191,22 @@ impl<S: Store> Index<S> {
         Ok(())
     }
 
+    /// The boundaries that show what changes, as they are to be when the volume gains so many blocks.
+    ///
+    /// Those of an heir that has no row yet were noted before it was known what it inherits.
+    fn boundaries_after(&self, (volume, generation): Target, gained: i64) -> Vec<BoundaryRow> {
+        let is_first = self.volume_row(volume).is_none() && self.parent(volume).is_some();
+        let inherited = if is_first { self.inherited_mapped(volume) } else { 0 };
+        let all = self.boundaries(volume).map(|row| {
+            let mapped = if is_first { inherited } else { row.mapped };
+            let gained = if row.boundary.generation >= generation { gained } else { 0 };
+            (row.mapped, BoundaryRow { mapped: mapped.saturating_add_signed(gained), ..*row })
+        });
+        all.filter(|(before, row)| *before != row.mapped).map(|(_, row)| row).collect()
+    }
+
     /// Segments whose live counts change, as they are to be.
-    fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
+    pub(super) fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
         let mut after = Vec::new();
         for (segment, by) in live.iter().filter(|(_, by)| **by != 0) {
             let Some(entry) = self.entry(*segment) else {

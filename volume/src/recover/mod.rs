@@ -20,7 +20,7 @@ pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
-use crate::pool::{Boundary, SegmentRow, Survivors, VolumeRow};
+use crate::pool::{Boundary, Parent, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Known {
     pub segments: Vec<SegmentRow>,
     /// Which blocks are left of those that were moved.
     pub survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// What it inherits.
+    pub parent: Option<Parent>,
 }
 
 /// A volume at the end of its log.
@@ -71,6 +73,12 @@ pub struct Recovered {
     /// The generations that ended after `folded_to`, for [`crate::pool::Index::note_recovered_boundaries`] before the volume is
     /// served.
     pub boundaries: Vec<Boundary>,
+    /// The last of them, or zero: the stored map is wanted to there soon, since a snapshot is read from it.
+    pub wanted_lsn: Lsn,
+    /// Whether it inherits from another volume.
+    pub is_heir: bool,
+    /// Whether it takes no changes.
+    pub is_read_only: bool,
 }
 
 /// A new volume, whose id was never used before.
@@ -90,7 +98,23 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         sealed: Vec::new(),
         voided: Vec::new(),
         boundaries: Vec::new(),
+        wanted_lsn: Lsn::ZERO,
+        is_heir: false,
+        is_read_only: false,
     }
+}
+
+/// A new clone, whose id was never used before, of a volume that had `size_bytes` at the boundary. The index has been told
+/// of its parent.
+#[must_use]
+pub fn fresh_clone(volume: VolumeId, size_bytes: u64) -> Recovered {
+    Recovered { map: Map::new(false), is_heir: true, ..fresh(volume, size_bytes) }
+}
+
+/// A view of a snapshot: a clone that takes no changes, so that its log has nothing and is never opened again.
+#[must_use]
+pub fn fresh_view(volume: VolumeId, size_bytes: u64) -> Recovered {
+    Recovered { is_read_only: true, ..fresh_clone(volume, size_bytes) }
 }
 
 /// Finds the end of a volume's log, and its map up to there.
@@ -121,6 +145,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         segments: folded.collect(),
         survivors: known.survivors.clone(),
         map: Map::new(false),
+        is_heir: known.parent.is_some(),
         ..fresh(known.volume, 0)
     };
     recovered.map.begin_generation(known.row.map_or(0, |row| row.generation));
@@ -136,6 +161,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         recovered.void(superblock, &log);
     }
     recovered.segments.sort_by_key(|row| (row.first_lsn, row.segment));
+    recovered.wanted_lsn = recovered.boundaries.last().map_or(Lsn::ZERO, |boundary| boundary.lsn);
     Ok(recovered)
 }
 

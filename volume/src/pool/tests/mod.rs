@@ -1,5 +1,7 @@
+mod families;
 mod live_counts;
 mod versions;
+mod walk;
 
 use super::{Folded, Index, Lease, LeaseClass, OpenError, SegmentRow, WINDOW_SLOTS};
 use crate::error::DiskFault;

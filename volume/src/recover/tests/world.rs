@@ -8,9 +8,10 @@ use crate::format::{
 };
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::{Boundary, Index, Lease, LeaseClass, Move, ParcelPlace, SegmentRow, Settled, SurvivorSearch};
+use crate::pool::{Boundary, Index, Lease, LeaseClass, Move, ParcelPlace, Parent, SegmentRow, Settled, SurvivorSearch};
 use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay_operation};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
 
@@ -29,6 +30,7 @@ pub(crate) struct MemoryStore {
     pub(crate) durable_commits: u64,
     pub(crate) commits: u64,
     pub(crate) fails: bool,
+    pub(crate) seeks: Cell<u64>,
 }
 
 impl MemoryStore {
@@ -51,6 +53,7 @@ impl Store for MemoryStore {
     }
 
     fn seek(&self, from: &[u8], end: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreFault> {
+        self.seeks.set(self.seeks.get() + 1);
         let found = self.keys.range(from.to_vec()..).next().filter(|(key, _)| key.as_slice() < end);
         Ok(found.map(|(key, value)| (key.clone(), value.clone())))
     }
@@ -150,6 +153,8 @@ pub(crate) struct Author {
     pub(crate) size_bytes: u64,
     pub(crate) map: Map,
     open: Option<OpenSegment>,
+    /// What it inherits.
+    base: BTreeMap<u64, (Location, u32)>,
     /// Every operation ever written, with the location of its first block and its check values.
     pub(crate) history: Vec<(Operation, Option<Location>, Vec<u32>)>,
 }
@@ -163,13 +168,14 @@ impl Author {
             size_bytes: SIZE_BYTES,
             map: Map::new(true),
             open: None,
+            base: BTreeMap::new(),
             history: Vec::new(),
         }
     }
 
     /// Where each block is after the operations up to `lsn`.
     pub(crate) fn mapped_at(&self, lsn: Lsn) -> BTreeMap<u64, (Location, u32)> {
-        let mut mapped = BTreeMap::new();
+        let mut mapped = self.base.clone();
         for (operation, location, checks) in self.history.iter().take(usize::try_from(lsn.0).unwrap()) {
             let range = operation.range;
             match location {
@@ -205,6 +211,13 @@ impl World {
         let index = Index::create(MemoryStore::default(), &superblock).unwrap();
         let authors = [VOLUME, OTHER_VOLUME].map(|volume| (volume, Author::new()));
         Self { superblock, pool, index, authors: BTreeMap::from(authors) }
+    }
+
+    /// Makes a clone of a volume as it was after `lsn`, the boundary's.
+    pub(crate) fn clone_volume(&mut self, clone: VolumeId, parent: Parent, lsn: Lsn) {
+        self.index.note_parent(clone, parent).unwrap();
+        let base = self.authors[&parent.volume].mapped_at(lsn);
+        self.authors.insert(clone, Author { base, map: Map::new(false), ..Author::new() });
     }
 
     pub(crate) fn author(&mut self, volume: VolumeId) -> &mut Author {

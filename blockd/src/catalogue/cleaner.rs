@@ -1,0 +1,154 @@
+//! Carries out what is still to be done ([`super::chores`]), behind what is answered.
+
+use super::chores::{Chore, chores};
+use super::record::{ParentRecord, Record, SnapshotState};
+use super::shelf::KeptSnapshot;
+use super::{Catalogue, CatalogueError, ask};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use units::VolumeId;
+use volume::error::{Error, ErrorKind};
+
+/// How long it waits before it tries again what failed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Wakes the cleaner.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cleaner(Arc<Notify>);
+
+impl Cleaner {
+    pub(super) fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Starts it; it ends with the catalogue.
+    pub(super) fn start(&self, catalogue: &Arc<Catalogue>) {
+        let (notify, catalogue) = (Arc::clone(&self.0), Arc::downgrade(catalogue));
+        tokio::spawn(run(notify, catalogue));
+    }
+}
+
+async fn run(notify: Arc<Notify>, catalogue: Weak<Catalogue>) {
+    loop {
+        let Some(has_failed) = clean(&catalogue).await else { return };
+        if has_failed {
+            // Whether it is woken or the time is over does not matter.
+            let _ = tokio::time::timeout(PAUSE, notify.notified()).await;
+        } else {
+            notify.notified().await;
+        }
+    }
+}
+
+/// Works until nothing is left that can be done; tells whether some failed, and nothing when the catalogue is going.
+async fn clean(catalogue: &Weak<Catalogue>) -> Option<bool> {
+    loop {
+        let chores = chores(&catalogue.upgrade()?.read());
+        let (mut has_failed, mut has_progressed) = (false, false);
+        for chore in chores {
+            let catalogue = catalogue.upgrade().filter(|catalogue| !catalogue.is_stopping())?;
+            match catalogue.carry_out(&chore).await {
+                Ok(()) => has_progressed = true,
+                Err(error) => {
+                    has_failed = true;
+                    tracing::warn!(?chore, %error, "cannot clean up now, and tries again");
+                }
+            }
+        }
+        if !has_progressed {
+            return Some(has_failed);
+        }
+    }
+}
+
+impl Catalogue {
+    /// Has boundaries deleted that no record names.
+    pub(super) fn give_up(&self, boundaries: impl IntoIterator<Item = ParentRecord>) {
+        let mut shelf = self.write();
+        boundaries.into_iter().for_each(|boundary| shelf.put_orphan(boundary));
+        drop(shelf);
+        self.cleaner.wake();
+    }
+
+    /// Erases a volume whose deletion is recorded, unless something is left that needs it.
+    pub(super) async fn erase_if_unneeded(&self, volume: u64) -> Result<(), CatalogueError> {
+        let is_its = |chore: &Chore| matches!(chore, Chore::Erase(id, _) if *id == volume);
+        let chore = chores(&self.read()).into_iter().find(is_its);
+        match chore {
+            Some(chore) => self.carry_out(&chore).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn carry_out(&self, chore: &Chore) -> Result<(), CatalogueError> {
+        match chore {
+            Chore::Snapshot(record) => {
+                self.book.lock().await.put(&Record::Snapshot(record.clone())).await?;
+                self.write().put_snapshot(KeptSnapshot { record: record.clone(), damage: None });
+            }
+            Chore::Ghost(record) => {
+                self.book.lock().await.put(&Record::Volume(record.clone())).await?;
+                self.write().put_volume(record.clone());
+            }
+            Chore::Delete(record) => {
+                debug_assert_eq!(record.state, SnapshotState::Deleting, "what is deleted has a record that says so");
+                self.delete_boundary(ParentRecord { volume: record.of, generation: record.generation }).await?;
+                self.drop_records(&[record.id]).await?;
+            }
+            Chore::DeleteOrphan(boundary) => {
+                self.delete_boundary(*boundary).await?;
+                self.write().forget_orphan(*boundary);
+            }
+            Chore::Erase(volume, snapshots) => self.erase(*volume, snapshots).await?,
+            Chore::DropSnapshot(id) => self.drop_records(&[*id]).await?,
+            Chore::DropGroup(id) => {
+                self.book.lock().await.drop_all(&[*id]).await?;
+                self.write().forget_group(*id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_boundary(&self, boundary: ParentRecord) -> Result<(), CatalogueError> {
+        let ParentRecord { volume, generation } = boundary;
+        let deleted = ask::delete_boundary(&self.store, VolumeId(volume), generation).await?;
+        deleted.map_err(|fault| unavailable(&format!("delete a snapshot from the index: {fault}")))
+    }
+
+    /// Gives back what a volume held that nobody needs, then takes its records away: its own last, which tells of the rest.
+    async fn erase(&self, volume: u64, snapshots: &[u64]) -> Result<(), CatalogueError> {
+        let _one_at_a_time = self.erasing.lock().await;
+        if self.read().volume(volume).is_none() {
+            return Ok(());
+        }
+        let (_, shard) = self.shard_of(VolumeId(volume));
+        if let Err(error) = ask::close(shard, VolumeId(volume)).await? {
+            // It need not be open any more.
+            tracing::debug!(volume, %error, "closed a volume that is erased");
+        }
+        let erased = ask::erase(&self.store, VolumeId(volume)).await?;
+        erased.map_err(|fault| unavailable(&format!("erase its segments: {fault}")))?;
+        self.drop_records(snapshots).await?;
+        self.book.lock().await.drop_all(&[volume]).await?;
+        let mut shelf = self.write();
+        let orphans: Vec<ParentRecord> = shelf.orphans().filter(|orphan| orphan.volume == volume).collect();
+        orphans.into_iter().for_each(|orphan| shelf.forget_orphan(orphan));
+        shelf.forget_volume(volume);
+        drop(shelf);
+        // What it began as may be needed no more.
+        self.cleaner.wake();
+        Ok(())
+    }
+
+    async fn drop_records(&self, snapshots: &[u64]) -> Result<(), CatalogueError> {
+        self.book.lock().await.drop_all(snapshots).await?;
+        let mut shelf = self.write();
+        snapshots.iter().for_each(|id| shelf.forget_snapshot(*id));
+        Ok(())
+    }
+}
+
+fn unavailable(detail: &str) -> CatalogueError {
+    Error::new(ErrorKind::Unavailable, detail).into()
+}

@@ -1,0 +1,156 @@
+//! Clones of snapshots, and volumes that go back to one.
+//!
+//! A clone is a record that names its parent; from then on the parent's snapshot cannot go. It is answered when that is
+//! durable: nothing is copied. To roll a volume back is to make a clone that takes its name, in one record; the volume that
+//! had it lives on without, for its snapshots.
+
+use super::book::Book;
+use super::record::{Record, VolumeRecord, VolumeState};
+use super::shelf::boundary_of;
+use super::snapshots::{SnapshotEntry, SnapshotName, find};
+use super::{Catalogue, CatalogueError, Entry, ask};
+use crate::open::wall_ms;
+use crate::shard::Message;
+use units::VolumeId;
+use volume::engine::Volume;
+use volume::error::{Error, ErrorKind};
+use volume::pool::Parent;
+use volume::recover::fresh_clone;
+
+impl Catalogue {
+    /// Makes a volume that begins as a snapshot.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Exists`], [`CatalogueError::SnapshotNotFound`]; [`CatalogueError::Quarantined`] where the snapshot
+    /// cannot be read; or the system volume's, when the record cannot be written.
+    pub async fn clone_snapshot(&self, snapshot: &SnapshotName, name: &str) -> Result<Entry, CatalogueError> {
+        let mut book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        if let Some(kept) = self.read().names.get(name) {
+            return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
+        }
+        let record = self.heir_of(snapshot, name)?;
+        let record = VolumeRecord { id: book.take_ids(1).await?, ..record };
+        let entry = self.begin(&book, record).await?;
+        tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
+        Ok(entry)
+    }
+
+    /// Makes a volume what it was at a snapshot; first a snapshot of what it is now is taken, which is called `undo`, or
+    /// something longer. Returns the volume and that snapshot.
+    ///
+    /// # Errors
+    /// [`CatalogueError::InUse`] while clients are attached, unless `is_forced`, which cuts them off;
+    /// [`CatalogueError::SnapshotNotFound`]; or as of [`Catalogue::clone_snapshot`]: the volume is as it was.
+    pub async fn rollback(
+        &self,
+        snapshot: &SnapshotName,
+        undo: &str,
+        is_forced: bool,
+    ) -> Result<(Entry, SnapshotEntry), CatalogueError> {
+        let mut book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let entry = self.show_served(&snapshot.volume)?;
+        let record = self.heir_of(snapshot, &snapshot.volume)?;
+        let was_leaving = self.set_leaving(&entry.name, true);
+        let result = match self.refuse_if_in_use(&entry, is_forced).await {
+            Ok(()) => self.replace(&mut book, &entry, record, undo).await,
+            Err(error) => Err(error),
+        };
+        self.set_leaving(&entry.name, was_leaving);
+        let (entry, undo) = result?;
+        tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");
+        self.cleaner.wake();
+        Ok((entry, undo))
+    }
+
+    async fn replace(
+        &self,
+        book: &mut Book,
+        entry: &Entry,
+        record: VolumeRecord,
+        undo: &str,
+    ) -> Result<(Entry, SnapshotEntry), CatalogueError> {
+        let (_, shard) = self.shard_of(entry.volume);
+        // What of it is not in the index is in its log, and its engine stays open.
+        if let Err(error) = ask::detach(shard, entry.volume).await? {
+            tracing::warn!(name = entry.name, %error, "not all of a volume that is rolled back is in the index yet");
+        }
+        let undo = SnapshotName { volume: entry.name.clone(), snapshot: self.free_name(&entry.name, undo) };
+        let taken = self.take(book, std::slice::from_ref(&undo), std::slice::from_ref(entry), None).await?;
+        let undo =
+            taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
+        let line = Some(self.read().line_of(entry.volume.0));
+        let record = VolumeRecord { id: book.take_ids(1).await?, line, ..record };
+        Ok((self.begin(book, record).await?, undo))
+    }
+
+    /// The name that is asked for, or else that with a number that makes it a free one.
+    fn free_name(&self, volume: &str, wanted: &str) -> String {
+        let shelf = self.read();
+        let numbered = (2..).map(|number: u64| format!("{wanted}-{number}"));
+        let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
+        names.find(|name| shelf.find_snapshot(volume, name).is_none()).unwrap_or_else(|| wanted.to_owned())
+    }
+
+    /// The record of a volume that begins as a snapshot, without its id.
+    fn heir_of(&self, snapshot: &SnapshotName, name: &str) -> Result<VolumeRecord, CatalogueError> {
+        let shelf = self.read();
+        let kept = find(&shelf, snapshot)?;
+        let damage = kept.damage.clone().or_else(|| shelf.damage_of(kept.record.of));
+        if let Some(reason) = damage {
+            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason });
+        }
+        Ok(VolumeRecord {
+            id: 0,
+            name: name.to_owned(),
+            size_bytes: kept.record.size_bytes,
+            created_ms: wall_ms(),
+            state: VolumeState::Live,
+            parent: Some(boundary_of(&kept.record)),
+            line: None,
+            image: None,
+        })
+    }
+
+    /// Writes the record of a volume with a parent, and serves it under its name.
+    async fn begin(&self, book: &Book, record: VolumeRecord) -> Result<Entry, CatalogueError> {
+        if let Err(error) = self.record_heir(book, &record).await {
+            if let Err(again) = book.remove(record.id, 1).await {
+                tracing::warn!(name = record.name, error = %again, "a volume that was refused may be there after a restart");
+                self.close_if_replaced(&record).await;
+            }
+            return Err(error);
+        }
+        let volume = VolumeId(record.id);
+        let (shard, handle) = self.shard_of(volume);
+        let engine = Volume::open(self.config, fresh_clone(volume, record.size_bytes));
+        handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
+        let VolumeRecord { size_bytes, created_ms, .. } = record;
+        let entry =
+            Entry { volume, name: record.name.clone(), size_bytes, created_ms, shard, damage: None, image: None };
+        self.put(record, entry.clone());
+        Ok(entry)
+    }
+
+    async fn record_heir(&self, book: &Book, record: &VolumeRecord) -> Result<(), CatalogueError> {
+        book.put(&Record::Volume(record.clone())).await?;
+        let Some(parent) = record.parent else { return Ok(()) };
+        let parent = Parent { volume: VolumeId(parent.volume), generation: parent.generation };
+        let noted = ask::note_parent(&self.store, VolumeId(record.id), parent).await?;
+        noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("note what it begins as: {error}")).into())
+    }
+
+    /// A record that may be there at the next start makes a former volume of the one that has its name now: what was
+    /// written to that one since would be gone.
+    async fn close_if_replaced(&self, record: &VolumeRecord) {
+        let Ok(entry) = self.show(&record.name) else { return };
+        let (_, shard) = self.shard_of(entry.volume);
+        let closed = ask::close(shard, entry.volume).await;
+        tracing::error!(name = record.name, ?closed, "a volume is closed, as it may be rolled back");
+        if let Some(kept) = self.write().names.get_mut(&record.name) {
+            kept.entry.damage =
+                Some("its rollback failed: whether it is done is known after the next start".to_owned());
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the catalogue knows, in memory: volumes by name, the records of all that is there, and who needs what of whom.
+//!
+//! A volume's line are the volumes that had its name one after the other; rollbacks make it longer. Snapshots belong to the
+//! line, so that they keep their names when the volume is rolled back.
+
+use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState};
+use super::{Entry, SnapshotName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A volume with a name.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) entry: Entry,
+    /// Its deletion is under way: nobody finds it any more.
+    pub(super) is_leaving: bool,
+}
+
+/// A snapshot's record, and what is wrong with the snapshot if anything is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptSnapshot {
+    pub(super) record: SnapshotRecord,
+    pub(super) damage: Option<String>,
+}
+
+/// Everything that has a record.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    /// The volumes that have a name. One whose record has rotted is here only.
+    pub(super) names: BTreeMap<String, Kept>,
+    volumes: BTreeMap<u64, VolumeRecord>,
+    /// The volumes of each line.
+    lines: BTreeMap<u64, BTreeSet<u64>>,
+    children: BTreeMap<ParentRecord, BTreeSet<u64>>,
+    snapshots: BTreeMap<u64, KeptSnapshot>,
+    /// Live snapshots, by the line of their volume and their name.
+    snapshot_names: BTreeMap<(u64, String), u64>,
+    groups: BTreeMap<u64, GroupRecord>,
+    /// Boundaries in the index that no record names.
+    orphans: BTreeSet<ParentRecord>,
+    /// Volumes that had boundaries at the start: some record that cannot be read may need them.
+    bounded: BTreeSet<u64>,
+    /// Volumes that cannot be read, with or without a name.
+    damaged: BTreeMap<u64, String>,
+    /// The records that could not be read at the start. What they need nobody knows.
+    rotten: BTreeSet<u64>,
+}
+
+impl Shelf {
+    /// Puts a volume's record in, in the place of the one that is there.
+    pub(super) fn put_volume(&mut self, record: VolumeRecord) {
+        self.forget_volume(record.id);
+        if let Some(parent) = record.parent {
+            self.children.entry(parent).or_default().insert(record.id);
+        }
+        self.lines.entry(record.line()).or_default().insert(record.id);
+        self.volumes.insert(record.id, record);
+    }
+
+    pub(super) fn forget_volume(&mut self, id: u64) {
+        let Some(record) = self.volumes.remove(&id) else { return };
+        take_out(&mut self.lines, &record.line(), id);
+        if let Some(parent) = record.parent {
+            take_out(&mut self.children, &parent, id);
+        }
+    }
+
+    /// Puts a snapshot's record in, in the place of the one that is there.
+    pub(super) fn put_snapshot(&mut self, snapshot: KeptSnapshot) {
+        self.forget_snapshot(snapshot.record.id);
+        if snapshot.record.state == SnapshotState::Live {
+            let key = (self.line_of(snapshot.record.of), snapshot.record.name.clone());
+            self.snapshot_names.insert(key, snapshot.record.id);
+        }
+        self.snapshots.insert(snapshot.record.id, snapshot);
+    }
+
+    pub(super) fn forget_snapshot(&mut self, id: u64) {
+        let Some(snapshot) = self.snapshots.remove(&id) else { return };
+        let key = (self.line_of(snapshot.record.of), snapshot.record.name);
+        if self.snapshot_names.get(&key) == Some(&id) {
+            self.snapshot_names.remove(&key);
+        }
+    }
+
+    pub(super) fn put_group(&mut self, record: GroupRecord) {
+        self.groups.insert(record.id, record);
+    }
+
+    pub(super) fn forget_group(&mut self, id: u64) {
+        self.groups.remove(&id);
+    }
+
+    pub(super) fn put_orphan(&mut self, boundary: ParentRecord) {
+        self.orphans.insert(boundary);
+    }
+
+    pub(super) fn forget_orphan(&mut self, boundary: ParentRecord) {
+        self.orphans.remove(&boundary);
+    }
+
+    pub(super) fn note_bounded(&mut self, volume: u64) {
+        self.bounded.insert(volume);
+    }
+
+    pub(super) fn note_damaged(&mut self, volume: u64, reason: String) {
+        self.damaged.insert(volume, reason);
+    }
+
+    /// Why a volume cannot be read, when it cannot.
+    pub(super) fn damage_of(&self, volume: u64) -> Option<String> {
+        self.damaged.get(&volume).cloned()
+    }
+
+    pub(super) fn note_rotten(&mut self, id: u64) {
+        self.rotten.insert(id);
+    }
+
+    pub(super) fn is_unsure(&self) -> bool {
+        !self.rotten.is_empty()
+    }
+
+    pub(super) fn volume(&self, id: u64) -> Option<&VolumeRecord> {
+        self.volumes.get(&id)
+    }
+
+    pub(super) fn volumes(&self) -> impl Iterator<Item = &VolumeRecord> {
+        self.volumes.values()
+    }
+
+    pub(super) fn snapshot(&self, id: u64) -> Option<&KeptSnapshot> {
+        self.snapshots.get(&id)
+    }
+
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &KeptSnapshot> {
+        self.snapshots.values()
+    }
+
+    pub(super) fn groups(&self) -> impl Iterator<Item = &GroupRecord> {
+        self.groups.values()
+    }
+
+    pub(super) fn group(&self, id: u64) -> Option<&GroupRecord> {
+        self.groups.get(&id)
+    }
+
+    pub(super) fn orphans(&self) -> impl Iterator<Item = ParentRecord> {
+        self.orphans.iter().copied()
+    }
+
+    /// The first volume of the line that a volume is of.
+    pub(super) fn line_of(&self, volume: u64) -> u64 {
+        self.volumes.get(&volume).map_or(volume, VolumeRecord::line)
+    }
+
+    /// The volume that has the name of a line, if one is there.
+    pub(super) fn head_of(&self, line: u64) -> Option<&VolumeRecord> {
+        let newest = self.volumes.get(self.lines.get(&line)?.last()?)?;
+        (newest.state == VolumeState::Live).then_some(newest)
+    }
+
+    /// Whether a volume has been rolled back: another one has its name, or had it.
+    pub(super) fn is_former(&self, record: &VolumeRecord) -> bool {
+        self.lines.get(&record.line()).and_then(BTreeSet::last).is_some_and(|newest| *newest > record.id)
+    }
+
+    /// Whether a volume of a line still has a record that says that it is there, though another has its name, or had it.
+    pub(super) fn has_unsettled(&self, line: u64) -> bool {
+        let volumes = self.lines.get(&line).into_iter().flatten().filter_map(|id| self.volumes.get(id));
+        volumes.into_iter().any(|record| record.state == VolumeState::Live && self.is_former(record))
+    }
+
+    /// The snapshot of that name of the volume that is called `volume`.
+    pub(super) fn find_snapshot(&self, volume: &str, name: &str) -> Option<&KeptSnapshot> {
+        let line = self.line_of(self.names.get(volume)?.entry.volume.0);
+        self.snapshots.get(self.snapshot_names.get(&(line, name.to_owned()))?)
+    }
+
+    /// The live snapshots of a line, by name.
+    pub(super) fn snapshots_of(&self, line: u64) -> impl Iterator<Item = &KeptSnapshot> {
+        let of_line = self.snapshot_names.range((line, String::new())..).take_while(move |((of, _), _)| *of == line);
+        of_line.filter_map(|(_, id)| self.snapshots.get(id))
+    }
+
+    /// The ids of the snapshots that go with a volume.
+    pub(super) fn snapshots_with(&self, volume: u64) -> BTreeSet<u64> {
+        self.snapshots_of(self.line_of(volume)).map(|kept| kept.record.id).collect()
+    }
+
+    /// The volumes that began as the end of a generation.
+    pub(super) fn children_of(&self, boundary: ParentRecord) -> impl Iterator<Item = u64> {
+        self.children.get(&boundary).into_iter().flatten().copied()
+    }
+
+    pub(super) fn has_children(&self, boundary: ParentRecord) -> bool {
+        self.children.contains_key(&boundary)
+    }
+
+    /// Whether a volume began as the end of any of a volume's generations.
+    pub(super) fn is_parent(&self, volume: u64) -> bool {
+        let all = ParentRecord { volume, generation: 0 }..=ParentRecord { volume, generation: u64::MAX };
+        self.children.range(all).next().is_some()
+    }
+
+    /// Whether a record that could not be read may need what the volume has: only ends of generations that were there at
+    /// the start.
+    pub(super) fn may_be_needed(&self, volume: u64) -> bool {
+        let is_other = |id: &u64| *id != volume;
+        self.bounded.contains(&volume) && self.rotten.iter().any(is_other)
+    }
+
+    /// What people call a volume.
+    pub(super) fn name_of(&self, volume: u64) -> Option<&str> {
+        let record = self.volumes.get(&volume)?;
+        let head = self.head_of(record.line())?;
+        (head.id == volume).then_some(record.name.as_str())
+    }
+
+    /// The snapshot that a volume began as, when that has a name.
+    pub(super) fn parent_of(&self, volume: u64) -> Option<SnapshotName> {
+        let parent = self.volumes.get(&volume)?.parent?;
+        let name = &self.head_of(self.line_of(parent.volume))?.name;
+        let mut snapshots = self.snapshots_of(self.line_of(parent.volume));
+        let kept = snapshots.find(|kept| boundary_of(&kept.record) == parent)?;
+        Some(SnapshotName { volume: name.clone(), snapshot: kept.record.name.clone() })
+    }
+
+    /// The names of the volumes that keep a snapshot from being deleted, in order: not its own, which it turned into when
+    /// it was rolled back to it, but every other.
+    pub(super) fn clones_of(&self, snapshot: &SnapshotRecord) -> Vec<String> {
+        let line = self.line_of(snapshot.of);
+        let others = self.children_of(boundary_of(snapshot)).filter(|child| self.line_of(*child) != line);
+        let mut names: Vec<String> = others
+            .map(|child| self.name_of(child).map_or_else(|| format!("deleted volume {child}"), str::to_owned))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn take_out<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, id: u64) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(&id);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+/// The boundary that a snapshot shows.
+pub(super) const fn boundary_of(snapshot: &SnapshotRecord) -> ParentRecord {
+    ParentRecord { volume: snapshot.of, generation: snapshot.generation }
+}

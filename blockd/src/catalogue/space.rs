@@ -1,0 +1,99 @@
+//! What volumes and snapshots take, as the index counts it: of a volume with all that a rollback has left behind it.
+
+use super::snapshots::{SnapshotName, find};
+use super::{Catalogue, CatalogueError, ask};
+use std::collections::{BTreeMap, BTreeSet};
+use units::{BLOCK_BYTES, VolumeId};
+use volume::error::{Error, ErrorKind};
+
+/// What a volume takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes that hold data in the volume as it is now.
+    pub written_bytes: u64,
+    /// Bytes that it has overwritten or trimmed, and that are kept for its snapshots and clones; nothing where a part of it
+    /// lies in what it was cloned from.
+    pub snapshot_bytes: Option<u64>,
+    /// Bytes of the pool that it takes, with its snapshots.
+    pub pool_bytes: u64,
+    /// Its snapshots.
+    pub snapshots: u64,
+}
+
+impl Catalogue {
+    /// What a volume takes.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NotFound`], [`CatalogueError::Ended`].
+    pub async fn space(&self, name: &str) -> Result<Space, CatalogueError> {
+        let (volume, line, snapshots) = {
+            let shelf = self.read();
+            let missing = || CatalogueError::NotFound { name: name.to_owned() };
+            let volume = shelf.names.get(name).ok_or_else(missing)?.entry.volume;
+            let line = shelf.line_of(volume.0);
+            let of_line: Vec<u64> =
+                shelf.volumes().filter(|record| record.line() == line).map(|record| record.id).collect();
+            (volume, of_line, shelf.snapshots_of(line).count() as u64)
+        };
+        let mut space = Space { snapshot_bytes: Some(0), snapshots, ..Space::default() };
+        for id in line {
+            let of_one = ask::volume_space(&self.store, VolumeId(id)).await?;
+            space.pool_bytes += of_one.pool_bytes;
+            let held = if VolumeId(id) == volume {
+                space.written_bytes = of_one.mapped_blocks * BLOCK_BYTES;
+                of_one.snapshot_blocks
+            } else {
+                Some(of_one.live_blocks)
+            };
+            space.snapshot_bytes = space.snapshot_bytes.zip(held).map(|(sum, blocks)| sum + blocks * BLOCK_BYTES);
+        }
+        Ok(space)
+    }
+
+    /// The bytes that each of some snapshots holds alone.
+    ///
+    /// # Errors
+    /// [`CatalogueError::SnapshotNotFound`]; [`CatalogueError::Volume`] when the index failed.
+    pub async fn unique(&self, names: &[SnapshotName]) -> Result<Vec<u64>, CatalogueError> {
+        let boundaries = self.boundaries_of(names)?;
+        let mut sets: BTreeMap<u64, Vec<BTreeSet<u64>>> = BTreeMap::new();
+        for (volume, generation) in &boundaries {
+            sets.entry(*volume).or_default().push(BTreeSet::from([*generation]));
+        }
+        let mut found: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        for (volume, sets) in sets {
+            let generations: Vec<u64> = sets.iter().flatten().copied().collect();
+            let blocks = self.search(volume, sets).await?;
+            found.extend(generations.into_iter().map(|generation| (volume, generation)).zip(blocks));
+        }
+        Ok(boundaries.iter().map(|key| found.get(key).copied().unwrap_or(0) * BLOCK_BYTES).collect())
+    }
+
+    /// The bytes that the deletion of all of some snapshots would give back.
+    ///
+    /// # Errors
+    /// As of [`Catalogue::unique`].
+    pub async fn reclaim(&self, names: &[SnapshotName]) -> Result<u64, CatalogueError> {
+        let mut sets: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for (volume, generation) in self.boundaries_of(names)? {
+            sets.entry(volume).or_default().insert(generation);
+        }
+        let mut blocks = 0;
+        for (volume, set) in sets {
+            blocks += self.search(volume, vec![set]).await?.into_iter().sum::<u64>();
+        }
+        Ok(blocks * BLOCK_BYTES)
+    }
+
+    fn boundaries_of(&self, names: &[SnapshotName]) -> Result<Vec<(u64, u64)>, CatalogueError> {
+        let shelf = self.read();
+        let found = names.iter().map(|name| find(&shelf, name));
+        found.map(|kept| kept.map(|kept| (kept.record.of, kept.record.generation))).collect()
+    }
+
+    async fn search(&self, volume: u64, sets: Vec<BTreeSet<u64>>) -> Result<Vec<u64>, CatalogueError> {
+        let found = ask::reclaim(&self.store, VolumeId(volume), sets).await?;
+        let failed = |fault| Error::new(ErrorKind::Unavailable, format!("count what snapshots hold: {fault}"));
+        found.map_err(|fault| failed(fault).into())
+    }
+}

@@ -1,0 +1,113 @@
+//! `/v1/snapshots`.
+
+use super::Context;
+use super::answer::{Body, NamedSnapshot, Parameters, run_to_end};
+use crate::error::{Problem, ServiceError};
+use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
+use crate::name::{SnapshotName, VolumeName};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use serde::Deserialize;
+
+/// Lists every snapshot, or those of one volume.
+#[utoipa::path(get, path = "/v1/snapshots",
+    params(("volume" = Option<String>, Query, description = "The volume")), responses(
+    (status = 200, body = SnapshotList),
+    (status = 404, body = Problem, description = "volume_not_found"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<SnapshotList>, ServiceError> {
+    let volume = parameters.volume.map(|name| name.parse()).transpose()?;
+    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume).await? }))
+}
+
+/// Takes snapshots of one or more volumes at one point, while they are served: all of them or none.
+#[utoipa::path(post, path = "/v1/snapshots", request_body = CreateSnapshots, responses(
+    (status = 201, body = SnapshotList, description = "Taken, in the order asked for"),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found"),
+    (status = 409, body = Problem, description = "snapshot_exists, volume_quarantined"),
+    (status = 507, body = Problem, description = "no_space"),
+))]
+pub(super) async fn create(
+    State(context): State<Context>,
+    Body(wanted): Body<CreateSnapshots>,
+) -> Result<(StatusCode, Json<SnapshotList>), ServiceError> {
+    let names = wanted.snapshots.iter().map(|name| name.parse()).collect::<Result<Vec<SnapshotName>, _>>()?;
+    let group: Option<VolumeName> = wanted.group.map(|name| name.parse()).transpose()?;
+    let snapshots = run_to_end(async move { context.service.create_snapshots(names, group).await }).await?;
+    Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
+}
+
+/// Shows a snapshot.
+#[utoipa::path(get, path = "/v1/snapshots/{name}",
+    params(("name" = String, Path, description = "The snapshot, VOLUME@NAME")), responses(
+    (status = 200, body = Snapshot),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+))]
+pub(super) async fn show(
+    State(context): State<Context>,
+    NamedSnapshot(name): NamedSnapshot,
+) -> Result<Json<Snapshot>, ServiceError> {
+    Ok(Json(context.service.show_snapshot(name).await?))
+}
+
+/// Deletes a snapshot: it is gone when this is answered, what it alone held is given back behind that. Refused while a
+/// volume that began as it is there.
+#[utoipa::path(delete, path = "/v1/snapshots/{name}",
+    params(("name" = String, Path, description = "The snapshot, VOLUME@NAME")), responses(
+    (status = 204, description = "Gone"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+    (status = 409, body = Problem, description = "snapshot_in_use, may_be_needed"),
+))]
+pub(super) async fn delete(
+    State(context): State<Context>,
+    NamedSnapshot(name): NamedSnapshot,
+) -> Result<StatusCode, ServiceError> {
+    run_to_end(async move { context.service.delete_snapshot(name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a volume that begins as a snapshot. Nothing is copied: it takes room as it is written.
+#[utoipa::path(post, path = "/v1/snapshots/{name}/clone", request_body = CloneSnapshot,
+    params(("name" = String, Path, description = "The snapshot, VOLUME@NAME")), responses(
+    (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
+))]
+pub(super) async fn clone(
+    State(context): State<Context>,
+    NamedSnapshot(snapshot): NamedSnapshot,
+    Body(wanted): Body<CloneSnapshot>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
+    let name: VolumeName = wanted.name.parse()?;
+    let location = format!("/v1/volumes/{name}");
+    let volume = run_to_end(async move { context.service.clone_snapshot(snapshot, name).await }).await?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
+}
+
+/// Tells what the deletion of snapshots would give back. Deletes nothing.
+#[utoipa::path(post, path = "/v1/snapshots/reclaim", request_body = ReclaimSnapshots, responses(
+    (status = 200, body = Reclaimed),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+))]
+pub(super) async fn reclaim(
+    State(context): State<Context>,
+    Body(wanted): Body<ReclaimSnapshots>,
+) -> Result<Json<Reclaimed>, ServiceError> {
+    let names = wanted.snapshots.iter().map(|name| name.parse()).collect::<Result<Vec<SnapshotName>, _>>()?;
+    let reclaim_bytes = context.service.reclaim_snapshots(names).await?;
+    Ok(Json(Reclaimed { snapshots: wanted.snapshots, reclaim_bytes }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParameters {
+    /// The volume whose snapshots are meant.
+    volume: Option<String>,
+}
