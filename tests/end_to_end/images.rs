@@ -5,6 +5,7 @@ use crate::tool::{self, are_here, noise, output_of, run, succeed};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Source {
         let child =
             command.arg(format!("logfile={}", text(&log))).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let source = Self { child, socket, log };
-        until("nbdkit listens", || source.socket.exists());
+        until("nbdkit listens", || UnixStream::connect(&source.socket).is_ok());
         source
     }
 
@@ -190,8 +191,11 @@ fn an_interrupted_import_goes_on_where_it_was() {
     let mut mark = 0;
     for is_daemon_killed in [false, true] {
         source.empty_log();
-        let mut running = import(&daemon).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        until("the import is further", || copied(&daemon) > mark);
+        let mut running = import(&daemon).stdout(Stdio::null()).spawn().unwrap();
+        until("the import is further", || {
+            assert_eq!(running.try_wait().unwrap(), None, "the import is over");
+            copied(&daemon) > mark
+        });
         if is_daemon_killed {
             daemon.kill9();
             assert_eq!(running.wait().unwrap().code(), Some(5), "the daemon is gone");
