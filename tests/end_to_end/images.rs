@@ -335,4 +335,6 @@ fn volumes_begin_as_an_image_and_outlive_it() {
     }
     let list = json(&mut daemon.aljibe(&["volume", "list"]));
     assert_eq!(list["volumes"].as_array().unwrap().len(), 21);
+    assert!(daemon.stop().success());
+    daemon.check_pool();
 }

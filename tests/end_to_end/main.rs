@@ -21,6 +21,8 @@ mod nbd_clients;
 #[cfg(test)]
 mod scrub;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tool;

@@ -13,5 +13,6 @@ pub mod pool;
 pub mod rebuild;
 pub mod recover;
 pub mod request;
+pub mod rest;
 pub mod scrub;
 pub mod store;

@@ -7,15 +7,18 @@
 //! A gap may also be what a power cut took of writes that no flush had covered. Nothing tells the two apart once the slots
 //! are used again, so what comes after a gap counts: it may have been flushed, and what is missing was not.
 
+mod families;
 mod slots;
+
+pub use families::Families;
 
 use crate::format::Superblock;
 use crate::map::Map;
-use crate::pool::{Folded, Index, OpenError, SegmentRow};
+use crate::pool::{Boundary, Folded, Index, Inheritance, OpenError, SegmentRow};
 use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read_segment, replay, void_of};
 use crate::store::{PoolReader, Store};
 use slots::look_into_slots;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
 
 /// Bytes of changed pages that are gathered before they are written.
@@ -45,32 +48,65 @@ pub struct RebuildReport {
 }
 
 /// Makes the index of the pool in `store`, which is empty. The pool has been synced before: the index must not name what
-/// is in the page cache alone.
+/// is in the page cache alone. What only the catalogue knows, `families` reads once the system volume is folded.
 ///
 /// # Errors
 /// [`OpenError`] when the store fails or is not empty. Damage in the pool is reported, and keeps its volume alone from
 /// being served.
-pub fn rebuild<S: Store>(
+pub fn rebuild_with<S: Store>(
     store: S,
     superblock: &Superblock,
     reader: &dyn PoolReader,
+    families: impl FnOnce(&Index<S>) -> Families,
 ) -> Result<(Index<S>, RebuildReport), OpenError> {
     let mut report = RebuildReport::default();
     let found = look_into_slots(superblock, reader, &mut report)?;
     let mut index = Index::create_with(store, superblock, &found)?;
     report.segments = found.segments.len() as u64;
     report.kept_slots = found.kept.into_iter().collect();
-    for volume in index.volumes() {
-        report.volumes += 1;
-        Fold::new(&index, superblock, reader, volume).run(&mut index, &mut report)?;
+    let volumes = index.volumes();
+    report.volumes = volumes.len() as u64;
+    let (system, others): (Vec<_>, Vec<_>) = volumes.into_iter().partition(|volume| *volume == VolumeId::SYSTEM);
+    let unknown = Families::unknown();
+    for volume in system {
+        Fold::new(&index, superblock, (reader, &unknown), volume).run(&mut index, &mut report)?;
+    }
+    let families = families(&index);
+    index.note_families(families.parents())?;
+    // Parents come first: their ids are lower.
+    for volume in others {
+        if index.inheritance(volume) != Inheritance::Ready {
+            // A parent is damaged: nothing can be laid over what it had. Recovery keeps what the log has.
+            continue;
+        }
+        let place = (reader, &families);
+        Fold::new(&index, superblock, place, volume).run(&mut index, &mut report)?;
+        if index.has_heirs(volume) {
+            families::fold_to_end(&mut index, superblock, place, (volume, &mut report))?;
+        }
     }
     Ok((index, report))
+}
+
+/// The same of a pool whose families nobody knows: without clones, and with every snapshot that a log tells of.
+///
+/// # Errors
+/// As [`rebuild_with`].
+pub fn rebuild<S: Store>(
+    store: S,
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+) -> Result<(Index<S>, RebuildReport), OpenError> {
+    rebuild_with(store, superblock, reader, |_| Families::unknown())
 }
 
 /// The folding of one volume's segments.
 struct Fold<'a> {
     superblock: &'a Superblock,
     reader: &'a dyn PoolReader,
+    families: &'a Families,
+    /// Boundaries that records tell and the replay has not come to, oldest first.
+    ahead: VecDeque<Boundary>,
     volume: VolumeId,
     /// Oldest first, by id.
     rows: Vec<SegmentRow>,
@@ -88,7 +124,7 @@ impl<'a> Fold<'a> {
     fn new<S: Store>(
         index: &Index<S>,
         superblock: &'a Superblock,
-        reader: &'a dyn PoolReader,
+        (reader, families): (&'a dyn PoolReader, &'a Families),
         volume: VolumeId,
     ) -> Self {
         let mut rows = index.segments(volume);
@@ -97,10 +133,12 @@ impl<'a> Fold<'a> {
         Self {
             superblock,
             reader,
+            families,
+            ahead: families.boundaries_of(volume).collect(),
             volume,
             rows,
             cuts,
-            map: Map::new(true),
+            map: Map::new(index.parent(volume).is_none()),
             applied: Lsn::ZERO,
             chain: None,
             has_ended: false,
@@ -141,6 +179,8 @@ impl<'a> Fold<'a> {
         }
         let folded_to = Lsn(left.0.saturating_sub(1)).max(self.applied);
         if folded_to > Lsn::ZERO {
+            let passed = self.pass(index, folded_to)?;
+            passed.iter().for_each(|boundary| self.map.begin_generation(boundary.generation + 1));
             self.write_back(index)?;
             let generation = self.map.generation();
             let folded = Folded { to: folded_to, generation, size_bytes: self.size_bytes };
@@ -195,9 +235,10 @@ impl<'a> Fold<'a> {
     fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
         let mut boundaries = Vec::new();
         log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
-        replay(&mut self.map, log, self.size_bytes, Lsn::ZERO);
-        // Which ends somebody needs, the log does not tell: all of them are kept.
-        boundaries.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
+        let told = boundaries.into_iter().filter_map(|boundary| self.families.told(self.volume, boundary));
+        told.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
+        let passed = self.pass(index, log.last_lsn)?;
+        replay(&mut self.map, log, self.size_bytes, (Lsn::ZERO, &passed));
         self.applied = log.last_lsn;
         self.chain = Some(log.chain_after);
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
@@ -207,6 +248,16 @@ impl<'a> Fold<'a> {
             self.write_back(index)?;
         }
         Ok(())
+    }
+
+    /// Notes the boundaries up to `lsn` that records tell: the operations may be gone.
+    fn pass<S: Store>(&mut self, index: &mut Index<S>, lsn: Lsn) -> Result<Vec<Boundary>, OpenError> {
+        let mut passed = Vec::new();
+        while let Some(boundary) = self.ahead.pop_front_if(|boundary| boundary.lsn <= lsn) {
+            index.note_boundary(self.volume, boundary)?;
+            passed.push(boundary);
+        }
+        Ok(passed)
     }
 
     fn write_back<S: Store>(&mut self, index: &mut Index<S>) -> Result<(), OpenError> {

@@ -152,7 +152,7 @@ pub(super) async fn forget_parent(
 pub(super) async fn note_families(
     store: &StoreHandle,
     parents: BTreeMap<VolumeId, Parent>,
-) -> Result<Result<(), DiskFault>, CatalogueError> {
+) -> Result<Result<Vec<VolumeId>, DiskFault>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.note_families(parents, done), answer).await
 }

@@ -49,7 +49,7 @@ impl Catalogue {
             known.remove(&VolumeId(id));
             set_aside(&mut shelf, id, reason, shards.len());
         }
-        opening.note_families(&shelf).await?;
+        let unsound = opening.note_families(&shelf).await?;
         let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(|record| is_to_be_opened(&shelf, record));
         let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
@@ -62,6 +62,8 @@ impl Catalogue {
             tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
             book.drop_all(&lost).await.map_err(|error| unreadable(&error))?;
         }
+        let reason = "the index was made without what it began as: rebuild it";
+        damaged.extend(unsound.into_iter().map(|volume| (volume, reason.to_owned())));
         condemn_heirs(&shelf, &evidence, &mut damaged);
         let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
         name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
@@ -170,8 +172,8 @@ impl Opening<'_> {
         Ok(recovery)
     }
 
-    /// Tells the index which volumes began as what.
-    async fn note_families(&self, shelf: &Shelf) -> Result<(), OpenError> {
+    /// Tells the index which volumes began as what. Returns those that it does not have right.
+    async fn note_families(&self, shelf: &Shelf) -> Result<Vec<VolumeId>, OpenError> {
         let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), parent_of(record)?)));
         let heirs: BTreeMap<VolumeId, Parent> = heirs.collect();
         if !shelf.is_unsure() {
@@ -179,12 +181,14 @@ impl Opening<'_> {
             return noted.map_err(OpenError::Disk);
         }
         // What the records that cannot be read began as, the index may still know: it keeps that.
+        let mut unsound = Vec::new();
         for (heir, parent) in heirs {
             if let Err(error) = ask::note_parent(self.store, heir, parent).await.map_err(|error| unreadable(&error))? {
                 tracing::warn!(volume = %heir, %error, "the index does not take what a volume began as");
+                unsound.push(heir);
             }
         }
-        Ok(())
+        Ok(unsound)
     }
 
     /// Hands volumes to their shards.

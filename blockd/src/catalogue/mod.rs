@@ -11,6 +11,7 @@ mod chores;
 mod cleaner;
 mod clones;
 mod error;
+mod families;
 mod group;
 mod images;
 mod load;
@@ -22,6 +23,7 @@ mod space;
 mod views;
 
 pub use error::CatalogueError;
+pub(crate) use families::families;
 pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};

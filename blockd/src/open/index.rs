@@ -6,13 +6,14 @@
 use super::error::OpenError;
 use super::pool_file::{PoolFile, PoolShape};
 use super::space::Space;
+use crate::catalogue::families;
 use crate::store::RocksStore;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use volume::pool::{Index, OpenError as IndexError};
-use volume::rebuild::{RebuildReport, rebuild};
+use volume::rebuild::{RebuildReport, rebuild_with};
 use volume::store::StoreFault;
 
 /// Which pool, and how it is made when it is not there.
@@ -104,7 +105,7 @@ pub fn rebuild_index(path: &Path, file: &PoolFile) -> Result<(Index<RocksStore>,
     // What is in the page cache only may still be lost, and the index must not name it.
     file.sync().map_err(OpenError::Disk)?;
     let (index, mut report) = make_index(path, file, |store| {
-        let (index, report) = rebuild(store, file.superblock(), file)?;
+        let (index, report) = rebuild_with(store, file.superblock(), file, |index| families(index, file))?;
         report.mends.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))?;
         file.sync()?;
         Ok((index, report))

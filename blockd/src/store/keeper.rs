@@ -331,7 +331,7 @@ impl Keeper {
     }
 
     /// Notes all heirs that there are. Before any volume but the system volume is recovered.
-    pub(super) fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<(), DiskFault> {
+    pub(super) fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<Vec<VolumeId>, DiskFault> {
         self.index.note_families(parents)
     }
 

@@ -42,7 +42,7 @@ pub(super) enum Command {
     /// Note that a volume inherits from another.
     NoteParent { heir: VolumeId, parent: Parent, done: Callback<Result<(), LineageError>> },
     /// Note all heirs that there are.
-    NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<(), DiskFault>> },
+    NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<Vec<VolumeId>, DiskFault>> },
     /// Forget that a view inherits.
     ForgetParent { heir: VolumeId, done: Callback<Result<(), DiskFault>> },
     /// Tell the ends of generations that are needed.
@@ -214,14 +214,14 @@ impl StoreHandle {
     }
 
     /// Notes that these are all heirs that there are, as the catalogue's records say at a start: before any volume but the
-    /// system volume is recovered.
+    /// system volume is recovered. `done` is told which of them must not be served.
     ///
     /// # Errors
     /// [`StoreEnded`]; the callback is dropped.
     pub fn note_families(
         &self,
         parents: BTreeMap<VolumeId, Parent>,
-        done: Callback<Result<(), DiskFault>>,
+        done: Callback<Result<Vec<VolumeId>, DiskFault>>,
     ) -> Result<(), StoreEnded> {
         self.send(Command::NoteFamilies { parents, done })
     }

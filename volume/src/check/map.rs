@@ -1,6 +1,6 @@
 //! The stored map of one volume against a replay of its log, its live counts, and the content of its blocks.
 
-use super::{CheckOptions, CheckReport, ProblemKind};
+use super::{CheckOptions, CheckReport, ProblemKind, lineage};
 use crate::error::DiskFault;
 use crate::format::{Geometry, Operation, OperationKind, block_check};
 use crate::io::PageIndex;
@@ -26,10 +26,11 @@ pub(super) struct Replayed {
 }
 
 impl Replayed {
-    pub(super) const fn new(folded_to: Lsn) -> Self {
+    /// Begins with what the volume inherits.
+    pub(super) const fn new(folded_to: Lsn, inherited: BTreeMap<u64, Page>) -> Self {
         Self {
             folded_to,
-            pages: BTreeMap::new(),
+            pages: inherited,
             later_writes: BTreeMap::new(),
             later_holes: Vec::new(),
             size_bytes: 0,
@@ -152,18 +153,21 @@ pub(super) fn check<S: Store>(
             replayed.pages.remove(&page.0);
             continue;
         };
-        let below = contents.iter().skip(1).map(Some).chain([None]);
+        let inherited = lineage::page(index, volume, page, report);
+        let below = contents.iter().skip(1).map(Some).chain([inherited.as_ref()]);
         contents.iter().zip(below).for_each(|(page, below)| count_change((None, Some(page)), below, &[], &mut counts));
         let Some(newest) = contents.first() else { continue };
         report.mapped_blocks += newest.mapped_blocks();
         compare(volume, page.0, newest, &mut replayed, report);
         if options.verify_data {
-            verifier.verify(page, newest, report);
+            let mut verified = BTreeSet::new();
+            contents.iter().for_each(|content| verifier.verify(page, content, &mut verified, report));
         }
     }
     for (page, left) in std::mem::take(&mut replayed.pages) {
         replayed.pages.insert(page, left);
-        compare(volume, page, &Page::empty(false), &mut replayed, report);
+        let shown = lineage::page(index, volume, PageIndex(page), report).unwrap_or(Page::empty(false));
+        compare(volume, page, &shown, &mut replayed, report);
     }
     check_counts(index, volume, &rows, &counts, report);
 }
@@ -251,11 +255,20 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    fn verify(&self, page: PageIndex, stored: &Page, report: &mut CheckReport) {
+    /// Reads what a version names, but for what is in `verified` from the versions before.
+    fn verify(&self, page: PageIndex, stored: &Page, verified: &mut BTreeSet<Location>, report: &mut CheckReport) {
         stored.visit(0, PAGE_BLOCKS, |first, _, found| {
-            if let Found::Data { location, checks } = found {
-                let block = page.0 * u64::from(PAGE_BLOCKS) + u64::from(first);
-                self.verify_run(block, location, checks.as_chunks::<4>().0, report);
+            let Found::Data { location, checks } = found else { return };
+            let block = page.0 * u64::from(PAGE_BLOCKS) + u64::from(first);
+            let checks = checks.as_chunks::<4>().0;
+            let is_new: Vec<bool> = (0..).zip(checks).map(|(by, _)| verified.insert(location.plus(by))).collect();
+            let mut at = 0_u32;
+            for run in is_new.chunk_by(|one, next| one == next) {
+                let checks = checks.get(at as usize..at as usize + run.len()).unwrap_or_default();
+                if run.first() == Some(&true) {
+                    self.verify_run(block + u64::from(at), location.plus(at), checks, report);
+                }
+                at += run.iter().map(|_| 1).sum::<u32>();
             }
         });
     }

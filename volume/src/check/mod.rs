@@ -4,6 +4,7 @@
 //! recovery would find it; the stored maps against a replay of the log; live counts against a recount; and, where asked
 //! for, every mapped block against its check value. Takes memory for the map of the largest volume.
 
+mod lineage;
 mod map;
 mod packs;
 mod segments;
@@ -36,6 +37,8 @@ pub enum ProblemKind {
     Log,
     /// A stored page of the map.
     Map,
+    /// What a volume inherits.
+    Lineage,
     /// A segment's live count.
     LiveCount,
     /// The content of a mapped block.
@@ -104,10 +107,13 @@ pub fn check<S: Store>(index: &Index<S>, reader: &dyn PoolReader, options: Check
     check_superblocks(index.superblock(), reader, &mut report);
     check_slots(index, reader, &mut report);
     packs::check(index, reader, &mut report);
+    lineage::check(index, &mut report);
     for volume in index.volumes() {
         report.volumes += 1;
         let replayed = segments::check(index, reader, volume, &mut report);
-        map::check(index, reader, (volume, options), replayed, &mut report);
+        if lineage::has_map(index, volume) {
+            map::check(index, reader, (volume, options), replayed, &mut report);
+        }
     }
     report
 }

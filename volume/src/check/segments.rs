@@ -1,7 +1,7 @@
 //! The segments of one volume: headers, batches, chains, footers, order, and the end of the log.
 
 use super::map::Replayed;
-use super::{CheckReport, ProblemKind, segment_of_slot};
+use super::{CheckReport, ProblemKind, lineage, segment_of_slot};
 use crate::format::SlotUse;
 use crate::pool::{Index, SegmentRow};
 use crate::recover::{SegmentLog, Wanted, cut_at, cuts_of, read_segment, recover, survivors_of};
@@ -17,7 +17,7 @@ pub(super) fn check<S: Store>(
 ) -> Replayed {
     let superblock = index.superblock();
     let folded_to = index.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
-    let mut replayed = Replayed::new(folded_to);
+    let mut replayed = Replayed::new(folded_to, lineage::pages(index, volume, report));
     if let Err(damage) = recover(reader, superblock, &index.known(volume, 0)) {
         report.add(ProblemKind::Log, Some(volume), damage.to_string());
         replayed.is_whole = false;

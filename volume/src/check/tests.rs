@@ -1,7 +1,7 @@
 use super::{CheckOptions, CheckReport, ProblemKind, check};
-use crate::pool::SegmentRow;
-use crate::recover::tests::world::{OTHER_VOLUME, VOLUME, World, trim_op, write_op};
-use units::Lsn;
+use crate::pool::{Parent, SegmentRow};
+use crate::recover::tests::world::{OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
+use units::{Lsn, VolumeId};
 
 fn aged() -> (World, Vec<SegmentRow>) {
     let mut world = World::new(30);
@@ -122,6 +122,28 @@ fn each_planted_fault_is_found() {
         let found = kinds(&world);
         assert_eq!(found, expected, "{what}: {:#?}", run(&world).problems);
     }
+}
+
+/// P2. A clone whose parent's boundary is gone shows what nobody can tell.
+#[test]
+fn a_clone_without_its_boundary_is_found() {
+    let mut world = World::new(30);
+    world.segment(VOLUME, &[&[write_op(0, 4)], &[snapshot_op(0)]]);
+    let parent = Parent { volume: VOLUME, generation: 0 };
+    let clone = VolumeId(20);
+    world.clone_volume(clone, parent, Lsn(2));
+    assert!(run(&world).is_clean(), "its parent has not written back yet");
+    world.fold(VOLUME);
+    world.segment(clone, &[&[write_op(2, 4), trim_op(1, 1)]]);
+    assert!(run(&world).is_clean());
+    world.fold(clone);
+    let report = run(&world);
+    assert!(report.is_clean(), "{:#?}", report.problems);
+    assert_eq!(report.verified_blocks, 4 + 4);
+    let mut store = world.index.store().clone();
+    store.keys.retain(|key, _| key[0] != 5);
+    reopen(&mut world, store);
+    assert_eq!(kinds(&world), [ProblemKind::Lineage]);
 }
 
 fn make_unreadable(world: &mut World, rows: &[SegmentRow]) {

@@ -2,7 +2,8 @@
 //! needs them no more as a tail of its log.
 //!
 //! A segment with trims, or with a resize, which counts as one beyond the end, is kept until it is the volume's oldest: older
-//! ones may hold what it trimmed, and a rebuild without the trim would bring that back. The newest one on stable storage tells a rebuild the volume's size and where its log
+//! ones may hold what it trimmed, and a rebuild without the trim would bring that back; one of an heir is kept for ever, since
+//! what it trimmed may be inherited. The newest one on stable storage tells a rebuild the volume's size and where its log
 //! goes on.
 
 use super::index::Entry;
@@ -46,6 +47,7 @@ impl<S: Store> Index<S> {
         let range = (volume, SegmentId(0))..=(volume, settled.up_to);
         let with_holes = |entry: &&Entry| entry.row.has_holes;
         let oldest = self.owned.range(range.clone()).next().and_then(|(_, segment)| self.entry(*segment));
+        let oldest = oldest.filter(|_| self.parent(volume).is_none());
         let unnamed = self.unnamed.range(range).filter_map(|(_, segment)| self.entry(*segment));
         oldest.filter(with_holes).into_iter().chain(unnamed).filter(is_dead).map(|entry| entry.row).collect()
     }

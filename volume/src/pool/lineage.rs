@@ -130,15 +130,21 @@ impl<S: Store> Index<S> {
     }
 
     /// Takes what the catalogue says at a start for the truth: these are all heirs there are. Boundaries may be told later,
-    /// by recovery. One that cannot be, since ids do not fall from heir to parent, is left out.
+    /// by recovery. Returns those that must not be served: one whose id is not above its parent's, which no catalogue says,
+    /// and one whose stored map was made without what it inherits, by a rebuild that did not know of it.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed: nothing is changed.
-    pub fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<(), DiskFault> {
-        let parents = parents.iter().filter(|(heir, parent)| **heir > parent.volume);
-        let parents: BTreeMap<VolumeId, Parent> = parents.map(|(heir, parent)| (*heir, *parent)).collect();
+    pub fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<Vec<VolumeId>, DiskFault> {
+        let is_sound = |heir: &VolumeId, parent: &Parent| {
+            *heir > parent.volume && (self.volume_row(*heir).is_none() || self.parent(*heir) == Some(*parent))
+        };
+        let (sound, unsound): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            parents.iter().partition(|(heir, parent)| is_sound(heir, parent));
+        let unsound = unsound.into_keys().copied().collect();
+        let parents: BTreeMap<VolumeId, Parent> = sound.into_iter().map(|(heir, parent)| (*heir, *parent)).collect();
         if parents == self.lineage.parents {
-            return Ok(());
+            return Ok(unsound);
         }
         let gone = self.lineage.parents.keys().filter(|heir| !parents.contains_key(heir));
         let gone = gone.map(|heir| StoreWrite::Delete(rows::parent_key(*heir)));
@@ -147,7 +153,7 @@ impl<S: Store> Index<S> {
         let writes = gone.chain(rows).collect();
         self.commit(writes, Durability::Lazy)?;
         self.lineage = Lineage::new(parents);
-        Ok(())
+        Ok(unsound)
     }
 
     /// Forgets that a volume inherits: a view that is closed, which has nothing of its own.
@@ -252,7 +258,7 @@ impl<S: Store> Index<S> {
     }
 
     /// The first page from `from` on that any layer may have.
-    fn next_inherited(&self, volume: VolumeId, from: PageIndex) -> Result<Option<PageIndex>, DiskFault> {
+    pub(crate) fn next_inherited(&self, volume: VolumeId, from: PageIndex) -> Result<Option<PageIndex>, DiskFault> {
         let mut first = None;
         for layer in self.lineage.layers(volume) {
             let next = self.presence(layer)?.next_from(from);

@@ -315,7 +315,7 @@ impl Recovered {
     /// Takes a segment into the map of a volume that was `size_bytes` long before it, and sees to its row, header and footer.
     fn keep(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
         let folded_to = self.folded_to;
-        replay(&mut self.map, log, size_bytes, folded_to);
+        replay(&mut self.map, log, size_bytes, (folded_to, &[]));
         let mut boundaries = Vec::new();
         log.each_boundary(size_bytes, |boundary| boundaries.push(boundary));
         self.boundaries.extend(boundaries.into_iter().filter(|boundary| boundary.lsn > folded_to));
@@ -338,16 +338,26 @@ impl Recovered {
     }
 }
 
-/// Takes what a segment holds after `folded_to` into the map of a volume that was `size_bytes` long before it.
-pub(crate) fn replay(map: &mut Map, log: &SegmentLog, size_bytes: u64, folded_to: Lsn) {
+/// Takes what a segment holds after `folded_to` into the map of a volume that was `size_bytes` long before it. Generations
+/// end at `boundaries`, oldest first, whether or not the log still says so.
+pub(crate) fn replay(map: &mut Map, log: &SegmentLog, size_bytes: u64, (folded_to, boundaries): (Lsn, &[Boundary])) {
+    let mut ahead = boundaries.iter().peekable();
+    let mut end_generations = |map: &mut Map, before: Lsn| {
+        while let Some(boundary) = ahead.next_if(|boundary| boundary.lsn < before) {
+            map.begin_generation(boundary.generation + 1);
+        }
+    };
+    end_generations(map, log.row.first_lsn);
     if let Some(size_bytes) = log.shrinks_from(size_bytes).filter(|_| log.row.first_lsn > folded_to) {
         map.trim(log.row.first_lsn, beyond(size_bytes));
     }
     log.each(|lsn, operation, block, checks| {
+        end_generations(map, lsn);
         if lsn > folded_to {
             replay_operation(map, lsn, operation, log.row.segment, (block, checks));
         }
     });
+    end_generations(map, Lsn(u64::MAX));
 }
 
 /// All that lies beyond a size.

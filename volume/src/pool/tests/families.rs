@@ -1,11 +1,13 @@
 //! Clones of clones under write-backs by chance: what each shows, and every count against a recount over all of them.
 
 use super::versions::{Mapped, add_content};
+use crate::check::{CheckOptions, check};
 use crate::error::DiskFault;
 use crate::format::Operation;
 use crate::io::{LoadedPage, PageIndex};
 use crate::map::{Location, Page};
 use crate::pool::{Index, Inheritance, LineageError, Parent, Version, Waiting};
+use crate::rebuild::{Families, rebuild_with};
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +105,44 @@ impl Family {
         self.volumes.clone().into_iter().for_each(|volume| drop(self.world.fold(volume)));
     }
 
+    /// Gives the segments back that nobody names.
+    fn release_dead(&mut self) {
+        for volume in self.volumes.clone() {
+            for segment in self.world.dead(volume) {
+                let row = self.index().segment(segment).unwrap();
+                self.world.release(&row);
+            }
+        }
+    }
+
+    /// Loses the index, and goes on with one that is made of the pool and of records.
+    fn rebuild(&mut self) {
+        let parents = self.index().families().collect();
+        let boundary = |(parent, lsn): &(Parent, Lsn)| {
+            let mut all = self.index().boundaries(parent.volume).map(|row| row.boundary);
+            let boundary = all.find(|boundary| boundary.generation == parent.generation).unwrap();
+            assert_eq!(boundary.lsn, *lsn);
+            (parent.volume, boundary)
+        };
+        let families = Families::new(parents, self.ends.iter().map(boundary));
+        let World { superblock, pool, .. } = &self.world;
+        let (index, report) = rebuild_with(MemoryStore::default(), superblock, pool, |_| families).unwrap();
+        assert!(report.damaged.is_empty() && report.notes.is_empty(), "{report:?}");
+        self.world.index = index;
+        for (offset, bytes) in report.mends {
+            self.world.pool.write(offset, &bytes);
+        }
+        for volume in self.volumes.clone() {
+            let recovered = self.world.restart(volume);
+            self.world.author(volume).map = recovered.map;
+        }
+    }
+
+    fn check_pool(&self) {
+        let report = check(self.index(), &self.world.pool, CheckOptions { verify_data: true });
+        assert!(report.is_clean(), "{:#?}", report.problems);
+    }
+
     fn reopen(&mut self) {
         let World { index, superblock, pool, .. } = &self.world;
         self.world.index = Index::open(index.store().clone(), superblock, pool).unwrap();
@@ -196,7 +236,13 @@ proptest! {
         family.fold();
         family.check();
         family.reopen();
+        family.release_dead();
         family.check();
+        family.check_pool();
+        family.rebuild();
+        family.fold();
+        family.check();
+        family.check_pool();
         // Youngest first, since none that has heirs is forgotten.
         while let Some(volume) = family.volumes.pop() {
             family.ends.retain(|(parent, _)| parent.volume != volume);
@@ -269,13 +315,18 @@ fn a_family_is_what_the_catalogue_says() {
     note(&mut family, view.0, parent).unwrap();
     assert_eq!(family.index().heirs(parent).collect::<Vec<_>>(), [clone, view]);
     let told = BTreeMap::from([(clone, parent), (VolumeId(95), other), (VolumeId(2), parent)]);
-    family.world.index.note_families(&told).unwrap();
+    assert_eq!(family.world.index.note_families(&told).unwrap(), [VolumeId(2)]);
     family.reopen();
     let known: Vec<_> = family.index().families().collect();
     assert_eq!(known, [(clone, parent), (VolumeId(95), other)]);
     assert_eq!(family.index().inheritance(VolumeId(95)), Inheritance::Lost);
     family.world.index.forget_parent(clone).unwrap();
     assert_eq!(family.index().parent(clone), None);
+    // A map that was made without what it inherits would show holes there.
+    family.world.segment(VOLUME, &[&[write_op(0, 1)]]);
+    family.world.segment(clone, &[&[write_op(0, 1)]]);
+    family.fold();
+    assert_eq!(family.world.index.note_families(&BTreeMap::from([(clone, parent)])).unwrap(), [clone]);
 }
 
 /// A look-up goes by one seek whatever the depth.

@@ -596,7 +596,7 @@ fn encoded_header(header: &SlotHeader) -> Vec<u8> {
 }
 
 /// What operation `lsn` writes as its block number `by`.
-fn content_of(lsn: Lsn, by: u32) -> Vec<u8> {
+pub(crate) fn content_of(lsn: Lsn, by: u32) -> Vec<u8> {
     let mut content = vec![u8::try_from(lsn.0 % 251).unwrap(); BLOCK_LEN];
     content[..8].copy_from_slice(&lsn.0.to_le_bytes());
     content[8..12].copy_from_slice(&by.to_le_bytes());

@@ -1,0 +1,87 @@
+//! What no log tells: who inherits from whom, and which ends of generations somebody still needs.
+
+use super::{PAGES_MAX, RebuildReport};
+use crate::format::Superblock;
+use crate::pool::{Boundary, Index, OpenError, Parent};
+use crate::recover::recover;
+use crate::store::{PoolReader, Store};
+use std::collections::BTreeMap;
+use units::{Lsn, VolumeId};
+
+/// What the catalogue's records say of the volumes of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Families {
+    parents: BTreeMap<VolumeId, Parent>,
+    boundaries: Option<BTreeMap<(VolumeId, u64), Boundary>>,
+}
+
+impl Families {
+    /// Nobody can tell: every snapshot that a log tells of is kept, and no volume inherits.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::default()
+    }
+
+    /// Each clone with what it inherits, and each boundary that lives, with its volume.
+    #[must_use]
+    pub fn new(
+        parents: BTreeMap<VolumeId, Parent>,
+        boundaries: impl IntoIterator<Item = (VolumeId, Boundary)>,
+    ) -> Self {
+        let boundaries = boundaries.into_iter().map(|(volume, boundary)| ((volume, boundary.generation), boundary));
+        Self { parents, boundaries: Some(boundaries.collect()) }
+    }
+
+    /// The same where some records cannot be read: every snapshot that a log tells of is kept.
+    #[must_use]
+    pub fn with_unknown_boundaries(parents: BTreeMap<VolumeId, Parent>) -> Self {
+        Self { parents, boundaries: None }
+    }
+
+    pub(super) const fn parents(&self) -> &BTreeMap<VolumeId, Parent> {
+        &self.parents
+    }
+
+    /// The boundaries of a volume that are told, oldest first.
+    pub(super) fn boundaries_of(&self, volume: VolumeId) -> impl Iterator<Item = Boundary> {
+        let all = self.boundaries.iter();
+        all.flat_map(move |all| all.range((volume, 0)..=(volume, u64::MAX))).map(|(_, boundary)| *boundary)
+    }
+
+    /// A boundary that a log tells of as it is to be noted, if it is.
+    pub(super) fn told(&self, volume: VolumeId, boundary: Boundary) -> Option<Boundary> {
+        match &self.boundaries {
+            Some(all) => all.get(&(volume, boundary.generation)).copied(),
+            None => Some(boundary),
+        }
+    }
+}
+
+/// Folds what a volume's newest segment has, as recovery would: heirs' pages are laid over its own, and are folded next.
+/// Damage is met again at the start.
+pub(super) fn fold_to_end<S: Store>(
+    index: &mut Index<S>,
+    superblock: &Superblock,
+    (reader, families): (&dyn PoolReader, &Families),
+    (volume, report): (VolumeId, &mut RebuildReport),
+) -> Result<(), OpenError> {
+    let Ok(mut recovered) = recover(reader, superblock, &index.known(volume, 0)) else { return Ok(()) };
+    report.mends.append(&mut recovered.writes);
+    recovered.sealed.into_iter().try_for_each(|row| index.note_segment(row))?;
+    recovered.voided.into_iter().try_for_each(|segment| index.release(segment))?;
+    for boundary in recovered.boundaries {
+        let told = families.told(volume, boundary);
+        told.map_or(Ok(()), |boundary| index.note_boundary(volume, boundary))?;
+    }
+    let applied = Lsn(recovered.next_lsn.0.saturating_sub(1));
+    loop {
+        let capture = recovered.map.capture(applied, PAGES_MAX);
+        let folded = capture.folded(recovered.size_bytes);
+        let written = index.write_back(volume, capture.generation, &capture.writes, folded);
+        recovered.map.write_back_ended(written.is_ok());
+        written?;
+        if !recovered.map.is_dirty() {
+            return Ok(());
+        }
+    }
+}
