@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::config::ServeOptions;
 use crate::failure::{EXIT_CODES_HELP, Failure};
+use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
 use control::{SnapshotName, VolumeName, VolumeSize};
 use std::ffi::OsString;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Snapshot(SnapshotCommand),
     /// Look at the pool; check it or make its index anew while the daemon is stopped.
     Pool(PoolCommand),
+    /// Import, list, show, export and delete images, from which volumes are cloned.
+    Image(ImageCommand),
 }
 
 /// `aljibe volume`.
@@ -49,8 +52,11 @@ pub(crate) enum VolumeVerb {
         /// 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit; also the NBD export's name.
         name: VolumeName,
         /// Its size, such as 10G: powers of 1024, a multiple of 512 bytes.
-        #[arg(long)]
-        size: VolumeSize,
+        #[arg(long, required_unless_present = "image")]
+        size: Option<VolumeSize>,
+        /// The image that it begins as; without a size it is as large as that.
+        #[arg(long, value_name = "NAME")]
+        image: Option<VolumeName>,
     },
     /// List every volume.
     List,
@@ -90,6 +96,56 @@ pub(crate) enum VolumeVerb {
     /// Delete a volume, its snapshots and all its data. What clones of it need is kept for them.
     Delete {
         /// The volume.
+        name: VolumeName,
+        /// Cut attached clients off first.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `aljibe image`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: ImageVerb,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// Make an image of a file (raw, qcow2, VMDK, VHDX) or of an NBD export. The same command goes on where another one
+    /// was interrupted.
+    Import {
+        /// A file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
+        source: String,
+        /// The image's name, of the same form as a volume's.
+        name: VolumeName,
+        /// The file's format, when it is not to be told from its content.
+        #[arg(long)]
+        format: Option<ReadFormat>,
+    },
+    /// List every image.
+    List,
+    /// Show one image.
+    Show {
+        /// The image.
+        name: VolumeName,
+    },
+    /// Write an image to a file that is not there yet.
+    Export {
+        /// The image.
+        name: VolumeName,
+        /// The file.
+        file: PathBuf,
+        /// The file's format.
+        #[arg(long, default_value = "raw")]
+        format: WriteFormat,
+    },
+    /// Delete an image and its data.
+    Delete {
+        /// The image.
         name: VolumeName,
         /// Cut attached clients off first.
         #[arg(long)]
@@ -160,6 +216,15 @@ pub(crate) struct PoolCommand {
 pub(crate) enum PoolVerb {
     /// Show the pool of a running daemon.
     Show,
+    /// Have a running daemon read everything in the pool against its check data, in the background.
+    Scrub {
+        /// As fast as the disk gives; waits for the end and shows what was found.
+        #[arg(long)]
+        now: bool,
+        /// Begin nothing: show how far the scrub is, or what the last one found.
+        #[arg(long, conflicts_with = "now")]
+        status: bool,
+    },
     /// Check every structure of the pool; the daemon must be stopped.
     Check(OfflinePool),
     /// Make the index anew from the pool alone; the daemon must be stopped.
@@ -240,8 +305,8 @@ mod tests {
             assert!(cli.json);
             let Command::Volume(command) = cli.command else { panic!("{line}") };
             assert_eq!(command.target.data, Some(PathBuf::from("/d")));
-            let VolumeVerb::Create { name, size } = command.verb else { panic!("{line}") };
-            assert_eq!((name.as_str(), size.bytes()), ("vm-1", 10 << 30));
+            let VolumeVerb::Create { name, size, image } = command.verb else { panic!("{line}") };
+            assert_eq!((name.as_str(), size.map(VolumeSize::bytes), image), ("vm-1", Some(10 << 30), None));
         }
     }
 

@@ -52,20 +52,47 @@ impl Client {
         self.call(Method::DELETE, path, Bytes::new()).map(|_| ())
     }
 
+    /// Where the daemon's API is.
+    pub(crate) const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Runs what does more than to call the API, and may call it by [`Self::post_within`].
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// As [`Self::post`], within [`Self::run`].
+    pub(crate) async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).context("cannot encode the request")?;
+        decode(&self.send(Method::POST, path, body.into()).await?)
+    }
+
+    /// As [`Self::delete`], within [`Self::run`].
+    pub(crate) async fn delete_within(&self, path: &str) -> Result<(), Failure> {
+        self.send(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
     fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        self.runtime.block_on(self.send(method, path, body))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let request = self.request(method, path, body)?;
-        self.runtime.block_on(async {
-            match &self.address {
-                Address::Tcp { host, port } => {
-                    let stream = self.connect(TcpStream::connect((host.as_str(), *port))).await?;
-                    self.exchange(stream, request).await
-                }
-                Address::Unix(path) => {
-                    let stream = self.connect(UnixStream::connect(path)).await?;
-                    self.exchange(stream, request).await
-                }
+        match &self.address {
+            Address::Tcp { host, port } => {
+                let stream = self.connect(TcpStream::connect((host.as_str(), *port))).await?;
+                self.exchange(stream, request).await
             }
-        })
+            Address::Unix(path) => {
+                let stream = self.connect(UnixStream::connect(path)).await?;
+                self.exchange(stream, request).await
+            }
+        }
     }
 
     fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
@@ -180,7 +207,7 @@ mod tests {
     }
 
     fn create(name: &str) -> CreateVolume {
-        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None }
+        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None, image: None }
     }
 
     #[test]

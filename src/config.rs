@@ -42,6 +42,9 @@ pub(crate) struct ServeOptions {
     /// Most memory for map pages, of all shards together [default: 256M].
     #[arg(long, value_name = "SIZE")]
     map_cache: Option<Size>,
+    /// What a scrub may read of the pool in a second [default: 32M].
+    #[arg(long, value_name = "SIZE")]
+    scrub_rate: Option<Size>,
     /// Write around the kernel's page cache.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     direct: Option<bool>,
@@ -98,6 +101,7 @@ pub(crate) struct Settings {
     pub(crate) slot_size: Size,
     pub(crate) shards: u16,
     pub(crate) map_cache: Size,
+    pub(crate) scrub_rate: Size,
     pub(crate) direct: bool,
     pub(crate) tls: Option<TlsSettings>,
     pub(crate) insecure_no_auth: bool,
@@ -140,6 +144,7 @@ impl ServeOptions {
             slot_size: self.slot_size.or(file.slot_size),
             shards: self.shards.or(file.shards),
             map_cache: self.map_cache.or(file.map_cache),
+            scrub_rate: self.scrub_rate.or(file.scrub_rate),
             direct: self.direct.or(file.direct),
             tls: self.tls.or(file.tls),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -156,6 +161,10 @@ impl ServeOptions {
         if shards == 0 || i64::from(shards) > SHARDS_MAX {
             return Err(Failure::usage(format!("shards is {shards}: it must be 1 to {SHARDS_MAX}")));
         }
+        let scrub_rate = self.scrub_rate.unwrap_or(SCRUB_RATE_DEFAULT);
+        if scrub_rate < SCRUB_RATE_MIN {
+            return Err(Failure::usage(format!("scrub-rate is {scrub_rate}: it must be {SCRUB_RATE_MIN} or more")));
+        }
         let missing = || Failure::usage("name the data directory by --data DIR, ALJIBE_DATA or data in the file");
         let data = self.data.ok_or_else(missing)?;
         let nbd = if self.nbd.is_empty() { vec![loopback(10809)] } else { self.nbd };
@@ -168,6 +177,7 @@ impl ServeOptions {
             slot_size: self.slot_size.unwrap_or(SLOT_SIZE_DEFAULT),
             shards,
             map_cache: self.map_cache.unwrap_or(MAP_CACHE_DEFAULT),
+            scrub_rate,
             direct: self.direct.unwrap_or(false),
             tls,
             insecure_no_auth: self.insecure_no_auth.unwrap_or(false),
@@ -214,6 +224,10 @@ const SHARDS_DEFAULT_MAX: u16 = 64;
 
 const SLOT_SIZE_DEFAULT: Size = Size::from_bytes(32 << 20);
 const MAP_CACHE_DEFAULT: Size = Size::from_bytes(256 << 20);
+const SCRUB_RATE_DEFAULT: Size = Size::from_bytes(32 << 20);
+
+/// A slower scrub would not get through a disk in its life.
+const SCRUB_RATE_MIN: Size = Size::from_bytes(1 << 20);
 
 #[cfg(test)]
 mod tests {

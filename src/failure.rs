@@ -105,11 +105,12 @@ const fn number_of(exit: Exit) -> u8 {
 const fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => Exit::Usage,
-        ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound => Exit::NotFound,
+        ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
         | ErrorCode::SnapshotExists
         | ErrorCode::SnapshotInUse
+        | ErrorCode::ImageImporting
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
@@ -154,11 +155,12 @@ mod tests {
     #[test]
     fn every_api_code_has_the_exit_that_help_promises() {
         let expected = |code| match code {
-            ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound => 3,
+            ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
             | ErrorCode::SnapshotExists
             | ErrorCode::SnapshotInUse
+            | ErrorCode::ImageImporting
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,

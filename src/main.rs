@@ -7,9 +7,13 @@ mod cli;
 mod client;
 mod cmd;
 mod config;
+mod copy;
 mod data_dir;
 mod failure;
+mod nbd;
 mod output;
+mod progress;
+mod qemu;
 mod serve;
 mod wiring;
 
@@ -45,6 +49,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Volume(command) => cmd::volume::run(command, output),
         Command::Snapshot(command) => cmd::snapshot::run(command, output),
         Command::Pool(command) => cmd::pool::run(command, output),
+        Command::Image(command) => cmd::image::run(command, output),
     }
 }
 

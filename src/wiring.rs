@@ -122,6 +122,7 @@ fn serving_config(settings: &Settings) -> ServingConfig {
         shard_count: usize::from(settings.shards),
         is_direct: settings.direct,
         map_cache_bytes: usize::try_from(settings.map_cache.bytes()).unwrap_or(usize::MAX),
+        scrub_bytes_per_second: settings.scrub_rate.bytes(),
         limits: Limits::default(),
     }
 }

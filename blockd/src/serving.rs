@@ -3,6 +3,7 @@
 use crate::catalogue::{Beginning, Catalogue};
 use crate::limits::Limits;
 use crate::open::{OpenError, OpenPool, PoolFile, Space};
+use crate::scrub::{ScrubHandle, ScrubThread};
 use crate::shard::{Message, ShardConfig, ShardThread};
 use crate::store::StoreThread;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct ServingConfig {
     pub is_direct: bool,
     /// Bytes that the cached map pages of all volumes may take.
     pub map_cache_bytes: usize,
+    /// Bytes of the pool that a scrub reads a second.
+    pub scrub_bytes_per_second: u64,
     /// Limits of each shard.
     pub limits: Limits,
 }
@@ -40,6 +43,7 @@ fn unfolded_segments_max(slots: u32) -> usize {
 pub struct Serving {
     pool: Arc<PoolFile>,
     catalogue: Arc<Catalogue>,
+    scrub: ScrubHandle,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -47,6 +51,8 @@ pub struct Serving {
 #[derive(Debug)]
 struct Threads {
     shards: Vec<ShardThread>,
+    /// Started last, when the volumes are served.
+    scrub: Option<ScrubThread>,
     store: StoreThread,
 }
 
@@ -58,11 +64,12 @@ impl Serving {
     pub async fn start(pool: OpenPool, config: ServingConfig) -> Result<Self, OpenError> {
         let OpenPool { file, index } = pool;
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
+        let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
         let store = StoreThread::start(index, space, Arc::clone(&pool));
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
-        let threads = Threads::start(store, &pool, config).await?;
+        let mut threads = Threads::start(store, &pool, config).await?;
         let beginning = Beginning {
             shards: threads.shards.iter().map(ShardThread::handle).collect(),
             store: threads.store.handle(),
@@ -76,8 +83,20 @@ impl Serving {
             known,
             pool: Arc::clone(&pool),
         };
-        match Catalogue::load(beginning).await {
-            Ok(catalogue) => Ok(Self { pool, catalogue, threads: Mutex::new(Some(threads)) }),
+        let started = match Catalogue::load(beginning).await {
+            Ok(catalogue) => {
+                let pace = (config.scrub_bytes_per_second, scrub_note);
+                let scrub = ScrubThread::start(Arc::clone(&pool), threads.store.handle(), pace);
+                scrub.map(|scrub| (catalogue, scrub)).map_err(OpenError::system("start the scrub of", pool.path()))
+            }
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok((catalogue, scrub)) => {
+                let handle = scrub.handle();
+                threads.scrub = Some(scrub);
+                Ok(Self { pool, catalogue, scrub: handle, threads: Mutex::new(Some(threads)) })
+            }
             Err(error) => {
                 if let Err(error) = threads.stop().await {
                     tracing::error!(%error, "not stopped in order");
@@ -97,6 +116,12 @@ impl Serving {
     #[must_use]
     pub fn catalogue(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue)
+    }
+
+    /// Its scrub.
+    #[must_use]
+    pub const fn scrub(&self) -> &ScrubHandle {
+        &self.scrub
     }
 
     /// Which thread has ended by itself, if one has: nothing is served rightly any more.
@@ -131,7 +156,7 @@ impl Threads {
     async fn start(store: StoreThread, pool: &PoolFile, config: ServingConfig) -> Result<Self, OpenError> {
         let cores = uring::cpu::allowed().unwrap_or_default();
         let origin = Instant::now();
-        let mut threads = Self { shards: Vec::new(), store };
+        let mut threads = Self { shards: Vec::new(), scrub: None, store };
         for number in 0..config.shard_count.max(1) {
             let started = ShardThread::start(ShardConfig {
                 name: format!("shard-{number}"),
@@ -158,16 +183,17 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Shards first: their last checkpoints need the store.
+    /// The scrub first, which asks the store; then the shards: their last checkpoints need the store.
     async fn stop(self) -> io::Result<()> {
         let stopped = tokio::task::spawn_blocking(move || {
+            let scrub = self.scrub.map_or(Ok(()), ScrubThread::stop);
             for shard in &self.shards {
                 // One that has ended is told of by joining it.
                 let _ = shard.handle().send(Message::Stop);
             }
             let shards: Vec<_> = self.shards.into_iter().map(ShardThread::join).collect();
             let store = self.store.stop();
-            shards.into_iter().chain([store]).collect::<io::Result<()>>()
+            [scrub].into_iter().chain(shards).chain([store]).collect::<io::Result<()>>()
         });
         stopped.await.map_err(io::Error::other)?
     }

@@ -56,7 +56,13 @@ impl Running {
             is_written_whole: false,
         };
         let pool = OpenPool::open_or_make(&config).unwrap();
-        let how = ServingConfig { shard_count: 1, is_direct: false, map_cache_bytes: 16 << 20, limits: LIMITS };
+        let how = ServingConfig {
+            shard_count: 1,
+            is_direct: false,
+            map_cache_bytes: 16 << 20,
+            scrub_bytes_per_second: 1 << 30,
+            limits: LIMITS,
+        };
         let serving = Serving::start(pool, how).await.unwrap();
         serving.catalogue().create("v", 1 << 30).await.unwrap();
         let address = Address::Unix(folder.path().join("socket"));

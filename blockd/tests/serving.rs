@@ -34,7 +34,13 @@ fn config(folder: &Path) -> PoolConfig {
 
 async fn try_start(folder: &Path) -> Result<Serving, OpenError> {
     let pool = OpenPool::open_or_make(&config(folder))?;
-    let how = ServingConfig { shard_count: 2, is_direct: false, map_cache_bytes: 16 << 20, limits: Limits::default() };
+    let how = ServingConfig {
+        shard_count: 2,
+        is_direct: false,
+        map_cache_bytes: 16 << 20,
+        scrub_bytes_per_second: 1 << 30,
+        limits: Limits::default(),
+    };
     Serving::start(pool, how).await
 }
 

@@ -21,12 +21,16 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No volume of that name.
     VolumeNotFound,
+    /// No image of that name.
+    ImageNotFound,
     /// No snapshot of that name.
     SnapshotNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
     VolumeExists,
+    /// The image is not copied whole, or is being copied from another source.
+    ImageImporting,
     /// A snapshot of that name is there already.
     SnapshotExists,
     /// Volumes began as the snapshot and need it, or clients read it.
@@ -86,19 +90,21 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
         Self::HostRefused,
         Self::RouteNotFound,
         Self::VolumeNotFound,
+        Self::ImageNotFound,
         Self::SnapshotNotFound,
         Self::SnapshotExists,
         Self::SnapshotInUse,
         Self::MayBeNeeded,
         Self::MethodNotAllowed,
         Self::VolumeExists,
+        Self::ImageImporting,
         Self::VolumeInUse,
         Self::ShrinkRefused,
         Self::VolumeQuarantined,
@@ -128,10 +134,11 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound => 404,
+            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
             | Self::VolumeInUse
+            | Self::ImageImporting
             | Self::SnapshotExists
             | Self::SnapshotInUse
             | Self::MayBeNeeded
@@ -161,6 +168,8 @@ impl ErrorCode {
             Self::HostRefused => ("host_refused", "The host name is not answered to"),
             Self::RouteNotFound => ("route_not_found", "There is no such path"),
             Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
+            Self::ImageNotFound => ("image_not_found", "There is no such image"),
+            Self::ImageImporting => ("image_importing", "The image is not ready"),
             Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
             Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
             Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),

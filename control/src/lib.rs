@@ -7,18 +7,22 @@
 
 pub mod api;
 mod error;
+mod image;
 pub mod listener;
 pub mod metrics;
 mod model;
 mod name;
+mod scrub;
 mod service;
 mod size;
 
 pub use error::{ErrorCode, Problem, ServiceError};
+pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{
     CloneSnapshot, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume,
     RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
 };
 pub use name::{InvalidName, SnapshotName, VolumeName};
+pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

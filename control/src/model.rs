@@ -229,6 +229,10 @@ pub struct CreateVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10G")]
     pub size: Option<String>,
+    /// The image that it begins as. Without a size it is as large as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "debian-12")]
+    pub image: Option<String>,
 }
 
 /// A volume's new size. Exactly one of `size_bytes` and `size` is given.
@@ -263,6 +267,14 @@ impl CreateVolume {
     /// `invalid_request` unless exactly one is given, `invalid_size` when it is none that a volume can have.
     pub fn requested_size(&self) -> Result<VolumeSize, ServiceError> {
         one_size(self.size_bytes, self.size.as_deref())
+    }
+
+    /// The size asked for of a volume that begins as an image, when one is.
+    ///
+    /// # Errors
+    /// As of [`CreateVolume::requested_size`].
+    pub fn requested_image_size(&self) -> Result<Option<VolumeSize>, ServiceError> {
+        if self.size_bytes.is_none() && self.size.is_none() { Ok(None) } else { self.requested_size().map(Some) }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The one way from the API to the shards.
 
 use crate::error::ServiceError;
+use crate::image::Image;
 use crate::metrics;
 use crate::model::{Pool, RolledBack, Snapshot, Volume};
 use crate::name::{SnapshotName, VolumeName};
+use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use std::pin::Pin;
 
@@ -32,6 +34,29 @@ pub trait Service: Send + Sync + 'static {
     /// cuts them off first.
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
 
+    /// Begins an import, or goes on with one of the same source and its state. Fails with `volume_exists` when the name is
+    /// taken, `image_importing` when the source is another, `volume_in_use` while somebody copies.
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image>;
+
+    /// Notes how far an import is.
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image>;
+
+    /// Seals an image. Fails with `image_importing` unless it is copied whole.
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image>;
+
+    /// Every image, in any order.
+    fn list_images(&self) -> Answer<'_, Vec<Image>>;
+
+    /// One image. Fails with `image_not_found`.
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image>;
+
+    /// Deletes an image and its data, as [`Service::delete_volume`] does a volume.
+    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
+
+    /// Makes a volume that begins as an image, as large as that or larger. Fails with `image_not_found`, `image_importing`,
+    /// `volume_exists`.
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume>;
+
     /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
 
@@ -56,6 +81,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;
+
+    /// Begins a scrub of the pool unless one is under way; without pace, also that one is as fast as it can be.
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub>;
+
+    /// How far the scrub is, or the last one was.
+    fn show_scrub(&self) -> Answer<'_, Scrub>;
 
     /// Whether every shard answers. Fails with `unavailable` or `shutting_down`, saying which does not.
     fn check_ready(&self) -> Answer<'_, ()>;

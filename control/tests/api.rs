@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
-use control::{ErrorCode, Problem, SnapshotList, Volume};
+use control::{ErrorCode, Image, ImageState, Problem, Scrub, SnapshotList, Volume};
 use http_body_util::BodyExt;
 use memory::MemoryService;
 use serde_json::{Value, json};
@@ -294,12 +294,17 @@ async fn the_openapi_document_lists_every_route_and_problem() {
         ("/v1/volumes", 2),
         ("/v1/volumes/{name}", 2),
         ("/v1/volumes/{name}/resize", 1),
+        ("/v1/images", 2),
+        ("/v1/images/{name}", 2),
+        ("/v1/images/{name}/mark", 1),
+        ("/v1/images/{name}/seal", 1),
         ("/v1/snapshots", 2),
         ("/v1/volumes/{name}/rollback", 1),
         ("/v1/snapshots/{name}", 2),
         ("/v1/snapshots/{name}/clone", 1),
         ("/v1/snapshots/reclaim", 1),
         ("/v1/pool", 1),
+        ("/v1/pool/scrub", 2),
         ("/v1/health", 1),
         ("/v1/ready", 1),
         ("/metrics", 1),
@@ -339,4 +344,62 @@ async fn metrics_show_the_service_and_the_api_itself() {
     }
     let pool: Value = api.call("GET", "/v1/pool").await.json();
     assert_eq!(pool["slots"], json!({"total": 32, "free": 30, "reserved": 2, "used": 0}));
+}
+
+#[tokio::test]
+async fn an_image_is_imported_marked_and_sealed() {
+    let api = Api::new();
+    let from = |state: &str| json!({"name": "debian-12", "size_bytes": 8192, "source": "/srv/debian.qcow2", "source_state": state});
+    let image: Image = api.post("/v1/images", &from("1")).await.json();
+    assert_eq!((image.state, image.copied_bytes), (ImageState::Importing, 0));
+    api.post("/v1/images", &from("2")).await.problem(ErrorCode::ImageImporting);
+    api.post("/v1/images/debian-12/seal", &json!({})).await.problem(ErrorCode::ImageImporting);
+    let marked: Image = api.post("/v1/images/debian-12/mark", &json!({"copied_bytes": 8192})).await.json();
+    assert_eq!(marked.copied_bytes, 8192);
+    let sealed: Image = api.post("/v1/images/debian-12/seal", &json!({})).await.json();
+    assert_eq!(sealed.state, ImageState::Ready);
+    api.post("/v1/images", &from("1")).await.problem(ErrorCode::VolumeExists);
+    let list: Value = api.call("GET", "/v1/images").await.json();
+    assert_eq!(list["images"][0]["name"], "debian-12");
+    assert_eq!(api.call("DELETE", "/v1/images/debian-12").await.status, StatusCode::NO_CONTENT);
+    api.call("GET", "/v1/images/debian-12").await.problem(ErrorCode::ImageNotFound);
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_kept_is_refused() {
+    let api = Api::new();
+    for source in ["", "a\nb", &"x".repeat(1025)] {
+        let wanted = json!({"name": "a", "size_bytes": 512, "source": source});
+        api.post("/v1/images", &wanted).await.problem(ErrorCode::InvalidRequest);
+    }
+    let odd = json!({"name": "a", "size_bytes": 513, "source": "b"});
+    api.post("/v1/images", &odd).await.problem(ErrorCode::InvalidSize);
+}
+
+#[tokio::test]
+async fn a_scrub_is_begun_once_and_shown() {
+    let api = Api::new();
+    let none: Scrub = api.call("GET", "/v1/pool/scrub").await.json();
+    assert!(!none.is_running && none.begun_at.is_none());
+    let begun: Scrub = api.post("/v1/pool/scrub", &json!({"now": true})).await.json();
+    assert!(begun.is_running && !begun.is_paced);
+    assert_eq!(api.call("GET", "/v1/pool/scrub").await.json::<Scrub>(), begun);
+    api.post("/v1/pool/scrub", &json!({"later": true})).await.problem(ErrorCode::InvalidRequest);
+}
+
+#[tokio::test]
+async fn a_volume_begins_as_an_image() {
+    let api = Api::new();
+    let image = json!({"name": "os", "size_bytes": 8192, "source": "a"});
+    api.post("/v1/images", &image).await;
+    let volume = |name: &str| json!({"name": name, "image": "os"});
+    api.post("/v1/volumes", &volume("vm-1")).await.problem(ErrorCode::ImageImporting);
+    api.post("/v1/images/os/mark", &json!({"copied_bytes": 8192})).await;
+    api.post("/v1/images/os/seal", &json!({})).await;
+    let made: Volume = api.post("/v1/volumes", &volume("vm-1")).await.json();
+    assert_eq!(made.size_bytes, 8192);
+    let larger = json!({"name": "vm-2", "image": "os", "size": "1M"});
+    assert_eq!(api.post("/v1/volumes", &larger).await.json::<Volume>().size_bytes, 1 << 20);
+    api.post("/v1/volumes", &json!({"name": "vm-3", "image": "none"})).await.problem(ErrorCode::ImageNotFound);
+    api.post("/v1/volumes", &json!({"name": "vm-3"})).await.problem(ErrorCode::InvalidRequest);
 }

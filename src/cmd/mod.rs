@@ -1,5 +1,7 @@
 //! The commands, one noun a file.
 
+pub(crate) mod image;
 pub(crate) mod pool;
+mod scrub;
 pub(crate) mod snapshot;
 pub(crate) mod volume;

@@ -1,5 +1,6 @@
 //! `aljibe pool`. Showing asks the daemon; checking and rebuilding work on the data directory, which they lock.
 
+use super::scrub;
 use crate::cli::{PoolCommand, PoolVerb};
 use crate::client::Client;
 use crate::data_dir::DataDir;
@@ -14,6 +15,7 @@ pub(crate) fn run(command: PoolCommand, output: Output) -> Result<(), Failure> {
     let target = command.target;
     match command.verb {
         PoolVerb::Show => show(&Client::new(target.address(environment)?)?, output),
+        PoolVerb::Scrub { now, status } => scrub::run(&Client::new(target.address(environment)?)?, output, now, status),
         PoolVerb::Check(offline) => {
             let data = DataDir::lock(&target.data_dir(environment)?)?;
             check(&data, &pool_path(&data, offline.pool), output)

@@ -13,7 +13,7 @@ use serde_json::json;
 pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure> {
     let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
     match command.verb {
-        VolumeVerb::Create { name, size } => create(&client, output, &name, size),
+        VolumeVerb::Create { name, size, image } => create(&client, output, &name, (size, image)),
         VolumeVerb::List => list(&client, output),
         VolumeVerb::Show { name } => {
             let volume: Volume = client.get(&path_of(&name))?;
@@ -44,8 +44,15 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
     }
 }
 
-fn create(client: &Client, output: Output, name: &VolumeName, size: VolumeSize) -> Result<(), Failure> {
-    let wanted = CreateVolume { name: name.to_string(), size_bytes: Some(size.bytes()), size: None };
+fn create(
+    client: &Client,
+    output: Output,
+    name: &VolumeName,
+    (size, image): (Option<VolumeSize>, Option<VolumeName>),
+) -> Result<(), Failure> {
+    let size_bytes = size.map(VolumeSize::bytes);
+    let image = image.map(|image| image.to_string());
+    let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image };
     let volume: Volume = client.post("/v1/volumes", &wanted)?;
     output.show(&volume, || described(&volume))
 }

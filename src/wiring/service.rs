@@ -1,12 +1,15 @@
 //! The API's service over a pool that is being served.
 
+mod image;
+mod scrub;
+
 use super::metrics;
 use blockd::Serving;
 use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, RolledBack, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume,
-    VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotName,
+    Volume, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -166,6 +169,56 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete(name.as_str(), force).await.map_err(service_error) })
     }
 
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.import_image(name.as_str(), size.bytes(), source).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.mark_image(name.as_str(), copied_bytes).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let entry = self.catalogue.seal_image(name.as_str()).await;
+            self.shown_image(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(async move {
+            let moment = self.moment().await?;
+            let mut images = Vec::new();
+            for entry in self.catalogue.list_images() {
+                images.push(self.image(entry, &moment).await?);
+            }
+            Ok(images)
+        })
+    }
+
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(
+            async move { self.shown_image(self.catalogue.show_image(name.as_str()).map_err(service_error)?).await },
+        )
+    }
+
+    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_image(name.as_str(), force).await.map_err(service_error) })
+    }
+
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let size_bytes = size.map(VolumeSize::bytes);
+            let entry = self.catalogue.clone_image(image.as_str(), name.as_str(), size_bytes).await;
+            self.shown(entry.map_err(service_error)?).await
+        })
+    }
+
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
@@ -224,6 +277,14 @@ impl Service for PoolService {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
     }
 
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.scrub(self.serving.scrub().begin(is_paced))) })
+    }
+
+    fn show_scrub(&self) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.scrub(self.serving.scrub().report())) })
+    }
+
     fn check_ready(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             if self.catalogue.is_stopping() {
@@ -237,8 +298,10 @@ impl Service for PoolService {
         Box::pin(async move {
             let moment = self.moment().await?;
             let stats = moment.by_volume();
+            // An image takes space and serves reads like any volume.
+            let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
             let mut volumes = Vec::new();
-            for entry in self.catalogue.list() {
+            for entry in entries {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
                 if let Ok(space) = self.catalogue.space(&entry.name).await {
                     volumes.push(metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default()));
@@ -272,6 +335,10 @@ fn service_error(error: CatalogueError) -> ServiceError {
     let (code, advice) = match &error {
         CatalogueError::Exists { .. } => (ErrorCode::VolumeExists, "choose another name"),
         CatalogueError::NotFound { .. } => (ErrorCode::VolumeNotFound, "list the volumes to see which there are"),
+        CatalogueError::NoImage { .. } => (ErrorCode::ImageNotFound, "list the images to see which there are"),
+        CatalogueError::Importing { .. } => {
+            (ErrorCode::ImageImporting, "finish its import by the command that began it, or delete it")
+        }
         CatalogueError::InUse { .. } => {
             (ErrorCode::VolumeInUse, "detach its clients, or delete it by force, which cuts them off")
         }

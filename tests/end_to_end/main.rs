@@ -15,7 +15,11 @@ mod daemon;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod nbd_clients;
+#[cfg(test)]
+mod scrub;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

@@ -14,4 +14,5 @@ pub mod rebuild;
 pub mod recover;
 pub mod request;
 pub mod rest;
+pub mod scrub;
 pub mod store;

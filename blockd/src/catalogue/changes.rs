@@ -2,9 +2,10 @@
 
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
-use super::{Catalogue, CatalogueError, Entry, ask};
+use super::{Book, Catalogue, CatalogueError, Entry, Image, ask};
 use crate::open::wall_ms;
 use crate::shard::Message;
+use tokio::sync::MutexGuard;
 use units::VolumeId;
 use volume::engine::Volume;
 use volume::error::ErrorKind;
@@ -19,6 +20,16 @@ impl Catalogue {
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        self.make(&mut book, (name, size_bytes), None).await
+    }
+
+    /// Makes a volume or an image.
+    pub(super) async fn make(
+        &self,
+        book: &mut Book,
+        (name, size_bytes): (&str, u64),
+        image: Option<Image>,
+    ) -> Result<Entry, CatalogueError> {
         if let Some(kept) = self.read().names.get(name) {
             return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
         }
@@ -26,7 +37,7 @@ impl Catalogue {
         let created_ms = wall_ms();
         let state = VolumeState::Live;
         let record =
-            VolumeRecord { id, name: name.to_owned(), size_bytes, created_ms, state, parent: None, line: None };
+            VolumeRecord { id, name: name.to_owned(), size_bytes, created_ms, state, parent: None, line: None, image };
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
             if let Err(error) = book.remove(id, 1).await {
@@ -38,7 +49,8 @@ impl Catalogue {
         let (shard, handle) = self.shard_of(volume);
         let engine = Volume::open(self.config, fresh(volume, size_bytes));
         handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
-        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None };
+        let image = record.image.clone();
+        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
         self.put(record, entry.clone());
         tracing::info!(name, id, size_bytes, "made a volume");
         Ok(entry)
@@ -78,6 +90,17 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show(name)?;
+        self.delete_entry(book, entry, is_forced).await
+    }
+
+    /// Deletes a volume or an image.
+    pub(super) async fn delete_entry(
+        &self,
+        book: MutexGuard<'_, Book>,
+        entry: Entry,
+        is_forced: bool,
+    ) -> Result<(), CatalogueError> {
+        let name = entry.name.as_str();
         if self.read().may_be_needed(entry.volume.0) {
             return Err(CatalogueError::Unsure);
         }
@@ -195,5 +218,6 @@ fn unread(entry: &Entry) -> VolumeRecord {
         state: VolumeState::Deleting,
         parent: None,
         line: None,
+        image: entry.image.clone(),
     }
 }

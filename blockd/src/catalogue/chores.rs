@@ -103,7 +103,7 @@ mod tests {
 
     fn volume(id: u64, state: VolumeState, parent: Option<(u64, u64)>, line: Option<u64>) -> VolumeRecord {
         let parent = parent.map(|(volume, generation)| ParentRecord { volume, generation });
-        VolumeRecord { id, name: format!("vm-{id}"), size_bytes: 4096, created_ms: 0, state, parent, line }
+        VolumeRecord { id, name: format!("vm-{id}"), size_bytes: 4096, created_ms: 0, state, parent, line, image: None }
     }
 
     fn snapshot(id: u64, of: u64, generation: u64, state: SnapshotState) -> KeptSnapshot {

@@ -109,6 +109,7 @@ impl Catalogue {
             state: VolumeState::Live,
             parent: Some(boundary_of(&kept.record)),
             line: None,
+            image: None,
         })
     }
 
@@ -126,7 +127,8 @@ impl Catalogue {
         let engine = Volume::open(self.config, fresh_clone(volume, record.size_bytes));
         handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
         let VolumeRecord { size_bytes, created_ms, .. } = record;
-        let entry = Entry { volume, name: record.name.clone(), size_bytes, created_ms, shard, damage: None };
+        let entry =
+            Entry { volume, name: record.name.clone(), size_bytes, created_ms, shard, damage: None, image: None };
         self.put(record, entry.clone());
         Ok(entry)
     }

@@ -19,6 +19,20 @@ pub enum CatalogueError {
         /// The name.
         name: String,
     },
+    /// No image has that name.
+    #[error("there is no image {name}")]
+    NoImage {
+        /// The name.
+        name: String,
+    },
+    /// An image is not as far as it would have to be.
+    #[error("image {name} is not ready: {reason}")]
+    Importing {
+        /// The name.
+        name: String,
+        /// What it lacks.
+        reason: String,
+    },
     /// Clients are attached.
     #[error("volume {name} has {connections} connections")]
     InUse {

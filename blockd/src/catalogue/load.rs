@@ -219,6 +219,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             created_ms: record.created_ms,
             shard: shard_of(volume, shard_count),
             damage: opened.damaged.get(&volume).cloned(),
+            image: record.image,
         };
         shelf.names.insert(record.name, Kept { entry, is_leaving: false });
     }
@@ -238,7 +239,8 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
-    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: Some(reason) };
+    let damage = Some(reason);
+    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
     shelf.note_rotten(id);
     shelf.names.insert(name, Kept { entry, is_leaving: false });
 }

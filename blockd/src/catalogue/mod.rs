@@ -13,6 +13,7 @@ mod clones;
 mod error;
 mod families;
 mod group;
+mod images;
 mod load;
 mod reconcile;
 mod record;
@@ -23,6 +24,7 @@ mod views;
 
 pub use error::CatalogueError;
 pub(crate) use families::families;
+pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
@@ -61,6 +63,8 @@ pub struct Entry {
     pub shard: usize,
     /// Why it is not served, when it is not.
     pub damage: Option<String>,
+    /// What makes it an image, when it is one.
+    pub image: Option<Image>,
 }
 
 impl Catalogue {
@@ -87,20 +91,22 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Every volume, by name.
+    /// Every volume that is no image, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
-        self.read().names.values().map(|kept| kept.entry.clone()).collect()
+        let shelf = self.read();
+        shelf.names.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_none()).cloned().collect()
     }
 
-    /// The volume of that name.
+    /// The volume of that name; an image is none.
     ///
     /// # Errors
     /// [`CatalogueError::NotFound`].
     pub fn show(&self, name: &str) -> Result<Entry, CatalogueError> {
         let shelf = self.read();
         let missing = || CatalogueError::NotFound { name: name.to_owned() };
-        shelf.names.get(name).map(|kept| kept.entry.clone()).ok_or_else(missing)
+        let entry = shelf.names.get(name).map(|kept| &kept.entry).filter(|entry| entry.image.is_none());
+        entry.cloned().ok_or_else(missing)
     }
 
     /// The pool's figures.
@@ -169,7 +175,8 @@ impl Exports for Catalogue {
         let shelf = self.read();
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
-        let export = describe(name, entry.size_bytes, false);
+        let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
+        let export = describe(name, entry.size_bytes, is_read_only);
         let shard = self.shard_of(entry.volume).1.clone();
         Ok(with_changes(Found::new(export, entry.volume, shard), &shelf, (entry.volume.0, u64::MAX)))
     }

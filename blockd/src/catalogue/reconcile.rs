@@ -69,7 +69,7 @@ mod tests {
 
     fn volume(id: u64) -> VolumeRecord {
         let (name, state) = (format!("vm-{id}"), VolumeState::Live);
-        VolumeRecord { id, name, size_bytes: 4096, created_ms: 0, state, parent: None, line: None }
+        VolumeRecord { id, name, size_bytes: 4096, created_ms: 0, state, parent: None, line: None, image: None }
     }
 
     fn snapshot(id: u64, of: u64, generation: u64, lsn: u64) -> SnapshotRecord {

@@ -10,6 +10,7 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
+use super::Image;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -63,6 +64,9 @@ pub(super) struct VolumeRecord {
     /// the live ones of a line, the one with the highest id is the volume; the others are ghosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) line: Option<u64>,
+    /// What makes it an image, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<Image>,
 }
 
 /// The end of a generation of another volume.
@@ -224,6 +228,12 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 mod tests {
     use super::*;
 
+    /// Of characters that take the most room in a record's text.
+    fn longest_image() -> Image {
+        let source = "\\".repeat(super::super::IMAGE_SOURCE_BYTES_MAX);
+        Image { is_ready: false, source, source_state: "9".repeat(100), copied_bytes: 1 << 62 }
+    }
+
     fn records() -> [Record; 3] {
         let name = || "x".repeat(128);
         let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
@@ -235,6 +245,7 @@ mod tests {
             state: VolumeState::Deleting,
             parent,
             line: Some(u64::MAX),
+            image: Some(longest_image()),
         };
         let snapshot = SnapshotRecord {
             id: 8,

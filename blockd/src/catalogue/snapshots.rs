@@ -118,6 +118,10 @@ impl Catalogue {
     fn check_unneeded(&self, name: &SnapshotName) -> Result<SnapshotRecord, CatalogueError> {
         let shelf = self.read();
         let record = find(&shelf, name)?.record.clone();
+        // That of an image goes with it.
+        if shelf.names.get(&name.volume).is_some_and(|kept| kept.entry.image.is_some()) {
+            return Err(missing(&name.volume));
+        }
         let clones = shelf.clones_of(&record);
         if !clones.is_empty() {
             return Err(CatalogueError::HasClones { snapshot: name.to_string(), clones });
@@ -139,6 +143,8 @@ impl Catalogue {
         let mut volumes = Vec::with_capacity(names.len());
         for name in names {
             let kept = shelf.names.get(&name.volume).filter(|kept| !kept.is_leaving);
+            // An image has the snapshot that it was sealed with, and no other.
+            let kept = kept.filter(|kept| kept.entry.image.is_none());
             let entry = kept.ok_or_else(|| missing(&name.volume))?.entry.clone();
             if let Some(reason) = entry.damage {
                 return Err(CatalogueError::Quarantined { name: entry.name, reason });

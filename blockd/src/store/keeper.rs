@@ -5,6 +5,7 @@
 
 use super::jobs::Jobs;
 use super::rocks::RocksStore;
+use super::thread::Question;
 use crate::open::{Notes, PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -448,6 +449,11 @@ impl Keeper {
         figures.slots_free += ahead;
         figures.slots_used = figures.slots_used.saturating_sub(ahead);
         figures
+    }
+
+    /// Has the index answer what no volume asks.
+    pub(super) fn answer(&mut self, question: Question) {
+        question(&mut self.index);
     }
 
     /// The ends of generations that are needed.

@@ -16,6 +16,9 @@ use volume::error::DiskFault;
 use volume::io::Event;
 use volume::pool::{Boundary, DeletionError, Index, Lease, LineageError, Parent, PoolFigures, VolumeSpace};
 
+/// What somebody who is no volume asks the index; it must not take long.
+pub(crate) type Question = Box<dyn FnOnce(&mut Index<RocksStore>) + Send>;
+
 /// What the store's thread can be told.
 pub(super) enum Command {
     /// Where answers to each shard go. Comes before any question.
@@ -46,6 +49,8 @@ pub(super) enum Command {
     Boundaries(Callback<Vec<(VolumeId, Boundary)>>),
     /// Note what recovery found.
     NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
+    /// Ask the index what no volume asks.
+    Question(Question),
     /// Make everything durable and end.
     Stop,
 }
@@ -231,6 +236,11 @@ impl StoreHandle {
 }
 
 impl StoreHandle {
+    /// Has the index answer a question, on its thread.
+    pub(crate) fn with_index(&self, question: Question) -> Result<(), StoreEnded> {
+        self.send(Command::Question(question))
+    }
+
     /// Notes what recovery has found, once it is durable in the pool.
     pub(crate) fn note_recovered(&self, notes: Notes, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
         self.send(Command::NoteRecovered { notes, done })
@@ -270,6 +280,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::ForgetParent { heir, done }) => done(keeper.forget_parent(heir)),
             Ok(Command::Boundaries(done)) => done(keeper.boundaries()),
             Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
+            Ok(Command::Question(question)) => keeper.answer(question),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
         }

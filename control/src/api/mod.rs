@@ -5,6 +5,8 @@
 
 mod answer;
 mod guard;
+mod images;
+mod scrub;
 mod snapshots;
 mod status;
 mod volumes;
@@ -83,12 +85,17 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::show, volumes::delete))
         .routes(routes!(volumes::resize))
+        .routes(routes!(images::list, images::import))
+        .routes(routes!(images::show, images::delete))
+        .routes(routes!(images::mark))
+        .routes(routes!(images::seal))
         .routes(routes!(volumes::rollback))
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))
         .routes(routes!(snapshots::clone))
         .routes(routes!(snapshots::reclaim))
         .routes(routes!(status::pool))
+        .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))
         .routes(routes!(status::metrics))

@@ -18,11 +18,12 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeLi
     Ok(Json(VolumeList { volumes }))
 }
 
-/// Makes a volume. It is thin: it takes room as it is written.
+/// Makes a volume, empty or as an image. It is thin: it takes room as it is written.
 #[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
-    (status = 409, body = Problem, description = "volume_exists"),
+    (status = 404, body = Problem, description = "image_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn create(
@@ -30,9 +31,14 @@ pub(super) async fn create(
     Body(wanted): Body<CreateVolume>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
     let name: VolumeName = wanted.name.parse()?;
-    let size = wanted.requested_size()?;
     let location = format!("/v1/volumes/{name}");
-    let volume = run_to_end(async move { context.service.create_volume(name, size).await }).await?;
+    let volume = if let Some(image) = &wanted.image {
+        let (image, size): (VolumeName, _) = (image.parse()?, wanted.requested_image_size()?);
+        run_to_end(async move { context.service.clone_image(image, name, size).await }).await?
+    } else {
+        let size = wanted.requested_size()?;
+        run_to_end(async move { context.service.create_volume(name, size).await }).await?
+    };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
 }
 
@@ -110,7 +116,7 @@ pub(super) struct DeleteParameters {
 }
 
 impl DeleteParameters {
-    fn is_forced(&self) -> Result<bool, ServiceError> {
+    pub(super) fn is_forced(&self) -> Result<bool, ServiceError> {
         match self.force.as_deref() {
             None | Some("false" | "0") => Ok(false),
             Some("" | "true" | "1") => Ok(true),

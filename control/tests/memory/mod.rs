@@ -1,9 +1,11 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
+mod images;
+
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, RolledBack, Service, ServiceError, Slots, Snapshot, SnapshotName, Volume,
-    VolumeName, VolumeSize, VolumeState,
+    Answer, ErrorCode, Image, ImageState, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot,
+    SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,7 +23,9 @@ pub(crate) struct MemoryService {
 #[derive(Default)]
 struct State {
     volumes: BTreeMap<String, Volume>,
+    images: BTreeMap<String, (Image, (String, String))>,
     data_end: BTreeMap<String, u64>,
+    scrub: Option<Scrub>,
     snapshots: BTreeMap<SnapshotName, Snapshot>,
     last_id: u64,
     is_stopping: bool,
@@ -121,6 +125,23 @@ impl State {
     }
 }
 
+const fn no_scrub() -> Scrub {
+    Scrub {
+        is_running: false,
+        is_paced: false,
+        begun_at: None,
+        ended_at: None,
+        seconds: 0.0,
+        slots_total: 0,
+        slots_done: 0,
+        segments: 0,
+        blocks: 0,
+        rotten_blocks: 0,
+        unreadable_blocks: 0,
+        findings: Vec::new(),
+    }
+}
+
 impl State {
     fn snapshot(&mut self, name: &SnapshotName, group: Option<&VolumeName>) -> Result<Snapshot, ServiceError> {
         let size_bytes = self.find(name.volume())?.size_bytes;
@@ -174,6 +195,47 @@ impl Service for MemoryService {
 
     fn delete_volume(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
         Box::pin(async move { self.state.lock().unwrap().delete(&name, force) })
+    }
+
+    fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image> {
+        Box::pin(async move { self.import(&name, size, source) })
+    }
+
+    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
+        Box::pin(async move { self.mark(&name, copied_bytes) })
+    }
+
+    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move { self.seal(&name) })
+    }
+
+    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(async move {
+            Ok(self.state.lock().unwrap().images.values().rev().map(|(image, _)| image.clone()).collect())
+        })
+    }
+
+    fn show_image(&self, name: VolumeName) -> Answer<'_, Image> {
+        Box::pin(async move { self.change_image(&name, |_| Ok(())) })
+    }
+
+    fn delete_image(&self, name: VolumeName, _force: bool) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.change_image(&name, |_| Ok(()))?;
+            self.state.lock().unwrap().images.remove(name.as_str());
+            Ok(())
+        })
+    }
+
+    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let image = self.change_image(&image, |_| Ok(()))?;
+            if image.state != ImageState::Ready {
+                return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
+            }
+            let size = size.map_or_else(|| VolumeSize::from_bytes(image.size_bytes), Ok)?;
+            self.state.lock().unwrap().create(&name, size)
+        })
     }
 
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
@@ -247,6 +309,17 @@ impl Service for MemoryService {
                 index_generation: 1,
             })
         })
+    }
+
+    fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub> {
+        let begun_at = "2026-01-02T03:04:05Z".parse().ok();
+        let scrub = Scrub { is_running: true, is_paced, begun_at, ..no_scrub() };
+        self.state.lock().unwrap().scrub = Some(scrub.clone());
+        Box::pin(async move { Ok(scrub) })
+    }
+
+    fn show_scrub(&self) -> Answer<'_, Scrub> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().scrub.clone().unwrap_or_else(no_scrub)) })
     }
 
     fn check_ready(&self) -> Answer<'_, ()> {

@@ -1,4 +1,5 @@
-//! The client's side of the wire, for tests, fuzzing and probes only: it allocates freely and negotiates nothing itself.
+//! The client's side of the wire, for the program's own copies, tests, fuzzing and probes: it copies what it decodes, up
+//! to the longest payload of a message, and negotiates nothing itself.
 
 mod handshake;
 mod reply;

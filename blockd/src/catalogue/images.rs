@@ -1,0 +1,207 @@
+//! Images: volumes that are filled once from a source, then sealed and never written again.
+//!
+//! An import is the work of whoever copies; the catalogue keeps how far the copy is on stable storage, so that it can go
+//! on after the end of the copier or of the daemon. What lies beyond that is trimmed before it does: nothing of an
+//! earlier try is mixed in.
+
+use super::record::{Record, VolumeRecord};
+use super::{Book, Catalogue, CatalogueError, Entry, SnapshotName, ask};
+use serde::{Deserialize, Serialize};
+use units::{BLOCK_BYTES, ByteRange};
+use volume::request::Request;
+
+/// The name of the snapshot that an image is sealed with.
+const IMAGE_SNAPSHOT: &str = "image";
+
+/// Most bytes of what is kept of a source: a record is one block.
+pub const IMAGE_SOURCE_BYTES_MAX: usize = 1024;
+
+/// What makes a volume an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Whether it is whole and sealed.
+    pub is_ready: bool,
+    /// What it is copied from, for people.
+    pub source: String,
+    /// What tells that source from another state of it.
+    pub source_state: String,
+    /// Everything before it is copied and on stable storage.
+    pub copied_bytes: u64,
+}
+
+impl Catalogue {
+    /// Begins the import of an image, or goes on with one of the same source.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Exists`] when the name is another's; [`CatalogueError::Importing`] when it is imported from
+    /// another source; [`CatalogueError::InUse`] while somebody copies.
+    pub async fn import_image(
+        &self,
+        name: &str,
+        size_bytes: u64,
+        (source, source_state): (String, String),
+    ) -> Result<Entry, CatalogueError> {
+        let mut book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let known = self.read().names.get(name).map(|kept| kept.entry.clone());
+        let Some(entry) = known else {
+            let image = Image { is_ready: false, source, source_state, copied_bytes: 0 };
+            return self.make(&mut book, (name, size_bytes), Some(image)).await;
+        };
+        let exists = || CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes };
+        let image = entry.image.as_ref().filter(|image| !image.is_ready).ok_or_else(exists)?;
+        if let Some(reason) = &entry.damage {
+            return Err(CatalogueError::Quarantined { name: name.to_owned(), reason: reason.clone() });
+        }
+        let is_same = (&image.source, &image.source_state) == (&source, &source_state);
+        if !is_same || entry.size_bytes != size_bytes {
+            let reason = format!("it is being imported from {}, or from what that was before it changed", image.source);
+            return Err(CatalogueError::Importing { name: name.to_owned(), reason });
+        }
+        self.refuse_if_in_use(&entry, false).await?;
+        if let Some(rest) = size_bytes.checked_sub(image.copied_bytes).filter(|rest| *rest > 0)
+            && let Ok(range) = ByteRange::new(image.copied_bytes, rest)
+        {
+            let (_, handle) = self.shard_of(entry.volume);
+            ask::submit(handle, entry.volume, Request::Trim { range, fua: true }).await?;
+        }
+        Ok(entry)
+    }
+
+    /// Notes that everything before `copied_bytes` is copied and flushed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoImage`]; [`CatalogueError::Importing`] when it cannot be that far.
+    pub async fn mark_image(&self, name: &str, copied_bytes: u64) -> Result<Entry, CatalogueError> {
+        let book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let entry = self.show_image(name)?;
+        let image = entry.image.as_ref().filter(|image| !image.is_ready);
+        let image =
+            image.ok_or_else(|| CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes })?;
+        let is_whole = copied_bytes.is_multiple_of(BLOCK_BYTES) || copied_bytes == entry.size_bytes;
+        if !is_whole || copied_bytes > entry.size_bytes {
+            let reason = format!("{copied_bytes} bytes are not whole blocks of its {}", entry.size_bytes);
+            return Err(CatalogueError::Importing { name: name.to_owned(), reason });
+        }
+        // One that comes late is still true.
+        let copied_bytes = copied_bytes.max(image.copied_bytes);
+        let marked = Entry { image: Some(Image { copied_bytes, ..image.clone() }), ..entry };
+        self.note_image(&book, marked).await
+    }
+
+    /// Seals an image whose copy is complete: nobody writes to it any more. Does nothing to one that is sealed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoImage`]; [`CatalogueError::Importing`] unless all of it is copied; [`CatalogueError::InUse`]
+    /// while somebody may still write.
+    pub async fn seal_image(&self, name: &str) -> Result<Entry, CatalogueError> {
+        let mut book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let entry = self.show_image(name)?;
+        let Some(image) = entry.image.clone().filter(|image| !image.is_ready) else { return Ok(entry) };
+        if image.copied_bytes < entry.size_bytes {
+            let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
+            return Err(CatalogueError::Importing { name: name.to_owned(), reason });
+        }
+        // From here on no client finds it, so that nobody comes who may write.
+        let was_leaving = self.set_leaving(name, true);
+        let sealed = match self.refuse_if_in_use(&entry, false).await {
+            Ok(()) => self.snapshot_and_seal(&mut book, entry, image).await,
+            Err(error) => Err(error),
+        };
+        self.set_leaving(name, was_leaving);
+        if sealed.is_ok() {
+            tracing::info!(name, "sealed an image");
+        }
+        sealed
+    }
+
+    /// Deletes an image and its data.
+    ///
+    /// # Errors
+    /// As [`Catalogue::delete`]; [`CatalogueError::NoImage`].
+    pub async fn delete_image(&self, name: &str, is_forced: bool) -> Result<(), CatalogueError> {
+        let book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let entry = self.show_image(name)?;
+        self.delete_entry(book, entry, is_forced).await
+    }
+
+    /// Makes a volume that begins as an image, and is as large or as large as asked for.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoImage`], [`CatalogueError::Importing`]; [`CatalogueError::Request`] when it is to be smaller;
+    /// or as of [`Catalogue::clone_snapshot`] and [`Catalogue::resize`].
+    pub async fn clone_image(&self, image: &str, name: &str, size_bytes: Option<u64>) -> Result<Entry, CatalogueError> {
+        let source = self.show_image(image)?;
+        if !source.image.as_ref().is_some_and(|image| image.is_ready) {
+            let reason = "its import has not ended".to_owned();
+            return Err(CatalogueError::Importing { name: image.to_owned(), reason });
+        }
+        if let Some(asked) = size_bytes.filter(|asked| *asked < source.size_bytes) {
+            let detail = format!("image {image} has {} bytes: a volume of {asked} cannot hold it", source.size_bytes);
+            return Err(CatalogueError::Request(detail));
+        }
+        let entry = self.clone_snapshot(&snapshot_of(image), name).await?;
+        match size_bytes {
+            None => Ok(entry),
+            Some(size_bytes) if size_bytes == entry.size_bytes => Ok(entry),
+            Some(size_bytes) => match self.resize(name, size_bytes, false).await {
+                Ok(entry) => Ok(entry),
+                Err(error) => {
+                    // Whoever is told that it failed does not look for a volume.
+                    if let Err(error) = self.delete(name, true).await {
+                        tracing::warn!(name, %error, "a volume that could not be made as large as asked for is left");
+                    }
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// The image of that name, ready or not.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoImage`].
+    pub fn show_image(&self, name: &str) -> Result<Entry, CatalogueError> {
+        let entry = self.read().names.get(name).map(|kept| kept.entry.clone());
+        entry.filter(|entry| entry.image.is_some()).ok_or_else(|| CatalogueError::NoImage { name: name.to_owned() })
+    }
+
+    /// Every image, by name.
+    #[must_use]
+    pub fn list_images(&self) -> Vec<Entry> {
+        let shelf = self.read();
+        shelf.names.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_some()).cloned().collect()
+    }
+
+    async fn snapshot_and_seal(&self, book: &mut Book, entry: Entry, image: Image) -> Result<Entry, CatalogueError> {
+        let snapshot = snapshot_of(&entry.name);
+        // A crash may have come between it and the record.
+        let is_taken = self.read().find_snapshot(&entry.name, IMAGE_SNAPSHOT).is_some();
+        if !is_taken {
+            self.take(book, &[snapshot], std::slice::from_ref(&entry), None).await?;
+        }
+        self.note_image(book, Entry { image: Some(Image { is_ready: true, ..image }), ..entry }).await
+    }
+
+    /// Writes what an image is now, durably, and knows it.
+    async fn note_image(&self, book: &Book, entry: Entry) -> Result<Entry, CatalogueError> {
+        let known = self.read().volume(entry.volume.0).cloned();
+        let record = known.ok_or_else(|| CatalogueError::NoImage { name: entry.name.clone() })?;
+        let record = VolumeRecord { image: entry.image.clone(), ..record };
+        book.put(&Record::Volume(record.clone())).await?;
+        let mut shelf = self.write();
+        shelf.put_volume(record);
+        if let Some(kept) = shelf.names.get_mut(&entry.name) {
+            kept.entry.image.clone_from(&entry.image);
+        }
+        Ok(entry)
+    }
+}
+
+/// What volumes begin as that are made of an image.
+fn snapshot_of(image: &str) -> SnapshotName {
+    SnapshotName { volume: image.to_owned(), snapshot: IMAGE_SNAPSHOT.to_owned() }
+}

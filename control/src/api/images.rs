@@ -1,0 +1,92 @@
+//! `/v1/images`.
+
+use super::Context;
+use super::answer::{Body, Named, Parameters, run_to_end};
+use super::volumes::DeleteParameters;
+use crate::error::{Problem, ServiceError};
+use crate::image::{Image, ImageList, ImportImage, MarkImage};
+use crate::name::VolumeName;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+/// Lists every image, those that are being imported, too.
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList)))]
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<ImageList>, ServiceError> {
+    let mut images = context.service.list_images().await?;
+    images.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(ImageList { images }))
+}
+
+/// Begins the import of an image, or goes on with one from the same source.
+#[utoipa::path(post, path = "/v1/images", request_body = ImportImage, responses(
+    (status = 200, body = Image, description = "To be written from copied_bytes on"),
+    (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing, volume_in_use"),
+    (status = 507, body = Problem, description = "no_space"),
+))]
+pub(super) async fn import(
+    State(context): State<Context>,
+    Body(wanted): Body<ImportImage>,
+) -> Result<Json<Image>, ServiceError> {
+    let name: VolumeName = wanted.name.parse()?;
+    let size = wanted.checked_size()?;
+    let source = (wanted.source, wanted.source_state);
+    Ok(Json(run_to_end(async move { context.service.import_image(name, size, source).await }).await?))
+}
+
+/// Shows an image.
+#[utoipa::path(get, path = "/v1/images/{name}", params(("name" = String, Path, description = "The image")), responses(
+    (status = 200, body = Image),
+    (status = 404, body = Problem, description = "image_not_found"),
+))]
+pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> Result<Json<Image>, ServiceError> {
+    Ok(Json(context.service.show_image(name).await?))
+}
+
+/// Notes how far an import is, so that it can go on from there.
+#[utoipa::path(post, path = "/v1/images/{name}/mark", request_body = MarkImage,
+    params(("name" = String, Path, description = "The image")), responses(
+    (status = 200, body = Image),
+    (status = 404, body = Problem, description = "image_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing"),
+))]
+pub(super) async fn mark(
+    State(context): State<Context>,
+    Named(name): Named,
+    Body(wanted): Body<MarkImage>,
+) -> Result<Json<Image>, ServiceError> {
+    let copied_bytes = wanted.copied_bytes;
+    Ok(Json(run_to_end(async move { context.service.mark_image(name, copied_bytes).await }).await?))
+}
+
+/// Seals an image that is copied whole: from then on it is only read and cloned.
+#[utoipa::path(post, path = "/v1/images/{name}/seal",
+    params(("name" = String, Path, description = "The image")), responses(
+    (status = 200, body = Image),
+    (status = 404, body = Problem, description = "image_not_found"),
+    (status = 409, body = Problem, description = "image_importing, volume_in_use"),
+))]
+pub(super) async fn seal(State(context): State<Context>, Named(name): Named) -> Result<Json<Image>, ServiceError> {
+    Ok(Json(run_to_end(async move { context.service.seal_image(name).await }).await?))
+}
+
+/// Deletes an image and its data. Refused while clients are attached, unless `force`.
+#[utoipa::path(delete, path = "/v1/images/{name}",
+    params(
+        ("name" = String, Path, description = "The image"),
+        ("force" = Option<bool>, Query, description = "Cut attached clients off first"),
+    ), responses(
+    (status = 204, description = "Gone"),
+    (status = 404, body = Problem, description = "image_not_found"),
+    (status = 409, body = Problem, description = "volume_in_use"),
+))]
+pub(super) async fn delete(
+    State(context): State<Context>,
+    Named(name): Named,
+    Parameters(parameters): Parameters<DeleteParameters>,
+) -> Result<StatusCode, ServiceError> {
+    let is_forced = parameters.is_forced()?;
+    run_to_end(async move { context.service.delete_image(name, is_forced).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,71 @@
+//! Images in memory: they are as far as they were told to be.
+
+use super::MemoryService;
+use control::{ErrorCode, Image, ImageState, ServiceError, VolumeName, VolumeSize};
+
+impl MemoryService {
+    pub(super) fn import(
+        &self,
+        name: &VolumeName,
+        size: VolumeSize,
+        source: (String, String),
+    ) -> Result<Image, ServiceError> {
+        let mut state = self.state.lock().unwrap();
+        if state.volumes.contains_key(name.as_str()) {
+            return Err(ServiceError::new(ErrorCode::VolumeExists, format!("{name} is a volume")));
+        }
+        if let Some((image, known)) = state.images.get(name.as_str()) {
+            return match image.state {
+                ImageState::Importing if *known == source => Ok(image.clone()),
+                ImageState::Importing => Err(ServiceError::new(ErrorCode::ImageImporting, "another source")),
+                ImageState::Ready | ImageState::Quarantined => {
+                    Err(ServiceError::new(ErrorCode::VolumeExists, format!("{name} is an image")))
+                }
+            };
+        }
+        state.last_id += 1;
+        let image = Image {
+            name: name.to_string(),
+            id: state.last_id,
+            size_bytes: size.bytes(),
+            written_bytes: Some(0),
+            state: ImageState::Importing,
+            state_reason: None,
+            copied_bytes: 0,
+            source: source.0.clone(),
+            created_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            nbd_uris: vec![format!("nbd://127.0.0.1:10809/{name}")],
+        };
+        state.images.insert(name.to_string(), (image.clone(), source));
+        Ok(image)
+    }
+
+    pub(super) fn change_image(
+        &self,
+        name: &VolumeName,
+        change: impl FnOnce(&mut Image) -> Result<(), ServiceError>,
+    ) -> Result<Image, ServiceError> {
+        let mut state = self.state.lock().unwrap();
+        let missing = || ServiceError::new(ErrorCode::ImageNotFound, format!("there is no image {name}"));
+        let (image, _) = state.images.get_mut(name.as_str()).ok_or_else(missing)?;
+        change(image)?;
+        Ok(image.clone())
+    }
+
+    pub(super) fn mark(&self, name: &VolumeName, copied_bytes: u64) -> Result<Image, ServiceError> {
+        self.change_image(name, |image| {
+            image.copied_bytes = copied_bytes;
+            Ok(())
+        })
+    }
+
+    pub(super) fn seal(&self, name: &VolumeName) -> Result<Image, ServiceError> {
+        self.change_image(name, |image| {
+            if image.copied_bytes < image.size_bytes {
+                return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
+            }
+            image.state = ImageState::Ready;
+            Ok(())
+        })
+    }
+}

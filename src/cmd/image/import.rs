@@ -1,0 +1,184 @@
+//! `aljibe image import`: a copy from a file or an NBD export into a new image.
+//!
+//! The daemon keeps how far the copy is on stable storage. Whatever interrupts it, the same command goes on from there. A
+//! source that fails or has changed leaves nothing.
+
+use super::{connect, copy_failure, described, file_failure, path_of};
+use crate::client::Client;
+use crate::copy::{CopyError, Observer, Progress, copy};
+use crate::failure::{Exit, Failure};
+use crate::nbd::{Connection, NbdUri};
+use crate::output::Output;
+use crate::progress::ProgressBar;
+use crate::qemu::{ImageFile, ReadFormat, Server};
+use anyhow::Context;
+use control::{Image, ImageState, ImportImage, MarkImage, VolumeName};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use units::SECTOR_BYTES;
+
+/// How often it is asked whether a connection that has ended is counted no more, and how long.
+const SEAL_TRIES: u32 = 50;
+const SEAL_PERIOD: Duration = Duration::from_millis(20);
+
+/// What is copied.
+struct Source {
+    connection: Arc<Connection>,
+    /// What it is called.
+    name: String,
+    /// Serves it, when it is a file.
+    file: Option<(ImageFile, Server)>,
+    /// What would be another if the source had changed.
+    state: String,
+}
+
+/// Tells the daemon and the user how far the copy is.
+struct Watch<'a> {
+    client: &'a Client,
+    name: &'a VolumeName,
+    bar: ProgressBar,
+    size_bytes: u64,
+}
+
+pub(super) fn run(
+    client: &Client,
+    output: Output,
+    name: &VolumeName,
+    (source, format): (&str, Option<ReadFormat>),
+) -> Result<(), Failure> {
+    let image = client.run(async {
+        let source = open(source, format).await?;
+        let size_bytes = source.connection.facts().size_bytes.next_multiple_of(SECTOR_BYTES);
+        let wanted = ImportImage {
+            name: name.to_string(),
+            size_bytes,
+            source: source.name.clone(),
+            source_state: source.state.clone(),
+        };
+        let image: Image = client.post_within("/v1/images", &wanted).await?;
+        let watch = Watch { client, name, bar: ProgressBar::new(output), size_bytes };
+        let (source, copied) = fill(client, source, &image, watch).await;
+        let copied = match copied {
+            Ok(()) => source.check_unchanged().map_err(|failure| (true, failure)),
+            failed => failed,
+        };
+        if let Err((is_source_bad, failure)) = copied {
+            return Err(give_up(client, name, failure, is_source_bad).await);
+        }
+        seal(client, name).await
+    })?;
+    output.show(&image, || described(&image))
+}
+
+/// Opens what is to be copied.
+async fn open(text: &str, format: Option<ReadFormat>) -> Result<Source, Failure> {
+    if NbdUri::is_meant(text) {
+        let uri: NbdUri = text.parse().map_err(|error: crate::nbd::InvalidUri| Failure::usage(error.to_string()))?;
+        if format.is_some_and(|format| format != ReadFormat::Raw) {
+            return Err(Failure::usage("an NBD export is the bytes of the disk: leave --format out"));
+        }
+        let connection = Connection::open(&uri).await.map_err(|error| file_failure(text, &error))?;
+        return Ok(Source {
+            connection: Arc::new(connection),
+            name: text.to_owned(),
+            file: None,
+            state: String::new(),
+        });
+    }
+    let file = ImageFile::look_at(Path::new(text), format)?;
+    let state = state_of(&file.path)?;
+    let (server, connection) = file.serve().await?;
+    let name = file.path.display().to_string();
+    Ok(Source { connection: Arc::new(connection), name, file: Some((file, server)), state })
+}
+
+/// Length, time of change and number of a file.
+fn state_of(path: &Path) -> Result<String, Failure> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    Ok(format!("{}-{}.{:09}-{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
+}
+
+impl Source {
+    /// Refuses what was not the same from beginning to end.
+    fn check_unchanged(&self) -> Result<(), Failure> {
+        match &self.file {
+            Some((file, _)) if state_of(&file.path)? != self.state => {
+                let detail = format!("{} has changed while it was copied", self.name);
+                Err(Failure::new(Exit::Failure, "source_changed", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Copies from where the image ends. A failure comes with whether the source is at fault.
+async fn fill(
+    client: &Client,
+    source: Source,
+    image: &Image,
+    mut watch: Watch<'_>,
+) -> (Source, Result<(), (bool, Failure)>) {
+    let size_bytes = source.connection.facts().size_bytes;
+    if image.state != ImageState::Importing || image.copied_bytes >= size_bytes {
+        return (source, Ok(()));
+    }
+    let target = match connect(client, image).await {
+        Ok(target) => Arc::new(target),
+        Err(failure) => return (source, Err((false, failure))),
+    };
+    let copied = copy(&source.connection, &target, image.copied_bytes, &mut watch).await;
+    watch.bar.finish();
+    // The tasks of a copy that has ended hold it no more.
+    if let Some(target) = Arc::into_inner(target) {
+        target.close().await;
+    }
+    let copied = copied.map(drop).map_err(|error| {
+        let is_source_bad = matches!(&error, CopyError::Source(error) if error.is_refusal() || source.file.is_some());
+        (is_source_bad, copy_failure(&error, true, &source.name))
+    });
+    (source, copied)
+}
+
+/// Deletes what a bad source began; says of the rest how to go on.
+async fn give_up(client: &Client, name: &VolumeName, failure: Failure, is_source_bad: bool) -> Failure {
+    if !is_source_bad {
+        let detail =
+            format!("{}: the same command goes on with the import, `image delete {name}` ends it", failure.detail);
+        return Failure { detail, ..failure };
+    }
+    match client.delete_within(&format!("{}?force=true", path_of(name))).await {
+        Ok(()) => Failure { detail: format!("{}: the image is not made", failure.detail), ..failure },
+        Err(error) => {
+            let detail = format!("{}; what is copied of it is left: {error}", failure.detail);
+            Failure { detail, ..failure }
+        }
+    }
+}
+
+async fn seal(client: &Client, name: &VolumeName) -> Result<Image, Failure> {
+    let path = format!("{}/seal", path_of(name));
+    let mut tries = SEAL_TRIES;
+    loop {
+        match client.post_within(&path, &serde_json::json!({})).await {
+            // Its shard may not have seen the end of the last connection yet.
+            Err(failure) if failure.code == "volume_in_use" && tries > 0 => tries -= 1,
+            sealed => return sealed,
+        }
+        sleep(SEAL_PERIOD).await;
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, progress: Progress) {
+        self.bar.show(progress);
+    }
+
+    async fn flushed(&mut self, position: u64) -> Result<(), Failure> {
+        let copied_bytes = position.next_multiple_of(SECTOR_BYTES).min(self.size_bytes);
+        let path = format!("{}/mark", path_of(self.name));
+        self.client.post_within::<Image>(&path, &MarkImage { copied_bytes }).await.map(drop)
+    }
+}

@@ -1,0 +1,206 @@
+//! A connection to an export.
+
+use super::handshake::Handshake;
+use super::pending::{Answer, Pending, Waiting};
+use super::{Facts, Host, NbdError, NbdUri};
+use proto::nbd::client::{decode_reply, encode_request};
+use proto::nbd::constants::{PAYLOAD_BYTES_MAX, command};
+use proto::nbd::{Cookie, RequestHeader, StatusExtent};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Longest wait for a connection and its handshake.
+const CONNECT_DURATION_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for a server to hang up after it was told goodbye.
+const GOODBYE_DURATION_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes received at a time.
+const RECEIVE_BYTES: usize = 256 << 10;
+
+/// Most bytes of one status request: below the 32 bits of its length, and aligned to any block.
+const STATUS_BYTES_MAX: u64 = 1 << 31;
+
+/// A connection to an export. Requests may be in flight in any number.
+pub(crate) struct Connection {
+    facts: Facts,
+    waiting: Arc<Waiting>,
+    writer: Mutex<Writer>,
+    receiving: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Connects to an export.
+    ///
+    /// # Errors
+    /// [`NbdError`]; the server's refusal says why.
+    pub(crate) async fn open(uri: &NbdUri) -> Result<Self, NbdError> {
+        let opened = timeout(CONNECT_DURATION_MAX, Self::open_in_its_time(uri)).await;
+        opened.unwrap_or_else(|_| Err(NbdError::Lost(format!("no connection within {CONNECT_DURATION_MAX:?}"))))
+    }
+
+    async fn open_in_its_time(uri: &NbdUri) -> Result<Self, NbdError> {
+        let (mut reader, mut writer) = connect(&uri.host).await.map_err(|error| NbdError::Lost(error.to_string()))?;
+        let handshake = Handshake { reader: &mut reader, writer: &mut writer, input: Vec::new() };
+        let (facts, input) = handshake.run(&uri.export).await?;
+        let waiting = Arc::new(Waiting::default());
+        let receiving = tokio::spawn(receive(reader, input, facts, Arc::clone(&waiting)));
+        Ok(Self { facts, waiting, writer: Mutex::new(writer), receiving })
+    }
+
+    /// What the server says of the export.
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Reads `len` bytes.
+    pub(crate) async fn read(&self, offset: u64, len: u32) -> Result<Vec<u8>, NbdError> {
+        let buffer = vec![0; usize::try_from(len).unwrap_or(0)];
+        match self.ask(("read", command::READ), (offset, len), Answer::Data(buffer), &[]).await? {
+            Answer::Data(data) => Ok(data),
+            Answer::Done | Answer::Extents(_) => Err(NbdError::Protocol("a read brings no data".to_owned())),
+        }
+    }
+
+    /// Writes `data`.
+    pub(crate) async fn write(&self, offset: u64, data: &[u8]) -> Result<(), NbdError> {
+        let too_long = |_| NbdError::Protocol("a write is too long".to_owned());
+        let len = u32::try_from(data.len()).map_err(too_long)?;
+        self.ask(("write", command::WRITE), (offset, len), Answer::Done, data).await.map(drop)
+    }
+
+    /// Makes all writes durable that have been answered.
+    pub(crate) async fn flush(&self) -> Result<(), NbdError> {
+        if !self.facts.has_flush {
+            return Ok(());
+        }
+        self.ask(("flush", command::FLUSH), (0, 0), Answer::Done, &[]).await.map(drop)
+    }
+
+    /// What is from `offset` on: at least one extent, none beyond `len` bytes. One of data where the server cannot tell.
+    pub(crate) async fn extents(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, NbdError> {
+        if self.facts.allocation.is_none() {
+            return Ok(vec![StatusExtent { len_bytes: len, status: 0 }]);
+        }
+        let asked = u32::try_from(len.min(STATUS_BYTES_MAX)).unwrap_or(u32::MAX);
+        let status = ("tell the extents", command::BLOCK_STATUS);
+        let Answer::Extents(mut extents) = self.ask(status, (offset, asked), Answer::Extents(Vec::new()), &[]).await?
+        else {
+            return Err(NbdError::Protocol("a block status brings no extents".to_owned()));
+        };
+        // The last extent may reach beyond what was asked for.
+        let mut left = len;
+        for extent in &mut extents {
+            extent.len_bytes = extent.len_bytes.min(left);
+            left -= extent.len_bytes;
+        }
+        extents.retain(|extent| extent.len_bytes > 0);
+        Ok(extents)
+    }
+
+    /// Says goodbye and waits until the server has hung up, so that it counts no connection any more.
+    pub(crate) async fn close(mut self) {
+        let mut bye = Vec::new();
+        let header = RequestHeader { flags: 0, command: command::DISC, cookie: Cookie(0), offset: 0, length_bytes: 0 };
+        encode_request(self.facts.style, &header, &mut bye);
+        let writer = self.writer.get_mut();
+        // A server that has gone needs no goodbye.
+        let _ = writer.write_all(&bye).await;
+        let _ = writer.shutdown().await;
+        let _ = timeout(GOODBYE_DURATION_MAX, &mut self.receiving).await;
+    }
+
+    async fn ask(
+        &self,
+        (name, number): (&'static str, u16),
+        (offset, len): (u64, u32),
+        answer: Answer,
+        payload: &[u8],
+    ) -> Result<Answer, NbdError> {
+        let (done, answered) = oneshot::channel();
+        let pending = Pending { command: name, offset, answer, filled: 0, errno: None, done };
+        let mut out = Vec::new();
+        let mut writer = self.writer.lock().await;
+        let cookie = self.waiting.add(pending)?;
+        let header = RequestHeader { flags: 0, command: number, cookie, offset, length_bytes: len.into() };
+        encode_request(self.facts.style, &header, &mut out);
+        let mut sent = writer.write_all(&out).await;
+        if sent.is_ok() && !payload.is_empty() {
+            sent = writer.write_all(payload).await;
+        }
+        drop(writer);
+        if let Err(error) = sent {
+            self.waiting.fail(&NbdError::Lost(error.to_string()));
+        }
+        answered.await.unwrap_or_else(|_| Err(NbdError::Lost("it was given up".to_owned())))
+    }
+}
+
+async fn connect(host: &Host) -> std::io::Result<(Reader, Writer)> {
+    Ok(match host {
+        Host::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            let (reader, writer) = stream.into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+        Host::Unix(path) => {
+            let (reader, writer) = UnixStream::connect(path).await?.into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+    })
+}
+
+/// Takes replies until the connection ends; then fails every request that is left.
+async fn receive(mut reader: Reader, mut input: Vec<u8>, facts: Facts, waiting: Arc<Waiting>) {
+    let failure = loop {
+        if let Err(error) = take_replies(&mut input, &facts, &waiting) {
+            break error;
+        }
+        input.reserve(RECEIVE_BYTES);
+        match reader.read_buf(&mut input).await {
+            Ok(0) => break NbdError::Lost("the server hung up".to_owned()),
+            Ok(_) => {}
+            Err(error) => break NbdError::Lost(error.to_string()),
+        }
+    };
+    waiting.fail(&failure);
+}
+
+fn take_replies(input: &mut Vec<u8>, facts: &Facts, waiting: &Waiting) -> Result<(), NbdError> {
+    let mut rest = input.as_slice();
+    loop {
+        let reply = decode_reply(facts.style, |cookie| waiting.data_len(cookie), &mut rest);
+        match reply.map_err(|error| NbdError::Protocol(error.to_string()))? {
+            Some(reply) => waiting.take(reply, facts.allocation)?,
+            None => break,
+        }
+    }
+    let used = input.len() - rest.len();
+    input.drain(..used);
+    // The decoder refuses longer messages, so that this only holds it to its word.
+    if input.len() > 2 * PAYLOAD_BYTES_MAX as usize {
+        return Err(NbdError::Protocol("a reply is too long".to_owned()));
+    }
+    Ok(())
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.receiving.abort();
+    }
+}

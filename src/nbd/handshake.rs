@@ -1,0 +1,177 @@
+//! The handshake: structured replies and `base:allocation` where the server has them, then the export.
+//! Spec: NBD proto.md, "Fixed newstyle negotiation".
+
+use super::NbdError;
+use proto::nbd::ReplyStyle;
+use proto::nbd::client::{
+    Malformed, OptionReply, decode_greeting, decode_option_reply, encode_client_flags, encode_info,
+    encode_meta_context, encode_option,
+};
+use proto::nbd::constants::{BASE_ALLOCATION, client_flag, handshake_flag, info, option, option_reply};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Most bytes of a server's replies that are kept while one is not whole.
+const INPUT_BYTES_MAX: usize = 2 << 20;
+
+/// Most replies to one option: lists of contexts and facts are short.
+const REPLIES_MAX: usize = 1000;
+
+/// Bits of the transmission flags. Spec: NBD proto.md, "Transmission flags".
+const FLAG_READ_ONLY: u16 = 1 << 1;
+const FLAG_SEND_FLUSH: u16 = 1 << 2;
+
+/// What a server says of an export, and how it is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The export's size.
+    pub(crate) size_bytes: u64,
+    /// Whether it takes no writes.
+    pub(crate) is_read_only: bool,
+    /// Whether it understands flushes.
+    pub(crate) has_flush: bool,
+    /// The longest payload, when the server limits it.
+    pub(crate) payload_bytes_max: Option<u32>,
+    /// The form of replies.
+    pub(super) style: ReplyStyle,
+    /// The context that tells what is allocated, when there is one.
+    pub(super) allocation: Option<u32>,
+}
+
+/// A stream during the handshake, with what came and is not yet read.
+pub(super) struct Handshake<'a, R, W> {
+    pub(super) reader: &'a mut R,
+    pub(super) writer: &'a mut W,
+    pub(super) input: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
+    /// Goes through the handshake to the export's requests.
+    pub(super) async fn run(mut self, export: &str) -> Result<(Facts, Vec<u8>), NbdError> {
+        let flags = self.take(decode_greeting).await?;
+        if flags & handshake_flag::FIXED_NEWSTYLE == 0 {
+            return Err(NbdError::Handshake("the server speaks a form of NBD that is too old".to_owned()));
+        }
+        let is_short = flags & handshake_flag::NO_ZEROES != 0;
+        let answer = client_flag::FIXED_NEWSTYLE | if is_short { client_flag::NO_ZEROES } else { 0 };
+        let mut out = Vec::new();
+        encode_client_flags(answer, &mut out);
+        encode_option(option::STRUCTURED_REPLY, &[], &mut out);
+        self.send(&out).await?;
+        let is_structured = self.replies(option::STRUCTURED_REPLY, |_| Ok(())).await?.is_ok();
+        let allocation = if is_structured { self.select_allocation(export).await? } else { None };
+        let mut facts = self.go(export).await?;
+        facts.style = if is_structured { ReplyStyle::Structured } else { ReplyStyle::Simple };
+        facts.allocation = allocation;
+        Ok((facts, self.input))
+    }
+
+    async fn select_allocation(&mut self, export: &str) -> Result<Option<u32>, NbdError> {
+        let mut out = Vec::new();
+        encode_meta_context(option::SET_META_CONTEXT, export, &[BASE_ALLOCATION], &mut out);
+        self.send(&out).await?;
+        let mut id = None;
+        let selected = self.replies(option::SET_META_CONTEXT, |reply| {
+            let (number, name) =
+                reply.data.split_first_chunk::<4>().ok_or_else(|| broken("a context has no number"))?;
+            if reply.kind == option_reply::META_CONTEXT && name == BASE_ALLOCATION.as_bytes() {
+                id = Some(u32::from_be_bytes(*number));
+            }
+            Ok(())
+        });
+        Ok(selected.await?.ok().and(id))
+    }
+
+    async fn go(&mut self, export: &str) -> Result<Facts, NbdError> {
+        let mut out = Vec::new();
+        encode_info(option::GO, export, &[info::BLOCK_SIZE], &mut out);
+        self.send(&out).await?;
+        let (mut of_export, mut payload_bytes_max) = (None, None);
+        let answer = self.replies(option::GO, |reply| {
+            let (kind, fact) = reply.data.split_first_chunk::<2>().ok_or_else(|| broken("a fact has no kind"))?;
+            match u16::from_be_bytes(*kind) {
+                info::EXPORT => of_export = Some(export_fact(fact).ok_or_else(|| broken("a size is cut short"))?),
+                info::BLOCK_SIZE => payload_bytes_max = fact.last_chunk::<4>().map(|max| u32::from_be_bytes(*max)),
+                _ => {}
+            }
+            Ok(())
+        });
+        if let Err(reply) = answer.await? {
+            return Err(NbdError::Handshake(refusal(export, &reply)));
+        }
+        let (size_bytes, flags) = of_export.ok_or_else(|| broken("an export has no size"))?;
+        Ok(Facts {
+            size_bytes,
+            is_read_only: flags & FLAG_READ_ONLY != 0,
+            has_flush: flags & FLAG_SEND_FLUSH != 0,
+            payload_bytes_max,
+            style: ReplyStyle::Simple,
+            allocation: None,
+        })
+    }
+
+    /// Takes the replies to an option up to the last, which is given back when it is an error.
+    async fn replies(
+        &mut self,
+        number: u32,
+        mut visit: impl FnMut(&OptionReply) -> Result<(), NbdError>,
+    ) -> Result<Result<(), OptionReply>, NbdError> {
+        for _ in 0..REPLIES_MAX {
+            let reply = self.take(decode_option_reply).await?;
+            if reply.option != number {
+                return Err(broken("a reply is to another option"));
+            }
+            match reply.kind {
+                option_reply::ACK => return Ok(Ok(())),
+                kind if kind & option_reply::ERROR_BIT != 0 => return Ok(Err(reply)),
+                _ => visit(&reply)?,
+            }
+        }
+        Err(broken("the replies to an option do not end"))
+    }
+
+    async fn take<T>(&mut self, decode: impl Fn(&mut &[u8]) -> Result<Option<T>, Malformed>) -> Result<T, NbdError> {
+        loop {
+            let mut rest = self.input.as_slice();
+            if let Some(taken) = decode(&mut rest).map_err(|error| NbdError::Protocol(error.to_string()))? {
+                let used = self.input.len() - rest.len();
+                self.input.drain(..used);
+                return Ok(taken);
+            }
+            if self.input.len() > INPUT_BYTES_MAX {
+                return Err(broken("a reply is too long"));
+            }
+            match self.reader.read_buf(&mut self.input).await {
+                Ok(0) => return Err(NbdError::Lost("the server hangs up during the handshake".to_owned())),
+                Ok(_) => {}
+                Err(error) => return Err(NbdError::Lost(error.to_string())),
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), NbdError> {
+        self.writer.write_all(bytes).await.map_err(|error| NbdError::Lost(error.to_string()))
+    }
+}
+
+/// Size and transmission flags.
+fn export_fact(fact: &[u8]) -> Option<(u64, u16)> {
+    let (size, rest) = fact.split_first_chunk::<8>()?;
+    let flags = rest.first_chunk::<2>()?;
+    Some((u64::from_be_bytes(*size), u16::from_be_bytes(*flags)))
+}
+
+fn refusal(export: &str, reply: &OptionReply) -> String {
+    let reason = match reply.kind {
+        option_reply::ERR_UNKNOWN => "there is no such export",
+        option_reply::ERR_TLS_REQD => "it wants TLS, which is not spoken here",
+        option_reply::ERR_SHUTDOWN => "it is shutting down",
+        option_reply::ERR_POLICY => "it is forbidden",
+        option_reply::ERR_UNSUP => "it is too old for NBD_OPT_GO",
+        _ => "it gives no reason that is known here",
+    };
+    format!("the server refuses export {export:?}: {reason}")
+}
+
+fn broken(what: &str) -> NbdError {
+    NbdError::Protocol(what.to_owned())
+}

@@ -1,0 +1,234 @@
+//! Reads everything of a segment, live or dead, against its check data: headers, batches, footer or parcel, payload.
+//!
+//! Judges only what was on stable storage for certain when the index was asked ([`ScrubTarget`]). A finding is none before
+//! the index has been asked again and the segment has still been where it was read: its slot may have been given back, and
+//! filled anew, in between.
+
+use crate::error::DiskFault;
+use crate::format::{SlotHeader, SlotUse, Superblock, block_check};
+use crate::pool::{ParcelPlace, ScrubTarget};
+use crate::recover::{Damage, DamageKind, Place, SegmentLog, Wanted, read_segment};
+use crate::store::PoolReader;
+use std::fmt;
+use units::{BLOCK_LEN, BlockIndex, SegmentId, SlotIndex, VolumeId};
+
+/// Payload blocks read at a time.
+const PAYLOAD_BLOCKS: usize = 64;
+
+/// What a block is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The slot's header.
+    Header,
+    /// A batch's header, which tells what the footer tells too.
+    Batch,
+    /// The footer, which tells what the batches tell too.
+    Footer,
+    /// The header of a parcel: without it, nothing tells what is in it.
+    Parcel,
+    /// Data.
+    Payload,
+}
+
+/// How a block is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Badness {
+    /// It is not what was written.
+    Rotten,
+    /// The disk does not give it.
+    Unreadable,
+}
+
+/// A block that does not hold what it ought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BadBlock {
+    /// Whose.
+    pub volume: VolumeId,
+    /// Of which segment; of a pack's header the pack.
+    pub segment: SegmentId,
+    /// Where it is.
+    pub slot: SlotIndex,
+    /// The block of the slot.
+    pub block: u32,
+    /// What it is for.
+    pub part: Part,
+    /// How it is bad.
+    pub badness: Badness,
+    /// Of payload: the volume's block that it was written for, and the block of the segment's own slot where it was written,
+    /// by which the map names it.
+    pub written_as: Option<(BlockIndex, u32)>,
+}
+
+/// What was read of a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Payload blocks that were read.
+    pub blocks: u64,
+    /// Those that are bad, and other parts.
+    pub bad: Vec<BadBlock>,
+}
+
+/// Reads a segment.
+#[must_use]
+pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTarget) -> Scrubbed {
+    let mut scrubbed = Scrubbed::default();
+    let row = target.row;
+    let wanted = Wanted {
+        reader,
+        superblock,
+        row,
+        cut: target.durable_lsn.next(),
+        durable_lsn: target.durable_lsn,
+        known_to: target.durable_lsn,
+        distrusts_footer: false,
+    };
+    let log = match read_segment(&wanted) {
+        Ok(log) => log,
+        Err(damage) => {
+            scrubbed.bad.extend(of_damage(target, &damage));
+            return scrubbed;
+        }
+    };
+    // It is being given back: its header is void already.
+    if log.is_empty() {
+        return scrubbed;
+    }
+    if let Some(parcel) = row.parcel {
+        check_pack(reader, superblock, (target, parcel), &mut scrubbed);
+    } else {
+        check_own_slot(&wanted, target, &log, &mut scrubbed);
+    }
+    Payload { reader, superblock, target }.check(&log, &mut scrubbed);
+    scrubbed
+}
+
+/// The header of a pack, with each of its parcels.
+fn check_pack(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    (target, parcel): (&ScrubTarget, ParcelPlace),
+    scrubbed: &mut Scrubbed,
+) {
+    let mut block = vec![0; BLOCK_LEN];
+    let read = reader.read_at(superblock.geometry.slot_offset(target.row.slot), &mut block);
+    let header = read.map(|()| SlotHeader::decode(&block).ok());
+    let is_pack = |header: &SlotHeader| {
+        header.pool == superblock.pool && header.segment == parcel.pack && header.slot_use == SlotUse::Pack
+    };
+    let badness = match header {
+        Ok(header) if header.as_ref().is_some_and(is_pack) => return,
+        Ok(_) => Badness::Rotten,
+        Err(_) => Badness::Unreadable,
+    };
+    scrubbed.bad.push(BadBlock { segment: parcel.pack, ..bad(target, 0, Part::Header, badness) });
+}
+
+/// What tells of a segment in its own slot: header, batches and footer, of which each can stand in for another.
+fn check_own_slot(wanted: &Wanted<'_>, target: &ScrubTarget, log: &SegmentLog, scrubbed: &mut Scrubbed) {
+    let last_block = wanted.superblock.geometry.slot_blocks() - 1;
+    if log.header.is_none() {
+        scrubbed.bad.push(bad(target, 0, Part::Header, Badness::Rotten));
+    }
+    if !log.has_footer {
+        // Its batches told what there is. A footer that may be on its way to the disk is not missed.
+        if target.is_settled {
+            scrubbed.bad.push(bad(target, last_block, Part::Footer, Badness::Rotten));
+        }
+        return;
+    }
+    match read_segment(&Wanted { distrusts_footer: true, ..*wanted }) {
+        Ok(batches) if batches.has_footer => {}
+        Ok(batches) => scrubbed.bad.push(bad(target, batches.filled_blocks, Part::Batch, Badness::Rotten)),
+        Err(damage) => scrubbed.bad.extend(of_damage(target, &damage)),
+    }
+}
+
+/// The payload of a segment, wherever it is.
+struct Payload<'a> {
+    reader: &'a dyn PoolReader,
+    superblock: &'a Superblock,
+    target: &'a ScrubTarget,
+}
+
+impl Payload<'_> {
+    fn check(&self, log: &SegmentLog, scrubbed: &mut Scrubbed) {
+        let parcel = self.target.row.parcel;
+        // In a parcel, payload is behind each other in the order of its entries.
+        let mut next = parcel.map(|parcel| parcel.payload());
+        log.each(|lsn, operation, written_at, checks| {
+            let count = operation.payload_blocks();
+            let at = next.unwrap_or(written_at);
+            next = next.map(|next| next + count);
+            if count > 0 && lsn <= self.target.durable_lsn {
+                self.check_run(at, (operation.range.first, written_at), checks, scrubbed);
+            }
+        });
+    }
+
+    /// Blocks behind each other in the slot, which were written for blocks of the volume behind each other.
+    fn check_run(&self, at: u32, (first, written_at): (BlockIndex, u32), checks: &[u32], scrubbed: &mut Scrubbed) {
+        let mut by = 0_u32;
+        for checks in checks.chunks(PAYLOAD_BLOCKS) {
+            let mut bytes = vec![0; checks.len() * BLOCK_LEN];
+            let read = self.read(at + by, &mut bytes);
+            for (check, block) in checks.iter().zip(bytes.chunks_exact_mut(BLOCK_LEN)) {
+                // One that cannot be read hides none beside it.
+                let read = read.or_else(|_| self.read(at + by, block));
+                let place = written_at + by;
+                let badness = match read {
+                    Ok(()) if block_check(self.target.row.segment, place, block) == *check => None,
+                    Ok(()) => Some(Badness::Rotten),
+                    Err(_) => Some(Badness::Unreadable),
+                };
+                scrubbed.blocks += 1;
+                if let Some(badness) = badness {
+                    let written_as = Some((BlockIndex(first.0 + u64::from(by)), place));
+                    let found = bad(self.target, at + by, Part::Payload, badness);
+                    scrubbed.bad.push(BadBlock { written_as, ..found });
+                }
+                by += 1;
+            }
+        }
+    }
+
+    fn read(&self, block: u32, buffer: &mut [u8]) -> Result<(), DiskFault> {
+        self.reader.read_at(self.superblock.geometry.block_offset(self.target.row.slot, block), buffer)
+    }
+}
+
+const fn bad(target: &ScrubTarget, block: u32, part: Part, badness: Badness) -> BadBlock {
+    let row = &target.row;
+    BadBlock { volume: row.volume, segment: row.segment, slot: row.slot, block, part, badness, written_as: None }
+}
+
+/// The block that keeps a segment from being read.
+fn of_damage(target: &ScrubTarget, damage: &Damage) -> Option<BadBlock> {
+    let (Place { block, .. }, part, badness) = match damage.kind {
+        DamageKind::Unreadable { place, .. } if place.block == 0 => (place, Part::Header, Badness::Unreadable),
+        DamageKind::Unreadable { place, .. } if target.row.parcel.is_some() => {
+            (place, Part::Parcel, Badness::Unreadable)
+        }
+        DamageKind::Unreadable { place, .. } => (place, Part::Batch, Badness::Unreadable),
+        DamageKind::HeaderRot { place, .. } => (place, Part::Batch, Badness::Rotten),
+        DamageKind::OtherHeader { place } | DamageKind::Chain { place, .. } => (place, Part::Header, Badness::Rotten),
+        DamageKind::Parcel { place } => (place, Part::Parcel, Badness::Rotten),
+        // Of a log as a whole: no reading of one segment says so.
+        DamageKind::Missing { .. } => return None,
+    };
+    Some(bad(target, block, part, badness))
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "header",
+            Self::Batch => "batch",
+            Self::Footer => "footer",
+            Self::Parcel => "parcel",
+            Self::Payload => "payload",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
