@@ -61,7 +61,13 @@ async fn serve(folder: &Path) -> (Arc<Serving>, Listener) {
         is_written_whole: false,
     };
     let pool = OpenPool::open_or_make(&config).unwrap();
-    let how = ServingConfig { shard_count: 2, is_direct: false, map_cache_bytes: 16 << 20, limits: Limits::default() };
+    let how = ServingConfig {
+        shard_count: 2,
+        is_direct: false,
+        map_cache_bytes: 16 << 20,
+        limits: Limits::default(),
+        scrub_bytes_per_second: 1 << 30,
+    };
     let serving = Serving::start(pool, how).await.unwrap();
     let address = Address::Unix(folder.join("socket"));
     let listener = Listener::bind(&[address], None, ListenerLimits::default()).await.unwrap();
