@@ -87,6 +87,7 @@ enum Happening {
     Poll(usize),
     Tick(usize),
     CompactorTick,
+    CompactorTurn,
     AppendLands(Owner, IoId),
     AppendEnds(Owner, IoId),
     FetchReads(Owner, IoId),
@@ -352,6 +353,7 @@ impl World {
                 self.after(TICK, Happening::CompactorTick);
                 self.tick_compactor()?;
             }
+            Happening::CompactorTurn => self.turn_compactor()?,
             Happening::OutageEnds => self.end_outage(),
         }
         Ok(true)

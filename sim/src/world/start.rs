@@ -104,7 +104,7 @@ impl World {
         let recovered = self.recover_all(&index, may_fault)?;
         self.write_recovered(&mut index, recovered)?;
         self.index = Some(index);
-        self.after(TICK, Happening::CompactorTick);
+        self.open_compactor().map_err(Failed::Found)?;
         for site in 0..self.sites.len() {
             if self.sites[site].volume.is_some() {
                 let wait = self.random.below(TICK);
