@@ -1,9 +1,9 @@
-//! What went wrong, counted by kind, so that a test can tell that nothing of what it is about was left out.
+//! What went wrong, and what is to be met while it does, counted by kind, so that a test can tell that nothing of what it is about was left out.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Something that goes wrong in a world.
+/// Something that goes wrong in a world, or that other things are to go wrong around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The process was killed.
@@ -74,6 +74,14 @@ pub enum Fault {
     SnapshotUnrecorded,
     /// A clone or a view was opened before its parent had written back what it shows.
     HeirEarly,
+    /// Segments were moved to a pack.
+    PackWritten,
+    /// A round of compaction was given up.
+    RoundGivenUp,
+    /// A segment was found not to be what it ought to be, and is not moved.
+    SegmentSuspect,
+    /// A crash while segments were being moved.
+    CrashInCompaction,
 }
 
 /// How often each fault came.

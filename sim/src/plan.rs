@@ -29,10 +29,12 @@ pub enum Profile {
     Sweep,
     /// Snapshots, views of them and clones, among crashes and, in some worlds, faults.
     Families,
+    /// P1, P2, P6: a small pool that fills with what is overwritten, so that compaction never rests, among all faults.
+    Compaction,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 10] = [
+pub const PROFILES: [Profile; 11] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -43,6 +45,7 @@ pub const PROFILES: [Profile; 10] = [
     Profile::Chain,
     Profile::Sweep,
     Profile::Families,
+    Profile::Compaction,
 ];
 
 impl Profile {
@@ -225,16 +228,14 @@ impl Plan {
                 self.ends = Ends { kill: 250, power: 250, in_start: 100, store_deleted: 200 };
             }
             Profile::Integrity => {
-                let rate = |random: &mut Random| *random.pick(&[0, 2, 10]);
-                let (lost, misdirected) = (rate(random), rate(random));
-                self.rates = FaultRates { lost, misdirected, rot: *random.pick(&[0, 10, 40]), ..self.rates };
-                self.rates.map_page = *random.pick(&[0, 0, 5]);
+                self.add_lies(random);
                 self.ends = Ends { kill: 400, power: 200, in_start: 50, store_deleted: 100 };
             }
             Profile::Faults => self.add_faults(random),
             Profile::Chain => self.make_chains_matter(random),
             Profile::Sweep => self.make_small(random),
             Profile::Families => self.add_families(random),
+            Profile::Compaction => self.make_tight(random),
         }
     }
 
@@ -275,6 +276,39 @@ impl Plan {
         self.flushes = 100;
         self.lives = 2;
         self.requests = random.within(10, 40);
+    }
+
+    /// So much is live in few slots that only compaction finds room for what is overwritten.
+    fn make_tight(&mut self, random: &mut Random) {
+        let slot_bytes = *random.pick(&[64 << 10, 64 << 10, 128 << 10, 1 << 20]);
+        let slot_count = if slot_bytes > 1 << 18 { random.within(9, 16) } else { random.within(9, 30) } as u32;
+        self.geometry = Geometry { slot_bytes, slot_count };
+        let pool_blocks = u64::from(slot_count) * slot_bytes / BLOCK_BYTES;
+        let blocks = pool_blocks * random.within(20, 60) / 100;
+        let count = random.within(1, 2);
+        self.volumes = (0..count).map(|_| VolumePlan::new((blocks / count).max(8), random)).collect();
+        self.unfolded_segments_max = *random.pick(&[1, 3, 8]);
+        self.trims = *random.pick(&[0, 30, 150]);
+        self.lives = random.within(2, 6);
+        self.requests = random.within(100, 500);
+        self.ends = Ends { kill: 350, power: 350, in_start: 150, store_deleted: 150 };
+        match random.below(4) {
+            0 => {}
+            1 => {
+                let ends = self.ends;
+                self.add_faults(random);
+                self.ends = ends;
+            }
+            2 => self.add_lies(random),
+            _ => self.rates.fetch_io = *random.pick(&[0, 20]),
+        }
+    }
+
+    fn add_lies(&mut self, random: &mut Random) {
+        let rate = |random: &mut Random| *random.pick(&[0, 2, 10]);
+        let (lost, misdirected) = (rate(random), rate(random));
+        self.rates = FaultRates { lost, misdirected, rot: *random.pick(&[0, 10, 40]), ..self.rates };
+        self.rates.map_page = *random.pick(&[0, 0, 5]);
     }
 
     fn make_chains_matter(&mut self, random: &mut Random) {

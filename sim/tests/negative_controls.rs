@@ -37,7 +37,8 @@ fn a_log_without_its_chain_is_noticed() {
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the chain");
 }
 
-/// P2. Without waiting for the reads that use a slot, one of them gets what the slot's next segment holds.
+/// P2. Without waiting for the reads that use a slot, one of them gets what the slot's next segment holds. A read of a segment
+/// that was moved gets that at its first try only: the second one goes where the segment is now.
 #[test]
 fn a_slot_that_is_given_back_under_a_read_is_noticed() {
     compaction::take_away(Some(compaction::Safeguard::Pins));
@@ -63,4 +64,35 @@ fn a_boundary_that_is_told_too_late_is_noticed() {
     let found = seeds::first_finding(Profile::Families, Broken::BoundaryOrder, 200);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world in order");
+}
+
+fn first_finding_without(safeguard: compaction::Safeguard, seeds_max: u64) -> Option<u64> {
+    compaction::take_away(Some(safeguard));
+    let found = seeds::first_finding(Profile::Compaction, Broken::Nothing, seeds_max);
+    compaction::take_away(None);
+    found.map(|(seed, _)| seed)
+}
+
+/// P1. A block that is left behind when its segment is moved is missed.
+#[test]
+fn a_survivor_that_is_not_copied_is_noticed() {
+    let seed = first_finding_without(compaction::Safeguard::EverySurvivor, 20).expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with every survivor");
+}
+
+/// P1. Survivors that were found before all of their segment had come to the stored map are too few. The second check, which
+/// comes when it has, tells.
+#[test]
+fn stale_survivors_are_noticed_and_the_second_check_tells() {
+    let seed = first_finding_without(compaction::Safeguard::SecondCheck, 40).expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with survivors of what is folded");
+    let missed = first_finding_without(compaction::Safeguard::FoldedFirst, 40);
+    assert_eq!(missed, None, "stale survivors with the second check");
+}
+
+/// P1, P5. A slot that is free before its void header is durable comes back with a rebuild.
+#[test]
+fn a_slot_that_is_free_before_it_is_void_is_noticed() {
+    let seed = first_finding_without(compaction::Safeguard::VoidFirst, 40).expect("some seed notices");
+    assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the void header");
 }

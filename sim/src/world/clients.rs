@@ -141,7 +141,7 @@ impl World {
         let is_done = self.requests_left == 0 || self.sites.iter().all(|site| site.volume.is_none());
         // What a volume tries again and again while a kind of request fails is no unrest.
         let is_idle = |site: &super::Site| site.is_idle() || (self.outage.is_some() && site.asked.is_empty());
-        let is_compaction_idle = self.compaction.is_idle() || self.outage.is_some();
+        let is_compaction_idle = self.compaction.is_idle(self.index.as_ref()) || self.outage.is_some();
         let has_all = self.families.waiting.is_empty() || self.outage.is_some();
         is_done && has_all && self.jobs.is_empty() && is_compaction_idle && self.sites.iter().all(is_idle)
     }

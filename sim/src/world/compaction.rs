@@ -1,13 +1,14 @@
 //! The compactor, on the same disk as the volumes, and the leases that wait for what it frees.
 
 use super::driver::{Owner, Transfers};
-use super::{Checked, World};
+use super::{Checked, Happening, TICK, World};
+use crate::census::Fault;
 use crate::store::SimStore;
 use std::collections::VecDeque;
-use volume::compact::{Compactor, Context, News};
+use volume::compact::{CompactionFigures, Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::LeaseClass;
+use volume::pool::{Index, LeaseClass};
 
 /// The compactor and what is under way for it.
 #[derive(Debug, Default)]
@@ -16,20 +17,29 @@ pub(super) struct Compaction {
     pub(super) transfers: Transfers,
     /// Leases that found no slot while some were being freed.
     parked: VecDeque<(usize, LeaseClass)>,
+    is_turn_due: bool,
 }
 
 impl Compaction {
-    pub(super) fn is_idle(&self) -> bool {
-        self.compactor.is_idle() && self.transfers.is_empty() && self.parked.is_empty()
+    pub(super) fn is_idle(&self, index: Option<&Index<SimStore>>) -> bool {
+        let is_compactor_idle = index.is_none_or(|index| self.compactor.is_idle(index));
+        is_compactor_idle && self.transfers.is_empty() && self.parked.is_empty()
     }
 
-    pub(super) fn is_freeing(&self) -> bool {
-        self.compactor.is_freeing()
+    /// Whether it has begun to move something, and has not ended that.
+    pub(super) fn is_moving(&self) -> bool {
+        self.compactor.is_moving()
     }
 }
 
 impl World {
-    pub(super) fn tell_compactor(&mut self, event: &Event) -> Checked {
+    pub(super) fn open_compactor(&mut self) -> Checked {
+        self.with_compactor(Compactor::open)?;
+        self.after(TICK, Happening::CompactorTick);
+        Ok(())
+    }
+
+    pub(super) fn tell_compactor(&mut self, event: Event) -> Checked {
         self.with_compactor(|compactor, context| compactor.handle(context, event))
     }
 
@@ -37,10 +47,21 @@ impl World {
         self.with_compactor(Compactor::tick)
     }
 
+    pub(super) fn turn_compactor(&mut self) -> Checked {
+        self.compaction.is_turn_due = false;
+        self.with_compactor(Compactor::turn)
+    }
+
+    pub(super) fn is_freeing(&self) -> bool {
+        self.index.as_ref().is_some_and(|index| self.compaction.compactor.is_freeing(index))
+    }
+
     pub(super) fn with_compactor(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, SimStore>)) -> Checked {
         let Some(index) = &mut self.index else { return Ok(()) };
+        let before = self.compaction.compactor.figures().clone();
         let (mut actions, mut news) = (Vec::new(), Vec::new());
         act(&mut self.compaction.compactor, &mut Context { index, actions: &mut actions, news: &mut news });
+        self.note_compaction(&before);
         self.carry_out(Owner::Compactor, actions)?;
         for news in news {
             if let News::Tell(volume, event) = news
@@ -50,16 +71,43 @@ impl World {
                 self.answer_later(site, event);
             }
         }
+        let wants_turn = self.index.as_ref().is_some_and(|index| self.compaction.compactor.wants_turn(index));
+        if wants_turn && !self.compaction.is_turn_due {
+            self.compaction.is_turn_due = true;
+            let delay = self.delay();
+            self.after(delay, Happening::CompactorTurn);
+        }
         self.answer_parked()
+    }
+
+    fn note_compaction(&mut self, before: &CompactionFigures) {
+        let after = self.compaction.compactor.figures();
+        let (packs, given_up) = (after.packs_written, after.rounds_given_up);
+        if after == before {
+            return;
+        }
+        self.trace.note(&[50, self.now, packs, after.segments_moved, after.blocks_moved, given_up]);
+        self.trace.tell(|| format!("the compactor: {:?}", self.compaction.compactor.figures()));
+        let census = &mut self.outcome.census;
+        census.note_many(Fault::PackWritten, packs - before.packs_written);
+        census.note_many(Fault::RoundGivenUp, given_up - before.rounds_given_up);
+        census.note_many(Fault::SegmentSuspect, self.compaction.compactor.figures().suspects - before.suspects);
+    }
+
+    /// Leases a slot for the compactor.
+    pub(super) fn lease_for_compactor(&mut self) -> Checked {
+        let result = self.lease(LeaseClass::Compaction)?;
+        self.trace.tell(|| format!("the compactor leased {result:?}"));
+        self.tell_compactor(Event::Leased { result })
     }
 
     /// Leases a slot, now or when one has been freed.
     pub(super) fn answer_lease(&mut self, site: usize, class: LeaseClass) -> Checked {
         let result = self.lease(class)?;
         self.trace.tell(|| format!("{site}: leased {result:?}"));
-        if result == Err(DiskFault::NoSpace) && self.compaction.is_freeing() {
+        if result == Err(DiskFault::NoSpace) && self.is_freeing() {
             self.compaction.parked.push_back((site, class));
-            return Ok(());
+            return self.with_compactor(|_, _| ());
         }
         self.answer_later(site, Event::Leased { result });
         Ok(())
@@ -67,6 +115,14 @@ impl World {
 
     fn answer_parked(&mut self) -> Checked {
         let parked = std::mem::take(&mut self.compaction.parked);
-        parked.into_iter().try_for_each(|(site, class)| self.answer_lease(site, class))
+        for (site, class) in parked {
+            let result = self.lease(class)?;
+            if result == Err(DiskFault::NoSpace) && self.is_freeing() {
+                self.compaction.parked.push_back((site, class));
+            } else {
+                self.answer_later(site, Event::Leased { result });
+            }
+        }
+        Ok(())
     }
 }

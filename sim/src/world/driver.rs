@@ -100,6 +100,7 @@ impl World {
                 Action::Fetch { id, buffer, pieces } => self.begin_fetch(owner, id, buffer, pieces),
                 Action::Sync { id } => self.begin_sync(owner, id),
                 Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
+                Action::Lease { .. } if owner == Owner::Compactor => self.lease_for_compactor()?,
                 asked @ (Action::LoadPage { .. }
                 | Action::LoadPlace { .. }
                 | Action::LoadChanges { .. }
@@ -125,7 +126,7 @@ impl World {
     fn tell(&mut self, owner: Owner, event: Event) -> Checked {
         match owner {
             Owner::Site(site) => self.tell_volume(site, event),
-            Owner::Compactor => self.tell_compactor(&event),
+            Owner::Compactor => self.tell_compactor(event),
         }
     }
 

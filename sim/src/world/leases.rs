@@ -50,7 +50,7 @@ impl World {
         });
         self.injected.no_space += refused;
         self.outcome.census.note_many(Fault::SlotNoSpace, refused);
-        if leased == Err(DiskFault::NoSpace) && refused == 0 && !self.compaction.is_freeing() {
+        if leased == Err(DiskFault::NoSpace) && refused == 0 && class != LeaseClass::Compaction && !self.is_freeing() {
             self.check_full(class)?;
         }
         Ok(leased)
@@ -75,7 +75,7 @@ impl World {
         self.note(Fault::PoolFull);
         let Some(index) = &self.index else { return Ok(()) };
         let figures = index.figures();
-        let kept_back = if class == LeaseClass::Data { figures.slots_reserved } else { 0 };
+        let kept_back = index.kept_back(class);
         if figures.slots_free <= kept_back {
             return Ok(());
         }
@@ -86,7 +86,9 @@ impl World {
     pub(super) fn check_slots(&self) -> Checked {
         let Some(index) = &self.index else { return Ok(()) };
         let figures = index.figures();
-        let held = self.sites.len() * SPARES_MAX + self.leases.len();
+        // Where a sync failed, what the compactor had begun stays as it is until the next start.
+        let packs = index.packs().count() + index.left_places().count() + usize::from(self.compaction.is_moving());
+        let held = self.sites.len() * SPARES_MAX + self.leases.len() + packs;
         if u64::from(figures.slots_used) <= figures.segments + held as u64 {
             return Ok(());
         }

@@ -89,9 +89,12 @@ impl World {
         let (appends, syncs) = all.fold((false, false), |(appends, syncs), transfers| {
             (appends || transfers.is_appending(), syncs || transfers.is_syncing())
         });
-        for (fault, is) in
-            [(Fault::CrashInAppend, appends), (Fault::CrashInSync, syncs), (Fault::CrashInStore, !self.jobs.is_empty())]
-        {
+        for (fault, is) in [
+            (Fault::CrashInAppend, appends),
+            (Fault::CrashInSync, syncs),
+            (Fault::CrashInStore, !self.jobs.is_empty()),
+            (Fault::CrashInCompaction, self.compaction.is_moving()),
+        ] {
             self.outcome.census.note_many(fault, u64::from(is));
         }
         let all = self.sites.iter_mut().map(|site| &mut site.transfers).chain([&mut self.compaction.transfers]);

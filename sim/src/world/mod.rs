@@ -90,6 +90,7 @@ enum Happening {
     Poll(usize),
     Tick(usize),
     CompactorTick,
+    CompactorTurn,
     AppendLands(Owner, IoId),
     AppendEnds(Owner, IoId),
     FetchReads(Owner, IoId),
@@ -374,6 +375,7 @@ impl World {
                 self.tick_waiting()?;
             }
             Happening::Record(site, id) => self.record(site, id)?,
+            Happening::CompactorTurn => self.turn_compactor()?,
             Happening::OutageEnds => self.end_outage(),
         }
         Ok(true)

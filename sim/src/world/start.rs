@@ -110,7 +110,7 @@ impl World {
         self.write_recovered(&mut index, recovered)?;
         self.reconcile(&index).map_err(Failed::Found)?;
         self.index = Some(index);
-        self.after(TICK, Happening::CompactorTick);
+        self.open_compactor().map_err(Failed::Found)?;
         for site in 0..self.sites.len() {
             if self.sites[site].volume.is_some() {
                 let wait = self.random.below(TICK);

@@ -8,6 +8,14 @@ use std::cell::Cell;
 pub enum Safeguard {
     /// A slot waits for the reads that use it.
     Pins,
+    /// Everything is copied that is left of a segment. Without it the second check goes too, which would tell.
+    EverySurvivor,
+    /// What is left of a segment is found after all that it says has come to the stored map.
+    FoldedFirst,
+    /// The same, and what is left is found again before it gets its new place.
+    SecondCheck,
+    /// A slot is free only once its void header is durable.
+    VoidFirst,
 }
 
 thread_local! {

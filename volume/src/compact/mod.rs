@@ -1,63 +1,89 @@
-//! Giving slots back, sans-io, beside the index that it works on.
+//! Compaction, sans-io, beside the index that it works on: slots of which little is live become fewer, and slots of which
+//! nothing is live become free.
 //!
-//! A segment that is dead ([`Index::dead_segments`]) leaves in this order: its volume is told, and answers when no read
-//! uses it; its death is made durable in the store; its header is made void; a sync; its row goes and its slot is free.
-//! `pool rebuild` replays every segment that it finds, so that a slot is never free before its void header is durable.
-//! What goes wrong on the way leaves the segment where it is, and is tried again with the next tick, but for a failed sync:
-//! after that nothing leaves until the pool is opened anew.
+//! A round ([`round`]) takes some slots ([`choose`]), finds what is left of their segments, copies that to packs, and has the
+//! index give the segments their new places. Places that count no more are given back ([`giving`]).
 //!
-//! What it wants done comes as [`Action`]s of appends and syncs, which come back by [`Compactor::handle`].
+//! What it wants done comes as [`Action`]s of appends, fetches, syncs and leases, which come back by [`Compactor::handle`]. In
+//! between it takes turns, each a short step ([`Compactor::turn`]), when the driver has time for it.
 
+mod choose;
 #[cfg(feature = "negative-controls")]
 pub mod controls;
+mod giving;
 mod holders;
-#[cfg(test)]
+mod pack;
 pub(crate) mod parcel;
+mod reading;
+mod round;
 
-use crate::buffer::Buffer;
 use crate::error::DiskFault;
-use crate::format::{SlotHeader, Superblock};
 use crate::io::{Action, Event, IoId};
-use crate::pool::{Index, Place, SegmentRow};
+use crate::pool::{Index, Place};
 use crate::store::Store;
+use choose::Need;
+use giving::{Giving, Going};
 use holders::Holders;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use units::{BLOCK_LEN, SegmentId, VolumeId};
+use round::{Progress, Round, Trouble};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use units::{SegmentId, VolumeId};
 
-/// Most headers made void in one round.
-const ROUND_MAX: usize = 64;
+/// Ticks for which segments are left alone that could not be read.
+const REST_TICKS: u32 = 60;
 
-/// Gives slots back.
+/// Compacts, and gives slots back.
 #[derive(Debug, Default)]
 pub struct Compactor {
-    /// Segments whose readers have been told, and have not all answered.
-    pinned: BTreeMap<SegmentId, VolumeId>,
+    giving: Giving,
+    /// Who reads what.
     holders: Holders,
-    /// Segments that no read uses.
-    unpinned: BTreeMap<SegmentId, VolumeId>,
-    /// Segments whose headers the disk failed at the last try. Their slots may never be free.
-    refused: BTreeSet<SegmentId>,
     round: Option<Round>,
-    /// Void, durably, and still in the index since its store failed.
-    voided: Vec<SegmentId>,
-    /// Volumes that are to be forgotten.
-    erasing: VecDeque<VolumeId>,
-    next_io: u64,
+    /// Segments that are not what they ought to be: they stay where they are until the pool is opened anew.
+    suspects: BTreeSet<SegmentId>,
+    /// Segments that are left alone for a while.
+    resting: BTreeSet<SegmentId>,
+    ticks_of_rest: u32,
+    /// Blocks beside payload that parcels were found to need.
+    overheads: BTreeMap<SegmentId, u32>,
+    /// Something has changed since the slots were last looked at.
+    has_news: bool,
+    /// There has been a tick since then.
+    is_due: bool,
+    /// Free slots when they were last looked at.
+    free_at_look: u32,
     /// A round failed: the next one begins with a tick.
     waits_for_tick: bool,
-    /// A sync failed. Never tried again: a second one may succeed over what was lost.
-    is_poisoned: bool,
+    ids: Ids,
+    figures: CompactionFigures,
 }
 
-/// Headers on their way to be void.
-#[derive(Debug)]
-struct Round {
-    rows: BTreeMap<SegmentId, VolumeId>,
-    /// The volume that is to be forgotten, when it is one's.
-    erases: Option<VolumeId>,
-    writing: BTreeMap<IoId, SegmentId>,
-    failed: BTreeSet<SegmentId>,
-    sync: Option<IoId>,
+/// What the compactor has done since the pool was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CompactionFigures {
+    /// Packs to which segments were moved.
+    pub packs_written: u64,
+    /// Segments moved.
+    pub segments_moved: u64,
+    /// Blocks of data copied for that.
+    pub blocks_moved: u64,
+    /// Rounds that were given up.
+    pub rounds_given_up: u64,
+    /// Segments that are not moved since what they hold is not what it ought to be.
+    pub suspects: u64,
+    /// Why the last round was given up.
+    pub last_error: Option<String>,
+}
+
+/// Names what is under way.
+#[derive(Debug, Default)]
+struct Ids(u64);
+
+impl Ids {
+    const fn next(&mut self) -> IoId {
+        self.0 += 1;
+        IoId(self.0)
+    }
 }
 
 /// What the compactor works on, and where what it wants goes.
@@ -65,7 +91,7 @@ struct Round {
 pub struct Context<'a, S> {
     /// The index.
     pub index: &'a mut Index<S>,
-    /// What is to be done on the disk, in the order it must begin.
+    /// What is to be done on the disk, in the order it must begin; a lease is answered by [`Event::Leased`].
     pub actions: &'a mut Vec<Action>,
     /// What others are to be told.
     pub news: &'a mut Vec<News>,
@@ -83,76 +109,216 @@ pub enum News {
 }
 
 impl Compactor {
+    /// Goes on where the last stop came: places that were left, and packs in which nothing is, go. Once, before anything
+    /// else.
+    pub fn open<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let left: Vec<SegmentId> = context.index.left_places().map(|(segment, _)| segment).collect();
+        left.into_iter().for_each(|segment| self.giving.give(Going::Left(segment)));
+        context.index.empty_packs().into_iter().for_each(|(pack, _)| self.giving.give(Going::Pack(pack)));
+        self.has_news = true;
+        self.advance(context);
+    }
+
     /// Whether something is under way that may free slots soon. What waits for a tick, and headers that the disk refuses,
     /// are nothing to wait for.
     #[must_use]
-    pub fn is_freeing(&self) -> bool {
-        if self.is_poisoned {
-            return false;
-        }
-        let in_round = self.round.iter().flat_map(|round| round.rows.keys());
-        let waiting = self.unpinned.keys().filter(|_| self.may_begin());
-        !self.pinned.is_empty() || in_round.chain(waiting).any(|segment| !self.refused.contains(segment))
+    pub fn is_freeing<S: Store>(&self, index: &Index<S>) -> bool {
+        let is_moving = self.round.as_ref().is_some_and(|round| round.makes_progress() && !self.waits_for_tick);
+        self.giving.is_freeing() || (!self.giving.is_poisoned && (is_moving || self.would_look(index)))
     }
 
     /// Whether nothing is under way.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        let may_go_on = !self.unpinned.is_empty() && self.may_begin();
-        self.round.is_none() && self.pinned.is_empty() && !may_go_on && self.erasing.is_empty()
+    pub fn is_idle<S: Store>(&self, index: &Index<S>) -> bool {
+        let is_moving = self.round.as_ref().is_some_and(Round::makes_progress);
+        let may_go_on = is_moving && !self.waits_for_tick && !self.giving.is_poisoned;
+        self.giving.is_idle() && !may_go_on && !self.wants_turn(index)
     }
 
     /// Whether time alone will make it act.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
-        self.waits_for_tick && !self.is_poisoned
+        let waits = self.giving.waits_for_tick || self.waits_for_tick || self.has_news || !self.resting.is_empty();
+        (waits || self.round.is_some()) && !self.giving.is_poisoned
     }
 
-    /// Looks for dead segments of a volume: after a write-back, and when it has told what is settled.
-    pub fn look_at<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
-        if self.is_poisoned {
+    /// Whether it wants a turn.
+    #[must_use]
+    pub fn wants_turn<S: Store>(&self, index: &Index<S>) -> bool {
+        if self.giving.is_poisoned {
+            return false;
+        }
+        match &self.round {
+            Some(round) => round.wants_turn() && !self.waits_for_tick,
+            None => self.would_look(index),
+        }
+    }
+
+    /// Whether segments are being moved.
+    #[must_use]
+    pub const fn is_moving(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// Whether slots are so few that it should go as fast as it can.
+    #[must_use]
+    pub fn is_hurried<S: Store>(&self, index: &Index<S>) -> bool {
+        Need::of(index).is_short()
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub const fn figures(&self) -> &CompactionFigures {
+        &self.figures
+    }
+
+    /// Whether the next turn looks for slots to compact.
+    fn would_look<S: Store>(&self, index: &Index<S>) -> bool {
+        let need = Need::of(index);
+        let has_news = self.has_news || need.free < self.free_at_look;
+        self.round.is_none() && !self.waits_for_tick && has_news && (self.is_due || need.is_short())
+    }
+
+    /// Takes one short step. None of its actions is under way for a step that wants a turn.
+    pub fn turn<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        if !self.wants_turn(context.index) {
             return;
         }
-        for row in context.index.dead_segments(volume) {
-            if self.is_on_its_way(row.segment) {
-                continue;
-            }
-            let told = if has_pins() { &mut self.pinned } else { &mut self.unpinned };
-            told.insert(row.segment, volume);
-            for reader in self.holders.ask(row.segment, volume) {
-                context.news.push(News::Tell(reader, Event::Leaves { segment: row.segment }));
+        match &mut self.round {
+            None => self.look(context),
+            Some(round) => {
+                let progress = round.turn(context, &mut self.ids);
+                self.take(context, progress);
             }
         }
         self.advance(context);
     }
 
-    fn is_on_its_way(&self, segment: SegmentId) -> bool {
-        self.pinned.contains_key(&segment)
-            || self.unpinned.contains_key(&segment)
-            || self.voided.contains(&segment)
-            || self.round.as_ref().is_some_and(|round| round.rows.contains_key(&segment))
+    /// Looks for slots that are worth compacting, and begins a round with them.
+    fn look<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let need = Need::of(context.index);
+        (self.has_news, self.is_due, self.free_at_look) = (false, false, need.free);
+        let (giving, suspects, resting) = (&self.giving, &self.suspects, &self.resting);
+        let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
+        let victims = choose::victims(context.index, is_out, &self.overheads);
+        let slot_blocks = context.index.superblock().geometry.slot_blocks();
+        let Some(count) = choose::count(&victims, need, slot_blocks) else { return };
+        let items = victims.into_iter().take(count).map(|victim| victim.items);
+        let segments = items.map(|items| items.into_iter().map(|(segment, _)| segment).collect()).collect();
+        self.round = Some(Round::begin(context, segments));
     }
 
     /// Where a segment is, for `heir`, which is told of what becomes of it from now on. `None` when there is no such
     /// segment, or it is dead: then nobody inherits any of it.
     pub fn hold<S: Store>(&mut self, index: &Index<S>, heir: VolumeId, segment: SegmentId) -> Option<Place> {
-        let place = index.place(segment).filter(|_| !self.is_on_its_way(segment))?;
+        let place = index.place(segment).filter(|_| !self.giving.is_on_its_way(&Going::Segment(segment)))?;
         self.holders.add(segment, heir);
         Some(place)
     }
 
-    /// No read of `volume` uses a segment any more.
-    pub fn unpinned<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId, segment: SegmentId) {
-        if self.holders.answered(segment, volume) {
-            self.let_go(context, [segment]);
+    /// Takes what a step of the round has come to.
+    fn take<S: Store>(&mut self, context: &mut Context<'_, S>, progress: Result<Progress, Trouble>) {
+        match progress {
+            Ok(Progress::More) => {
+                if let Some(pack) = self.round.as_ref().and_then(Round::is_voiding) {
+                    self.giving.give(Going::Pack(pack));
+                }
+            }
+            Ok(Progress::Moved(segments, blocks)) => {
+                self.figures.packs_written += 1;
+                self.figures.segments_moved += segments.len() as u64;
+                self.figures.blocks_moved += blocks as u64;
+                segments.into_iter().for_each(|segment| self.tell_moved(context, segment));
+            }
+            Ok(Progress::Over) => self.end_round(context),
+            Err(trouble) => self.give_up(context, trouble),
         }
     }
 
-    /// Nobody reads these any more.
-    fn let_go<S: Store>(&mut self, context: &mut Context<'_, S>, segments: impl IntoIterator<Item = SegmentId>) {
-        for segment in segments {
-            let owner = self.pinned.remove(&segment);
-            self.unpinned.extend(owner.map(|owner| (segment, owner)));
+    /// Tells whoever may read a segment where it is now.
+    fn tell_moved<S: Store>(&mut self, context: &mut Context<'_, S>, segment: SegmentId) {
+        self.overheads.remove(&segment);
+        let Some(row) = context.index.segment(segment) else { return };
+        let Some(survivors) = context.index.survivors(segment) else { return };
+        self.giving.pin(Going::Left(segment));
+        for reader in self.holders.ask(segment, row.volume) {
+            context.news.push(News::Tell(reader, Event::Moved { row, survivors: Arc::clone(survivors) }));
+        }
+    }
+
+    fn give_up<S: Store>(&mut self, context: &mut Context<'_, S>, trouble: Trouble) {
+        let Some(round) = &mut self.round else { return };
+        let told = match trouble {
+            Trouble::Suspect(segment) => {
+                self.suspects.insert(segment);
+                self.figures.suspects = self.suspects.len() as u64;
+                Some(format!("segment {segment} is not what it ought to be, and stays where it is"))
+            }
+            Trouble::Unreadable(segment) => {
+                self.resting.insert(segment);
+                self.waits_for_tick = true;
+                Some(format!("segment {segment} cannot be read"))
+            }
+            Trouble::Pointless => {
+                self.resting.extend(round.segments());
+                None
+            }
+            Trouble::Failed(why) => {
+                self.waits_for_tick = true;
+                Some(why.to_owned())
+            }
+            Trouble::Poisoned => {
+                self.giving.is_poisoned = true;
+                Some("a sync failed".to_owned())
+            }
+        };
+        self.figures.rounds_given_up += 1;
+        self.figures.last_error = told.or_else(|| self.figures.last_error.take());
+        if trouble != Trouble::Poisoned && round.give_up(context) {
+            self.end_round(context);
+        }
+    }
+
+    /// What the round held may leave now.
+    fn end_round<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let Some(round) = self.round.take() else { return };
+        self.has_news = true;
+        let volumes: BTreeSet<VolumeId> =
+            round.segments().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
+        self.overheads.extend(round.overheads);
+        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| row.parcel.is_none()));
+        volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
+    }
+
+    /// Looks for dead segments of a volume: after a write-back, and when it has told what is settled.
+    pub fn look_at<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
+        self.has_news = true;
+        self.find_dead(context, volume);
+        self.advance(context);
+    }
+
+    fn find_dead<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
+        if self.giving.is_poisoned {
+            return;
+        }
+        for row in context.index.dead_segments(volume) {
+            let segment = row.segment;
+            let is_held = self.round.as_ref().is_some_and(|round| round.holds(segment));
+            // While the place is not void that it has left, a rebuild would find that one.
+            if is_held || self.giving.has(segment) || context.index.left_place(segment).is_some() {
+                continue;
+            }
+            self.giving.pin(Going::Segment(segment));
+            for reader in self.holders.ask(segment, volume) {
+                context.news.push(News::Tell(reader, Event::Leaves { segment }));
+            }
+        }
+    }
+
+    /// No read of `volume` uses a segment any more, where it was.
+    pub fn unpinned<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId, segment: SegmentId) {
+        if self.holders.answered(segment, volume) {
+            self.giving.unpin(segment);
         }
         self.advance(context);
     }
@@ -160,170 +326,83 @@ impl Compactor {
     /// A volume is closed: it reads nothing any more.
     pub fn closed<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
         context.index.unsettle(volume);
-        let unread = self.holders.closed(volume);
-        self.let_go(context, unread);
+        self.holders.closed(volume).into_iter().for_each(|segment| self.giving.unpin(segment));
+        self.round.iter_mut().for_each(|round| round.closed(volume));
+        self.advance(context);
     }
 
     /// Gives back every segment of a volume that is not open, whatever is in it, and then forgets the volume. Ends with
     /// [`News::Erased`].
     pub fn erase<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
-        self.erasing.push_back(volume);
+        self.giving.erase(volume);
         self.closed(context, volume);
     }
 
     /// Time has passed: what failed is tried again.
     pub fn tick<S: Store>(&mut self, context: &mut Context<'_, S>) {
         self.waits_for_tick = false;
-        let voided = std::mem::take(&mut self.voided);
-        self.free(context, voided);
+        self.is_due = true;
+        self.round.iter_mut().for_each(Round::retry);
+        self.ticks_of_rest += 1;
+        if self.ticks_of_rest >= REST_TICKS {
+            self.ticks_of_rest = 0;
+            self.has_news |= !self.resting.is_empty();
+            self.resting.clear();
+        }
+        self.giving.retry(context);
+        self.note_void(context);
         self.advance(context);
     }
 
     /// Takes the end of one of its actions.
-    pub fn handle<S: Store>(&mut self, context: &mut Context<'_, S>, event: &Event) {
-        match event {
-            Event::Appended { id, result, .. } => self.on_voided(context, *id, *result),
-            Event::Synced { id, result } => self.on_synced(context, *id, *result),
-            Event::Request { .. }
-            | Event::Fetched { .. }
-            | Event::PageLoaded { .. }
-            | Event::Place { .. }
-            | Event::ChangesLoaded { .. }
-            | Event::WroteBack { .. }
-            | Event::Moved { .. }
-            | Event::Leaves { .. }
-            | Event::Leased { .. }
-            | Event::Tick => {}
-        }
-    }
-
-    const fn may_begin(&self) -> bool {
-        self.round.is_none() && !self.waits_for_tick && !self.is_poisoned
-    }
-
-    /// Begins the next round, when there is something for it.
-    fn advance<S: Store>(&mut self, context: &mut Context<'_, S>) {
-        if self.is_poisoned {
-            for volume in std::mem::take(&mut self.erasing) {
-                context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+    pub fn handle<S: Store>(&mut self, context: &mut Context<'_, S>, event: Event) {
+        if let Event::Synced { id, result } = event {
+            let volumes = self.giving.on_synced(context, id, result);
+            if !volumes.is_empty() {
+                self.round.iter_mut().for_each(Round::retry);
+                self.has_news = true;
             }
+            // A segment with trims may have become its volume's oldest, and one that was moved may be dead.
+            volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
+            self.note_void(context);
         }
-        if !self.may_begin() || (self.erasing.is_empty() && self.unpinned.is_empty()) {
-            return;
+        if let Event::Appended { id, result, .. } = event {
+            self.giving.on_appended(context, &mut self.ids, (id, result));
         }
-        // What is dead must stay dead when the store loses its end.
-        if context.index.make_durable().is_err() {
-            self.waits_for_tick = true;
-            return;
-        }
-        let (rows, erases) = self.next_round(context.index);
-        let mut round = Round {
-            rows: rows.iter().map(|row| (row.segment, row.volume)).collect(),
-            erases,
-            writing: BTreeMap::new(),
-            failed: BTreeSet::new(),
-            sync: None,
-        };
-        let superblock = *context.index.superblock();
-        for row in rows {
-            let id = self.next_io();
-            round.writing.insert(id, row.segment);
-            let pool_offset = superblock.geometry.slot_offset(row.slot);
-            context.actions.push(Action::Append { id, pool_offset, buffers: vec![void_header(&superblock, &row)] });
-        }
-        if round.writing.is_empty() {
-            round.sync = Some(self.sync(context));
-        }
-        self.round = Some(round);
-    }
-
-    fn next_round<S: Store>(&mut self, index: &Index<S>) -> (Vec<SegmentRow>, Option<VolumeId>) {
-        if let Some(volume) = self.erasing.pop_front() {
-            let rows: Vec<SegmentRow> = index.segments(volume).into_iter().take(ROUND_MAX).collect();
-            self.unpinned.retain(|_, owner| *owner != volume);
-            return (rows, Some(volume));
-        }
-        let mut rows = Vec::new();
-        while rows.len() < ROUND_MAX
-            && let Some((segment, _)) = self.unpinned.pop_first()
-        {
-            rows.extend(index.segment(segment));
-        }
-        (rows, None)
-    }
-
-    fn next_io(&mut self) -> IoId {
-        self.next_io += 1;
-        IoId(self.next_io)
-    }
-
-    fn sync<S: Store>(&mut self, context: &mut Context<'_, S>) -> IoId {
-        let id = self.next_io();
-        context.actions.push(Action::Sync { id });
-        id
-    }
-
-    fn on_voided<S: Store>(&mut self, context: &mut Context<'_, S>, id: IoId, result: Result<(), DiskFault>) {
-        let Some(round) = &mut self.round else { return };
-        let Some(segment) = round.writing.remove(&id) else { return };
-        if result.is_err() {
-            round.failed.insert(segment);
-            self.refused.insert(segment);
+        let is_of_giving = matches!(event, Event::Fetched { id, .. } if self.giving.is_reading(id));
+        let ended = if is_of_giving {
+            self.giving.on_fetched(context, &mut self.ids, event);
+            None
         } else {
-            self.refused.remove(&segment);
+            self.round.as_mut().and_then(|round| round.handle(context, &mut self.ids, event))
+        };
+        if let Some(Err(trouble)) = ended {
+            self.give_up(context, trouble);
         }
-        if round.writing.is_empty() {
-            let sync = self.sync(context);
-            if let Some(round) = &mut self.round {
-                round.sync = Some(sync);
-            }
-        }
-    }
-
-    fn on_synced<S: Store>(&mut self, context: &mut Context<'_, S>, id: IoId, result: Result<(), DiskFault>) {
-        let Some(round) = self.round.take_if(|round| round.sync == Some(id)) else { return };
-        self.is_poisoned |= result.is_err();
-        self.waits_for_tick |= !round.failed.is_empty();
-        let has_all = result.is_ok() && round.failed.is_empty();
-        let (failed, voided): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            round.rows.into_iter().partition(|(segment, _)| round.failed.contains(segment));
-        self.unpinned.extend(failed);
-        if result.is_ok() {
-            self.free(context, voided.keys().copied().collect());
-        }
-        match round.erases {
-            Some(volume) if has_all => self.go_on_erasing(context, volume),
-            Some(volume) => context.news.push(News::Erased(volume, Err(DiskFault::Io))),
-            None => {}
-        }
-        // A segment with trims may have become its volume's oldest.
-        let volumes: BTreeSet<VolumeId> = voided.into_values().collect();
-        volumes.into_iter().for_each(|volume| self.look_at(context, volume));
+        self.end_stuck(context);
         self.advance(context);
     }
 
-    fn go_on_erasing<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
-        if context.index.segments(volume).is_empty() {
-            let forgotten = context.index.forget_volume(volume);
-            context.news.push(News::Erased(volume, forgotten));
-        } else if self.voided.is_empty() {
-            self.erasing.push_front(volume);
-        } else {
-            context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+    /// A round that waits for a slot, which nothing will free, ends.
+    fn end_stuck<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        if self.round.as_ref().is_some_and(Round::waits_for_slot) && !self.giving.is_freeing() {
+            self.give_up(context, Trouble::Failed("there is no slot for a pack"));
         }
     }
 
-    /// Frees the slots of segments whose headers are void, durably.
-    fn free<S: Store>(&mut self, context: &mut Context<'_, S>, voided: Vec<SegmentId>) {
-        for segment in voided {
-            if context.index.release(segment).is_err() {
-                self.voided.push(segment);
-                self.waits_for_tick = true;
-            } else {
-                self.holders.forget(segment);
-            }
+    /// A round ends once the pack that it gave up is void.
+    fn note_void<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let voiding = self.round.as_ref().and_then(Round::is_voiding);
+        if voiding.is_some_and(|pack| context.index.pack_slot(pack).is_none()) {
+            self.end_round(context);
         }
-        context.news.push(News::Freed);
+    }
+
+    fn advance<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let round = self.round.as_ref();
+        let is_held = |volume| round.is_some_and(|round| round.holds_of(volume));
+        self.giving.advance(context, &mut self.ids, is_held);
+        self.giving.take_gone().into_iter().for_each(|segment| self.holders.forget(segment));
     }
 }
 
@@ -337,11 +416,25 @@ fn has_pins() -> bool {
     !controls::is_missing(controls::Safeguard::Pins)
 }
 
-fn void_header(superblock: &Superblock, row: &SegmentRow) -> Buffer {
-    let header = SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn);
-    let mut block = Buffer::zeroed(BLOCK_LEN);
-    header.encode(block.as_mut_slice());
-    block
+#[cfg(not(feature = "negative-controls"))]
+const fn voids_first() -> bool {
+    true
+}
+
+#[cfg(feature = "negative-controls")]
+fn voids_first() -> bool {
+    !controls::is_missing(controls::Safeguard::VoidFirst)
+}
+
+#[cfg(not(feature = "negative-controls"))]
+const fn has_second_check() -> bool {
+    true
+}
+
+#[cfg(feature = "negative-controls")]
+fn has_second_check() -> bool {
+    use controls::Safeguard::{EverySurvivor, SecondCheck};
+    !controls::is_missing(EverySurvivor) && !controls::is_missing(SecondCheck)
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! The compactor, driven by hand. The order of what it does under faults in quantity is the simulator's work.
 
 use super::*;
-use crate::recover::tests::world::{MemoryStore, VOLUME, World, write_op};
+use crate::check::{CheckOptions, check};
+use crate::pool::{ParcelPlace, Settled};
+use crate::rebuild::rebuild;
+use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, trim_op, write_op};
+use crate::store::PoolReader;
+use units::SlotIndex;
 
 /// A compactor, and a disk that answers when it is told to.
 struct Driver {
@@ -22,7 +27,7 @@ impl Driver {
         assert_eq!(dead.len(), count);
         let mut driver = Self { world, compactor: Compactor::default(), actions: Vec::new(), freed: 0 };
         driver.act(|compactor, context| compactor.look_at(context, VOLUME));
-        assert!(driver.compactor.is_freeing(), "it waits for reads");
+        assert!(driver.is_freeing(), "it waits for reads");
         for segment in dead {
             driver.act(|compactor, context| compactor.unpinned(context, VOLUME, segment));
         }
@@ -46,12 +51,28 @@ impl Driver {
             } else {
                 panic!("the compactor wants {action:?}")
             };
-            self.act(|compactor, context| compactor.handle(context, &event));
+            self.act(|compactor, context| compactor.handle(context, event));
         }
+        self.take_turns();
+    }
+
+    fn is_freeing(&self) -> bool {
+        self.compactor.is_freeing(&self.world.index)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.compactor.is_idle(&self.world.index)
     }
 
     fn tick(&mut self) {
         self.act(Compactor::tick);
+        self.take_turns();
+    }
+
+    fn take_turns(&mut self) {
+        while self.compactor.wants_turn(&self.world.index) {
+            self.act(Compactor::turn);
+        }
     }
 
     fn segments(&self) -> usize {
@@ -62,10 +83,10 @@ impl Driver {
 #[test]
 fn dead_segments_leave_once_their_void_headers_are_durable() {
     let mut driver = Driver::with_dead(3);
-    while driver.compactor.is_freeing() {
+    while driver.is_freeing() {
         driver.end(Ok(()));
     }
-    assert!(driver.compactor.is_idle() && !driver.compactor.wants_ticks());
+    assert!(driver.is_idle() && !driver.compactor.giving.waits_for_tick);
     assert_eq!((driver.segments(), driver.world.index.figures().slots_free), (1, 15));
 }
 
@@ -74,21 +95,21 @@ fn dead_segments_leave_once_their_void_headers_are_durable() {
 fn headers_that_the_disk_refuses_are_nothing_to_wait_for() {
     let mut driver = Driver::with_dead(2);
     driver.end(Err(DiskFault::Io));
-    assert_eq!(driver.compactor.refused.len(), 1);
+    assert_eq!(driver.compactor.giving.refused.len(), 1);
     driver.end(Ok(()));
-    assert!(!driver.compactor.is_freeing() && driver.compactor.wants_ticks(), "the next try comes with a tick");
+    assert!(!driver.is_freeing() && driver.compactor.giving.waits_for_tick, "the next try comes with a tick");
     driver.tick();
-    assert!(driver.compactor.is_freeing(), "of the two, one was not tried before");
+    assert!(driver.is_freeing(), "of the two, one was not tried before");
     driver.end(Err(DiskFault::NoSpace));
-    assert!(!driver.compactor.is_freeing() && !driver.compactor.is_idle());
+    assert!(!driver.is_freeing() && !driver.is_idle());
     driver.end(Ok(()));
     driver.tick();
-    assert!(!driver.compactor.is_freeing() && !driver.compactor.is_idle());
+    assert!(!driver.is_freeing() && !driver.is_idle());
     driver.end(Ok(()));
-    assert!(driver.compactor.is_freeing(), "the disk took the headers");
+    assert!(driver.is_freeing(), "the disk took the headers");
     driver.end(Ok(()));
     assert_eq!(driver.segments(), 1);
-    assert!(driver.freed > 0 && driver.compactor.is_idle());
+    assert!(driver.freed > 0 && driver.is_idle());
 }
 
 /// P1, P6. After a failed sync nothing is given back, and nothing is waited for.
@@ -97,8 +118,292 @@ fn a_failed_sync_ends_all_giving_back() {
     let mut driver = Driver::with_dead(2);
     driver.end(Ok(()));
     driver.end(Err(DiskFault::Io));
-    assert!(!driver.compactor.is_freeing());
+    assert!(!driver.is_freeing());
     driver.tick();
     driver.end(Ok(()));
     assert_eq!((driver.segments(), driver.actions.len()), (3, 0));
+}
+
+type Act<'a> = Box<dyn FnOnce(&mut Compactor, &mut Context<'_, MemoryStore>) + 'a>;
+
+/// A compactor on a disk that works, but for what a test does to it.
+struct Disk {
+    world: World,
+    compactor: Compactor,
+    actions: Vec<Action>,
+    /// Volumes that answer at once what they are told.
+    is_answering: bool,
+    /// Writes so many appends, then loses the others.
+    appends_left: usize,
+    syncs: usize,
+}
+
+impl Disk {
+    /// Two volumes, each with six slots in which little is live, a trim among them, and one that is full.
+    fn aged() -> Self {
+        let mut world = World::new(40);
+        for n in 0..6 {
+            for volume in [VOLUME, OTHER_VOLUME] {
+                world.segment(volume, &[&[write_op(0, 12), write_op(100 + n * 3000, 1)], &[trim_op(20 + n, 1)]]);
+            }
+        }
+        for volume in [VOLUME, OTHER_VOLUME] {
+            world.segment(volume, &[&[write_op(0, 20)]]);
+            world.fold(volume);
+            world.fold(volume);
+        }
+        let is_answering = true;
+        let mut disk = Self {
+            world,
+            compactor: Compactor::default(),
+            actions: Vec::new(),
+            is_answering,
+            appends_left: usize::MAX,
+            syncs: 0,
+        };
+        disk.settle();
+        disk.act(Compactor::open);
+        disk
+    }
+
+    fn settle(&mut self) {
+        for volume in [VOLUME, OTHER_VOLUME] {
+            let newest = self.world.index.segments(volume).last().unwrap().segment;
+            self.world.index.settle(volume, Settled { up_to: newest, newest_durable: newest });
+        }
+    }
+
+    fn act(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, MemoryStore>)) {
+        self.act_dyn(Box::new(act));
+    }
+
+    fn act_dyn(&mut self, act: Act<'_>) {
+        let mut news = Vec::new();
+        let index = &mut self.world.index;
+        act(&mut self.compactor, &mut Context { index, actions: &mut self.actions, news: &mut news });
+        for news in news {
+            let (reader, segment) = match news {
+                News::Tell(reader, Event::Moved { row, .. }) => (reader, row.segment),
+                News::Tell(reader, Event::Leaves { segment }) => (reader, segment),
+                News::Tell(..) | News::Erased(..) | News::Freed => continue,
+            };
+            if self.is_answering {
+                self.act(|compactor, context| compactor.unpinned(context, reader, segment));
+            }
+        }
+    }
+
+    /// One step: the end of an action, or else a turn. `false` when there is none.
+    fn step(&mut self) -> bool {
+        if self.actions.is_empty() {
+            let wants_turn = self.compactor.wants_turn(&self.world.index);
+            self.act(Compactor::turn);
+            return wants_turn;
+        }
+        let event = match self.actions.remove(0) {
+            Action::Append { id, pool_offset, buffers } => {
+                if let Some(left) = self.appends_left.checked_sub(1) {
+                    self.appends_left = left;
+                    self.world.pool.write(pool_offset, buffers[0].as_slice());
+                }
+                Event::Appended { id, buffers, result: Ok(()) }
+            }
+            Action::Fetch { id, mut buffer, pieces } => {
+                let read = |piece: &crate::io::FetchPiece| {
+                    let bytes = &mut buffer.as_mut_slice()[piece.buffer_offset..piece.buffer_offset + piece.len];
+                    self.world.pool.read_at(piece.pool_offset, bytes)
+                };
+                let result = pieces.iter().try_for_each(read);
+                Event::Fetched { id, buffer, result }
+            }
+            Action::Sync { id } => {
+                self.syncs += 1;
+                Event::Synced { id, result: Ok(()) }
+            }
+            Action::Lease { class } => Event::Leased { result: self.world.index.lease(class) },
+            action @ (Action::Reply(_)
+            | Action::LoadPage { .. }
+            | Action::LoadPlace { .. }
+            | Action::LoadChanges { .. }
+            | Action::WriteBack { .. }
+            | Action::NoteBoundary(_)
+            | Action::NoteSegment(_)
+            | Action::Settle(_)
+            | Action::Unpinned { .. }
+            | Action::Release { .. }) => panic!("the compactor wants {action:?}"),
+        };
+        self.act(|compactor, context| compactor.handle(context, event));
+        true
+    }
+
+    /// Compacts until there is nothing more to do, over some ticks.
+    fn run(&mut self) {
+        for _ in 0..8 {
+            self.act(Compactor::tick);
+            while self.step() {}
+        }
+    }
+
+    fn is_clean(&self) {
+        let report = check(&self.world.index, &self.world.pool, CheckOptions { verify_data: true });
+        assert!(report.is_clean(), "{:#?}", report.problems);
+        for volume in [VOLUME, OTHER_VOLUME] {
+            let mut recovered = self.world.recover(volume).unwrap();
+            let author = &self.world.authors[&volume];
+            let last = units::Lsn(author.next_lsn.0 - 1);
+            assert_eq!(self.world.resolve(&mut recovered.map, volume, 20_000), author.mapped_at(last));
+        }
+    }
+
+    fn parcels(&self) -> Vec<(SegmentId, ParcelPlace, SlotIndex)> {
+        let rows = [VOLUME, OTHER_VOLUME].into_iter().flat_map(|volume| self.world.index.segments(volume));
+        rows.filter_map(|row| Some((row.segment, row.parcel?, row.slot))).collect()
+    }
+
+    fn used(&self) -> u32 {
+        self.world.index.figures().slots_used
+    }
+}
+
+/// P1. Little that is left in many slots becomes one pack, and is there without the index too.
+#[test]
+fn slots_of_which_little_is_live_become_fewer() {
+    let mut disk = Disk::aged();
+    assert_eq!(disk.used(), 14);
+    disk.run();
+    let (used, figures) = (disk.used(), disk.compactor.figures().clone());
+    assert!(used <= 4, "{used} of 14 slots, {figures:?}");
+    assert_eq!((figures.rounds_given_up, figures.suspects), (0, 0));
+    assert!(figures.segments_moved >= 12 && figures.blocks_moved == figures.segments_moved, "{figures:?}");
+    assert!(disk.compactor.is_idle(&disk.world.index) && disk.world.index.left_places().next().is_none());
+    disk.is_clean();
+    let (index, report) = rebuild(MemoryStore::default(), &disk.world.superblock, &disk.world.pool).unwrap();
+    assert!(report.damaged.is_empty() && report.notes.is_empty(), "{report:?}");
+    report.mends.iter().for_each(|(offset, bytes)| disk.world.pool.write(*offset, bytes));
+    disk.world.index = index;
+    for volume in [VOLUME, OTHER_VOLUME] {
+        disk.world.restart(volume);
+    }
+    disk.is_clean();
+}
+
+/// P1. Wherever a kill comes, what was written is there, and the next start goes on with what is void or is to be.
+#[test]
+fn a_kill_at_any_step_of_a_round_loses_nothing_and_leaks_nothing() {
+    let mut steps = 0;
+    loop {
+        let mut disk = Disk::aged();
+        disk.act(Compactor::tick);
+        let has_ended = !(0..steps).all(|_| disk.step());
+        disk.world.crash(if steps % 2 == 0 { 0 } else { usize::MAX });
+        disk.is_clean();
+        for volume in [VOLUME, OTHER_VOLUME] {
+            disk.world.author(volume).map = disk.world.restart(volume).map;
+            disk.world.fold(volume);
+        }
+        (disk.compactor, disk.actions) = (Compactor::default(), Vec::new());
+        disk.settle();
+        disk.act(Compactor::open);
+        disk.run();
+        disk.is_clean();
+        assert!(disk.used() <= 4, "{} slots after {steps} steps", disk.used());
+        if has_ended {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 60, "{steps} steps");
+}
+
+/// P2. A segment with a block that is not what was written stays where it is, for ever as it was; the others move.
+#[test]
+fn a_segment_with_a_bad_block_is_not_moved() {
+    let mut disk = Disk::aged();
+    let row = disk.world.index.segments(VOLUME)[1];
+    // Its second write.
+    disk.world.rot(row.slot, 14);
+    disk.run();
+    assert_eq!(disk.world.index.segment(row.segment), Some(row));
+    assert_eq!(disk.compactor.figures().suspects, 1);
+    assert!(disk.compactor.figures().last_error.as_ref().is_some_and(|told| told.contains(&row.segment.to_string())));
+    assert!(disk.parcels().len() >= 11);
+}
+
+/// P6. A segment that cannot be read is left alone for a while, and is moved when it can be.
+#[test]
+fn a_segment_that_cannot_be_read_is_tried_again_later() {
+    let mut disk = Disk::aged();
+    let row = disk.world.index.segments(VOLUME)[1];
+    let first = disk.world.superblock.geometry.slot_offset(row.slot) / 4096;
+    disk.world.pool.unreadable = (first..first + 32).collect();
+    disk.run();
+    assert_eq!(disk.world.index.segment(row.segment), Some(row));
+    assert!(disk.parcels().len() >= 11 && disk.compactor.figures().suspects == 0);
+    disk.world.pool.unreadable.clear();
+    // Another slot to go with it.
+    disk.world.segment(VOLUME, &[&[write_op(90, 1)]]);
+    disk.world.fold(VOLUME);
+    disk.settle();
+    (0..REST_TICKS / 8 + 1).for_each(|_| disk.run());
+    assert!(disk.world.index.segment(row.segment).unwrap().parcel.is_some());
+    disk.is_clean();
+}
+
+/// P1. A pack that does not give back what was written to it gets nothing, and its slot goes back.
+#[test]
+fn what_the_disk_lost_of_a_pack_is_found_before_anything_is_void() {
+    for kept in 0..12 {
+        let mut disk = Disk::aged();
+        disk.act(Compactor::tick);
+        disk.appends_left = kept;
+        while disk.compactor.figures().rounds_given_up == 0 && disk.step() {}
+        assert_eq!((disk.compactor.figures().rounds_given_up, disk.parcels().len()), (1, 0), "{kept} writes kept");
+        disk.appends_left = usize::MAX;
+        disk.run();
+        assert!(disk.used() <= 4);
+        disk.is_clean();
+    }
+}
+
+/// P1. Where the store fails, nothing is void that it might still name, and nothing is moved twice.
+#[test]
+fn a_store_that_fails_at_the_switch_is_asked_again() {
+    let mut disk = Disk::aged();
+    disk.act(Compactor::tick);
+    while disk.syncs == 0 && disk.step() {}
+    disk.world.index.store_mut().fails = true;
+    while disk.step() {}
+    assert!(disk.parcels().is_empty() && disk.compactor.is_moving());
+    disk.world.index.store_mut().fails = false;
+    disk.run();
+    assert!(disk.used() <= 4);
+    disk.is_clean();
+}
+
+/// P1. A volume that is closed keeps its segments where they are, and one that is erased leaves none in a pack.
+#[test]
+fn a_volume_that_goes_in_the_midst_of_a_round_takes_its_parcels_with_it() {
+    let mut disk = Disk::aged();
+    disk.act(Compactor::tick);
+    let mut steps = 0;
+    loop {
+        disk.act(|compactor, context| compactor.closed(context, OTHER_VOLUME));
+        let before = disk.world.index.segments(OTHER_VOLUME);
+        disk.run();
+        assert_eq!(disk.world.index.segments(OTHER_VOLUME), before, "after {steps} steps");
+        disk.is_clean();
+        disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+        disk.run();
+        assert!(disk.world.index.segments(OTHER_VOLUME).is_empty());
+        let (index, report) = rebuild(MemoryStore::default(), &disk.world.superblock, &disk.world.pool).unwrap();
+        assert!(report.damaged.is_empty(), "{report:?}");
+        assert_eq!(index.segments(OTHER_VOLUME), [], "after {steps} steps");
+        disk = Disk::aged();
+        disk.act(Compactor::tick);
+        steps += 1;
+        if !(0..steps).all(|_| disk.step()) {
+            break;
+        }
+    }
+    assert!(steps > 60, "{steps} steps");
 }

@@ -5,7 +5,9 @@ use super::lineage::Lineage;
 use super::load::Rows;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
-use super::{BoundaryRow, Found, LeftPlace, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow};
+use super::{
+    BoundaryRow, Found, LeaseClass, LeftPlace, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow,
+};
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -31,6 +33,8 @@ pub struct Index<S> {
     pub(super) survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     /// The slots of packs.
     pub(super) packs: BTreeMap<SegmentId, SlotIndex>,
+    /// Which segments have a parcel in each pack, by their rows.
+    pub(super) parcels: BTreeSet<(SegmentId, SegmentId)>,
     /// Places that segments have left and that are not void yet.
     pub(super) left: BTreeMap<SegmentId, LeftPlace>,
     /// What each open volume has no more use for.
@@ -145,6 +149,7 @@ impl<S: Store> Index<S> {
             settled: BTreeMap::new(),
             survivors,
             packs,
+            parcels: BTreeSet::new(),
             left,
             volumes,
             boundaries,
@@ -167,6 +172,8 @@ impl<S: Store> Index<S> {
     pub(super) fn put_entry(&mut self, entry: Entry) {
         let key = (entry.row.volume, entry.row.segment);
         self.owned.insert(key);
+        self.forget_parcel(entry.row.segment);
+        self.parcels.extend(entry.row.parcel.map(|parcel| (parcel.pack, entry.row.segment)));
         if entry.live == 0 && entry.row.last_lsn.is_some() && !entry.row.has_holes {
             self.unnamed.insert(key);
         } else {
@@ -309,6 +316,11 @@ impl<S: Store> Index<S> {
         self.segments.get(&segment).map(|entry| entry.live).filter(|live| *live != LIVE_UNKNOWN)
     }
 
+    /// Every segment, with the blocks of it that stored pages name; `None` where the count has been lost.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (SegmentRow, Option<u64>)> {
+        self.segments.values().map(|entry| (entry.row, Some(entry.live).filter(|live| *live != LIVE_UNKNOWN)))
+    }
+
     /// Segments that the store did not know when it was opened.
     #[must_use]
     pub fn adopted(&self) -> &[SegmentId] {
@@ -324,6 +336,11 @@ impl<S: Store> Index<S> {
     #[must_use]
     pub const fn store(&self) -> &S {
         &self.store
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn store_mut(&mut self) -> &mut S {
+        &mut self.store
     }
 
     /// Ends the index and gives its store back.
@@ -386,6 +403,7 @@ impl<S: Store> Index<S> {
     }
 
     fn forget(&mut self, segment: SegmentId) {
+        self.forget_parcel(segment);
         if let Some(Entry { row, .. }) = self.segments.remove(&segment) {
             self.owned.remove(&(row.volume, segment));
             self.unnamed.remove(&(row.volume, segment));
@@ -395,7 +413,7 @@ impl<S: Store> Index<S> {
         self.slots.noted(segment);
     }
 
-    /// Forgets a volume, whose segments' headers have all been made void durably: its map, its rows; frees its slots.
+    /// Forgets a volume, whose segments' places have all been made void durably: its map, its rows; frees its slots.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed, or the volume has heirs: nothing is forgotten.
@@ -406,6 +424,8 @@ impl<S: Store> Index<S> {
         let rows = self.segments(volume);
         let mut writes: Vec<StoreWrite> =
             rows.iter().map(|row| StoreWrite::Delete(rows::segment_key(row.segment))).collect();
+        let left = rows.iter().filter(|row| self.left.contains_key(&row.segment));
+        writes.extend(left.map(|row| StoreWrite::Delete(rows::left_key(row.segment))));
         writes.push(StoreWrite::DeleteRange(rows::page_start(volume, PageIndex(0)), rows::pages_end(volume)));
         writes.push(StoreWrite::Delete(rows::volume_key(volume)));
         writes.push(StoreWrite::Delete(rows::parent_key(volume)));
@@ -419,9 +439,9 @@ impl<S: Store> Index<S> {
         self.lineage.remove(volume);
         for row in rows {
             self.forget(row.segment);
-            if row.parcel.is_none() {
-                self.slots.free(row.slot);
-            }
+            let left = self.left.remove(&row.segment);
+            let own = left.filter(|place| place.parcel.is_none()).map(|place| place.slot);
+            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.slots.free(slot));
         }
         Ok(())
     }
@@ -438,7 +458,8 @@ impl<S: Store> Index<S> {
         PoolFigures {
             slots_total: self.slots.total(),
             slots_free: free,
-            slots_reserved: self.slots.reserved(),
+            slots_reserved: self.slots.kept_back(LeaseClass::Data),
+            slots_for_compaction: self.slots.kept_back(LeaseClass::Reserve),
             slots_used: self.slots.total().saturating_sub(free).saturating_sub(kept),
             slots_kept: kept,
             segments: self.segments.len() as u64,

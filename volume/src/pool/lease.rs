@@ -41,10 +41,16 @@ impl<S: Store> Index<S> {
         Err(refusal)
     }
 
-    /// Number of slots kept back from data.
+    /// Number of free slots that are not for `class`.
     #[must_use]
-    pub fn reserved_slots(&self) -> u32 {
-        self.slots.reserved()
+    pub fn kept_back(&self, class: LeaseClass) -> u32 {
+        self.slots.kept_back(class)
+    }
+
+    /// Number of slots, and of those that are free.
+    #[must_use]
+    pub fn slot_counts(&self) -> (u32, u32) {
+        (self.slots.total(), u32::try_from(self.slots.free_count()).unwrap_or(u32::MAX))
     }
 
     /// The free slots, in the order in which they are leased.

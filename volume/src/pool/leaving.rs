@@ -7,6 +7,7 @@
 //! goes on.
 
 use super::index::Entry;
+use super::rows::LIVE_UNKNOWN;
 use super::{Index, SegmentRow};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store};
@@ -50,6 +51,27 @@ impl<S: Store> Index<S> {
         let oldest = oldest.filter(|_| self.parent(volume).is_none());
         let unnamed = self.unnamed.range(range).filter_map(|(_, segment)| self.entry(*segment));
         oldest.filter(with_holes).into_iter().chain(unnamed).filter(is_dead).map(|entry| entry.row).collect()
+    }
+
+    /// Whether a segment may be moved as far as its volume goes: that is open, and has no more use for the segment as a
+    /// tail of its log; the stored map has all of it; and the place where it was before is void.
+    #[must_use]
+    pub fn may_move(&self, segment: SegmentId) -> bool {
+        let Some(entry) = self.entry(segment) else { return false };
+        let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
+        entry.live != LIVE_UNKNOWN
+            && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
+            && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
+            && self.left_place(segment).is_none()
+    }
+
+    /// Whether a segment is sealed and its volume open, and it could be moved if only it were folded.
+    #[cfg(feature = "negative-controls")]
+    pub(crate) fn is_sealed_of_open(&self, segment: SegmentId) -> bool {
+        self.left_place(segment).is_none()
+            && self
+                .entry(segment)
+                .is_some_and(|entry| entry.row.last_lsn.is_some() && self.settled.contains_key(&entry.row.volume))
     }
 
     /// Makes everything durable that has been written. What is dead is then dead after a power cut too: the store does not

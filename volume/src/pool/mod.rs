@@ -54,8 +54,10 @@ use units::{PoolId, SegmentId, SlotIndex, VolumeId};
 pub enum LeaseClass {
     /// For data: the slots kept back are not for it.
     Data,
-    /// For trims and metadata: any free slot.
+    /// For trims and metadata: any free slot but what compaction needs to go on.
     Reserve,
+    /// For a pack: any free slot.
+    Compaction,
 }
 
 /// A slot to be filled and the id that its segment bears.
@@ -72,10 +74,12 @@ pub struct Lease {
 pub struct PoolFigures {
     /// Slots of the pool.
     pub slots_total: u32,
-    /// Slots that a lease may have: of class reserve all of them, of class data those beyond `slots_reserved`.
+    /// Slots that a lease may have: of class compaction all of them, of the others those beyond what is kept back.
     pub slots_free: u32,
     /// Slots kept back from data.
     pub slots_reserved: u32,
+    /// Of these, slots kept back from trims and metadata too.
+    pub slots_for_compaction: u32,
     /// Slots that hold a segment or are leased for one.
     pub slots_used: u32,
     /// Slots that nobody may have, since what they hold cannot be told.

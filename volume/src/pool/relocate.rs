@@ -117,10 +117,63 @@ impl<S: Store> Index<S> {
     /// The packs in which nothing is that counts.
     #[must_use]
     pub fn empty_packs(&self) -> Vec<(SegmentId, SlotIndex)> {
-        let of_rows = self.owned.iter().filter_map(|(_, segment)| self.entry(*segment)?.row.parcel);
-        let of_left = self.left.values().filter_map(|place| place.parcel);
-        let used: BTreeSet<SegmentId> = of_rows.chain(of_left).map(|parcel| parcel.pack).collect();
-        self.packs.iter().filter(|(pack, _)| !used.contains(pack)).map(|(pack, slot)| (*pack, *slot)).collect()
+        let of_left: BTreeSet<SegmentId> = self.packs_left();
+        let is_empty = |pack: &SegmentId| !of_left.contains(pack) && self.parcels_of(*pack).next().is_none();
+        self.packs.iter().filter(|(pack, _)| is_empty(pack)).map(|(pack, slot)| (*pack, *slot)).collect()
+    }
+
+    /// Whether nothing is in a pack that counts.
+    pub(crate) fn is_empty_pack(&self, pack: SegmentId) -> bool {
+        let mut left = self.left.values().filter_map(|place| place.parcel);
+        self.packs.contains_key(&pack) && self.parcels_of(pack).next().is_none() && left.all(|place| place.pack != pack)
+    }
+
+    /// The slot of a pack.
+    pub(crate) fn pack_slot(&self, pack: SegmentId) -> Option<SlotIndex> {
+        self.packs.get(&pack).copied()
+    }
+
+    /// The packs with places that segments have left and that are not void yet.
+    pub(crate) fn packs_left(&self) -> BTreeSet<SegmentId> {
+        self.left.values().filter_map(|place| Some(place.parcel?.pack)).collect()
+    }
+
+    /// The segments that are in a pack.
+    pub(crate) fn parcels_of(&self, pack: SegmentId) -> impl Iterator<Item = SegmentId> {
+        self.parcels.range((pack, SegmentId(0))..=(pack, SegmentId(u64::MAX))).map(|(_, segment)| *segment)
+    }
+
+    /// The place that a segment has left and that is not void yet.
+    pub(crate) fn left_place(&self, segment: SegmentId) -> Option<LeftPlace> {
+        self.left.get(&segment).copied()
+    }
+
+    /// A segment is no longer where its row says.
+    pub(super) fn forget_parcel(&mut self, segment: SegmentId) {
+        if let Some(parcel) = self.entry(segment).and_then(|entry| entry.row.parcel) {
+            self.parcels.remove(&(parcel.pack, segment));
+        }
+    }
+
+    /// Notes a pack that was written and to which nothing was moved, nor will be: durable when it returns. It is empty, and
+    /// its slot is free once it is void. Where it cannot be told whether [`Index::relocate`] came through before it failed,
+    /// this takes it back.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed: to be called again.
+    pub fn give_up_pack(&mut self, lease: Lease, segments: &[SegmentId]) -> Result<(), DiskFault> {
+        let mut writes = vec![StoreWrite::Put(rows::pack_key(lease.segment), rows::encode_pack(lease.slot))];
+        for entry in segments.iter().filter_map(|segment| self.entry(*segment)) {
+            writes.push(self.row_write(entry));
+            writes.push(match self.left_place(entry.row.segment) {
+                Some(place) => StoreWrite::Put(rows::left_key(entry.row.segment), rows::encode_left(&place)),
+                None => StoreWrite::Delete(rows::left_key(entry.row.segment)),
+            });
+        }
+        self.commit(writes, Durability::Durable)?;
+        self.slots.noted(lease.segment);
+        self.packs.insert(lease.segment, lease.slot);
+        Ok(())
     }
 
     /// Forgets a pack, whose header has been made void durably, and frees its slot.

@@ -15,6 +15,9 @@ pub const WINDOW_SLOTS: usize = 32;
 /// Segment ids that a window takes: more than slots, since a lease that is given back has used up its id.
 pub(super) const WINDOW_SEGMENTS: u64 = 2 * WINDOW_SLOTS as u64;
 
+/// Pools with fewer slots keep less back.
+const SMALL_POOL_SLOTS: u32 = 16;
+
 /// The free slots.
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
@@ -40,9 +43,19 @@ impl Slots {
         self.total
     }
 
-    /// Slots kept back from data: 5 %, at least two.
-    pub(super) fn reserved(&self) -> u32 {
-        (self.total / 20).max(2)
+    /// Free slots that are not for `class`. From data 1 % are kept back, four at least, three in a small pool: for trims,
+    /// which a full pool must take, and for compaction. Of these trims leave two, or one, so that slots of which little is
+    /// live can always become fewer.
+    pub(super) const fn kept_back(&self, class: LeaseClass) -> u32 {
+        let is_small = self.total < SMALL_POOL_SLOTS;
+        match class {
+            LeaseClass::Data if is_small => 3,
+            LeaseClass::Data if self.total < 400 => 4,
+            LeaseClass::Data => self.total / 100,
+            LeaseClass::Reserve if is_small => 1,
+            LeaseClass::Reserve => 2,
+            LeaseClass::Compaction => 0,
+        }
     }
 
     /// The free slots, in the order in which they are leased.
@@ -57,11 +70,7 @@ impl Slots {
     /// # Errors
     /// [`DiskFault::NoSpace`] when `class` may have none of the free slots.
     pub(super) fn check_room(&self, class: LeaseClass) -> Result<(), DiskFault> {
-        let kept_back = match class {
-            LeaseClass::Data => self.reserved() as usize,
-            LeaseClass::Reserve => 0,
-        };
-        if self.free_count() > kept_back { Ok(()) } else { Err(DiskFault::NoSpace) }
+        if self.free_count() > self.kept_back(class) as usize { Ok(()) } else { Err(DiskFault::NoSpace) }
     }
 
     /// Takes the next slot of the window, when it has one and an id for it.

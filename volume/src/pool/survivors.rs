@@ -92,12 +92,21 @@ pub struct Outcome {
     pub is_suspect: bool,
 }
 
-/// What one segment wrote, by the blocks of its slot.
+/// What one segment wrote.
 #[derive(Debug)]
 struct Written {
-    /// By block of the slot: the block of the volume that it was written for.
-    targets: Vec<Option<BlockIndex>>,
+    /// In the order of the blocks of its slot: the first block, how many, and the block of the volume that it is of.
+    runs: Vec<(u32, u32, BlockIndex)>,
     outcome: Outcome,
+}
+
+impl Written {
+    /// The block of the volume that a block of the slot was written for.
+    fn target(&self, block: u32) -> Option<BlockIndex> {
+        let after = self.runs.partition_point(|(first, _, _)| *first <= block);
+        let (first, count, target) = self.runs.get(after.checked_sub(1)?)?;
+        (block - first < *count).then(|| BlockIndex(target.0 + u64::from(block - first)))
+    }
 }
 
 /// A search for the survivors of some segments, in steps.
@@ -120,15 +129,15 @@ impl Search {
     /// the first step.
     pub fn add(&mut self, volume: VolumeId, segment: SegmentId, entries: &[ParcelEntry]) {
         let outcome = Outcome { survivors: Survivors::none(self.slot_blocks), is_suspect: false };
-        let mut written = Written { targets: vec![None; self.slot_blocks as usize], outcome };
+        let mut written = Written { runs: Vec::new(), outcome };
+        let mut end = 0;
         for entry in entries.iter().filter(|entry| entry.operation.kind == OperationKind::Write) {
-            for (target, block) in entry.operation.range.blocks().zip(entry.block..) {
-                match written.targets.get_mut(block as usize) {
-                    Some(held @ None) => *held = Some(target),
-                    // Beyond the slot, or two operations in one block: no index that was checked says so.
-                    _ => written.outcome.is_suspect = true,
-                }
-            }
+            let count = entry.operation.payload_blocks();
+            let after = entry.block.checked_add(count).filter(|after| *after <= self.slot_blocks);
+            // Beyond the slot, or two operations in one block: no index that was checked says so.
+            written.outcome.is_suspect |= after.is_none() || entry.block < end;
+            end = after.unwrap_or(self.slot_blocks);
+            written.runs.push((entry.block, count, entry.operation.range.first));
             self.pages.extend(pages_of(entry.operation.range).map(|page| (volume, page)));
         }
         self.segments.insert(segment, written);
@@ -162,8 +171,7 @@ impl Search {
             let Some(written) = self.segments.get_mut(&location.segment) else { return };
             let start = page.0 * u64::from(PAGE_BLOCKS) + u64::from(first);
             for (target, block) in (start..start + u64::from(len)).zip(u32::from(location.block)..) {
-                let held = written.targets.get(block as usize).copied().flatten();
-                written.outcome.is_suspect |= held != Some(BlockIndex(target));
+                written.outcome.is_suspect |= written.target(block) != Some(BlockIndex(target));
                 written.outcome.survivors.insert(block);
             }
         });

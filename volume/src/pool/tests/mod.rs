@@ -53,18 +53,22 @@ fn pools_begin_with_different_segment_ids() {
 #[test]
 fn the_last_slots_are_kept_back_from_data() {
     let mut world = World::new(8);
-    let leases: Vec<Lease> = (0..6).map(|_| world.index.lease(LeaseClass::Data).unwrap()).collect();
+    let leases: Vec<Lease> = (0..5).map(|_| world.index.lease(LeaseClass::Data).unwrap()).collect();
     assert_eq!(world.index.lease(LeaseClass::Data), Err(DiskFault::NoSpace));
     let figures = world.index.figures();
-    assert_eq!((figures.slots_free, figures.slots_reserved, figures.slots_used), (2, 2, 6));
+    assert_eq!((figures.slots_free, figures.slots_used), (3, 5));
+    assert_eq!((figures.slots_reserved, figures.slots_for_compaction), (3, 1));
     let reserve = world.index.lease(LeaseClass::Reserve).unwrap();
     world.index.lease(LeaseClass::Reserve).unwrap();
     assert_eq!(world.index.lease(LeaseClass::Reserve), Err(DiskFault::NoSpace));
+    let last = world.index.lease(LeaseClass::Compaction).unwrap();
+    assert_eq!(world.index.lease(LeaseClass::Compaction), Err(DiskFault::NoSpace));
+    world.index.give_back(last);
     world.index.give_back(reserve);
     let again = world.index.lease(LeaseClass::Reserve).unwrap();
     assert_eq!(again.slot, reserve.slot);
     let ids: BTreeSet<SegmentId> = leases.iter().map(|lease| lease.segment).chain([again.segment]).collect();
-    assert_eq!(ids.len(), 7);
+    assert_eq!(ids.len(), 6);
     assert!(!ids.contains(&reserve.segment), "an id is used once");
 }
 
@@ -100,7 +104,7 @@ fn freed_slots_are_used_again_in_the_order_in_which_they_were_freed() {
     for n in [5, 2, 7] {
         world.release(&rows[n]);
     }
-    let slots: Vec<u32> = (0..3).map(|_| world.index.lease(LeaseClass::Reserve).unwrap().slot.0).collect();
+    let slots: Vec<u32> = (0..3).map(|_| world.index.lease(LeaseClass::Compaction).unwrap().slot.0).collect();
     assert_eq!(slots, [5, 2, 7].map(|n| rows[n].slot.0));
 }
 
@@ -115,7 +119,7 @@ fn slots_without_space_are_put_off_and_lost_to_nobody() {
     assert_eq!(found.slot, rows[1].slot);
     assert_eq!(world.index.lease_where(LeaseClass::Data, |_| Err(DiskFault::Io)), Err(DiskFault::Io));
     assert_eq!(world.index.figures().slots_free, 97);
-    let slots: BTreeSet<u32> = (0..97).map(|_| world.index.lease(LeaseClass::Reserve).unwrap().slot.0).collect();
+    let slots: BTreeSet<u32> = (0..97).map(|_| world.index.lease(LeaseClass::Compaction).unwrap().slot.0).collect();
     assert_eq!(slots.len(), 97);
 }
 

@@ -226,7 +226,7 @@ impl World {
 
     /// Opens a segment; its header goes out with the first batch.
     pub(crate) fn open(&mut self, volume: VolumeId) -> SegmentRow {
-        let lease = self.index.lease(LeaseClass::Reserve).unwrap();
+        let lease = self.index.lease(LeaseClass::Compaction).unwrap();
         self.open_at(volume, lease)
     }
 
@@ -395,7 +395,7 @@ impl World {
     /// Writes a pack with what is left of segments, by the stored map; what the index is to be told of it.
     pub(crate) fn write_pack(&mut self, segments: &[SegmentId]) -> (Lease, Vec<Move>) {
         let (superblock, geometry) = (self.superblock, self.superblock.geometry);
-        let lease = self.index.lease(LeaseClass::Reserve).unwrap();
+        let lease = self.index.lease(LeaseClass::Compaction).unwrap();
         let logs: Vec<SegmentLog> = segments.iter().map(|segment| self.folded_log(*segment)).collect();
         let mut search = SurvivorSearch::new(geometry.slot_blocks());
         logs.iter().for_each(|log| search.add(log.row.volume, log.row.segment, &log.entries));

@@ -1,0 +1,389 @@
+//! Places on their way to be free: of dead segments, of segments that were moved, of packs in which nothing is.
+//!
+//! Each leaves in this order: no read uses it; what it says is durable in the store; its header is made void; a sync; its
+//! row goes and its slot is free. `pool rebuild` takes whatever is not void, so that a slot is never free before its void
+//! header is durable. What goes wrong on the way leaves the place where it is, and is tried again with the next tick, but
+//! for a failed sync: after that nothing leaves until the pool is opened anew.
+
+use super::{Context, Ids, News};
+use crate::buffer::Buffer;
+use crate::error::DiskFault;
+use crate::format::{SlotHeader, decode_parcel_start};
+use crate::io::{Action, Event, FetchPiece, IoId};
+use crate::pool::{Index, ParcelPlace};
+use crate::store::Store;
+use smallvec::smallvec;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use units::{BLOCK_LEN, SegmentId, SlotIndex, VolumeId};
+
+/// Most places made void in one round.
+const ROUND_MAX: usize = 64;
+
+/// A place. Of one segment the one that it has left comes first: no older place may outlive a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Going {
+    /// Where a segment was before it was moved.
+    Left(SegmentId),
+    /// Where a dead segment is.
+    Segment(SegmentId),
+    /// A pack in which nothing is that counts.
+    Pack(SegmentId),
+}
+
+/// What is on its way to be free.
+#[derive(Debug, Default)]
+pub(super) struct Giving {
+    /// Places whose readers have been told, and have not all answered.
+    pinned: BTreeSet<Going>,
+    /// Places that no read uses.
+    ready: BTreeSet<Going>,
+    /// Places whose headers the disk failed at the last try. They may never be free.
+    pub(super) refused: BTreeSet<Going>,
+    round: Option<Round>,
+    /// Void, durably, and still in the index since its store failed.
+    voided: Vec<Going>,
+    /// Segments that have gone since they were last asked for.
+    gone: Vec<SegmentId>,
+    /// Volumes that are to be forgotten.
+    erasing: VecDeque<VolumeId>,
+    /// A round failed: the next one begins with a tick.
+    pub(super) waits_for_tick: bool,
+    /// A sync failed. Never tried again: a second one may succeed over what was lost.
+    pub(super) is_poisoned: bool,
+}
+
+/// Headers on their way to be void.
+#[derive(Debug, Default)]
+struct Round {
+    places: BTreeSet<Going>,
+    /// The volume that is to be forgotten, when they are one's.
+    erases: Option<VolumeId>,
+    /// First blocks of parcels: of these one sector changes, and the others stay as they are.
+    reading: BTreeMap<IoId, (Going, SlotIndex, ParcelPlace)>,
+    writing: BTreeMap<IoId, Going>,
+    failed: BTreeSet<Going>,
+    sync: Option<IoId>,
+}
+
+impl Giving {
+    /// Whether something is under way that may free slots soon. What waits for a tick, and headers that the disk refuses,
+    /// are nothing to wait for.
+    pub(super) fn is_freeing(&self) -> bool {
+        if self.is_poisoned {
+            return false;
+        }
+        let in_round = self.round.iter().flat_map(|round| &round.places);
+        let waiting = self.ready.iter().filter(|_| self.may_begin());
+        !self.pinned.is_empty() || in_round.chain(waiting).any(|place| !self.refused.contains(place))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        let may_go_on = !self.ready.is_empty() && self.may_begin();
+        self.round.is_none() && self.pinned.is_empty() && !may_go_on && self.erasing.is_empty()
+    }
+
+    /// Whether a segment, or the place that it has left, is on its way out.
+    pub(super) fn has(&self, segment: SegmentId) -> bool {
+        [Going::Left(segment), Going::Segment(segment)].iter().any(|place| self.is_on_its_way(place))
+    }
+
+    pub(super) fn is_on_its_way(&self, place: &Going) -> bool {
+        self.pinned.contains(place)
+            || self.ready.contains(place)
+            || self.voided.contains(place)
+            || self.round.as_ref().is_some_and(|round| round.places.contains(place))
+    }
+
+    /// A place is to be free once all that read it have answered that they do no more.
+    pub(super) fn pin(&mut self, place: Going) {
+        if super::has_pins() {
+            self.pinned.insert(place);
+        } else {
+            self.ready.insert(place);
+        }
+    }
+
+    /// A place is to be free, and no read uses it.
+    pub(super) fn give(&mut self, place: Going) {
+        if !self.is_on_its_way(&place) {
+            self.ready.insert(place);
+        }
+    }
+
+    /// No read uses the place of a segment that it was told to leave.
+    pub(super) fn unpin(&mut self, segment: SegmentId) {
+        // Never both: a segment is not told to leave before the place is void where it was before.
+        for place in [Going::Left(segment), Going::Segment(segment)] {
+            if self.pinned.remove(&place) {
+                self.ready.insert(place);
+            }
+        }
+    }
+
+    /// The segments that have gone since the last call.
+    pub(super) fn take_gone(&mut self) -> Vec<SegmentId> {
+        std::mem::take(&mut self.gone)
+    }
+
+    pub(super) fn erase(&mut self, volume: VolumeId) {
+        self.erasing.push_back(volume);
+    }
+
+    const fn may_begin(&self) -> bool {
+        self.round.is_none() && !self.waits_for_tick && !self.is_poisoned
+    }
+
+    /// Begins the next round, when there is something for it. Volumes that `is_held` are not erased yet.
+    pub(super) fn advance<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        is_held: impl Fn(VolumeId) -> bool,
+    ) {
+        if self.is_poisoned {
+            for volume in std::mem::take(&mut self.erasing) {
+                context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+            }
+        }
+        let erases = self.erasing.front().copied().filter(|volume| !is_held(*volume));
+        if !self.may_begin() || (erases.is_none() && self.ready.is_empty()) {
+            return;
+        }
+        // What is dead must stay dead when the store loses its end.
+        if context.index.make_durable().is_err() {
+            self.waits_for_tick = true;
+            return;
+        }
+        let mut round = Round { erases, ..Round::default() };
+        match erases {
+            Some(volume) => {
+                self.erasing.pop_front();
+                round.places = places_of(context.index, volume);
+                let index = &context.index;
+                self.ready.retain(|place| volume_of(index, *place) != Some(volume));
+            }
+            None => {
+                while round.places.len() < ROUND_MAX
+                    && let Some(place) = self.ready.pop_first()
+                {
+                    round.places.insert(place);
+                }
+            }
+        }
+        if !super::voids_first() {
+            return self.free(context, round.places);
+        }
+        round.begin(context, ids);
+        self.round = Some(round);
+    }
+
+    /// Whether a fetch is of a block that is to become void.
+    pub(super) fn is_reading(&self, id: IoId) -> bool {
+        self.round.as_ref().is_some_and(|round| round.reading.contains_key(&id))
+    }
+
+    /// A block has been read that is to become void.
+    pub(super) fn on_fetched<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids, event: Event) {
+        let Event::Fetched { id, buffer, result } = event else { return };
+        let Some(round) = &mut self.round else { return };
+        let Some((place, slot, parcel)) = round.reading.remove(&id) else { return };
+        match void_parcel(buffer, parcel).filter(|_| result.is_ok()) {
+            Some(block) => {
+                let pool_offset = context.index.superblock().geometry.block_offset(slot, parcel.block);
+                round.write(context, ids, (place, pool_offset, block));
+            }
+            // What cannot be read for certain may be read another time.
+            None => {
+                round.failed.insert(place);
+                self.refused.insert(place);
+            }
+        }
+        round.sync_if_written(context, ids);
+    }
+
+    pub(super) fn on_appended<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        (id, result): (IoId, Result<(), DiskFault>),
+    ) {
+        let Some(round) = &mut self.round else { return };
+        let Some(place) = round.writing.remove(&id) else { return };
+        if result.is_err() {
+            round.failed.insert(place);
+            self.refused.insert(place);
+        } else {
+            self.refused.remove(&place);
+        }
+        round.sync_if_written(context, ids);
+    }
+
+    /// Returns the volumes of which something has gone.
+    pub(super) fn on_synced<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        id: IoId,
+        result: Result<(), DiskFault>,
+    ) -> BTreeSet<VolumeId> {
+        let Some(round) = self.round.take_if(|round| round.sync == Some(id)) else { return BTreeSet::new() };
+        self.is_poisoned |= result.is_err();
+        self.waits_for_tick |= !round.failed.is_empty();
+        let has_all = result.is_ok() && round.failed.is_empty();
+        let (failed, voided): (BTreeSet<_>, BTreeSet<_>) =
+            round.places.into_iter().partition(|place| round.failed.contains(place));
+        self.ready.extend(failed);
+        let volumes = voided.iter().filter_map(|place| volume_of(context.index, *place)).collect();
+        if result.is_ok() {
+            self.free(context, voided);
+        }
+        match round.erases {
+            Some(volume) if has_all => self.go_on_erasing(context, volume),
+            Some(volume) => context.news.push(News::Erased(volume, Err(DiskFault::Io))),
+            None => {}
+        }
+        volumes
+    }
+
+    fn go_on_erasing<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
+        if context.index.segments(volume).is_empty() {
+            let forgotten = context.index.forget_volume(volume);
+            context.news.push(News::Erased(volume, forgotten));
+        } else if self.voided.is_empty() {
+            self.erasing.push_front(volume);
+        } else {
+            context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+        }
+    }
+
+    /// Tries again to free what is void.
+    pub(super) fn retry<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        self.waits_for_tick = false;
+        let voided = std::mem::take(&mut self.voided);
+        self.free(context, voided);
+    }
+
+    /// Frees places whose headers are void, durably.
+    fn free<S: Store>(&mut self, context: &mut Context<'_, S>, voided: impl IntoIterator<Item = Going>) {
+        for place in voided {
+            let index = &mut *context.index;
+            let pack = pack_of(index, place);
+            let freed = match place {
+                Going::Left(segment) => index.release_left(segment),
+                // Its row tells whose the place is that it has left.
+                Going::Segment(segment) if index.left_place(segment).is_some() => Err(DiskFault::Io),
+                Going::Segment(segment) => index.release(segment),
+                Going::Pack(pack) => index.release_pack(pack),
+            };
+            if freed.is_ok()
+                && let Going::Segment(segment) = place
+            {
+                self.gone.push(segment);
+            }
+            if freed.is_err() {
+                self.voided.push(place);
+                self.waits_for_tick = true;
+            } else if let Some(pack) = pack.filter(|pack| index.is_empty_pack(*pack)) {
+                self.give(Going::Pack(pack));
+            }
+        }
+        context.news.push(News::Freed);
+    }
+}
+
+impl Round {
+    fn begin<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) {
+        let superblock = *context.index.superblock();
+        for place in self.places.clone() {
+            let Some((slot, parcel, header)) = place_of(context.index, place) else {
+                self.places.remove(&place);
+                continue;
+            };
+            match parcel {
+                None => {
+                    let mut block = Buffer::zeroed(BLOCK_LEN);
+                    header.encode(block.as_mut_slice());
+                    self.write(context, ids, (place, superblock.geometry.slot_offset(slot), block));
+                }
+                Some(parcel) => {
+                    let id = ids.next();
+                    self.reading.insert(id, (place, slot, parcel));
+                    let pool_offset = superblock.geometry.block_offset(slot, parcel.block);
+                    let pieces = smallvec![FetchPiece { pool_offset, buffer_offset: 0, len: BLOCK_LEN }];
+                    context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(BLOCK_LEN), pieces });
+                }
+            }
+        }
+        self.sync_if_written(context, ids);
+    }
+
+    fn write<S>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        (place, pool_offset, block): (Going, u64, Buffer),
+    ) {
+        let id = ids.next();
+        self.writing.insert(id, place);
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block] });
+    }
+
+    fn sync_if_written<S>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) {
+        if self.reading.is_empty() && self.writing.is_empty() && self.sync.is_none() {
+            let id = ids.next();
+            self.sync = Some(id);
+            context.actions.push(Action::Sync { id });
+        }
+    }
+}
+
+/// Up to so many places of a volume's segments as one round takes.
+fn places_of<S: Store>(index: &Index<S>, volume: VolumeId) -> BTreeSet<Going> {
+    let segments = index.segments(volume).into_iter().map(|row| row.segment).take(ROUND_MAX);
+    let places = segments.flat_map(|segment| {
+        let left = index.left_place(segment).map(|_| Going::Left(segment));
+        left.into_iter().chain([Going::Segment(segment)])
+    });
+    places.collect()
+}
+
+fn volume_of<S: Store>(index: &Index<S>, place: Going) -> Option<VolumeId> {
+    match place {
+        Going::Left(segment) | Going::Segment(segment) => index.segment(segment).map(|row| row.volume),
+        Going::Pack(_) => None,
+    }
+}
+
+/// The pack that a place is in.
+fn pack_of<S: Store>(index: &Index<S>, place: Going) -> Option<SegmentId> {
+    let parcel = match place {
+        Going::Left(segment) => index.left_place(segment)?.parcel,
+        Going::Segment(segment) => index.segment(segment)?.parcel,
+        Going::Pack(_) => None,
+    };
+    parcel.map(|parcel| parcel.pack)
+}
+
+/// Where a place is, and the header that makes it void when it is a slot of its own.
+fn place_of<S: Store>(index: &Index<S>, place: Going) -> Option<(SlotIndex, Option<ParcelPlace>, SlotHeader)> {
+    let pool = index.superblock().pool;
+    let of = |segment, slot, parcel| {
+        let row = index.segment(segment)?;
+        Some((slot, parcel, SlotHeader::void(pool, row.segment, row.volume, row.first_lsn)))
+    };
+    match place {
+        Going::Left(segment) => index.left_place(segment).and_then(|left| of(segment, left.slot, left.parcel)),
+        Going::Segment(segment) => index.segment(segment).and_then(|row| of(segment, row.slot, row.parcel)),
+        Going::Pack(pack) => index.pack_slot(pack).map(|slot| (slot, None, SlotHeader::void_pack(pool, pack))),
+    }
+}
+
+/// The first block of a parcel, made void; `None` when it is not that.
+fn void_parcel(mut block: Buffer, place: ParcelPlace) -> Option<Buffer> {
+    let start = decode_parcel_start(block.as_slice()).ok()?;
+    let is_it = (start.header.pack, start.header.block, start.header.moves) == (place.pack, place.block, place.moves);
+    is_it.then(|| {
+        // One that is void already may be so in the page cache alone: it is written again.
+        start.make_void(block.as_mut_slice());
+        block
+    })
+}

@@ -1,0 +1,294 @@
+//! Writing a pack: what is left of one segment after the other is read where it is, checked block by block, and written;
+//! behind the payload's writes comes the parcel's header, and behind all parcels that of the pack. Then, once that is durable,
+//! all of it is read back and checked again.
+
+use super::parcel::{Target, parcel_of};
+use super::round::{Moving, Trouble};
+use super::{Context, Ids};
+use crate::buffer::Buffer;
+use crate::format::{Geometry, SlotHeader, Superblock, block_check, encode_parcel};
+use crate::io::{Action, FetchPiece, IoId};
+use crate::pool::{Index, Lease, Move, ParcelPlace, SegmentRow, Survivors};
+use crate::store::Store;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, VecDeque};
+use units::{BLOCK_LEN, SegmentId};
+
+/// Blocks that are read or written at a time.
+const CHUNK_BLOCKS: usize = 128;
+
+/// A pack in the making.
+#[derive(Debug)]
+pub(super) struct Pack {
+    pub(super) lease: Lease,
+    pub(super) parcels: Vec<Written>,
+    /// Whether its header may be on the disk.
+    pub(super) has_header: bool,
+}
+
+/// A parcel of it.
+#[derive(Debug)]
+pub(super) struct Written {
+    segment: SegmentId,
+    place: ParcelPlace,
+    has_holes: bool,
+    header: Vec<u8>,
+    /// For each block of payload: which block of the segment's slot it was, and its check value.
+    blocks: Vec<(u32, u32)>,
+}
+
+/// What is being written to a pack.
+#[derive(Debug)]
+pub(super) struct Copying {
+    pub(super) pack: Pack,
+    left: VecDeque<SegmentId>,
+    /// The parcel that is being filled, and how many of its blocks are written.
+    now: Option<(Written, usize)>,
+    /// The block behind the last whole parcel.
+    end: u32,
+    step: Step,
+}
+
+/// What is under way.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Payload(usize),
+    ParcelHeader,
+    PackHeader,
+}
+
+/// A pack that is being read back: which parcel, and the next of its blocks.
+#[derive(Debug)]
+pub(super) struct Verifying {
+    pub(super) pack: Pack,
+    at: Option<(usize, usize)>,
+    count: usize,
+}
+
+impl Pack {
+    /// What the index is to be told once all of it is as it ought to be.
+    pub(super) fn moves(&self, moving: &BTreeMap<SegmentId, Moving>) -> Vec<Move> {
+        let moves = self.parcels.iter().filter_map(|parcel| {
+            let survivors = moving.get(&parcel.segment)?.survivors.clone();
+            let (segment, has_holes) = (parcel.segment, parcel.has_holes);
+            Some(Move { segment, parcel: parcel.place, survivors, has_holes })
+        });
+        moves.collect()
+    }
+
+    pub(super) fn segments(&self) -> Vec<SegmentId> {
+        self.parcels.iter().map(|parcel| parcel.segment).collect()
+    }
+
+    pub(super) fn payload_blocks(&self) -> usize {
+        self.parcels.iter().map(|parcel| parcel.blocks.len()).sum()
+    }
+
+    fn header(&self, superblock: &Superblock) -> Buffer {
+        let mut block = Buffer::zeroed(BLOCK_LEN);
+        SlotHeader::pack(superblock.pool, self.lease.segment, 0).encode(block.as_mut_slice());
+        block
+    }
+}
+
+impl Written {
+    fn of(superblock: &Superblock, (moving, lease, block): (&Moving, Lease, u32)) -> Self {
+        let (log, survivors) = (&moving.log, &moving.survivors);
+        let target = Target { pack: lease.segment, block, clean_lsn: moving.clean_lsn };
+        let parcel = parcel_of(superblock, log, survivors, target);
+        let (header_blocks, moves, clean_lsn) = (parcel.header_blocks(), parcel.header.moves, moving.clean_lsn);
+        let own =
+            parcel.entries.iter().flat_map(|entry| (entry.block..).take(entry.operation.payload_blocks() as usize));
+        Self {
+            segment: log.row.segment,
+            place: ParcelPlace { pack: lease.segment, block, header_blocks, moves, clean_lsn },
+            has_holes: parcel.entries.iter().any(|entry| entry.operation.makes_holes()),
+            header: encode_parcel(&parcel),
+            blocks: own.zip(parcel.checks.iter().copied()).collect(),
+        }
+    }
+
+    const fn total_blocks(&self) -> usize {
+        self.place.header_blocks as usize + self.blocks.len()
+    }
+
+    fn is_payload(&self, at: usize, bytes: &[u8]) -> bool {
+        let mut blocks = bytes.chunks_exact(BLOCK_LEN).zip(self.blocks.get(at..).unwrap_or_default());
+        bytes.len() / BLOCK_LEN + at <= self.blocks.len()
+            && blocks.all(|(bytes, (block, check))| block_check(self.segment, *block, bytes) == *check)
+    }
+
+    /// Whether `bytes` are the blocks of the parcel from `at` on.
+    fn is_whole(&self, at: usize, bytes: &[u8]) -> bool {
+        let in_header = self.header.len().saturating_sub(at * BLOCK_LEN).min(bytes.len());
+        let Some((header, payload)) = bytes.split_at_checked(in_header) else { return false };
+        let first = at.saturating_sub(self.place.header_blocks as usize);
+        self.header.get(at * BLOCK_LEN..at * BLOCK_LEN + in_header).unwrap_or_default() == header
+            && self.is_payload(first, payload)
+    }
+}
+
+impl Copying {
+    pub(super) fn begin<S: Store>(
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        (lease, segments, moving): (Lease, Vec<SegmentId>, &BTreeMap<SegmentId, Moving>),
+    ) -> Result<(Self, IoId), Trouble> {
+        let pack = Pack { lease, parcels: Vec::new(), has_header: false };
+        let mut copying = Self { pack, left: segments.into(), now: None, end: 1, step: Step::ParcelHeader };
+        let id = copying.go_on(context, ids, moving)?;
+        Ok((copying, id))
+    }
+
+    /// Begins the next read or write.
+    fn go_on<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        moving: &BTreeMap<SegmentId, Moving>,
+    ) -> Result<IoId, Trouble> {
+        let superblock = *context.index.superblock();
+        if self.now.is_none() {
+            let Some(segment) = self.left.pop_front() else {
+                self.step = Step::PackHeader;
+                self.pack.has_header = true;
+                let header = self.pack.header(&superblock);
+                return Ok(self.write(context, ids, (0, header)));
+            };
+            let moving = moving.get(&segment).ok_or(Trouble::Suspect(segment))?;
+            let parcel = Written::of(&superblock, (moving, self.pack.lease, self.end));
+            if self.end as usize + parcel.total_blocks() > superblock.geometry.slot_blocks() as usize {
+                return Err(Trouble::Suspect(segment));
+            }
+            self.now = Some((parcel, 0));
+        }
+        let Some((parcel, done)) = &self.now else { return Err(Trouble::Failed("a pack has no parcel")) };
+        let rest = parcel.blocks.get(*done..).unwrap_or_default();
+        if rest.is_empty() {
+            self.step = Step::ParcelHeader;
+            let (block, header) = (parcel.place.block, Buffer::copy_of(&parcel.header));
+            return Ok(self.write(context, ids, (block, header)));
+        }
+        let blocks: Vec<u32> = rest.iter().take(CHUNK_BLOCKS).map(|(block, _)| *block).collect();
+        let pieces = pieces_of(context.index, parcel.segment, &blocks).ok_or(Trouble::Suspect(parcel.segment))?;
+        self.step = Step::Payload(blocks.len());
+        let id = ids.next();
+        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(blocks.len() * BLOCK_LEN), pieces });
+        Ok(id)
+    }
+
+    fn write<S: Store>(&self, context: &mut Context<'_, S>, ids: &mut Ids, (block, bytes): (u32, Buffer)) -> IoId {
+        let id = ids.next();
+        let pool_offset = context.index.superblock().geometry.block_offset(self.pack.lease.slot, block);
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![bytes] });
+        id
+    }
+
+    /// Blocks of payload have been read: where each is what was written, they go to the pack.
+    pub(super) fn on_fetched<S: Store>(
+        &self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        buffer: Buffer,
+    ) -> Result<IoId, Trouble> {
+        let Some((parcel, done)) = &self.now else { return Err(Trouble::Failed("a pack has no parcel")) };
+        if !parcel.is_payload(*done, buffer.as_slice()) {
+            return Err(Trouble::Suspect(parcel.segment));
+        }
+        let block = u32::try_from(*done).unwrap_or(u32::MAX).saturating_add(parcel.place.payload());
+        Ok(self.write(context, ids, (block, buffer)))
+    }
+
+    /// The segment that is being read.
+    pub(super) fn segment(&self) -> Option<SegmentId> {
+        self.now.as_ref().map(|(parcel, _)| parcel.segment)
+    }
+
+    /// A write has ended; `None` when it was the last.
+    pub(super) fn on_appended<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        moving: &BTreeMap<SegmentId, Moving>,
+    ) -> Result<Option<IoId>, Trouble> {
+        match (self.step, &mut self.now) {
+            (Step::Payload(count), Some((_, done))) => *done += count,
+            (Step::ParcelHeader, now) => {
+                if let Some((parcel, _)) = now.take() {
+                    self.end += u32::try_from(parcel.total_blocks()).unwrap_or(0);
+                    self.pack.parcels.push(parcel);
+                }
+            }
+            (Step::PackHeader | Step::Payload(_), _) => return Ok(None),
+        }
+        self.go_on(context, ids, moving).map(Some)
+    }
+}
+
+impl Verifying {
+    pub(super) fn begin<S: Store>(context: &mut Context<'_, S>, ids: &mut Ids, pack: Pack) -> (Self, IoId) {
+        let mut verifying = Self { pack, at: None, count: 1 };
+        let id = verifying.fetch(context, ids, 0);
+        (verifying, id)
+    }
+
+    fn fetch<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids, block: u32) -> IoId {
+        let id = ids.next();
+        let pool_offset = context.index.superblock().geometry.block_offset(self.pack.lease.slot, block);
+        let len = self.count * BLOCK_LEN;
+        let mut pieces = SmallVec::new();
+        pieces.push(FetchPiece { pool_offset, buffer_offset: 0, len });
+        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(len), pieces });
+        id
+    }
+
+    /// Blocks have been read back; `None` when they were the last.
+    pub(super) fn on_fetched<S: Store>(
+        &mut self,
+        context: &mut Context<'_, S>,
+        ids: &mut Ids,
+        buffer: &Buffer,
+    ) -> Result<Option<IoId>, Trouble> {
+        let bytes = buffer.as_slice();
+        let is_right = match self.at {
+            None => bytes == self.pack.header(context.index.superblock()).as_slice(),
+            Some((parcel, at)) => self.pack.parcels.get(parcel).is_some_and(|parcel| parcel.is_whole(at, bytes)),
+        };
+        if !is_right {
+            return Err(Trouble::Failed("what was written to a pack is not what it gives back"));
+        }
+        let (mut parcel, mut at) = self.at.map_or((0, 0), |(parcel, at)| (parcel, at + self.count));
+        while self.pack.parcels.get(parcel).is_some_and(|parcel| at >= parcel.total_blocks()) {
+            (parcel, at) = (parcel + 1, 0);
+        }
+        let Some(written) = self.pack.parcels.get(parcel) else { return Ok(None) };
+        self.count = (written.total_blocks() - at).min(CHUNK_BLOCKS);
+        self.at = Some((parcel, at));
+        let block = written.place.block + u32::try_from(at).unwrap_or(0);
+        Ok(Some(self.fetch(context, ids, block)))
+    }
+}
+
+/// Where blocks of a segment's slot are now, in the order of `blocks`.
+fn pieces_of<S: Store>(index: &Index<S>, segment: SegmentId, blocks: &[u32]) -> Option<SmallVec<[FetchPiece; 2]>> {
+    let row = index.segment(segment)?;
+    let survivors = index.survivors(segment).map(AsRef::as_ref);
+    let geometry = index.superblock().geometry;
+    let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
+    for (at, block) in blocks.iter().enumerate() {
+        let pool_offset = offset_of((&row, survivors), geometry, *block)?;
+        match pieces.last_mut() {
+            Some(last) if last.pool_offset + last.len as u64 == pool_offset => last.len += BLOCK_LEN,
+            _ => pieces.push(FetchPiece { pool_offset, buffer_offset: at * BLOCK_LEN, len: BLOCK_LEN }),
+        }
+    }
+    Some(pieces)
+}
+
+fn offset_of((row, survivors): (&SegmentRow, Option<&Survivors>), geometry: Geometry, block: u32) -> Option<u64> {
+    let at = match row.parcel {
+        None => block,
+        Some(parcel) => parcel.payload() + survivors?.rank(block)?,
+    };
+    Some(geometry.block_offset(row.slot, at))
+}
