@@ -114,7 +114,7 @@ impl Family {
 
     fn locations(&self, volume: VolumeId) -> BTreeSet<Location> {
         let mut named = BTreeSet::new();
-        for page in (0..PAGES).map(PageIndex) {
+        for page in (0..=PAGES).map(PageIndex) {
             for version in self.index().versions_of(volume, page).unwrap() {
                 let mut content = Mapped::new();
                 add_content(page, &version.content().unwrap(), &mut content);
