@@ -178,6 +178,9 @@ pub(crate) enum SnapshotVerb {
     List {
         /// The volume.
         volume: Option<VolumeName>,
+        /// Tell what each alone holds, too. It takes the longer, the more has changed between them.
+        #[arg(long)]
+        space: bool,
     },
     /// Show one snapshot.
     Show {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::{Catalogue, CatalogueError};
+use blockd::catalogue::{Catalogue, CatalogueError, SnapshotName};
 use blockd::listener::{Client, Exports};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape};
 use blockd::shard::Message;
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, SegmentId, SlotIndex, VolumeId};
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, SegmentId, SlotIndex, SnapshotId, VolumeId};
 use volume::buffer::Buffer;
 use volume::error::Error;
 use volume::format::{SlotHeader, SlotUse, Superblock};
@@ -195,6 +195,18 @@ async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
     serving.stop().await.unwrap();
 }
 
+/// Changes a byte of every place of the pool that holds `text`.
+fn rot(folder: &Path, text: &[u8]) {
+    let path = folder.join("pool");
+    let bytes = fs::read(&path).unwrap();
+    let found: Vec<usize> = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
+    assert!(!found.is_empty());
+    let pool = OpenOptions::new().write(true).open(&path).unwrap();
+    for at in found {
+        pool.write_all_at(b"X", at as u64 + 9).unwrap();
+    }
+}
+
 /// P2, P6. A rotten record of the catalogue costs one volume its name, and no other anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_record_sets_one_volume_aside() {
@@ -205,15 +217,7 @@ async fn a_rotten_record_sets_one_volume_aside() {
         write(&serving, name, 0, 7).await;
     }
     serving.stop().await.unwrap();
-    let path = folder.path().join("pool");
-    let bytes = fs::read(&path).unwrap();
-    let text = b"\"name\":\"second\"";
-    let found: Vec<usize> = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
-    assert!(!found.is_empty());
-    let pool = OpenOptions::new().write(true).open(&path).unwrap();
-    for at in found {
-        pool.write_all_at(b"X", at as u64 + 9).unwrap();
-    }
+    rot(folder.path(), b"\"name\":\"second\"");
     let serving = start(folder.path()).await;
     assert_eq!(names(&serving), ["first", "third", "volume-2"]);
     let catalogue = serving.catalogue();
@@ -223,6 +227,96 @@ async fn a_rotten_record_sets_one_volume_aside() {
     serving.stop().await.unwrap();
     let serving = start(folder.path()).await;
     assert_eq!(names(&serving), ["first", "third"]);
+    serving.stop().await.unwrap();
+}
+
+fn monday(volume: &str) -> SnapshotName {
+    SnapshotName { volume: volume.to_owned(), snapshot: "monday".to_owned() }
+}
+
+async fn held_bytes(catalogue: &Catalogue, name: &str) -> u64 {
+    // As the stored map has it.
+    submit(catalogue, name, Request::Checkpoint).await.unwrap();
+    catalogue.space(name).await.unwrap().snapshot_bytes.unwrap()
+}
+
+async fn wait_until_held(catalogue: &Catalogue, name: &str, bytes: u64) {
+    for _ in 0..1000 {
+        if held_bytes(catalogue, name).await == bytes {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{} bytes are held instead of {bytes}", held_bytes(catalogue, name).await);
+}
+
+/// P1. A snapshot that nobody was told of, since a kill came before its record, is given up at the next start, and no
+/// other with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_without_a_record_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.create("vm", 1 << 30).await.unwrap();
+    write(&serving, "vm", 0, 1).await;
+    catalogue.create_snapshots(&[monday("vm")], None).await.unwrap();
+    for (block, fill) in [(0, 2), (1, 2)] {
+        write(&serving, "vm", block, fill).await;
+    }
+    submit(&catalogue, "vm", Request::Snapshot { id: SnapshotId(99) }).await.unwrap();
+    for (block, fill) in [(0, 3), (1, 3)] {
+        write(&serving, "vm", block, fill).await;
+    }
+    assert_eq!(held_bytes(&catalogue, "vm").await, 3 * BLOCK_BYTES);
+    let image = crash_image(folder.path());
+    serving.stop().await.unwrap();
+    for folder in [folder.path(), image.path()] {
+        let serving = start(folder).await;
+        let catalogue = serving.catalogue();
+        wait_until_held(&catalogue, "vm", BLOCK_BYTES).await;
+        assert_eq!(catalogue.list_snapshots(None).unwrap().len(), 1);
+        let clone = catalogue.clone_snapshot(&monday("vm"), "clone").await.unwrap();
+        assert_eq!(
+            (clone.size_bytes, read(&serving, "clone", 0).await, read(&serving, "clone", 1).await),
+            (1 << 30, 1, 0)
+        );
+        serving.stop().await.unwrap();
+    }
+}
+
+/// P1. While a record cannot be read, which may be that of a clone, no snapshot is deleted that it may need.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_deleted_that_a_rotten_record_may_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    for name in ["vm", "other"] {
+        catalogue.create(name, 1 << 30).await.unwrap();
+        write(&serving, name, 0, 1).await;
+    }
+    catalogue.create_snapshots(&[monday("vm")], None).await.unwrap();
+    catalogue.clone_snapshot(&monday("vm"), "rotten").await.unwrap();
+    write(&serving, "vm", 0, 2).await;
+    assert!(
+        matches!(catalogue.delete_snapshot(&monday("vm")).await, Err(CatalogueError::HasClones { clones, .. }) if clones == ["rotten"])
+    );
+    serving.stop().await.unwrap();
+    rot(folder.path(), b"\"name\":\"rotten\"");
+
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    assert_eq!(names(&serving), ["other", "vm", "volume-4"]);
+    assert_eq!(catalogue.delete_snapshot(&monday("vm")).await, Err(CatalogueError::Unsure));
+    assert_eq!(catalogue.delete("vm", false).await, Err(CatalogueError::Unsure));
+    catalogue.delete("other", false).await.unwrap();
+    assert_eq!(held_bytes(&catalogue, "vm").await, BLOCK_BYTES);
+    // What is known to be unreadable may be given up; from the next start on everything is known again.
+    catalogue.delete("volume-4", false).await.unwrap();
+    serving.stop().await.unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.delete_snapshot(&monday("vm")).await.unwrap();
+    wait_until_held(&catalogue, "vm", 0).await;
     serving.stop().await.unwrap();
 }
 

@@ -60,8 +60,9 @@ pub trait Service: Send + Sync + 'static {
     /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
 
-    /// Every snapshot, or those of one volume, in the order in which they are shown.
-    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+    /// Every snapshot, or those of one volume, in the order in which they are shown; with what each alone holds when that
+    /// is asked for, which takes a look at every change between them.
+    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>>;
 
     /// One snapshot. Fails with `snapshot_not_found`.
     fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot>;

@@ -194,6 +194,9 @@ async fn snapshots_are_taken_listed_shown_and_deleted() {
     api.post("/v1/snapshots", &wanted).await.problem(ErrorCode::SnapshotExists);
     let of_one: SnapshotList = api.call("GET", "/v1/snapshots?volume=vm-1").await.json();
     assert_eq!(of_one.snapshots, taken.snapshots[..1]);
+    let with_space: Value = api.call("GET", "/v1/snapshots?volume=vm-1&space").await.json();
+    assert_eq!(with_space["snapshots"][0]["unique_bytes"], 0);
+    api.call("GET", "/v1/snapshots?space=perhaps").await.problem(ErrorCode::InvalidRequest);
     let shown: Value = api.call("GET", "/v1/snapshots/vm-1@monday").await.json();
     assert_eq!(shown["taken_at"], "2026-01-02T03:04:05Z");
     assert_eq!(api.call("DELETE", "/v1/snapshots/vm-1@monday").await.status, StatusCode::NO_CONTENT);

@@ -11,9 +11,9 @@ pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failur
     let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
     match command.verb {
         SnapshotVerb::Create { names, group } => create(&client, output, &names, group.as_ref()),
-        SnapshotVerb::List { volume } => {
-            let query = volume.map(|volume| format!("?volume={volume}")).unwrap_or_default();
-            let list: SnapshotList = client.get(&format!("/v1/snapshots{query}"))?;
+        SnapshotVerb::List { volume, space } => {
+            let of = volume.map(|volume| format!("&volume={volume}")).unwrap_or_default();
+            let list: SnapshotList = client.get(&format!("/v1/snapshots?space={space}{of}"))?;
             output.show(&list, || listed(&list))
         }
         SnapshotVerb::Show { name } => {
@@ -57,13 +57,14 @@ fn delete(client: &Client, output: Output, names: &[SnapshotName]) -> Result<(),
 
 fn listed(list: &SnapshotList) -> String {
     let rows: Vec<_> = list.snapshots.iter().map(row).collect();
-    table(&["NAME", "SIZE", "TAKEN", "GROUP", "CLONES"], &rows)
+    table(&["NAME", "SIZE", "UNIQUE", "TAKEN", "GROUP", "CLONES"], &rows)
 }
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
     vec![
         snapshot.name.clone(),
         Size::from_bytes(snapshot.size_bytes).rounded(),
+        snapshot.unique_bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded()),
         snapshot.taken_at.to_string(),
         snapshot.group.clone().unwrap_or_else(|| "-".to_owned()),
         snapshot.clones.len().to_string(),

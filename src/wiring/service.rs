@@ -228,11 +228,20 @@ impl Service for PoolService {
         })
     }
 
-    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let volume = volume.as_ref().map(VolumeName::as_str);
             let entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
-            Ok(entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
+            let names: Vec<NameInCatalogue> = entries.iter().map(|entry| entry.name.clone()).collect();
+            let mut snapshots: Vec<Snapshot> =
+                entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect();
+            if with_space {
+                let unique = self.catalogue.unique(&names).await.map_err(service_error)?;
+                for (snapshot, unique) in snapshots.iter_mut().zip(unique) {
+                    snapshot.unique_bytes = Some(unique);
+                }
+            }
+            Ok(snapshots)
         })
     }
 

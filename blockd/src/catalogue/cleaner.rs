@@ -50,6 +50,8 @@ async fn clean(catalogue: &Weak<Catalogue>) -> Option<bool> {
             let catalogue = catalogue.upgrade().filter(|catalogue| !catalogue.is_stopping())?;
             match catalogue.carry_out(&chore).await {
                 Ok(()) => has_progressed = true,
+                // The next start goes on.
+                Err(_) if catalogue.is_stopping() => return None,
                 Err(error) => {
                     has_failed = true;
                     tracing::warn!(?chore, %error, "cannot clean up now, and tries again");

@@ -53,6 +53,8 @@ pub(super) async fn close_left(catalogue: Weak<Catalogue>, mut left: mpsc::Unbou
         let mut views = catalogue.views.lock().await;
         if !views.is_read(id)
             && let Err(error) = catalogue.close_view(&mut views, id).await
+            // A stop closes them all.
+            && !catalogue.is_stopping()
         {
             tracing::warn!(id, %error, "a snapshot that nobody reads stays open");
         }

@@ -73,6 +73,18 @@ async fn name_in<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String,
     Ok(name)
 }
 
+/// Whether a parameter that is true or false is: `?name` alone says yes.
+pub(super) fn is_set(name: &str, value: Option<&str>) -> Result<bool, ServiceError> {
+    match value {
+        None | Some("false" | "0") => Ok(false),
+        Some("" | "true" | "1") => Ok(true),
+        Some(other) => {
+            let detail = format!("{name}={other:?} is neither true nor false");
+            Err(ServiceError::new(ErrorCode::InvalidRequest, detail))
+        }
+    }
+}
+
 /// Runs a change to its end, whatever becomes of the client or of the request's time.
 pub(super) async fn run_to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, ServiceError>> + Send + 'static,

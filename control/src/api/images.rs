@@ -1,7 +1,7 @@
 //! `/v1/images`.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters, run_to_end};
+use super::answer::{Body, Named, Parameters, is_set, run_to_end};
 use super::volumes::DeleteParameters;
 use crate::error::{Problem, ServiceError};
 use crate::image::{Image, ImageList, ImportImage, MarkImage};
@@ -86,7 +86,7 @@ pub(super) async fn delete(
     Named(name): Named,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
-    let is_forced = parameters.is_forced()?;
+    let is_forced = is_set("force", parameters.force.as_deref())?;
     run_to_end(async move { context.service.delete_image(name, is_forced).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

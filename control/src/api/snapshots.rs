@@ -1,7 +1,7 @@
 //! `/v1/snapshots`.
 
 use super::Context;
-use super::answer::{Body, NamedSnapshot, Parameters, run_to_end};
+use super::answer::{Body, NamedSnapshot, Parameters, is_set, run_to_end};
 use crate::error::{Problem, ServiceError};
 use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
 use crate::name::{SnapshotName, VolumeName};
@@ -12,7 +12,10 @@ use serde::Deserialize;
 
 /// Lists every snapshot, or those of one volume.
 #[utoipa::path(get, path = "/v1/snapshots",
-    params(("volume" = Option<String>, Query, description = "The volume")), responses(
+    params(
+        ("volume" = Option<String>, Query, description = "The volume"),
+        ("space" = Option<bool>, Query, description = "Tell what each alone holds, too: the longer, the more has changed"),
+    ), responses(
     (status = 200, body = SnapshotList),
     (status = 404, body = Problem, description = "volume_not_found"),
 ))]
@@ -21,7 +24,8 @@ pub(super) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<SnapshotList>, ServiceError> {
     let volume = parameters.volume.map(|name| name.parse()).transpose()?;
-    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume).await? }))
+    let with_space = is_set("space", parameters.space.as_deref())?;
+    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume, with_space).await? }))
 }
 
 /// Takes snapshots of one or more volumes at one point, while they are served: all of them or none.
@@ -110,4 +114,6 @@ pub(super) async fn reclaim(
 pub(super) struct ListParameters {
     /// The volume whose snapshots are meant.
     volume: Option<String>,
+    /// Whether to tell what each alone holds: `?space` or `?space=true`.
+    space: Option<String>,
 }

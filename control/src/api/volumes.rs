@@ -1,8 +1,8 @@
 //! `/v1/volumes`.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters, run_to_end};
-use crate::error::{ErrorCode, Problem, ServiceError};
+use super::answer::{Body, Named, Parameters, is_set, run_to_end};
+use crate::error::{Problem, ServiceError};
 use crate::model::{CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList};
 use crate::name::{SnapshotName, VolumeName};
 use axum::Json;
@@ -103,7 +103,7 @@ pub(super) async fn delete(
     Named(name): Named,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
-    let is_forced = parameters.is_forced()?;
+    let is_forced = is_set("force", parameters.force.as_deref())?;
     run_to_end(async move { context.service.delete_volume(name, is_forced).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -112,18 +112,5 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteParameters {
     /// Cut attached clients off first: `?force` or `?force=true`.
-    force: Option<String>,
-}
-
-impl DeleteParameters {
-    pub(super) fn is_forced(&self) -> Result<bool, ServiceError> {
-        match self.force.as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("" | "true" | "1") => Ok(true),
-            Some(other) => {
-                let detail = format!("force={other:?} is neither true nor false");
-                Err(ServiceError::new(ErrorCode::InvalidRequest, detail))
-            }
-        }
-    }
+    pub(super) force: Option<String>,
 }

@@ -245,11 +245,12 @@ impl Service for MemoryService {
         })
     }
 
-    fn list_snapshots(&self, volume: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
             let is_meant = |name: &SnapshotName| volume.as_ref().is_none_or(|volume| name.volume() == volume);
-            Ok(state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone()).collect())
+            let found = state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone());
+            Ok(found.map(|found| Snapshot { unique_bytes: with_space.then_some(0), ..found }).collect())
         })
     }
 
