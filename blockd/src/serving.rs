@@ -141,6 +141,7 @@ impl Serving {
     /// Why a thread did not end well; the others did what they could.
     pub async fn stop(&self) -> io::Result<()> {
         self.catalogue.stop();
+        self.catalogue.settle().await;
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         match threads {
             Some(threads) => {

@@ -138,7 +138,9 @@ impl Catalogue {
         drop(views);
         drop(book);
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
-        if let Err(error) = self.erase_if_unneeded(entry.volume.0).await {
+        if let Err(error) = self.erase_if_unneeded(entry.volume.0).await
+            && !self.is_stopping()
+        {
             tracing::warn!(name, %error, "the space of a deleted volume is given back later");
         }
         self.cleaner.wake();

@@ -13,6 +13,9 @@ use volume::error::{Error, ErrorKind};
 /// How long it waits before it tries again what failed.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for a volume that is being erased.
+const SETTLE_DURATION_MAX: Duration = Duration::from_secs(5);
+
 /// Wakes the cleaner.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cleaner(Arc<Notify>);
@@ -73,6 +76,14 @@ impl Catalogue {
         self.cleaner.wake();
     }
 
+    /// Waits for the erasing that is under way, once it is stopped: an index is at rest when no volume is half there. What
+    /// takes too long is gone on with at the next start.
+    pub(crate) async fn settle(&self) {
+        if tokio::time::timeout(SETTLE_DURATION_MAX, self.erasing.lock()).await.is_err() {
+            tracing::warn!("stopped while a deleted volume was being erased");
+        }
+    }
+
     /// Erases a volume whose deletion is recorded, unless something is left that needs it.
     pub(super) async fn erase_if_unneeded(&self, volume: u64) -> Result<(), CatalogueError> {
         let is_its = |chore: &Chore| matches!(chore, Chore::Erase(id, _) if *id == volume);
@@ -121,6 +132,7 @@ impl Catalogue {
     /// Gives back what a volume held that nobody needs, then takes its records away: its own last, which tells of the rest.
     async fn erase(&self, volume: u64, snapshots: &[u64]) -> Result<(), CatalogueError> {
         let _one_at_a_time = self.erasing.lock().await;
+        self.refuse_if_stopping()?;
         if self.read().volume(volume).is_none() {
             return Ok(());
         }
