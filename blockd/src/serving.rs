@@ -60,7 +60,7 @@ impl Serving {
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
-        let store = StoreThread::start(index, space, Arc::clone(&pool));
+        let store = StoreThread::start(index, space, Arc::clone(&pool), config.is_direct);
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
         let threads = Threads::start(store, &pool, config).await?;
         let beginning = Beginning {

@@ -15,7 +15,9 @@ mod service;
 mod size;
 
 pub use error::{ErrorCode, Problem, ServiceError};
-pub use model::{CreateVolume, Pool, PoolState, ResizeVolume, Slots, Status, Volume, VolumeList, VolumeState};
+pub use model::{
+    Compaction, CreateVolume, Pool, PoolState, ResizeVolume, Slots, Status, Volume, VolumeList, VolumeState,
+};
 pub use name::{InvalidName, VolumeName};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

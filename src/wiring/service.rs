@@ -6,12 +6,14 @@ use blockd::catalogue::{Catalogue, CatalogueError, Entry};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::metrics::Snapshot;
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
+    VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::{BLOCK_BYTES, VolumeId};
+use volume::compact::CompactionFigures;
 use volume::error::ErrorKind;
 use volume::pool::PoolFigures;
 
@@ -88,11 +90,23 @@ impl PoolService {
                 used: figures.slots_used.into(),
             },
             segments: figures.segments,
+            compaction: compaction(&figures.compaction),
             volumes: self.catalogue.list().len() as u64,
             state,
             state_reason,
             index_generation: superblock.generation,
         }
+    }
+}
+
+fn compaction(figures: &CompactionFigures) -> Compaction {
+    Compaction {
+        packs_written: figures.packs_written,
+        segments_moved: figures.segments_moved,
+        bytes_moved: figures.blocks_moved.saturating_mul(BLOCK_BYTES),
+        rounds_given_up: figures.rounds_given_up,
+        suspects: figures.suspects,
+        last_error: figures.last_error.clone(),
     }
 }
 

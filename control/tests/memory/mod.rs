@@ -2,7 +2,8 @@
 
 use control::metrics::{Snapshot, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, Pool, PoolState, Service, ServiceError, Slots, Volume, VolumeName, VolumeSize,
+    VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -149,6 +150,7 @@ impl Service for MemoryService {
                 slot_bytes: 32 << 20,
                 slots: Slots { total: 32, free: 30, reserved: 2, used: 0 },
                 segments: 0,
+                compaction: Compaction::default(),
                 volumes: self.state.lock().unwrap().volumes.len() as u64,
                 state: PoolState::Online,
                 state_reason: None,

@@ -5,6 +5,7 @@ use super::load::Rows;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{BoundaryRow, Found, LeaseClass, LeftPlace, OpenError, PoolFigures, SegmentRow, Survivors, VolumeRow};
+use crate::compact::CompactionFigures;
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -440,6 +441,7 @@ impl<S: Store> Index<S> {
             slots_kept: kept,
             segments: self.segments.len() as u64,
             live_blocks,
+            compaction: CompactionFigures::default(),
         }
     }
 
