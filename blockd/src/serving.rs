@@ -67,7 +67,7 @@ impl Serving {
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
-        let store = StoreThread::start(index, space, Arc::clone(&pool));
+        let store = StoreThread::start(index, space, Arc::clone(&pool), config.is_direct);
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
         let mut threads = Threads::start(store, &pool, config).await?;
         let beginning = Beginning {

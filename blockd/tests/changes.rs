@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
+use blockd::catalogue::SnapshotName;
 use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Service};
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::shard::Message;
@@ -22,23 +23,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, SnapshotId};
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange};
 use volume::buffer::Buffer;
 use volume::error::Error;
 use volume::pool::Parent;
 use volume::request::{Completion, Request};
 
-/// The catalogue, and snapshots of its volume "v".
-struct WithSnapshots {
+/// The catalogue, and a snapshot of its volume "v" that is none.
+struct WithStranger {
     serving: Arc<Serving>,
-    snapshots: Mutex<Vec<(String, Parent)>>,
+    stranger: Mutex<Option<Parent>>,
 }
 
-impl Exports for WithSnapshots {
+impl Exports for WithStranger {
     fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal> {
         let found = self.serving.catalogue().find(name, client)?;
-        let snapshots = self.snapshots.lock().unwrap();
-        Ok(snapshots.iter().fold(found, |found, (name, since)| found.with_snapshot(name, *since)))
+        Ok(match *self.stranger.lock().unwrap() {
+            Some(since) => found.with_snapshot("gone", since),
+            None => found,
+        })
     }
 
     fn list(&self, client: &Client) -> Result<Vec<Listing>, Refusal> {
@@ -48,7 +51,7 @@ impl Exports for WithSnapshots {
 
 struct Running {
     folder: TempDir,
-    exports: Arc<WithSnapshots>,
+    exports: Arc<WithStranger>,
     stop: watch::Sender<bool>,
     listening: JoinHandle<()>,
 }
@@ -75,9 +78,9 @@ async fn serve(folder: &Path) -> (Arc<Serving>, Listener) {
 }
 
 impl Running {
-    async fn start(folder: TempDir, snapshots: Vec<(String, Parent)>) -> Self {
+    async fn start(folder: TempDir) -> Self {
         let (serving, listener) = serve(folder.path()).await;
-        let exports = Arc::new(WithSnapshots { serving, snapshots: Mutex::new(snapshots) });
+        let exports = Arc::new(WithStranger { serving, stranger: Mutex::new(None) });
         let service = Service { exports: Arc::clone(&exports) as Arc<_>, tls_policy: TlsPolicy::Off, tls: None };
         let (stop, stopped) = watch::channel(false);
         let listening = tokio::spawn(listener.serve(Arc::new(service), stopped));
@@ -104,19 +107,15 @@ impl Running {
     }
 
     async fn snapshot(&self, name: &str) {
-        let answer = self.submit(Request::Snapshot { id: SnapshotId(77) }).await.unwrap();
-        let Completion::Snapshot(boundary) = answer else { panic!("{answer:?}") };
-        let volume = self.exports.serving.catalogue().show("v").unwrap().volume;
-        let since = Parent { volume, generation: boundary.generation };
-        self.exports.snapshots.lock().unwrap().push((name.to_owned(), since));
+        let name = SnapshotName { volume: "v".to_owned(), snapshot: name.to_owned() };
+        self.exports.serving.catalogue().create_snapshots(&[name], None).await.unwrap();
     }
 
-    async fn stop(self) -> (TempDir, Vec<(String, Parent)>) {
+    async fn stop(self) -> TempDir {
         self.stop.send(true).unwrap();
         self.listening.await.unwrap();
         self.exports.serving.stop().await.unwrap();
-        let snapshots = self.exports.snapshots.lock().unwrap().clone();
-        (self.folder, snapshots)
+        self.folder
     }
 }
 
@@ -213,7 +212,7 @@ impl Wire {
 
 /// Volume "v" of 64 blocks: blocks 0 to 3 before "monday", 2 and 5 before "tuesday", then 2 again, and 3 is trimmed.
 async fn with_two_snapshots() -> Running {
-    let running = Running::start(tempfile::tempdir().unwrap(), Vec::new()).await;
+    let running = Running::start(tempfile::tempdir().unwrap()).await;
     running.exports.serving.catalogue().create("v", 64 * BLOCK_BYTES).await.unwrap();
     for block in 0..4 {
         running.write(block).await;
@@ -249,8 +248,8 @@ async fn several_contexts_are_told_in_one_answer() {
     assert_eq!(wire.status(64).await, expected);
     drop(wire);
 
-    let (folder, snapshots) = running.stop().await;
-    let running = Running::start(folder, snapshots).await;
+    let folder = running.stop().await;
+    let running = Running::start(folder).await;
     let mut wire = Wire::connect(running.socket()).await;
     wire.contexts(option::SET_META_CONTEXT, &["qemu:dirty-bitmap:monday"]).await;
     wire.enter().await;
@@ -263,9 +262,8 @@ async fn several_contexts_are_told_in_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_gone_is_an_error_of_that_request() {
     let running = with_two_snapshots().await;
-    let mut stranger = running.exports.snapshots.lock().unwrap()[0].1;
-    stranger.generation = 1000;
-    running.exports.snapshots.lock().unwrap().push(("gone".to_owned(), stranger));
+    let volume = running.exports.serving.catalogue().show("v").unwrap().volume;
+    *running.exports.stranger.lock().unwrap() = Some(Parent { volume, generation: 77 });
     let mut wire = Wire::connect(running.socket()).await;
     wire.contexts(option::SET_META_CONTEXT, &["qemu:dirty-bitmap:gone", "base:allocation"]).await;
     wire.enter().await;

@@ -19,8 +19,8 @@ mod size;
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{
-    CloneSnapshot, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume,
-    RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
+    CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed,
+    ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
 };
 pub use name::{InvalidName, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};

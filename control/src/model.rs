@@ -179,6 +179,9 @@ pub struct Pool {
     pub slots: Slots,
     /// Segments that hold data.
     pub segments: u64,
+    /// What compaction has done since the start.
+    #[serde(default)]
+    pub compaction: Compaction,
     /// Volumes in it, without the system's own.
     pub volumes: u64,
     /// Whether it takes writes.
@@ -201,6 +204,24 @@ pub struct Slots {
     pub reserved: u64,
     /// Holding segments.
     pub used: u64,
+}
+
+/// What compaction has done since the start: it moves what little is left of slots, and gives these back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Compaction {
+    /// Slots that were filled with what was left of others.
+    pub packs_written: u64,
+    /// Segments moved.
+    pub segments_moved: u64,
+    /// Bytes of data copied for that.
+    pub bytes_moved: u64,
+    /// Times that it was given up; nothing is lost by that.
+    pub rounds_given_up: u64,
+    /// Segments that are not moved, since the disk does not give what was written.
+    pub suspects: u64,
+    /// Why it was given up last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// Whether a pool takes writes.

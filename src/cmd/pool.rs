@@ -83,6 +83,16 @@ fn pool_path(data: &DataDir, given: Option<PathBuf>) -> PathBuf {
     given.unwrap_or_else(|| data.path().join("pool"))
 }
 
+fn compaction_described(pool: &Pool) -> String {
+    let done = &pool.compaction;
+    let (packs, segments, bytes) =
+        (done.packs_written, done.segments_moved, Size::from_bytes(done.bytes_moved).rounded());
+    let (given_up, suspects) = (done.rounds_given_up, done.suspects);
+    format!(
+        "{packs} packs written, {segments} segments ({bytes}) moved, {given_up} rounds given up, {suspects} suspect"
+    )
+}
+
 fn described(pool: &Pool) -> String {
     let sized = |bytes: u64| Some(format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded()));
     let slots = pool.slots;
@@ -95,6 +105,8 @@ fn described(pool: &Pool) -> String {
             Some(format!("{} free, {} reserved, {} used of {}", slots.free, slots.reserved, slots.used, slots.total)),
         ),
         ("segments", Some(pool.segments.to_string())),
+        ("compaction", Some(compaction_described(pool))),
+        ("gave up", pool.compaction.last_error.clone()),
         ("volumes", Some(pool.volumes.to_string())),
         ("state", Some(pool.state.to_string())),
         ("reason", pool.state_reason.clone()),

@@ -8,13 +8,14 @@ use blockd::Serving;
 use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, ErrorCode, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotName,
-    Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot,
+    SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::VolumeId;
+use units::{BLOCK_BYTES, VolumeId};
+use volume::compact::CompactionFigures;
 use volume::error::ErrorKind;
 use volume::pool::PoolFigures;
 
@@ -113,11 +114,23 @@ impl PoolService {
                 used: figures.slots_used.into(),
             },
             segments: figures.segments,
+            compaction: compaction(&figures.compaction),
             volumes: self.catalogue.list().len() as u64,
             state,
             state_reason,
             index_generation: superblock.generation,
         }
+    }
+}
+
+fn compaction(figures: &CompactionFigures) -> Compaction {
+    Compaction {
+        packs_written: figures.packs_written,
+        segments_moved: figures.segments_moved,
+        bytes_moved: figures.blocks_moved.saturating_mul(BLOCK_BYTES),
+        rounds_given_up: figures.rounds_given_up,
+        suspects: figures.suspects,
+        last_error: figures.last_error.clone(),
     }
 }
 

@@ -69,7 +69,10 @@ impl Daemon {
         if !self.arguments.iter().any(|argument| argument == "--nbd") {
             command.arg("--nbd").arg(format!("unix:{}", self.socket().display()));
         }
-        command.args(["--api", "127.0.0.1:0", "--pool-size", POOL_SIZE]).args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--pool-size") {
+            command.args(["--pool-size", POOL_SIZE]);
+        }
+        command.args(["--api", "127.0.0.1:0"]).args(&self.arguments);
         command.stdin(Stdio::null()).env_remove("ALJIBE_DATA").env_remove("ALJIBE_API");
         command
     }

@@ -243,7 +243,8 @@ impl PoolFile {
         self.file.unlock()
     }
 
-    fn fault(&self, doing: &str, error: &io::Error) -> DiskFault {
+    /// How an error of the system counts; it is logged.
+    pub(crate) fn fault(&self, doing: &str, error: &io::Error) -> DiskFault {
         tracing::error!(pool = %self.path.display(), %error, "cannot {doing} the pool");
         fault_of(error)
     }

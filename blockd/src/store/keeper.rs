@@ -3,6 +3,7 @@
 //! A few slots are leased and made ready before a volume asks, when there has been time for it: a lease is then answered
 //! at once, with a slot whose every block has been written before. Under pressure slots are given out as they are.
 
+use super::disk::Work;
 use super::jobs::Jobs;
 use super::rocks::RocksStore;
 use super::thread::Question;
@@ -38,6 +39,9 @@ const QUIET: Duration = Duration::from_millis(150);
 /// How long the compactor waits before it tries again what failed.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long commands may keep the compactor from a turn.
+const TURN_DELAY: Duration = Duration::from_millis(5);
+
 /// A slot to be filled with zeros.
 #[derive(Debug)]
 pub(super) struct Wanted(pub(super) Lease);
@@ -56,7 +60,7 @@ pub(super) struct Helpers {
     /// Fills slots with zeros.
     pub(super) preparer: mpsc::Sender<Wanted>,
     /// Carries out what the compactor wants done on the disk.
-    pub(super) disk: mpsc::Sender<Action>,
+    pub(super) disk: mpsc::Sender<Work>,
 }
 
 /// The index and what is leased ahead of it.
@@ -68,6 +72,9 @@ pub(super) struct Keeper {
     helpers: Helpers,
     compactor: Compactor,
     next_tick: Instant,
+    last_turn: Instant,
+    /// Why the last round of compaction that was told of was given up.
+    told_error: Option<String>,
     ready: VecDeque<Lease>,
     preparing_count: usize,
     last_lease: Instant,
@@ -121,7 +128,7 @@ impl Keeper {
     pub(super) fn new(mut index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
         let now = Instant::now();
         let jobs = Jobs::resume(&mut index);
-        Self {
+        let mut keeper = Self {
             index,
             jobs,
             space,
@@ -129,6 +136,8 @@ impl Keeper {
             helpers,
             compactor: Compactor::default(),
             next_tick: now,
+            last_turn: now,
+            told_error: None,
             ready: VecDeque::new(),
             preparing_count: 0,
             last_lease: now,
@@ -140,13 +149,16 @@ impl Keeper {
             waiting: Waiting::default(),
             erasing: BTreeMap::new(),
             events: Vec::new(),
-        }
+        };
+        keeper.with_compactor(Compactor::open);
+        keeper
     }
 
     /// When there is something to do, if nothing else happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let tick = self.wants_ticks().then_some(self.next_tick);
-        self.prepares_at().into_iter().chain(tick).min()
+        let turn = self.compactor.wants_turn(&self.index).then_some(self.last_turn);
+        self.prepares_at().into_iter().chain(tick).chain(turn).min()
     }
 
     fn prepares_at(&self) -> Option<Instant> {
@@ -169,8 +181,23 @@ impl Keeper {
         if self.prepares_at().is_some_and(|at| at <= now) {
             self.prepare_ahead();
         }
+        self.turn();
         if self.has_work() {
             self.work();
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.compactor.wants_turn(&self.index) {
+            self.last_turn = Instant::now();
+            self.with_compactor(Compactor::turn);
+        }
+    }
+
+    /// Gives the compactor a turn when commands have kept it from one for long.
+    pub(super) fn turn_if_late(&mut self) {
+        if self.last_turn.elapsed() >= TURN_DELAY {
+            self.turn();
         }
     }
 
@@ -223,8 +250,12 @@ impl Keeper {
     fn with_compactor(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, RocksStore>)) {
         let (mut actions, mut news) = (Vec::new(), Vec::new());
         act(&mut self.compactor, &mut Context { index: &mut self.index, actions: &mut actions, news: &mut news });
+        self.tell_of_compaction();
+        let is_hurried = self.compactor.is_hurried(&self.index);
         for action in actions {
-            if self.helpers.disk.send(action).is_err() {
+            if matches!(action, Action::Lease { .. }) {
+                self.lease_for_compactor();
+            } else if self.helpers.disk.send(Work { action, is_hurried }).is_err() {
                 tracing::error!("the compactor's thread has ended: no more slots are given back");
             }
         }
@@ -239,8 +270,23 @@ impl Keeper {
         parked.into_iter().for_each(|(volume, class)| self.answer_lease(volume, class));
     }
 
+    fn lease_for_compactor(&mut self) {
+        let result = self.lease(LeaseClass::Compaction);
+        self.with_compactor(|compactor, context| compactor.handle(context, Event::Leased { result }));
+    }
+
+    /// Logs why a round of compaction was given up, once each time that the reason changes.
+    fn tell_of_compaction(&mut self) {
+        let error = &self.compactor.figures().last_error;
+        if *error != self.told_error {
+            self.told_error.clone_from(error);
+            let reason = error.as_deref().unwrap_or_default();
+            tracing::warn!(reason, "compaction gave up a round; nothing is lost by that");
+        }
+    }
+
     /// Takes the end of one of the compactor's actions.
-    pub(super) fn on_disk(&mut self, event: &Event) {
+    pub(super) fn on_disk(&mut self, event: Event) {
         self.with_compactor(|compactor, context| compactor.handle(context, event));
     }
 
@@ -358,7 +404,7 @@ impl Keeper {
         let result = self.lease(class);
         match result {
             Ok(lease) => self.spare.entry(volume).or_default().push(lease),
-            Err(DiskFault::NoSpace) if self.compactor.is_freeing() => {
+            Err(DiskFault::NoSpace) if self.compactor.is_freeing(&self.index) => {
                 self.parked.push_back((volume, class));
                 return;
             }
@@ -378,9 +424,9 @@ impl Keeper {
 
     fn lease_with_space(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {
         let mut allocation = Allocation { space: &self.space, with_space: &mut self.with_space, refusal: None };
-        let kept_back = self.index.reserved_slots().min(RESERVE_WITH_SPACE_MAX) as usize;
+        let kept_back = self.index.kept_back(LeaseClass::Data).min(RESERVE_WITH_SPACE_MAX) as usize;
         // Data leaves slots with space to trims, which must go on when the host is full.
-        let has_room = class == LeaseClass::Reserve
+        let has_room = class != LeaseClass::Data
             || self.index.free_slots().filter(|slot| allocation.of(*slot).is_ok()).nth(kept_back).is_some();
         let leased = if has_room {
             self.index.lease_where(class, |slot| allocation.of(slot))
@@ -448,6 +494,7 @@ impl Keeper {
         let ahead = u32::try_from(self.ahead_count()).unwrap_or(0);
         figures.slots_free += ahead;
         figures.slots_used = figures.slots_used.saturating_sub(ahead);
+        figures.compaction = self.compactor.figures().clone();
         figures
     }
 

@@ -86,10 +86,15 @@ impl StoreThread {
     ///
     /// # Errors
     /// What the system says when there is no thread to be had.
-    pub(crate) fn start(index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>) -> io::Result<Self> {
+    pub(crate) fn start(
+        index: Index<RocksStore>,
+        space: Arc<Space>,
+        pool: Arc<PoolFile>,
+        writes_direct: bool,
+    ) -> io::Result<Self> {
         let (sender, commands) = mpsc::channel();
         let (wanted, preparer) = start_preparer(Arc::clone(&space), sender.clone())?;
-        let (disk, writer) = disk::start(Arc::clone(&pool), sender.clone())?;
+        let (disk, writer) = disk::start(Arc::clone(&pool), writes_direct, sender.clone())?;
         let keeper = Keeper::new(index, space, pool, Helpers { preparer: wanted, disk });
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || run(keeper, &commands))?;
         Ok(Self { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] })
@@ -267,7 +272,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
                 keeper.take(ask);
             }
             Ok(Command::Prepared(lease)) => keeper.on_prepared(lease),
-            Ok(Command::Disk(event)) => keeper.on_disk(&event),
+            Ok(Command::Disk(event)) => keeper.on_disk(event),
             Ok(Command::Figures(done)) => done(keeper.figures()),
             Ok(Command::Erase { volume, done }) => keeper.erase(volume, done),
             Ok(Command::DeleteSnapshot { volume, generation, done }) => {
@@ -284,6 +289,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
         }
+        keeper.turn_if_late();
         for (volume, event) in keeper.take_events() {
             let shard = homes.get(&volume).and_then(|shard| shards.get(*shard));
             // A shard that has ended wants no answer.

@@ -135,6 +135,17 @@ fn add_pool(families: &mut Families, pool: &Pool) {
     families.gauge("aljibe_pool_capacity_slots", "Slots of the pool.", &[], slots.total as f64);
     families.gauge("aljibe_pool_segments", "Segments that hold data.", &[], pool.segments as f64);
     families.gauge("aljibe_pool_volumes", "Volumes in the pool.", &[], pool.volumes as f64);
+    let compaction = &pool.compaction;
+    let help = "Slots filled by compaction.";
+    families.counter("aljibe_compaction_packs_total", help, &[], compaction.packs_written);
+    let help = "Segments moved by compaction.";
+    families.counter("aljibe_compaction_segments_total", help, &[], compaction.segments_moved);
+    let help = "Bytes of data moved by compaction.";
+    families.counter("aljibe_compaction_moved_bytes_total", help, &[], compaction.bytes_moved);
+    let help = "Rounds of compaction given up.";
+    families.counter("aljibe_compaction_given_up_total", help, &[], compaction.rounds_given_up);
+    let help = "Segments that compaction does not move, since the disk does not give what was written.";
+    families.gauge("aljibe_compaction_suspect_segments", help, &[], compaction.suspects as f64);
     for state in [PoolState::Online, PoolState::Full, PoolState::Failed] {
         let is_in_it = f64::from(u8::from(pool.state == state));
         let name = state.to_string();

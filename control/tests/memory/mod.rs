@@ -4,8 +4,8 @@ mod images;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, ErrorCode, Image, ImageState, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot,
-    SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, Image, ImageState, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots,
+    Snapshot, SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -304,6 +304,7 @@ impl Service for MemoryService {
                 slot_bytes: 32 << 20,
                 slots: Slots { total: 32, free: 30, reserved: 2, used: 0 },
                 segments: 0,
+                compaction: Compaction::default(),
                 volumes: self.state.lock().unwrap().volumes.len() as u64,
                 state: PoolState::Online,
                 state_reason: None,

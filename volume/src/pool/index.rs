@@ -8,6 +8,7 @@ use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{
     BoundaryRow, Found, LeaseClass, LeftPlace, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow,
 };
+use crate::compact::CompactionFigures;
 use crate::error::DiskFault;
 use crate::format::Superblock;
 use crate::io::{LoadedPage, PageIndex};
@@ -464,6 +465,7 @@ impl<S: Store> Index<S> {
             slots_kept: kept,
             segments: self.segments.len() as u64,
             live_blocks,
+            compaction: CompactionFigures::default(),
         }
     }
 

@@ -43,6 +43,7 @@ pub use write_back::Folded;
 
 pub(crate) use load::Found;
 
+use crate::compact::CompactionFigures;
 use crate::error::DiskFault;
 use crate::store::StoreFault;
 use std::collections::BTreeMap;
@@ -88,6 +89,8 @@ pub struct PoolFigures {
     pub segments: u64,
     /// Blocks that the stored map of each volume names. Counts that are not known are left out.
     pub live_blocks: BTreeMap<VolumeId, u64>,
+    /// What the compactor has done, where one runs: the index leaves it empty.
+    pub compaction: CompactionFigures,
 }
 
 /// Why an index cannot be opened.
