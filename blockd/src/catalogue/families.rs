@@ -32,7 +32,7 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
             return Families::unknown();
         }
     };
-    let (mut parents, mut boundaries, mut is_whole) = (BTreeMap::new(), Vec::new(), true);
+    let (mut parents, mut boundaries, mut rotten) = (BTreeMap::new(), Vec::new(), Vec::new());
     for id in 1..next_id {
         match read::<_, Record>(&mut system, id) {
             Ok(Some(Record::Volume(record))) => {
@@ -49,11 +49,15 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
             Ok(Some(Record::Snapshot(_) | Record::Group(_)) | None) => {}
             Err(reason) => {
                 tracing::error!(id, reason, "a record of the catalogue cannot be read: every snapshot is kept");
-                is_whole = false;
+                rotten.push(VolumeId(id));
             }
         }
     }
-    if is_whole { Families::new(parents, boundaries) } else { Families::with_unknown_boundaries(parents) }
+    if rotten.is_empty() {
+        Families::new(parents, boundaries)
+    } else {
+        Families::with_unknown_boundaries(parents).with_unreadable(rotten)
+    }
 }
 
 fn read<S: Store, T: serde::de::DeserializeOwned>(system: &mut AtRest<'_, S>, block: u64) -> Result<Option<T>, String> {
