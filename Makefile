@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-limits bench-disk bench-compaction-model soak fmt lint doc
+.PHONY: help build test demo bench bench-limits bench-snapshots bench-disk bench-compaction-model soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ bench-limits: ## Restart after a kill, and what idle volumes cost, against their
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	/usr/bin/python3 benches/limits/run.py $(BENCH_ARGS)
+
+bench-snapshots: ## What snapshots, their deletion and clones cost, against their promised numbers
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	python3 benches/snapshots/run.py $(BENCH_ARGS)
 
 bench-disk: ## What this disk says to the engine's open questions (docs/decisions)
 	@scripts/install-deps.sh test

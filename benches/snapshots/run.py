@@ -30,6 +30,7 @@ STALL_MS_MAX = 100
 PEER_RATIO_MIN = 20
 OWN_RATIO_MIN = 0.9
 SNAPSHOTS_UNDER_LOAD = 100
+CREATE_RATE = 40000
 THOUSAND = 1000
 DEPTH = 50
 SPACE_SECONDS_MAX = 60
@@ -58,7 +59,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [self.program, "serve", "--data", self.data, "--nbd", f"unix:{self.nbd}", "--api", f"unix:{self.api}",
              "--pool-size", f"{arguments.size_mib * 4 + 2048}M"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline()
         if not line.startswith("ready"):
             raise Failed(f"the daemon does not serve: {line}")
@@ -164,7 +165,7 @@ def create(arguments):
             daemon.command("volume", "create", name, "--size", size)
             load = subprocess.Popen(
                 fio_command(daemon.uri(name), "--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1G", "--norandommap",
-                            "--time_based", "--runtime=3600"),
+                            f"--rate_iops={CREATE_RATE}", "--time_based", "--runtime=3600"),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(2)
             times = []

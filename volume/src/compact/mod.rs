@@ -1,8 +1,8 @@
 //! Compaction, sans-io, beside the index that it works on: slots of which little is live become fewer, and slots of which
 //! nothing is live become free.
 //!
-//! A round ([`round`]) takes some slots ([`choose`]), finds what is left of their segments, copies that to packs, and has the
-//! index give the segments their new places. Places that count no more are given back ([`giving`]).
+//! A round (`round`) takes some slots (`choose`), finds what is left of their segments, copies that to packs, and has the
+//! index give the segments their new places. Places that count no more are given back (`giving`).
 //!
 //! What it wants done comes as [`Action`]s of appends, fetches, syncs and leases, which come back by [`Compactor::handle`]. In
 //! between it takes turns, each a short step ([`Compactor::turn`]), when the driver has time for it.

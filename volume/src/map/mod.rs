@@ -5,7 +5,7 @@
 //! stored map is complete once they are.
 //!
 //! A snapshot ends a generation, and takes no more than noting it. The cache shows the present generation alone; what an
-//! ended one has that the store lacks is kept beside it ([`frozen`]) and written back before anything later.
+//! ended one has that the store lacks is kept beside it (`frozen`) and written back before anything later.
 //!
 //! Relies on the driver to answer page loads and write-backs of one volume in the order in which they were given.
 
