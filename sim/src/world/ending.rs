@@ -12,6 +12,9 @@ use volume::request::{Completion, Reply};
 /// Rounds of checkpoint and ticks in which the space of trimmed volumes must come back.
 const RELEASE_ROUNDS: u32 = 6;
 
+/// How long the space of what was trimmed may take to come back, at the most.
+const RELEASE_TIME_MAX: u64 = 60_000 * MS;
+
 /// Segments that a volume without data may keep: the open one, and those whose trims or footers are newer.
 const EMPTY_SEGMENTS_MAX: usize = 3;
 
@@ -93,6 +96,7 @@ impl World {
                 return Err(Finding(format!("P5: data is told in a volume that was trimmed: {extents:?}")));
             }
         }
+        self.let_space_come_back()?;
         for site in self.open_sites() {
             self.check_released(site)?;
             let sectors = 0..8.min(self.sites[site].oracle.size_bytes() / SECTOR_BYTES);
@@ -103,8 +107,21 @@ impl World {
         Ok(())
     }
 
+    /// Lets the compactor end what it is about: space is promised back within a minute.
+    fn let_space_come_back(&mut self) -> Checked {
+        let until = self.now + RELEASE_TIME_MAX;
+        while self.now < until && self.open_sites().into_iter().any(|site| self.segments(site) > EMPTY_SEGMENTS_MAX) {
+            self.let_pass(TICK)?;
+        }
+        Ok(())
+    }
+
+    fn segments(&self, site: usize) -> usize {
+        self.sites[site].volume.as_ref().map_or(0, |volume| volume.status().segments)
+    }
+
     fn check_released(&self, site: usize) -> Checked {
-        let segments = self.sites[site].volume.as_ref().map_or(0, |volume| volume.status().segments);
+        let segments = self.segments(site);
         if segments <= EMPTY_SEGMENTS_MAX || self.injected.lies > 0 {
             return Ok(());
         }
