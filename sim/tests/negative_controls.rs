@@ -4,9 +4,7 @@
 use sim::plan::Profile;
 use sim::seeds;
 use sim::world::Broken;
-use volume::compact::controls as compaction;
-use volume::format::controls::{Safeguard, take_away};
-use volume::map::controls as map;
+use volume::controls::{Safeguard, take_away};
 
 /// P1. With syncs that are answered and do nothing, flushed writes are missed after a power cut.
 #[test]
@@ -41,9 +39,9 @@ fn a_log_without_its_chain_is_noticed() {
 /// that was moved gets that at its first try only: the second one goes where the segment is now.
 #[test]
 fn a_slot_that_is_given_back_under_a_read_is_noticed() {
-    compaction::take_away(Some(compaction::Safeguard::Pins));
+    take_away(Some(Safeguard::Pins));
     let found = seeds::first_finding(Profile::Faults, Broken::Nothing, 10_000);
-    compaction::take_away(None);
+    take_away(None);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the wait");
 }
@@ -51,9 +49,9 @@ fn a_slot_that_is_given_back_under_a_read_is_noticed() {
 /// P2. With pages of a later generation written back before those of an earlier one, a snapshot shows what came after it.
 #[test]
 fn a_later_generation_that_is_written_back_first_is_noticed() {
-    map::take_away(Some(map::Safeguard::OldestFirst));
+    take_away(Some(Safeguard::OldestFirst));
     let found = seeds::first_finding(Profile::Families, Broken::Nothing, 200);
-    map::take_away(None);
+    take_away(None);
     let (seed, _) = found.expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world in order");
 }
@@ -66,17 +64,17 @@ fn a_boundary_that_is_told_too_late_is_noticed() {
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world in order");
 }
 
-fn first_finding_without(safeguard: compaction::Safeguard, seeds_max: u64) -> Option<u64> {
-    compaction::take_away(Some(safeguard));
+fn first_finding_without(safeguard: Safeguard, seeds_max: u64) -> Option<u64> {
+    take_away(Some(safeguard));
     let found = seeds::first_finding(Profile::Compaction, Broken::Nothing, seeds_max);
-    compaction::take_away(None);
+    take_away(None);
     found.map(|(seed, _)| seed)
 }
 
 /// P1. A block that is left behind when its segment is moved is missed.
 #[test]
 fn a_survivor_that_is_not_copied_is_noticed() {
-    let seed = first_finding_without(compaction::Safeguard::EverySurvivor, 20).expect("some seed notices");
+    let seed = first_finding_without(Safeguard::EverySurvivor, 20).expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with every survivor");
 }
 
@@ -84,15 +82,15 @@ fn a_survivor_that_is_not_copied_is_noticed() {
 /// comes when it has, tells.
 #[test]
 fn stale_survivors_are_noticed_and_the_second_check_tells() {
-    let seed = first_finding_without(compaction::Safeguard::SecondCheck, 40).expect("some seed notices");
+    let seed = first_finding_without(Safeguard::SecondCheck, 40).expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with survivors of what is folded");
-    let missed = first_finding_without(compaction::Safeguard::FoldedFirst, 40);
+    let missed = first_finding_without(Safeguard::FoldedFirst, 40);
     assert_eq!(missed, None, "stale survivors with the second check");
 }
 
 /// P1, P5. A slot that is free before its void header is durable comes back with a rebuild.
 #[test]
 fn a_slot_that_is_free_before_it_is_void_is_noticed() {
-    let seed = first_finding_without(compaction::Safeguard::VoidFirst, 40).expect("some seed notices");
+    let seed = first_finding_without(Safeguard::VoidFirst, 40).expect("some seed notices");
     assert_eq!(seeds::run(seed, Broken::Nothing).err(), None, "the same world with the void header");
 }

@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod check;
 pub mod compact;
+pub mod controls;
 pub mod engine;
 pub mod error;
 pub mod format;

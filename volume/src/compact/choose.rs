@@ -4,6 +4,7 @@
 //! first, as many of them as give the most slots for what is moved: their segments must fill fewer packs than there were
 //! slots. A segment is moved whole, into one pack.
 
+use crate::controls::{Safeguard, is_missing};
 use crate::format::parcel_header_blocks;
 use crate::pool::{Index, LeaseClass, SegmentRow};
 use crate::store::Store;
@@ -118,15 +119,8 @@ pub(super) fn victims<S: Store>(
     victims
 }
 
-#[cfg(not(feature = "negative-controls"))]
-fn may_move<S: Store>(index: &Index<S>, segment: SegmentId) -> bool {
-    index.may_move(segment)
-}
-
 /// Takes segments that are not folded, too, when told so.
-#[cfg(feature = "negative-controls")]
 fn may_move<S: Store>(index: &Index<S>, segment: SegmentId) -> bool {
-    use super::controls::{Safeguard, is_missing};
     let is_stale = is_missing(Safeguard::FoldedFirst) || is_missing(Safeguard::SecondCheck);
     index.may_move(segment) || (is_stale && index.is_sealed_of_open(segment))
 }

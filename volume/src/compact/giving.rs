@@ -7,6 +7,7 @@
 
 use super::{Context, Ids, News};
 use crate::buffer::Buffer;
+use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::format::{SlotHeader, decode_parcel_start};
 use crate::io::{Action, Event, FetchPiece, IoId};
@@ -96,10 +97,10 @@ impl Giving {
 
     /// A place is to be free once all that read it have answered that they do no more.
     pub(super) fn pin(&mut self, place: Going) {
-        if super::has_pins() {
-            self.pinned.insert(place);
-        } else {
+        if is_missing(Safeguard::Pins) {
             self.ready.insert(place);
+        } else {
+            self.pinned.insert(place);
         }
     }
 
@@ -170,7 +171,7 @@ impl Giving {
                 }
             }
         }
-        if !super::voids_first() {
+        if is_missing(Safeguard::VoidFirst) {
             return self.free(context, round.places);
         }
         round.begin(context, ids);

@@ -8,8 +8,6 @@
 //! between it takes turns, each a short step ([`Compactor::turn`]), when the driver has time for it.
 
 mod choose;
-#[cfg(feature = "negative-controls")]
-pub mod controls;
 mod giving;
 mod holders;
 mod pack;
@@ -404,37 +402,6 @@ impl Compactor {
         self.giving.advance(context, &mut self.ids, is_held);
         self.giving.take_gone().into_iter().for_each(|segment| self.holders.forget(segment));
     }
-}
-
-#[cfg(not(feature = "negative-controls"))]
-const fn has_pins() -> bool {
-    true
-}
-
-#[cfg(feature = "negative-controls")]
-fn has_pins() -> bool {
-    !controls::is_missing(controls::Safeguard::Pins)
-}
-
-#[cfg(not(feature = "negative-controls"))]
-const fn voids_first() -> bool {
-    true
-}
-
-#[cfg(feature = "negative-controls")]
-fn voids_first() -> bool {
-    !controls::is_missing(controls::Safeguard::VoidFirst)
-}
-
-#[cfg(not(feature = "negative-controls"))]
-const fn has_second_check() -> bool {
-    true
-}
-
-#[cfg(feature = "negative-controls")]
-fn has_second_check() -> bool {
-    use controls::Safeguard::{EverySurvivor, SecondCheck};
-    !controls::is_missing(EverySurvivor) && !controls::is_missing(SecondCheck)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::pack::{Copying, Pack, Verifying};
 use super::parcel::{Target, parcel_of};
 use super::reading::{Read, Reading};
 use super::{Context, Ids};
+use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::io::{Action, Event, IoId};
 use crate::pool::{Lease, LeaseClass, SurvivorOutcome, SurvivorSearch, Survivors};
@@ -299,7 +300,7 @@ impl Round {
         context: &Context<'_, S>,
         found: BTreeMap<SegmentId, SurvivorOutcome>,
     ) -> Option<Trouble> {
-        if !super::has_second_check() {
+        if is_missing(Safeguard::SecondCheck) || is_missing(Safeguard::EverySurvivor) {
             return None;
         }
         found.into_iter().find_map(|(segment, outcome)| {
@@ -527,15 +528,8 @@ fn step<S: Store>(context: &Context<'_, S>, search: &mut SurvivorSearch) -> Resu
     stepped.map_err(|_| Trouble::Failed("the index store failed to read pages of a map"))
 }
 
-#[cfg(not(feature = "negative-controls"))]
-const fn dropping(survivors: Survivors) -> Survivors {
-    survivors
-}
-
 /// Loses one of the survivors, when told to.
-#[cfg(feature = "negative-controls")]
 fn dropping(survivors: Survivors) -> Survivors {
-    use super::controls::{Safeguard, is_missing};
     if !is_missing(Safeguard::EverySurvivor) {
         return survivors;
     }

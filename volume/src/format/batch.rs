@@ -24,6 +24,7 @@ use super::bytes::{Reader, Writer, expect_crc};
 use super::checksum::crc32c;
 use super::operation::DESCRIPTOR_BYTES;
 use super::{CHECK_BYTES, FormatError, Operation};
+use crate::controls::{Safeguard, is_missing};
 use units::{BLOCK_LEN, Epoch, Lsn, SegmentId, VolumeId};
 
 const MAGIC: [u8; 8] = *b"ALJBATCH";
@@ -127,14 +128,8 @@ pub fn encode_batch(header: &BatchHeader, out: &mut [u8]) -> u32 {
 }
 
 /// What the next batch's chain is to be.
-#[cfg(not(feature = "negative-controls"))]
-const fn chain_of(crc: u32) -> u32 {
-    crc
-}
-
-#[cfg(feature = "negative-controls")]
 fn chain_of(crc: u32) -> u32 {
-    if super::controls::is_missing(super::controls::Safeguard::Chain) { 0 } else { crc }
+    if is_missing(Safeguard::Chain) { 0 } else { crc }
 }
 
 /// Decodes the header that begins `bytes`; returns it with its CRC.

@@ -8,8 +8,6 @@
 mod batch;
 mod bytes;
 mod checksum;
-#[cfg(feature = "negative-controls")]
-pub mod controls;
 mod footer;
 mod operation;
 mod pack;

@@ -14,8 +14,6 @@
     reason = "blocks within a page: fewer than 2,048, and places within a slot: 16 bits"
 )]
 
-#[cfg(feature = "negative-controls")]
-pub mod controls;
 mod frozen;
 mod page;
 mod range_set;

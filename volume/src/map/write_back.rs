@@ -4,6 +4,7 @@
 //! the pages of an earlier one are stored, and a stored page must never hold a change of a later generation than its own.
 
 use super::Map;
+use crate::controls::{Safeguard, is_missing};
 use crate::io::PageIndex;
 use crate::pool::Folded;
 use std::ops::Range;
@@ -91,7 +92,7 @@ impl Map {
         let dirty = self.dirty.first().map(|(generation, ..)| *generation);
         let dropped = self.drops.first().map(|drop| drop.generation);
         let first = dirty.into_iter().chain(dropped).min().unwrap_or(self.generation);
-        let generation = if takes_oldest() { first } else { self.last_dirty_generation(first) };
+        let generation = if is_missing(Safeguard::OldestFirst) { self.last_dirty_generation(first) } else { first };
         let later_drops = self.drops.split_off(self.drops.partition_point(|drop| drop.generation <= generation));
         let drops = std::mem::replace(&mut self.drops, later_drops);
         let mut writes: Vec<PageWrite> = drops
@@ -167,14 +168,4 @@ impl Map {
             self.drops.splice(0..0, ended.drops);
         }
     }
-}
-
-#[cfg(not(feature = "negative-controls"))]
-const fn takes_oldest() -> bool {
-    true
-}
-
-#[cfg(feature = "negative-controls")]
-fn takes_oldest() -> bool {
-    !super::controls::is_missing(super::controls::Safeguard::OldestFirst)
 }

@@ -66,7 +66,6 @@ impl<S: Store> Index<S> {
     }
 
     /// Whether a segment is sealed and its volume open, and it could be moved if only it were folded.
-    #[cfg(feature = "negative-controls")]
     pub(crate) fn is_sealed_of_open(&self, segment: SegmentId) -> bool {
         self.left_place(segment).is_none()
             && self

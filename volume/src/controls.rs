@@ -1,11 +1,15 @@
-//! Switches that take a safeguard away, so that the simulator's tests can show that they would notice. Built only with the
-//! feature `negative-controls`, which no program has.
-
-use std::cell::Cell;
+//! Safeguards that can be taken away, so that the simulator's tests can show that they would notice. None is ever missing
+//! without the feature `negative-controls`, which no program has.
 
 /// A safeguard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Safeguard {
+    /// The check value of each data block.
+    DataCheck,
+    /// The chain from batch to batch.
+    Chain,
+    /// A write-back takes the oldest generation first.
+    OldestFirst,
     /// A slot waits for the reads that use it.
     Pins,
     /// Everything is copied that is left of a segment. Without it the second check goes too, which would tell.
@@ -18,15 +22,23 @@ pub enum Safeguard {
     VoidFirst,
 }
 
+#[cfg(feature = "negative-controls")]
 thread_local! {
-    static MISSING: Cell<Option<Safeguard>> = const { Cell::new(None) };
+    static MISSING: std::cell::Cell<Option<Safeguard>> = const { std::cell::Cell::new(None) };
 }
 
 /// Takes a safeguard away from what this thread does; gives all back with `None`.
+#[cfg(feature = "negative-controls")]
 pub fn take_away(safeguard: Option<Safeguard>) {
     MISSING.set(safeguard);
 }
 
-pub(super) fn is_missing(safeguard: Safeguard) -> bool {
+#[cfg(feature = "negative-controls")]
+pub(crate) fn is_missing(safeguard: Safeguard) -> bool {
     MISSING.get() == Some(safeguard)
+}
+
+#[cfg(not(feature = "negative-controls"))]
+pub(crate) const fn is_missing(_: Safeguard) -> bool {
+    false
 }
