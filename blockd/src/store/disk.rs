@@ -56,8 +56,8 @@ pub(super) fn start(
     let disk = Disk { pool, direct, writes_direct };
     let thread = thread::Builder::new().name("compactor".to_owned()).spawn(move || {
         for Work { action, is_hurried } in work {
-            let (bytes, began) = (bytes_of(&action), Instant::now());
-            let Some(event) = disk.carry_out(action) else { continue };
+            let began = Instant::now();
+            let Some((event, bytes)) = disk.carry_out(action) else { continue };
             if done.send(Command::Disk(event)).is_err() {
                 return;
             }
@@ -78,42 +78,26 @@ const fn pause_after(bytes: u64) -> Duration {
     }
 }
 
-fn bytes_of(action: &Action) -> u64 {
-    match action {
-        Action::Append { buffers, .. } => buffers.iter().map(|buffer| buffer.len() as u64).sum(),
-        Action::Fetch { buffer, .. } => buffer.len() as u64,
-        Action::Sync { .. }
-        | Action::Reply(_)
-        | Action::LoadPage { .. }
-        | Action::LoadPlace { .. }
-        | Action::LoadChanges { .. }
-        | Action::WriteBack { .. }
-        | Action::Lease { .. }
-        | Action::NoteSegment(_)
-        | Action::NoteBoundary(_)
-        | Action::Settle(_)
-        | Action::Unpinned { .. }
-        | Action::Release { .. } => 0,
-    }
-}
-
 impl Disk {
-    fn carry_out(&self, action: Action) -> Option<Event> {
+    /// Returns how it ended, and how many bytes were written or read.
+    fn carry_out(&self, action: Action) -> Option<(Event, u64)> {
         match action {
             Action::Append { id, pool_offset, buffers } => {
+                let bytes = buffers.iter().map(|buffer| buffer.len() as u64).sum();
                 let mut at = pool_offset;
                 let result = buffers.iter().try_for_each(|buffer| {
                     self.write(at, buffer.as_slice())?;
                     at += buffer.len() as u64;
                     Ok(())
                 });
-                Some(Event::Appended { id, buffers, result })
+                Some((Event::Appended { id, buffers, result }, bytes))
             }
             Action::Fetch { id, mut buffer, pieces } => {
+                let bytes = buffer.len() as u64;
                 let result = self.fetch(&mut buffer, &pieces);
-                Some(Event::Fetched { id, buffer, result })
+                Some((Event::Fetched { id, buffer, result }, bytes))
             }
-            Action::Sync { id } => Some(Event::Synced { id, result: self.pool.sync() }),
+            Action::Sync { id } => Some((Event::Synced { id, result: self.pool.sync() }, 0)),
             // What the store's thread answers, or only a volume asks for.
             Action::Reply(_)
             | Action::LoadPage { .. }
@@ -219,11 +203,11 @@ mod tests {
             for (offset, byte) in offsets.iter().zip(1_u8..) {
                 let buffers = vec![Buffer::copy_of(&[byte + u8::from(writes_direct) * 100; BLOCK_LEN])];
                 let ended = disk.carry_out(Action::Append { id: IoId(1), pool_offset: *offset, buffers });
-                assert!(matches!(ended, Some(Event::Appended { result: Ok(()), .. })));
+                assert!(matches!(ended, Some((Event::Appended { result: Ok(()), .. }, _))));
             }
             let pieces = offsets.iter().zip(0..).map(|(offset, n)| piece(*offset, n * BLOCK_LEN)).collect();
             let buffer = Buffer::zeroed(offsets.len() * BLOCK_LEN);
-            let Some(Event::Fetched { buffer, result: Ok(()), .. }) =
+            let Some((Event::Fetched { buffer, result: Ok(()), .. }, _)) =
                 disk.carry_out(Action::Fetch { id: IoId(2), buffer, pieces })
             else {
                 panic!("a fetch fails");
