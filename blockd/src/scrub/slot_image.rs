@@ -1,14 +1,11 @@
 //! A slot's bytes as the disk gives them, read once and at a pace, for all that is in it.
 
 use super::Shared;
-use crate::open::PoolFile;
+use crate::open::{PastCache, PoolFile};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 use units::{BLOCK_BYTES, BLOCK_LEN, SlotIndex};
-use uring::file::Advice;
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
 use volume::store::PoolReader;
@@ -19,19 +16,11 @@ const READ_BYTES: usize = 1 << 20;
 /// How long it sleeps at most before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(50);
 
-/// How the pool is read.
-enum Way {
-    /// Past the page cache.
-    Direct(File),
-    /// Through it; what was read is dropped from it.
-    Cached,
-}
-
 /// Reads slots.
 pub(super) struct SlotImage<'a> {
     pool: &'a PoolFile,
     shared: &'a Shared,
-    way: Way,
+    past_cache: PastCache,
     bytes_per_second: u64,
     /// When the next read may begin.
     next_read: Instant,
@@ -44,12 +33,10 @@ pub(super) struct SlotImage<'a> {
 
 impl<'a> SlotImage<'a> {
     pub(super) fn new(pool: &'a PoolFile, shared: &'a Shared, bytes_per_second: u64) -> Self {
-        // Not every file system can.
-        let direct = uring::file::open(pool.path(), true);
         Self {
             pool,
             shared,
-            way: direct.map_or(Way::Cached, Way::Direct),
+            past_cache: PastCache::new(pool),
             bytes_per_second: bytes_per_second.max(1),
             next_read: Instant::now(),
             bytes: Buffer::zeroed(usize::try_from(pool.superblock().geometry.slot_bytes).unwrap_or(BLOCK_LEN)),
@@ -83,15 +70,7 @@ impl<'a> SlotImage<'a> {
     fn read_part(&mut self, from: usize, to: usize) -> std::io::Result<()> {
         let offset = self.offset + from as u64;
         let part = self.bytes.as_mut_slice().get_mut(from..to).unwrap_or_default();
-        match &self.way {
-            Way::Direct(file) => file.read_exact_at(part, offset),
-            Way::Cached => {
-                let file = self.pool.file();
-                let len = part.len() as u64;
-                file.read_exact_at(part, offset)?;
-                uring::file::advise(file, offset, len, Advice::DontNeed)
-            }
-        }
+        self.past_cache.read(self.pool, offset, part)
     }
 
     /// Waits until `len` more bytes are within the pace; `None` when it is told to stop.

@@ -5,8 +5,7 @@
 //! what is read back of a pack must come from the device.
 
 use super::thread::Command;
-use crate::open::PoolFile;
-use std::fs::File;
+use crate::open::{PastCache, PoolFile};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -14,11 +13,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use units::{BLOCK_BYTES, BLOCK_LEN};
-use uring::file::Advice;
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
 use volume::io::{Action, Event, FetchPiece};
-use volume::store::PoolReader;
 
 /// Blocks that are not wanted are read along where no more bytes of them lie between two that are: a read costs more.
 const GAP_BYTES: u64 = 32 << 10;
@@ -40,8 +37,7 @@ pub(super) struct Work {
 /// The pool as the compactor reads and writes it.
 struct Disk {
     pool: Arc<PoolFile>,
-    /// Past the page cache; `None` where that cannot be.
-    direct: Option<File>,
+    past_cache: PastCache,
     writes_direct: bool,
 }
 
@@ -52,8 +48,7 @@ pub(super) fn start(
     done: mpsc::Sender<Command>,
 ) -> io::Result<(mpsc::Sender<Work>, JoinHandle<()>)> {
     let (sender, work) = mpsc::channel::<Work>();
-    let direct = uring::file::open(pool.path(), true).ok();
-    let disk = Disk { pool, direct, writes_direct };
+    let disk = Disk { past_cache: PastCache::new(&pool), pool, writes_direct };
     let thread = thread::Builder::new().name("compactor".to_owned()).spawn(move || {
         for Work { action, is_hurried } in work {
             let began = Instant::now();
@@ -115,7 +110,7 @@ impl Disk {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskFault> {
         if self.writes_direct
-            && let Some(direct) = &self.direct
+            && let Some(direct) = self.past_cache.file()
         {
             return direct.write_all_at(bytes, offset).map_err(|error| self.pool.fault("write", &error));
         }
@@ -159,12 +154,7 @@ impl Disk {
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskFault> {
-        if let Some(direct) = &self.direct {
-            return direct.read_exact_at(bytes, offset).map_err(|error| self.pool.fault("read", &error));
-        }
-        // What is clean leaves the page cache, so that the device is asked.
-        let _ = uring::file::advise(self.pool.file(), offset, bytes.len() as u64, Advice::DontNeed);
-        self.pool.read_at(offset, bytes)
+        self.past_cache.read(&self.pool, offset, bytes).map_err(|error| self.pool.fault("read", &error))
     }
 }
 
@@ -198,8 +188,7 @@ mod tests {
         let pool = Arc::new(PoolFile::open_or_make(&folder.path().join("pool"), shape).unwrap().0);
         let offsets = [1 << 20, (1 << 20) + 8192, (1 << 20) + 40960, (9 << 20), (9 << 20) + 4096, 3 << 20];
         for writes_direct in [false, true] {
-            let direct = uring::file::open(pool.path(), true).ok();
-            let disk = Disk { pool: Arc::clone(&pool), direct, writes_direct };
+            let disk = Disk { past_cache: PastCache::new(&pool), pool: Arc::clone(&pool), writes_direct };
             for (offset, byte) in offsets.iter().zip(1_u8..) {
                 let buffers = vec![Buffer::copy_of(&[byte + u8::from(writes_direct) * 100; BLOCK_LEN])];
                 let ended = disk.carry_out(Action::Append { id: IoId(1), pool_offset: *offset, buffers });
