@@ -64,7 +64,8 @@ pub(crate) struct SegmentLog {
     pub(crate) checks: Vec<u32>,
     /// Whether its footer on the disk says just this.
     pub(crate) has_footer: bool,
-    /// The highest durable LSN that one of its batches tells; not known where the footer was believed.
+    /// The highest durable LSN that one of its batches tells; not known where the footer was believed. Of one that was moved
+    /// its last operation: nothing is moved before it is durable.
     pub(crate) durable_seen: Lsn,
 }
 
@@ -251,6 +252,7 @@ fn read_parcel(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: ParcelPlace
         entries: parcel.entries,
         checks: parcel.checks,
         has_footer: true,
+        durable_seen: parcel.header.last_lsn,
         ..SegmentLog::empty(row, None)
     })
 }

@@ -163,6 +163,24 @@ fn a_rotten_parcel_is_told() {
     assert!(recover(&world.pool, &world.superblock, &index.known(OTHER_VOLUME, 0)).is_ok());
 }
 
+/// P1, P2. What was moved had been on stable storage, and so had all before it: rot there is not taken for a torn end, and a
+/// read of it is an error.
+#[test]
+fn rot_before_what_was_moved_is_no_torn_end() {
+    let mut world = World::new(16);
+    let older = world.segment(VOLUME, &[&[write_op(0, 2)], &[write_op(2, 2)]]);
+    world.sync(VOLUME);
+    let newest = world.segment(VOLUME, &[&[write_op(4, 1)]]);
+    world.fold(VOLUME);
+    world.pack(&[newest.segment]);
+    world.void_left();
+    // The payload of its last batch: that it was durable was told by the batch of the newest.
+    world.rot(older.slot, 5);
+    rebuild_it(&mut world);
+    let mut recovered = world.recover(VOLUME).unwrap();
+    assert_eq!(world.resolve(&mut recovered.map, VOLUME, 2048), world.authors[&VOLUME].mapped_at(Lsn(3)));
+}
+
 /// P2. A row that is wrong about what is left is found by the check.
 #[test]
 fn a_wrong_row_of_what_is_left_is_told() {
