@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::check::{CheckOptions, check};
-use crate::pool::{ParcelPlace, Settled};
+use crate::pool::{ParcelPlace, Parent, Settled};
 use crate::rebuild::rebuild;
-use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, trim_op, write_op};
+use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::store::PoolReader;
 use units::SlotIndex;
 
@@ -406,4 +406,21 @@ fn a_volume_that_goes_in_the_midst_of_a_round_takes_its_parcels_with_it() {
         }
     }
     assert!(steps > 60, "{steps} steps");
+}
+
+/// P1. A volume from which another one inherits is not erased, not in part either.
+#[test]
+fn a_volume_that_has_heirs_is_not_erased() {
+    let mut disk = Disk::aged();
+    disk.world.segment(VOLUME, &[&[snapshot_op(0)]]);
+    disk.world.fold(VOLUME);
+    let (heir, parent) = (VolumeId(OTHER_VOLUME.0 + 1), Parent { volume: VOLUME, generation: 0 });
+    disk.world.index.note_parent(heir, parent).unwrap();
+    disk.act(|compactor, context| compactor.erase(context, VOLUME));
+    disk.run();
+    disk.is_clean();
+    disk.world.index.forget_parent(heir).unwrap();
+    disk.act(|compactor, context| compactor.erase(context, VOLUME));
+    disk.run();
+    assert_eq!(disk.world.index.volumes(), [OTHER_VOLUME]);
 }
