@@ -94,11 +94,11 @@ fn each<S: Store>(
     (start, end): (&[u8], &[u8]),
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
-    let mut from = start.to_vec();
-    while let Some((key, value)) = store.seek(&from, end)? {
-        visit(&key, &value)?;
-        from = key;
-        from.push(0);
-    }
-    Ok(())
+    let mut wrong = None;
+    store.each(start, end, &mut |key, value| {
+        if wrong.is_none() {
+            wrong = visit(key, value).err();
+        }
+    })?;
+    wrong.map_or(Ok(()), Err)
 }

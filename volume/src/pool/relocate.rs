@@ -104,14 +104,14 @@ impl<S: Store> Index<S> {
         page: PageIndex,
         visit: &mut dyn FnMut(&Page),
     ) -> Result<(), DiskFault> {
-        let end = rows::page_start(volume, PageIndex(page.0 + 1));
-        let mut from = rows::page_start(volume, page);
-        while let Some((key, encoded)) = self.store.seek(&from, &end).map_err(io)? {
-            visit(&Page::decode(&encoded).map_err(|_| DiskFault::Io)?);
-            from = key;
-            from.push(0);
-        }
-        Ok(())
+        let mut is_whole = true;
+        let (from, end) = (rows::page_start(volume, page), rows::page_end(volume, page));
+        let read = self.store.each(&from, &end, &mut |_, encoded| match Page::decode(encoded) {
+            Ok(content) => visit(&content),
+            Err(_) => is_whole = false,
+        });
+        read.map_err(io)?;
+        if is_whole { Ok(()) } else { Err(DiskFault::Io) }
     }
 
     /// The packs in which nothing is that counts.

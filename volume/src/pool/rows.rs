@@ -372,6 +372,11 @@ pub(super) fn page_start(volume: VolumeId, page: PageIndex) -> Vec<u8> {
     key
 }
 
+/// The key after all versions of `page`.
+pub(super) fn page_end(volume: VolumeId, page: PageIndex) -> Vec<u8> {
+    page.0.checked_add(1).map_or_else(|| pages_end(volume), |next| page_start(volume, PageIndex(next)))
+}
+
 /// The key of a page's version of a generation: later ones come first.
 pub(super) fn page_key(volume: VolumeId, page: PageIndex, generation: u64) -> Vec<u8> {
     let mut key = page_start(volume, page);

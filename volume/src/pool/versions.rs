@@ -116,9 +116,7 @@ impl<S: Store> Index<S> {
     ) -> Result<Option<Version>, DiskFault> {
         // Later generations come first.
         let from = rows::page_key(volume, page, generation);
-        let end =
-            page.0.checked_add(1).map_or_else(|| rows::pages_end(volume), |n| rows::page_start(volume, PageIndex(n)));
-        self.store.seek(&from, &end).map_err(io)?.map(decode).transpose()
+        self.store.seek(&from, &rows::page_end(volume, page)).map_err(io)?.map(decode).transpose()
     }
 
     /// The version below that of `generation`: the next older one.
