@@ -273,19 +273,13 @@ impl Verifier<'_> {
         });
     }
 
-    /// Where a run of blocks is in the slot that holds its segment.
-    fn block_in_slot(&self, row: &SegmentRow, location: Location, count: usize) -> Option<u32> {
-        let Some(parcel) = row.parcel else { return Some(u32::from(location.block)) };
-        let survivors = self.survivors.get(&location.segment)?;
-        let rank = survivors.rank_of_run(u32::from(location.block), u32::try_from(count).ok()?)?;
-        Some(parcel.payload() + rank)
-    }
-
     fn verify_run(&self, block: u64, location: Location, checks: &[[u8; 4]], report: &mut CheckReport) {
         // One without a row is told with the counts.
         let Some(row) = self.rows.get(&location.segment) else { return };
         let mut bytes = vec![0; checks.len() * BLOCK_LEN];
-        let Some(first) = self.block_in_slot(row, location, checks.len()) else {
+        let survivors = self.survivors.get(&location.segment).copied();
+        let count = u32::try_from(checks.len()).unwrap_or(u32::MAX);
+        let Some(first) = row.block_of(survivors, u32::from(location.block), count) else {
             let place = format!("segment {}, slot {}, block {}", location.segment, row.slot, location.block);
             let detail = format!("{} blocks from block {block} on are not all left ({place})", checks.len());
             report.add(ProblemKind::Map, Some(self.volume), format!("{detail}: run `aljibe pool rebuild`"));

@@ -6,9 +6,9 @@ use super::parcel::{Target, parcel_of};
 use super::round::{Moving, Trouble};
 use super::{Context, Ids};
 use crate::buffer::Buffer;
-use crate::format::{Geometry, SlotHeader, Superblock, block_check, encode_parcel};
+use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
-use crate::pool::{Index, Lease, Move, ParcelPlace, SegmentRow, Survivors};
+use crate::pool::{Index, Lease, Move, ParcelPlace};
 use crate::store::Store;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -276,19 +276,11 @@ fn pieces_of<S: Store>(index: &Index<S>, segment: SegmentId, blocks: &[u32]) -> 
     let geometry = index.superblock().geometry;
     let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
     for (at, block) in blocks.iter().enumerate() {
-        let pool_offset = offset_of((&row, survivors), geometry, *block)?;
+        let pool_offset = geometry.block_offset(row.slot, row.block_of(survivors, *block, 1)?);
         match pieces.last_mut() {
             Some(last) if last.pool_offset + last.len as u64 == pool_offset => last.len += BLOCK_LEN,
             _ => pieces.push(FetchPiece { pool_offset, buffer_offset: at * BLOCK_LEN, len: BLOCK_LEN }),
         }
     }
     Some(pieces)
-}
-
-fn offset_of((row, survivors): (&SegmentRow, Option<&Survivors>), geometry: Geometry, block: u32) -> Option<u64> {
-    let at = match row.parcel {
-        None => block,
-        Some(parcel) => parcel.payload() + survivors?.rank(block)?,
-    };
-    Some(geometry.block_offset(row.slot, at))
 }

@@ -143,18 +143,17 @@ impl Volume {
 
     /// Where `count` blocks from `location` on are in the pool, which are neighbours wherever they are.
     fn pool_offset(&self, location: Location, count: u32) -> Option<u64> {
-        let Some(row) = self.segments.get(&location.segment) else {
-            let place = self.places.of(location.segment)?;
-            return Some(self.config.geometry.block_offset(place.row.slot, place.block_of(location.block, count)?));
-        };
-        let block = match row.parcel {
-            None => u32::from(location.block),
-            Some(parcel) => {
-                let survivors = self.survivors.get(&location.segment)?;
-                parcel.payload() + survivors.rank_of_run(u32::from(location.block), count)?
+        let (slot, block) = match self.segments.get(&location.segment) {
+            Some(row) => {
+                let survivors = row.parcel.and_then(|_| self.survivors.get(&location.segment));
+                (row.slot, row.block_of(survivors.map(AsRef::as_ref), u32::from(location.block), count)?)
+            }
+            None => {
+                let place = self.places.of(location.segment)?;
+                (place.row.slot, place.block_of(location.block, count)?)
             }
         };
-        Some(self.config.geometry.block_offset(row.slot, block))
+        Some(self.config.geometry.block_offset(slot, block))
     }
 
     pub(super) fn on_fetched(

@@ -17,9 +17,16 @@ impl Place {
     /// The block of the slot where `count` neighbouring blocks from `block` on are, wherever they are together.
     #[must_use]
     pub fn block_of(&self, block: u16, count: u32) -> Option<u32> {
-        let block = u32::from(block);
-        let Some(parcel) = self.row.parcel else { return Some(block) };
-        Some(parcel.payload() + self.survivors.as_ref()?.rank_of_run(block, count)?)
+        self.row.block_of(self.survivors.as_deref(), u32::from(block), count)
+    }
+}
+
+impl SegmentRow {
+    /// The same where the row and the survivors, which only a segment has that was moved, are known apart.
+    #[must_use]
+    pub fn block_of(&self, survivors: Option<&Survivors>, block: u32, count: u32) -> Option<u32> {
+        let Some(parcel) = self.parcel else { return Some(block) };
+        Some(parcel.payload() + survivors?.rank_of_run(block, count)?)
     }
 }
 
