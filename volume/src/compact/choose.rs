@@ -82,12 +82,16 @@ pub(super) fn victims<S: Store>(
     overheads: &BTreeMap<SegmentId, u32>,
 ) -> Vec<Victim> {
     let slot_blocks = index.superblock().geometry.slot_blocks();
-    let share_max = Need::of(index).share_max();
+    let hundredths_max = u64::from(slot_blocks) * u64::from(Need::of(index).share_max());
     let left = index.packs_left();
     let mut slots: BTreeMap<SlotIndex, Vec<(SegmentRow, u32)>> = BTreeMap::new();
     // Of these some segment has to stay.
     let mut blocked: BTreeSet<SlotIndex> = BTreeSet::new();
     for (row, live) in index.rows() {
+        // Asked first, since most slots of a pool in use are such: a slot of its own, of which too much is live.
+        if row.parcel.is_none() && live.is_some_and(|live| live.saturating_mul(100) > hundredths_max) {
+            continue;
+        }
         let stays = is_out(row.segment) || !may_move(index, row.segment);
         let live = live.and_then(|live| u32::try_from(live).ok()).filter(|_| !stays);
         match live {
@@ -106,7 +110,7 @@ pub(super) fn victims<S: Store>(
         let item = |(row, live): &(SegmentRow, u32)| (row.segment, size_of(row, *live, overheads));
         let items: Vec<Item> = rows.iter().map(item).collect();
         let size: u32 = items.iter().map(|(_, size)| size).sum();
-        let is_worth = u64::from(size) * 100 <= u64::from(slot_blocks) * u64::from(share_max);
+        let is_worth = u64::from(size) * 100 <= hundredths_max;
         is_worth.then(|| Victim {
             items,
             score: score_of(slot_blocks, next, &rows),
