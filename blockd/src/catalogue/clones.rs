@@ -97,9 +97,8 @@ impl Catalogue {
     fn heir_of(&self, snapshot: &SnapshotName, name: &str) -> Result<VolumeRecord, CatalogueError> {
         let shelf = self.read();
         let kept = find(&shelf, snapshot)?;
-        let damage = kept.damage.clone().or_else(|| shelf.damage_of(kept.record.of));
-        if let Some(reason) = damage {
-            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason });
+        if let Some(reason) = shelf.damage_of_snapshot(kept) {
+            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason: reason.clone() });
         }
         Ok(VolumeRecord {
             id: 0,

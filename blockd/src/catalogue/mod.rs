@@ -202,7 +202,7 @@ impl Exports for Catalogue {
             let volume = &kept.entry.name;
             listings.push(Listing { name: volume.clone(), description: String::new() });
             let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
-            let readable = snapshots.filter(|kept| kept.damage.is_none() && shelf.damage_of(kept.record.of).is_none());
+            let readable = snapshots.filter(|kept| shelf.damage_of_snapshot(kept).is_none());
             listings.extend(readable.map(|kept| Listing {
                 name: format!("{volume}@{}", kept.record.name),
                 description: "snapshot".to_owned(),
@@ -216,10 +216,8 @@ impl Catalogue {
     fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
         let shelf = self.read();
         let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
-        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there).ok_or(Refusal::Unknown)?;
-        if kept.damage.is_some() || shelf.damage_of(kept.record.of).is_some() {
-            return Err(Refusal::Unknown);
-        }
+        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there);
+        let kept = kept.filter(|kept| shelf.damage_of_snapshot(kept).is_none()).ok_or(Refusal::Unknown)?;
         let view = VolumeId(kept.record.id);
         let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
         let found = Found { snapshot: Some(kept.record.id), ..Found::new(export, view, shard) };

@@ -15,7 +15,7 @@ pub(super) struct Kept {
     pub(super) is_leaving: bool,
 }
 
-/// A snapshot's record, and what is wrong with the snapshot if anything is.
+/// A snapshot's record, and what is wrong with the snapshot by itself ([`Shelf::damage_of_snapshot`] tells all).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptSnapshot {
     pub(super) record: SnapshotRecord,
@@ -109,6 +109,11 @@ impl Shelf {
     /// Why a volume cannot be read, when it cannot.
     pub(super) fn damage_of(&self, volume: u64) -> Option<String> {
         self.damaged.get(&volume).cloned()
+    }
+
+    /// Why a snapshot cannot be read, when it cannot: for itself, or since the volume that it was taken of cannot.
+    pub(super) fn damage_of_snapshot<'a>(&'a self, kept: &'a KeptSnapshot) -> Option<&'a String> {
+        kept.damage.as_ref().or_else(|| self.damaged.get(&kept.record.of))
     }
 
     pub(super) fn note_rotten(&mut self, id: u64) {
