@@ -37,7 +37,7 @@ impl Catalogue {
         };
         let mut space = Space { snapshot_bytes: Some(0), snapshots, ..Space::default() };
         for id in line {
-            let of_one = ask::volume_space(&self.store, VolumeId(id)).await?;
+            let of_one = ask::begin_volume_space(&self.store, VolumeId(id))?.end().await?;
             space.pool_bytes += of_one.pool_bytes;
             let held = if VolumeId(id) == volume {
                 space.written_bytes = of_one.mapped_blocks * BLOCK_BYTES;
