@@ -168,10 +168,15 @@ impl Shelf {
         self.lines.get(&record.line()).and_then(BTreeSet::last).is_some_and(|newest| *newest > record.id)
     }
 
+    /// The volumes of a line, in the order in which they were made.
+    pub(super) fn volumes_of(&self, line: u64) -> impl Iterator<Item = u64> {
+        self.lines.get(&line).into_iter().flatten().copied()
+    }
+
     /// Whether a volume of a line still has a record that says that it is there, though another has its name, or had it.
     pub(super) fn has_unsettled(&self, line: u64) -> bool {
-        let volumes = self.lines.get(&line).into_iter().flatten().filter_map(|id| self.volumes.get(id));
-        volumes.into_iter().any(|record| record.state == VolumeState::Live && self.is_former(record))
+        let mut volumes = self.volumes_of(line).filter_map(|id| self.volumes.get(&id));
+        volumes.any(|record| record.state == VolumeState::Live && self.is_former(record))
     }
 
     /// The snapshot of that name of the volume that is called `volume`.

@@ -258,7 +258,7 @@ pub(super) fn find<'a>(shelf: &'a Shelf, name: &SnapshotName) -> Result<&'a Kept
     shelf.find_snapshot(&name.volume, &name.snapshot).ok_or_else(missing)
 }
 
-fn missing(volume: &str) -> CatalogueError {
+pub(super) fn missing(volume: &str) -> CatalogueError {
     CatalogueError::NotFound { name: volume.to_owned() }
 }
 
