@@ -32,6 +32,8 @@ pub(super) struct Shelf {
     lines: BTreeMap<u64, BTreeSet<u64>>,
     children: BTreeMap<ParentRecord, BTreeSet<u64>>,
     snapshots: BTreeMap<u64, KeptSnapshot>,
+    /// The snapshots that were taken of each volume.
+    taken: BTreeMap<u64, BTreeSet<u64>>,
     /// Live snapshots, by the line of their volume and their name.
     snapshot_names: BTreeMap<(u64, String), u64>,
     groups: BTreeMap<u64, GroupRecord>,
@@ -71,11 +73,13 @@ impl Shelf {
             let key = (self.line_of(snapshot.record.of), snapshot.record.name.clone());
             self.snapshot_names.insert(key, snapshot.record.id);
         }
+        self.taken.entry(snapshot.record.of).or_default().insert(snapshot.record.id);
         self.snapshots.insert(snapshot.record.id, snapshot);
     }
 
     pub(super) fn forget_snapshot(&mut self, id: u64) {
         let Some(snapshot) = self.snapshots.remove(&id) else { return };
+        take_out(&mut self.taken, &snapshot.record.of, id);
         let key = (self.line_of(snapshot.record.of), snapshot.record.name);
         if self.snapshot_names.get(&key) == Some(&id) {
             self.snapshot_names.remove(&key);
@@ -138,6 +142,11 @@ impl Shelf {
 
     pub(super) fn snapshots(&self) -> impl Iterator<Item = &KeptSnapshot> {
         self.snapshots.values()
+    }
+
+    /// The snapshots that were taken of a volume, whatever became of them.
+    pub(super) fn taken_of(&self, volume: u64) -> impl Iterator<Item = &KeptSnapshot> {
+        self.taken.get(&volume).into_iter().flatten().filter_map(|id| self.snapshots.get(id))
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &GroupRecord> {
