@@ -174,7 +174,7 @@ impl Opening<'_> {
 
     /// Tells the index which volumes began as what. Returns those that it does not have right.
     async fn note_families(&self, shelf: &Shelf) -> Result<Vec<VolumeId>, OpenError> {
-        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), parent_of(record)?)));
+        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), record.parent?.into())));
         let heirs: BTreeMap<VolumeId, Parent> = heirs.collect();
         if !shelf.is_unsure() {
             let noted = ask::note_families(self.store, heirs).await.map_err(|error| unreadable(&error))?;
@@ -249,11 +249,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
 fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Known {
     let volume = VolumeId(record.id);
     let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-    Known { created_bytes: record.size_bytes, parent: parent_of(record), ..known }
-}
-
-fn parent_of(record: &VolumeRecord) -> Option<Parent> {
-    record.parent.map(|parent| Parent { volume: VolumeId(parent.volume), generation: parent.generation })
+    Known { created_bytes: record.size_bytes, parent: record.parent.map(Parent::from), ..known }
 }
 
 /// What the index knows of a volume that was never written.
