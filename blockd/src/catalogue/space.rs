@@ -22,6 +22,9 @@ pub struct Space {
     pub snapshots: u64,
 }
 
+/// Volumes asked about before the first answer is waited for. What clients wait for comes behind no more than these.
+const ASKED_MAX: usize = 64;
+
 /// What is asked of one volume.
 struct SpaceAsked {
     volume: VolumeId,
@@ -44,18 +47,20 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::Ended`].
     pub async fn with_space(&self, entries: Vec<Entry>) -> Result<Vec<(Entry, Space)>, CatalogueError> {
-        // All are asked before any answer is waited for.
-        let mut asked = Vec::with_capacity(entries.len());
-        for entry in entries {
-            match self.ask_space(&entry.name) {
-                Ok(space) => asked.push((entry, space)),
-                Err(CatalogueError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+        let mut found = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            let mut asked = Vec::with_capacity(ASKED_MAX);
+            for entry in entries.by_ref().take(ASKED_MAX) {
+                match self.ask_space(&entry.name) {
+                    Ok(space) => asked.push((entry, space)),
+                    Err(CatalogueError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
-        }
-        let mut found = Vec::with_capacity(asked.len());
-        for (entry, space) in asked {
-            found.push((entry, space.answer().await?));
+            for (entry, space) in asked {
+                found.push((entry, space.answer().await?));
+            }
         }
         Ok(found)
     }
