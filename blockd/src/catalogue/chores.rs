@@ -45,7 +45,7 @@ fn of_snapshot(shelf: &Shelf, record: &SnapshotRecord) -> Option<Chore> {
     let Some(volume) = shelf.volume(record.of) else {
         return (!shelf.is_unsure()).then_some(Chore::DropSnapshot(record.id));
     };
-    if shelf.is_unsure() && shelf.may_be_needed(record.of) {
+    if shelf.may_be_needed(record.of) {
         return None;
     }
     let has_children = shelf.has_children(boundary_of(record));
