@@ -59,11 +59,17 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     shown
 }
 
-/// Names and values below one another; those without a value are left out.
+/// Names and values below one another, further lines of a value below its first; those without a value are left out.
 pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let given = fields.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
-    given.map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    let next_line = format!("\n{:width$}  ", "");
+    given.map(|(name, value)| format!("{name:width$}  {}\n", value.replace('\n', &next_line))).collect()
+}
+
+/// Bytes for people in a cell of a table.
+pub(crate) fn rounded(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded())
 }
 
 /// Bytes for people, and exactly.
@@ -80,6 +86,12 @@ mod tests {
         let rows = [vec!["vm-100".to_owned(), "10G".to_owned()], vec!["a".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "SIZE"], &rows), "NAME    SIZE\nvm-100  10G\na\n");
         assert_eq!(table(&["NAME", "SIZE"], &[]), "NAME  SIZE\n");
+    }
+
+    #[test]
+    fn the_lines_of_a_value_are_below_one_another() {
+        let shown = fields(&[("nbd", Some("one\ntwo".into())), ("snapshots", Some("3".into()))]);
+        assert_eq!(shown, "nbd        one\n           two\nsnapshots  3\n");
     }
 
     #[test]

@@ -90,8 +90,7 @@ class Daemon:
         return self.ask("POST", "/v1/snapshots", {"snapshots": [name]})[1]
 
     def delete_snapshot(self, name):
-        volume, snapshot = name.split("@")
-        return self.ask("DELETE", f"/v1/snapshots/{volume}@{snapshot}")[1]
+        return self.ask("DELETE", f"/v1/snapshots/{name}")[1]
 
     def slots_used(self):
         return self.ask("GET", "/v1/pool")[0]["slots"]["used"]
@@ -120,10 +119,10 @@ def report_of(text):
 class Load:
     """4 KiB random writes at a fixed rate, until it is ended; the longest that one of them took."""
 
-    def __init__(self, uri, rate):
+    def __init__(self, uri, rate, *options):
         self.process = subprocess.Popen(
-            fio_command(uri, "--rw=randwrite", "--bs=4k", "--iodepth=4", f"--rate_iops={rate}", "--norandommap",
-                        "--time_based", "--runtime=3600"),
+            fio_command(uri, "--rw=randwrite", "--bs=4k", f"--rate_iops={rate}", "--norandommap", "--time_based",
+                        "--runtime=3600", *options),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(2)
 
@@ -163,17 +162,12 @@ def create(arguments):
         for size in ("1G", "64T"):
             name = f"v{size}".lower()
             daemon.command("volume", "create", name, "--size", size)
-            load = subprocess.Popen(
-                fio_command(daemon.uri(name), "--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1G", "--norandommap",
-                            f"--rate_iops={CREATE_RATE}", "--time_based", "--runtime=3600"),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(2)
+            load = Load(daemon.uri(name), CREATE_RATE, "--iodepth=32", "--size=1G")
             times = []
             for number in range(SNAPSHOTS_UNDER_LOAD):
                 times.append(daemon.snapshot(f"{name}@s{number}"))
                 time.sleep(0.05)
-            load.send_signal(signal.SIGINT)
-            load.wait(60)
+            load.end()
             times.sort()
             most = times[int(len(times) * 0.99) - 1]
             print(f"create: {size}: median {statistics.median(times):.1f} ms, 99 of 100 in {most:.1f} ms, longest "
@@ -264,7 +258,7 @@ def thousand(arguments):
 
 
 def timed_load(daemon, rate, act):
-    load = Load(daemon.uri("bench"), rate)
+    load = Load(daemon.uri("bench"), rate, "--iodepth=4")
     try:
         act()
     finally:

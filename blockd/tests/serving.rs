@@ -162,7 +162,8 @@ async fn volumes_are_there_after_a_crash_and_without_their_index() {
     }
 }
 
-/// P2, P6. A volume whose log is damaged where it was durable is listed and not served; the others are.
+/// P2, P6. A volume whose log is damaged where it was durable is listed and not served, nor are its snapshots; the others
+/// are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
@@ -172,6 +173,7 @@ async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
     for block in 0..8 {
         write(&serving, "victim", block, 1).await;
     }
+    serving.catalogue().create_snapshots(&[monday("victim")], None).await.unwrap();
     write(&serving, "bystander", 0, 2).await;
     let image = crash_image(folder.path());
     serving.stop().await.unwrap();
@@ -186,6 +188,8 @@ async fn a_damaged_volume_is_quarantined_and_the_others_are_served() {
     assert_eq!(names(&serving), ["bystander", "victim"]);
     assert!(catalogue.show("victim").unwrap().damage.is_some());
     assert_eq!(catalogue.find("victim", &client()).unwrap_err(), Refusal::Unknown);
+    assert_eq!(catalogue.find("victim@monday", &client()).unwrap_err(), Refusal::Unknown);
+    assert!(catalogue.show_snapshot(&monday("victim")).unwrap().damage.is_some());
     assert!(matches!(catalogue.resize("victim", 2 << 30, false).await, Err(CatalogueError::Quarantined { .. })));
     catalogue.delete("victim", false).await.unwrap();
     serving.stop().await.unwrap();

@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::copy::CopyError;
 use crate::failure::{Exit, Failure};
 use crate::nbd::{Connection, Host, NbdError, NbdUri};
-use crate::output::{Output, fields, table};
+use crate::output::{Output, fields, rounded, sized, table};
 use control::{Image, ImageList, ImageState, Size, VolumeName};
 use serde_json::json;
 use std::net::IpAddr;
@@ -40,11 +40,10 @@ fn list(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 fn row(image: &Image) -> Vec<String> {
-    let written = image.written_bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded());
     vec![
         image.name.clone(),
         Size::from_bytes(image.size_bytes).rounded(),
-        written,
+        rounded(image.written_bytes),
         state_of(image),
         image.created_at.to_string(),
         image.source.clone(),
@@ -61,7 +60,7 @@ fn described(image: &Image) -> String {
         ("reason", image.state_reason.clone()),
         ("source", Some(image.source.clone())),
         ("created", Some(image.created_at.to_string())),
-        ("nbd", Some(image.nbd_uris.join("\n         ")).filter(|uris| !uris.is_empty())),
+        ("nbd", Some(image.nbd_uris.join("\n")).filter(|uris| !uris.is_empty())),
     ])
 }
 
@@ -73,10 +72,6 @@ fn state_of(image: &Image) -> String {
         }
         ImageState::Ready | ImageState::Quarantined => image.state.to_string(),
     }
-}
-
-fn sized(bytes: u64) -> String {
-    format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded())
 }
 
 /// A name needs no escaping in a path.

@@ -5,7 +5,7 @@ use crate::cli::{PoolCommand, PoolVerb};
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, fields};
+use crate::output::{Output, fields, sized};
 use crate::wiring;
 use control::{Pool, Size};
 use std::path::{Path, PathBuf};
@@ -94,12 +94,11 @@ fn compaction_described(pool: &Pool) -> String {
 }
 
 fn described(pool: &Pool) -> String {
-    let sized = |bytes: u64| Some(format!("{} ({bytes} bytes)", Size::from_bytes(bytes).rounded()));
     let slots = pool.slots;
     fields(&[
         ("path", Some(pool.path.clone())),
-        ("size", sized(pool.size_bytes)),
-        ("slot size", sized(pool.slot_bytes)),
+        ("size", Some(sized(pool.size_bytes))),
+        ("slot size", Some(sized(pool.slot_bytes))),
         (
             "slots",
             Some(format!("{} free, {} reserved, {} used of {}", slots.free, slots.reserved, slots.used, slots.total)),

@@ -3,7 +3,7 @@
 use crate::cli::{SnapshotCommand, SnapshotVerb};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Output, fields, sized, table};
+use crate::output::{Output, fields, rounded, sized, table};
 use control::{CreateSnapshots, ReclaimSnapshots, Reclaimed, Size, Snapshot, SnapshotList, SnapshotName, VolumeName};
 use serde_json::json;
 
@@ -64,7 +64,7 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
     vec![
         snapshot.name.clone(),
         Size::from_bytes(snapshot.size_bytes).rounded(),
-        snapshot.unique_bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded()),
+        rounded(snapshot.unique_bytes),
         snapshot.taken_at.to_string(),
         snapshot.group.clone().unwrap_or_else(|| "-".to_owned()),
         snapshot.clones.len().to_string(),

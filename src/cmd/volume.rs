@@ -3,7 +3,7 @@
 use crate::cli::{VolumeCommand, VolumeVerb};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Output, fields, sized, table};
+use crate::output::{Output, fields, rounded, sized, table};
 use control::{
     CloneSnapshot, CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Size, Volume, VolumeList, VolumeName,
     VolumeSize,
@@ -66,11 +66,10 @@ fn list(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 fn row(volume: &Volume) -> Vec<String> {
-    let written = volume.written_bytes.map_or_else(|| "-".to_owned(), |bytes| Size::from_bytes(bytes).rounded());
     vec![
         volume.name.clone(),
         Size::from_bytes(volume.size_bytes).rounded(),
-        written,
+        rounded(volume.written_bytes),
         volume.state.to_string(),
         volume.connections.to_string(),
         volume.shard.to_string(),
@@ -94,7 +93,7 @@ fn described(volume: &Volume) -> String {
         ("clients", Some(volume.connections.to_string())),
         ("shard", Some(volume.shard.to_string())),
         ("created", Some(volume.created_at.to_string())),
-        ("nbd", Some(volume.nbd_uris.join("\n         ")).filter(|uris| !uris.is_empty())),
+        ("nbd", Some(volume.nbd_uris.join("\n")).filter(|uris| !uris.is_empty())),
     ])
 }
 

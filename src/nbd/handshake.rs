@@ -2,12 +2,12 @@
 //! Spec: NBD proto.md, "Fixed newstyle negotiation".
 
 use super::NbdError;
-use proto::nbd::ReplyStyle;
 use proto::nbd::client::{
     Malformed, OptionReply, decode_greeting, decode_option_reply, encode_client_flags, encode_info,
     encode_meta_context, encode_option,
 };
 use proto::nbd::constants::{BASE_ALLOCATION, client_flag, handshake_flag, info, option, option_reply};
+use proto::nbd::{ReplyStyle, TransmissionFlags};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Most bytes of a server's replies that are kept while one is not whole.
@@ -15,10 +15,6 @@ const INPUT_BYTES_MAX: usize = 2 << 20;
 
 /// Most replies to one option: lists of contexts and facts are short.
 const REPLIES_MAX: usize = 1000;
-
-/// Bits of the transmission flags. Spec: NBD proto.md, "Transmission flags".
-const FLAG_READ_ONLY: u16 = 1 << 1;
-const FLAG_SEND_FLUSH: u16 = 1 << 2;
 
 /// What a server says of an export, and how it is spoken with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +97,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
         let (size_bytes, flags) = of_export.ok_or_else(|| broken("an export has no size"))?;
         Ok(Facts {
             size_bytes,
-            is_read_only: flags & FLAG_READ_ONLY != 0,
-            has_flush: flags & FLAG_SEND_FLUSH != 0,
+            is_read_only: flags.contains(TransmissionFlags::READ_ONLY),
+            has_flush: flags.contains(TransmissionFlags::SEND_FLUSH),
             payload_bytes_max,
             style: ReplyStyle::Simple,
             allocation: None,
@@ -154,10 +150,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
 }
 
 /// Size and transmission flags.
-fn export_fact(fact: &[u8]) -> Option<(u64, u16)> {
+fn export_fact(fact: &[u8]) -> Option<(u64, TransmissionFlags)> {
     let (size, rest) = fact.split_first_chunk::<8>()?;
     let flags = rest.first_chunk::<2>()?;
-    Some((u64::from_be_bytes(*size), u16::from_be_bytes(*flags)))
+    Some((u64::from_be_bytes(*size), TransmissionFlags::from_wire(u16::from_be_bytes(*flags))))
 }
 
 fn refusal(export: &str, reply: &OptionReply) -> String {

@@ -156,14 +156,8 @@ impl Service for PoolService {
     fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
             let moment = self.moment().await?;
-            let mut volumes = Vec::new();
-            for entry in self.catalogue.list() {
-                // One that is deleted meanwhile is not shown.
-                if let Ok(space) = self.catalogue.space(&entry.name).await {
-                    volumes.push(self.show(entry, &moment, &space));
-                }
-            }
-            Ok(volumes)
+            let entries = self.catalogue.with_space(self.catalogue.list()).await.map_err(service_error)?;
+            Ok(entries.into_iter().map(|(entry, space)| self.show(entry, &moment, &space)).collect())
         })
     }
 
@@ -206,11 +200,8 @@ impl Service for PoolService {
     fn list_images(&self) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
             let moment = self.moment().await?;
-            let mut images = Vec::new();
-            for entry in self.catalogue.list_images() {
-                images.push(self.image(entry, &moment).await?);
-            }
-            Ok(images)
+            let entries = self.catalogue.with_space(self.catalogue.list_images()).await.map_err(service_error)?;
+            Ok(entries.into_iter().map(|(entry, space)| self.image(entry, &moment, &space)).collect())
         })
     }
 
@@ -322,13 +313,12 @@ impl Service for PoolService {
             let stats = moment.by_volume();
             // An image takes space and serves reads like any volume.
             let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
-            let mut volumes = Vec::new();
-            for entry in entries {
+            let entries = self.catalogue.with_space(entries.collect()).await.map_err(service_error)?;
+            let of_volume = |(entry, space): (Entry, Space)| {
                 let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
-                if let Ok(space) = self.catalogue.space(&entry.name).await {
-                    volumes.push(metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default()));
-                }
-            }
+                metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default())
+            };
+            let volumes = entries.into_iter().map(of_volume).collect();
             Ok(control::metrics::Snapshot {
                 shards: (0..).zip(&moment.stats).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
                 volumes,

@@ -1,7 +1,7 @@
 //! The command line against a running daemon: what it prints, how it fails, and who may run beside whom.
 
 use crate::daemon::{Daemon, binary};
-use crate::tool::{self, are_here, output_of, python, run, succeed};
+use crate::tool::{self, are_here, json, output_of, python, run, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,11 +17,6 @@ fn exit_code(command: &mut Command) -> i32 {
     let code = output.status.code().expect("it was not killed");
     assert_eq!(output.stderr.is_empty(), code == 0, "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     code
-}
-
-fn json(command: &mut Command) -> Value {
-    let printed = succeed(command.arg("--json"));
-    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{command:?}: {error}: {printed}"))
 }
 
 fn names(daemon: &Daemon) -> Vec<String> {

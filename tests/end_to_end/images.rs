@@ -1,14 +1,13 @@
 //! Images: imported from files and exports, interrupted and gone on with, refused, exported.
 
 use crate::daemon::Daemon;
-use crate::tool::{self, are_here, noise, output_of, run, succeed};
+use crate::tool::{self, are_here, json, noise, output_of, run, succeed, wait_until};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -16,9 +15,6 @@ const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const CONFLICT: i32 = 4;
 const DAMAGE: i32 = 7;
-
-/// Longer than any step of an import takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A disk with data, zeros that were written, and holes.
 fn disk(path: &Path) {
@@ -33,10 +29,6 @@ fn exit_code(command: &mut Command) -> (i32, String) {
     let output = output_of(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().expect("it was not killed"), said)
-}
-
-fn json(command: &mut Command) -> Value {
-    serde_json::from_str(&succeed(command.arg("--json"))).unwrap()
 }
 
 fn image(daemon: &Daemon, name: &str) -> Value {
@@ -67,7 +59,7 @@ impl Source {
         let child =
             command.arg(format!("logfile={}", text(&log))).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let source = Self { child, socket, log };
-        until("nbdkit listens", || UnixStream::connect(&source.socket).is_ok());
+        wait_until("nbdkit listens", || UnixStream::connect(&source.socket).is_ok());
         source
     }
 
@@ -95,14 +87,6 @@ impl Drop for Source {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -192,7 +176,7 @@ fn an_interrupted_import_goes_on_where_it_was() {
     for is_daemon_killed in [false, true] {
         source.empty_log();
         let mut running = import(&daemon).stdout(Stdio::null()).spawn().unwrap();
-        until("the import is further", || {
+        wait_until("the import is further", || {
             assert_eq!(running.try_wait().unwrap(), None, "the import is over");
             copied(&daemon) > mark
         });

@@ -1,19 +1,14 @@
 //! Snapshots, clones and rollbacks as clients see them: right at the instant, at any depth, over kills, and gone for good.
 
 use crate::daemon::Daemon;
-use crate::tool::{self, are_here, fail, output_of, python, run, succeed};
-use serde_json::Value;
+use crate::tool::{self, are_here, fail, json, output_of, python, run, succeed, wait_until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
 const NOT_FOUND: i32 = 3;
 const CONFLICT: i32 = 4;
-
-fn json(command: &mut Command) -> Value {
-    serde_json::from_str(&succeed(command.arg("--json"))).unwrap()
-}
 
 fn exit_code(daemon: &Daemon, arguments: &[&str]) -> i32 {
     output_of(&mut daemon.aljibe(arguments)).status.code().unwrap()
@@ -41,14 +36,6 @@ fn convert(daemon: &Daemon, export: &str, to: &str) -> PathBuf {
     let path = daemon.folder().join(to);
     run("qemu-img", ["convert", "-f", "raw", "-O", "raw", &daemon.uri(export), path.to_str().unwrap()]);
     path
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Waits until the daemon has seen that a volume's clients are gone, which may be after they are.

@@ -1,12 +1,17 @@
 //! Other people's programs: whether they are here, and running them to their end within a time limit.
 
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// No client needs longer; one that hangs fails its test.
 const SECONDS_MAX: &str = "300";
+
+/// Longest wait for what comes by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Python of the distribution, which has libnbd's module.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
@@ -35,6 +40,21 @@ pub(crate) fn fail(command: &mut Command) -> String {
     let output = output_of(command);
     assert!(!output.status.success(), "{command:?} succeeded:\n{}", printed(&output));
     printed(&output)
+}
+
+/// Runs a command of ours and returns the document that it printed; it must succeed.
+pub(crate) fn json(command: &mut Command) -> Value {
+    let printed = succeed(command.arg("--json"));
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{command:?}: {error}: {printed}"))
+}
+
+/// Waits until something is so, for as long as any step takes on a busy machine.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub(crate) fn output_of(command: &mut Command) -> Output {

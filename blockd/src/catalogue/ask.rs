@@ -3,12 +3,12 @@
 use super::CatalogueError;
 use crate::open::Notes;
 use crate::shard::{Callback, Message, ShardHandle, ShardStats};
-use crate::store::{StoreEnded, StoreHandle};
+use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use units::VolumeId;
 use volume::error::{DiskFault, Error, ErrorKind};
-use volume::pool::{Boundary, DeletionError, LineageError, Parent, PoolFigures, VolumeSpace};
+use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, VolumeSpace};
 use volume::request::{Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -97,12 +97,6 @@ pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Resul
     of_store(store.erase(volume, done), answer).await
 }
 
-/// The ends of generations that are needed.
-pub(super) async fn boundaries(store: &StoreHandle) -> Result<Vec<(VolumeId, Boundary)>, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.boundaries(done), answer).await
-}
-
 /// Deletes the end of a generation that nobody needs any more, with all that it alone holds.
 pub(super) async fn delete_boundary(
     store: &StoreHandle,
@@ -111,12 +105,6 @@ pub(super) async fn delete_boundary(
 ) -> Result<Result<(), DeletionError>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.delete_snapshot(volume, generation, done), answer).await
-}
-
-/// What a volume takes.
-pub(super) async fn volume_space(store: &StoreHandle, volume: VolumeId) -> Result<VolumeSpace, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.volume_space(volume, done), answer).await
 }
 
 /// How many blocks the deletion of each of some sets of a volume's snapshots gives back.
@@ -129,36 +117,68 @@ pub(super) async fn reclaim(
     of_store(store.reclaim(volume, sets, done), answer).await
 }
 
-/// Notes that a volume inherits from another.
+/// A question that the index has.
+pub(super) struct Asked<T>(oneshot::Receiver<T>);
+
+/// Hands the index a question, which it answers on its thread behind what it was handed before.
+fn begin_with_index<T: Send + 'static>(
+    store: &StoreHandle,
+    question: impl FnOnce(&mut Index<RocksStore>) -> T + Send + 'static,
+) -> Result<Asked<T>, CatalogueError> {
+    let (done, answer) = callback();
+    let sent = store.with_index(Box::new(move |index| done(question(index))));
+    sent.map_err(|_| CatalogueError::Ended("the index"))?;
+    Ok(Asked(answer))
+}
+
+impl<T> Asked<T> {
+    /// Waits for its answer.
+    pub(super) async fn end(self) -> Result<T, CatalogueError> {
+        self.0.await.map_err(|_| CatalogueError::Ended("the index"))
+    }
+}
+
+/// The ends of generations that are needed.
+pub(super) async fn boundaries(store: &StoreHandle) -> Result<Vec<(VolumeId, Boundary)>, CatalogueError> {
+    let question = |index: &mut Index<RocksStore>| {
+        let of = |volume| index.boundaries(volume).map(move |row| (volume, row.boundary));
+        index.volumes().into_iter().flat_map(of).collect()
+    };
+    begin_with_index(store, question)?.end().await
+}
+
+/// Asks what a volume takes.
+pub(super) fn begin_volume_space(store: &StoreHandle, volume: VolumeId) -> Result<Asked<VolumeSpace>, CatalogueError> {
+    begin_with_index(store, move |index| index.volume_space(volume))
+}
+
+/// Notes that `heir`, a new clone or a view, inherits from `parent`: before it is opened, and after its record is durable.
 pub(super) async fn note_parent(
     store: &StoreHandle,
     heir: VolumeId,
     parent: Parent,
 ) -> Result<Result<(), LineageError>, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.note_parent(heir, parent, done), answer).await
+    begin_with_index(store, move |index| index.note_parent(heir, parent))?.end().await
 }
 
-/// Forgets that a view inherits.
+/// Forgets that a view inherits, once it is closed. A clone is forgotten by [`erase`].
 pub(super) async fn forget_parent(
     store: &StoreHandle,
     heir: VolumeId,
 ) -> Result<Result<(), DiskFault>, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.forget_parent(heir, done), answer).await
+    begin_with_index(store, move |index| index.forget_parent(heir))?.end().await
 }
 
-/// Notes that these are all heirs that there are.
+/// Notes that these are all heirs that there are, as the records say at a start: before any volume but the system volume is
+/// recovered. Tells which of them must not be served.
 pub(super) async fn note_families(
     store: &StoreHandle,
     parents: BTreeMap<VolumeId, Parent>,
 ) -> Result<Result<Vec<VolumeId>, DiskFault>, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.note_families(parents, done), answer).await
+    begin_with_index(store, move |index| index.note_families(&parents))?.end().await
 }
 
-/// Notes what recovery found.
+/// Notes what recovery found, once it is durable in the pool.
 pub(super) async fn note_recovered(store: &StoreHandle, notes: Notes) -> Result<Result<(), DiskFault>, CatalogueError> {
-    let (done, answer) = callback();
-    of_store(store.note_recovered(notes, done), answer).await
+    begin_with_index(store, move |index| notes.note_in(index))?.end().await
 }

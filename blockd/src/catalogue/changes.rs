@@ -4,10 +4,8 @@ use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
 use super::{Book, Catalogue, CatalogueError, Entry, Image, ask};
 use crate::open::wall_ms;
-use crate::shard::Message;
 use tokio::sync::MutexGuard;
 use units::VolumeId;
-use volume::engine::Volume;
 use volume::error::ErrorKind;
 use volume::recover::fresh;
 use volume::request::Request;
@@ -30,9 +28,7 @@ impl Catalogue {
         (name, size_bytes): (&str, u64),
         image: Option<Image>,
     ) -> Result<Entry, CatalogueError> {
-        if let Some(kept) = self.read().names.get(name) {
-            return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
-        }
+        self.refuse_if_taken(name)?;
         let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
         let state = VolumeState::Live;
@@ -46,9 +42,7 @@ impl Catalogue {
             return Err(error);
         }
         let volume = VolumeId(id);
-        let (shard, handle) = self.shard_of(volume);
-        let engine = Volume::open(self.config, fresh(volume, size_bytes));
-        handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
+        let shard = self.serve(fresh(volume, size_bytes))?;
         let image = record.image.clone();
         let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
         self.put(record, entry.clone());
@@ -177,6 +171,29 @@ impl Catalogue {
         }
     }
 
+    /// Carries a change out that wants a volume without clients; meanwhile no client finds it.
+    pub(super) async fn while_unused<T>(
+        &self,
+        entry: &Entry,
+        is_forced: bool,
+        change: impl Future<Output = Result<T, CatalogueError>>,
+    ) -> Result<T, CatalogueError> {
+        let was_leaving = self.set_leaving(&entry.name, true);
+        let changed = match self.refuse_if_in_use(entry, is_forced).await {
+            Ok(()) => change.await,
+            Err(error) => Err(error),
+        };
+        self.set_leaving(&entry.name, was_leaving);
+        changed
+    }
+
+    pub(super) fn refuse_if_taken(&self, name: &str) -> Result<(), CatalogueError> {
+        match self.read().names.get(name) {
+            Some(kept) => Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
         let entry = self.show(name)?;
         match entry.damage {
@@ -186,7 +203,7 @@ impl Catalogue {
     }
 
     /// Tells what was set before.
-    pub(super) fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
+    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
         let mut shelf = self.write();
         shelf.names.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
     }

@@ -45,7 +45,7 @@ fn of_snapshot(shelf: &Shelf, record: &SnapshotRecord) -> Option<Chore> {
     let Some(volume) = shelf.volume(record.of) else {
         return (!shelf.is_unsure()).then_some(Chore::DropSnapshot(record.id));
     };
-    if shelf.is_unsure() && shelf.may_be_needed(record.of) {
+    if shelf.may_be_needed(record.of) {
         return None;
     }
     let has_children = shelf.has_children(boundary_of(record));
@@ -63,8 +63,7 @@ fn of_snapshot(shelf: &Shelf, record: &SnapshotRecord) -> Option<Chore> {
 
 fn of_volume(shelf: &Shelf, record: &VolumeRecord) -> Option<Chore> {
     if is_to_be_erased(shelf, record) {
-        let snapshots = shelf.snapshots().filter(|kept| kept.record.of == record.id).map(|kept| kept.record.id);
-        return Some(Chore::Erase(record.id, snapshots.collect()));
+        return Some(erase(shelf, record));
     }
     let is_ghost = match record.state {
         VolumeState::Ghost => false,
@@ -74,15 +73,24 @@ fn of_volume(shelf: &Shelf, record: &VolumeRecord) -> Option<Chore> {
     is_ghost.then(|| Chore::Ghost(VolumeRecord { state: VolumeState::Ghost, ..record.clone() }))
 }
 
+/// What erases a volume, when nothing is left that needs it.
+pub(super) fn erasing(shelf: &Shelf, volume: u64) -> Option<Chore> {
+    shelf.volume(volume).filter(|record| is_to_be_erased(shelf, record)).map(|record| erase(shelf, record))
+}
+
+fn erase(shelf: &Shelf, record: &VolumeRecord) -> Chore {
+    Chore::Erase(record.id, shelf.taken_of(record.id).map(|kept| kept.record.id).collect())
+}
+
 /// Whether nobody needs anything of a volume any more.
 fn is_to_be_erased(shelf: &Shelf, record: &VolumeRecord) -> bool {
-    let is_needed = shelf.is_parent(record.id) || shelf.may_be_needed(record.id) || has_snapshots(shelf, record);
-    match record.state {
+    let may_be = match record.state {
         VolumeState::Live => false,
-        VolumeState::Ghost => !is_needed,
+        VolumeState::Ghost => true,
         // As long as its record is there, no former volume can take its place.
-        VolumeState::Deleting => !is_needed && !shelf.has_unsettled(record.line()),
-    }
+        VolumeState::Deleting => !shelf.has_unsettled(record.line()),
+    };
+    may_be && !shelf.is_parent(record.id) && !shelf.may_be_needed(record.id) && !has_snapshots(shelf, record)
 }
 
 /// Whether a volume has snapshots that are there.
@@ -93,7 +101,7 @@ fn has_snapshots(shelf: &Shelf, record: &VolumeRecord) -> bool {
         SnapshotState::Pin => shelf.has_children(boundary_of(snapshot)),
         SnapshotState::Deleting => false,
     };
-    shelf.snapshots().map(|kept| &kept.record).any(|snapshot| snapshot.of == record.id && is_there(snapshot))
+    shelf.taken_of(record.id).any(|kept| is_there(&kept.record))
 }
 
 #[cfg(test)]

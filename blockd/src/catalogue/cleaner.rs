@@ -1,6 +1,6 @@
 //! Carries out what is still to be done ([`super::chores`]), behind what is answered.
 
-use super::chores::{Chore, chores};
+use super::chores::{Chore, chores, erasing};
 use super::record::{ParentRecord, Record, SnapshotState};
 use super::shelf::KeptSnapshot;
 use super::{Catalogue, CatalogueError, ask};
@@ -86,8 +86,7 @@ impl Catalogue {
 
     /// Erases a volume whose deletion is recorded, unless something is left that needs it.
     pub(super) async fn erase_if_unneeded(&self, volume: u64) -> Result<(), CatalogueError> {
-        let is_its = |chore: &Chore| matches!(chore, Chore::Erase(id, _) if *id == volume);
-        let chore = chores(&self.read()).into_iter().find(is_its);
+        let chore = erasing(&self.read(), volume);
         match chore {
             Some(chore) => self.carry_out(&chore).await,
             None => Ok(()),

@@ -10,11 +10,8 @@ use super::shelf::boundary_of;
 use super::snapshots::{SnapshotEntry, SnapshotName, find};
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
-use crate::shard::Message;
 use units::VolumeId;
-use volume::engine::Volume;
 use volume::error::{Error, ErrorKind};
-use volume::pool::Parent;
 use volume::recover::fresh_clone;
 
 impl Catalogue {
@@ -26,9 +23,7 @@ impl Catalogue {
     pub async fn clone_snapshot(&self, snapshot: &SnapshotName, name: &str) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        if let Some(kept) = self.read().names.get(name) {
-            return Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes });
-        }
+        self.refuse_if_taken(name)?;
         let record = self.heir_of(snapshot, name)?;
         let record = VolumeRecord { id: book.take_ids(1).await?, ..record };
         let entry = self.begin(&book, record).await?;
@@ -52,13 +47,8 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let entry = self.show_served(&snapshot.volume)?;
         let record = self.heir_of(snapshot, &snapshot.volume)?;
-        let was_leaving = self.set_leaving(&entry.name, true);
-        let result = match self.refuse_if_in_use(&entry, is_forced).await {
-            Ok(()) => self.replace(&mut book, &entry, record, undo).await,
-            Err(error) => Err(error),
-        };
-        self.set_leaving(&entry.name, was_leaving);
-        let (entry, undo) = result?;
+        let replaced = self.replace(&mut book, &entry, record, undo);
+        let (entry, undo) = self.while_unused(&entry, is_forced, replaced).await?;
         tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");
         self.cleaner.wake();
         Ok((entry, undo))
@@ -97,9 +87,8 @@ impl Catalogue {
     fn heir_of(&self, snapshot: &SnapshotName, name: &str) -> Result<VolumeRecord, CatalogueError> {
         let shelf = self.read();
         let kept = find(&shelf, snapshot)?;
-        let damage = kept.damage.clone().or_else(|| shelf.damage_of(kept.record.of));
-        if let Some(reason) = damage {
-            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason });
+        if let Some(reason) = shelf.damage_of_snapshot(kept) {
+            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason: reason.clone() });
         }
         Ok(VolumeRecord {
             id: 0,
@@ -123,9 +112,7 @@ impl Catalogue {
             return Err(error);
         }
         let volume = VolumeId(record.id);
-        let (shard, handle) = self.shard_of(volume);
-        let engine = Volume::open(self.config, fresh_clone(volume, record.size_bytes));
-        handle.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
+        let shard = self.serve(fresh_clone(volume, record.size_bytes))?;
         let VolumeRecord { size_bytes, created_ms, .. } = record;
         let entry =
             Entry { volume, name: record.name.clone(), size_bytes, created_ms, shard, damage: None, image: None };
@@ -136,8 +123,7 @@ impl Catalogue {
     async fn record_heir(&self, book: &Book, record: &VolumeRecord) -> Result<(), CatalogueError> {
         book.put(&Record::Volume(record.clone())).await?;
         let Some(parent) = record.parent else { return Ok(()) };
-        let parent = Parent { volume: VolumeId(parent.volume), generation: parent.generation };
-        let noted = ask::note_parent(&self.store, VolumeId(record.id), parent).await?;
+        let noted = ask::note_parent(&self.store, VolumeId(record.id), parent.into()).await?;
         noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("note what it begins as: {error}")).into())
     }
 

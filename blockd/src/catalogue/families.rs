@@ -5,7 +5,7 @@ use super::SYSTEM_BYTES;
 use super::record::{CATALOGUE_FORMAT, Head, Record, SnapshotState, decode};
 use std::collections::BTreeMap;
 use units::{BlockIndex, Lsn, VolumeId};
-use volume::pool::{Boundary, Index, Parent};
+use volume::pool::{Boundary, Index};
 use volume::rebuild::Families;
 use volume::rest::AtRest;
 use volume::store::{PoolReader, Store};
@@ -36,10 +36,7 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
     for id in 1..next_id {
         match read::<_, Record>(&mut system, id) {
             Ok(Some(Record::Volume(record))) => {
-                let parent = record
-                    .parent
-                    .map(|parent| Parent { volume: VolumeId(parent.volume), generation: parent.generation });
-                parents.extend(parent.map(|parent| (VolumeId(id), parent)));
+                parents.extend(record.parent.map(|parent| (VolumeId(id), parent.into())));
             }
             Ok(Some(Record::Snapshot(record))) if record.state != SnapshotState::Deleting => {
                 let (generation, lsn) = (record.generation, Lsn(record.lsn));

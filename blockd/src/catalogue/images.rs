@@ -104,17 +104,11 @@ impl Catalogue {
             let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
-        // From here on no client finds it, so that nobody comes who may write.
-        let was_leaving = self.set_leaving(name, true);
-        let sealed = match self.refuse_if_in_use(&entry, false).await {
-            Ok(()) => self.snapshot_and_seal(&mut book, entry, image).await,
-            Err(error) => Err(error),
-        };
-        self.set_leaving(name, was_leaving);
-        if sealed.is_ok() {
-            tracing::info!(name, "sealed an image");
-        }
-        sealed
+        // Nobody comes meanwhile who may write.
+        let sealed = self.snapshot_and_seal(&mut book, &entry, image);
+        let sealed = self.while_unused(&entry, false, sealed).await?;
+        tracing::info!(name, "sealed an image");
+        Ok(sealed)
     }
 
     /// Deletes an image and its data.
@@ -176,14 +170,14 @@ impl Catalogue {
         shelf.names.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_some()).cloned().collect()
     }
 
-    async fn snapshot_and_seal(&self, book: &mut Book, entry: Entry, image: Image) -> Result<Entry, CatalogueError> {
+    async fn snapshot_and_seal(&self, book: &mut Book, entry: &Entry, image: Image) -> Result<Entry, CatalogueError> {
         let snapshot = snapshot_of(&entry.name);
         // A crash may have come between it and the record.
         let is_taken = self.read().find_snapshot(&entry.name, IMAGE_SNAPSHOT).is_some();
         if !is_taken {
-            self.take(book, &[snapshot], std::slice::from_ref(&entry), None).await?;
+            self.take(book, &[snapshot], std::slice::from_ref(entry), None).await?;
         }
-        self.note_image(book, Entry { image: Some(Image { is_ready: true, ..image }), ..entry }).await
+        self.note_image(book, Entry { image: Some(Image { is_ready: true, ..image }), ..entry.clone() }).await
     }
 
     /// Writes what an image is now, durably, and knows it.

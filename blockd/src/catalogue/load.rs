@@ -55,6 +55,10 @@ impl Catalogue {
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
         let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
+        let place = |(volume, boundary): (VolumeId, Boundary)| {
+            (ParentRecord { volume: volume.0, generation: boundary.generation }, boundary.lsn)
+        };
+        let boundaries = boundaries.into_iter().map(place).collect();
         let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
         let evidence = Evidence { next_lsns, boundaries };
         let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
@@ -120,18 +124,12 @@ fn is_to_be_opened(shelf: &Shelf, record: &VolumeRecord) -> bool {
 
 /// Sets aside the volumes of which others, that are damaged or lost, hold a part.
 fn condemn_heirs(shelf: &Shelf, evidence: &Evidence, damaged: &mut BTreeMap<VolumeId, String>) {
-    let has_boundary = |parent: ParentRecord| {
-        let is_it = |(volume, boundary): &(VolumeId, Boundary)| {
-            (volume.0, boundary.generation) == (parent.volume, parent.generation)
-        };
-        evidence.boundaries.iter().any(is_it)
-    };
     // Parents have lower ids than what began as them, so that one pass tells of all generations.
     for record in shelf.volumes() {
         let Some(parent) = record.parent else { continue };
         let reason = match damaged.get(&VolumeId(parent.volume)) {
             Some(reason) => format!("volume {}, which it began as, is damaged: {reason}", parent.volume),
-            None if has_boundary(parent) => continue,
+            None if evidence.boundaries.contains_key(&parent) => continue,
             None => format!("the snapshot of volume {} that it began as is lost", parent.volume),
         };
         let volume = VolumeId(record.id);
@@ -174,7 +172,7 @@ impl Opening<'_> {
 
     /// Tells the index which volumes began as what. Returns those that it does not have right.
     async fn note_families(&self, shelf: &Shelf) -> Result<Vec<VolumeId>, OpenError> {
-        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), parent_of(record)?)));
+        let heirs = shelf.volumes().filter_map(|record| Some((VolumeId(record.id), record.parent?.into())));
         let heirs: BTreeMap<VolumeId, Parent> = heirs.collect();
         if !shelf.is_unsure() {
             let noted = ask::note_families(self.store, heirs).await.map_err(|error| unreadable(&error))?;
@@ -249,11 +247,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
 fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Known {
     let volume = VolumeId(record.id);
     let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-    Known { created_bytes: record.size_bytes, parent: parent_of(record), ..known }
-}
-
-fn parent_of(record: &VolumeRecord) -> Option<Parent> {
-    record.parent.map(|parent| Parent { volume: VolumeId(parent.volume), generation: parent.generation })
+    Known { created_bytes: record.size_bytes, parent: record.parent.map(Parent::from), ..known }
 }
 
 /// What the index knows of a volume that was never written.

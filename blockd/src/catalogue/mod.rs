@@ -31,19 +31,21 @@ pub use space::Space;
 pub use views::ViewLease;
 
 use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
-use crate::shard::{ShardHandle, ShardStats};
+use crate::shard::{Message, ShardHandle, ShardStats};
 use crate::store::StoreHandle;
 use book::Book;
 use cleaner::Cleaner;
 use proto::nbd::Refusal;
-use shelf::{Kept, Shelf};
+use shelf::{Kept, Shelf, boundary_of};
+use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
 use units::VolumeId;
 use views::Views;
-use volume::engine::VolumeConfig;
-use volume::pool::{Parent, PoolFigures};
+use volume::engine::{Volume, VolumeConfig};
+use volume::pool::PoolFigures;
+use volume::recover::Recovered;
 
 /// Bytes of the system volume: room for 2^28 records, none of which costs anything until it is written.
 pub(crate) const SYSTEM_BYTES: u64 = 1 << 40;
@@ -104,9 +106,8 @@ impl Catalogue {
     /// [`CatalogueError::NotFound`].
     pub fn show(&self, name: &str) -> Result<Entry, CatalogueError> {
         let shelf = self.read();
-        let missing = || CatalogueError::NotFound { name: name.to_owned() };
         let entry = shelf.names.get(name).map(|kept| &kept.entry).filter(|entry| entry.image.is_none());
-        entry.cloned().ok_or_else(missing)
+        entry.cloned().ok_or_else(|| missing(name))
     }
 
     /// The pool's figures.
@@ -147,6 +148,14 @@ impl Catalogue {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Hands a volume to its shard; returns which that is.
+    fn serve(&self, volume: Recovered) -> Result<usize, CatalogueError> {
+        let (shard, handle) = self.shard_of(volume.volume);
+        let engine = Box::new(Volume::open(self.config, volume));
+        handle.send(Message::OpenVolume(engine)).map_err(|_| CatalogueError::Ended("a shard"))?;
+        Ok(shard)
     }
 
     fn shard_of(&self, volume: VolumeId) -> (usize, &ShardHandle) {
@@ -202,7 +211,7 @@ impl Exports for Catalogue {
             let volume = &kept.entry.name;
             listings.push(Listing { name: volume.clone(), description: String::new() });
             let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
-            let readable = snapshots.filter(|kept| kept.damage.is_none() && shelf.damage_of(kept.record.of).is_none());
+            let readable = snapshots.filter(|kept| shelf.damage_of_snapshot(kept).is_none());
             listings.extend(readable.map(|kept| Listing {
                 name: format!("{volume}@{}", kept.record.name),
                 description: "snapshot".to_owned(),
@@ -216,10 +225,8 @@ impl Catalogue {
     fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
         let shelf = self.read();
         let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
-        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there).ok_or(Refusal::Unknown)?;
-        if kept.damage.is_some() || shelf.damage_of(kept.record.of).is_some() {
-            return Err(Refusal::Unknown);
-        }
+        let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there);
+        let kept = kept.filter(|kept| shelf.damage_of_snapshot(kept).is_none()).ok_or(Refusal::Unknown)?;
         let view = VolumeId(kept.record.id);
         let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
         let found = Found { snapshot: Some(kept.record.id), ..Found::new(export, view, shard) };
@@ -230,10 +237,7 @@ impl Catalogue {
 /// Has clients ask what has changed since the snapshots that come before the end of a generation.
 fn with_changes(found: Found, shelf: &Shelf, (volume, generation): (u64, u64)) -> Found {
     let behind = shelf.snapshots_behind(volume, generation).map(|kept| &kept.record);
-    behind.fold(found, |found, record| {
-        let since = Parent { volume: VolumeId(record.of), generation: record.generation };
-        found.with_snapshot(&record.name, since)
-    })
+    behind.fold(found, |found, record| found.with_snapshot(&record.name, boundary_of(record).into()))
 }
 
 impl std::fmt::Debug for Catalogue {

@@ -9,15 +9,14 @@ use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState};
 use super::shelf::{KeptSnapshot, Shelf, boundary_of};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{Lsn, VolumeId};
-use volume::pool::Boundary;
 
 /// What the logs and the index say.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     /// Where the log of each volume that is whole goes on.
     pub(super) next_lsns: BTreeMap<VolumeId, Lsn>,
-    /// The ends of generations that are needed, as far as the index knows.
-    pub(super) boundaries: Vec<(VolumeId, Boundary)>,
+    /// The ends of generations that are needed, as far as the index knows, and their places in the logs.
+    pub(super) boundaries: BTreeMap<ParentRecord, Lsn>,
 }
 
 /// Puts snapshots and groups on the shelf, which has all volumes, and says which records are to be taken away before
@@ -28,12 +27,7 @@ pub(super) fn reconcile(
     groups: Vec<GroupRecord>,
     evidence: &Evidence,
 ) -> Vec<u64> {
-    let known: BTreeMap<ParentRecord, Lsn> = evidence
-        .boundaries
-        .iter()
-        .map(|(volume, boundary)| (ParentRecord { volume: volume.0, generation: boundary.generation }, boundary.lsn))
-        .collect();
-    let is_there = |record: &SnapshotRecord| known.get(&boundary_of(record)) == Some(&Lsn(record.lsn));
+    let is_there = |record: &SnapshotRecord| evidence.boundaries.get(&boundary_of(record)) == Some(&Lsn(record.lsn));
     let is_lost = |record: &SnapshotRecord| {
         let next_lsn = evidence.next_lsns.get(&VolumeId(record.of));
         !is_there(record) && next_lsn.is_some_and(|next_lsn| Lsn(record.lsn) >= *next_lsn)
@@ -52,10 +46,10 @@ pub(super) fn reconcile(
     }
     let (gone, groups): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| lost_groups.contains(&group.id));
     groups.into_iter().for_each(|group| shelf.put_group(group));
-    for boundary in known.into_keys() {
+    for boundary in evidence.boundaries.keys() {
         shelf.note_bounded(boundary.volume);
-        if !named.contains(&boundary) {
-            shelf.put_orphan(boundary);
+        if !named.contains(boundary) {
+            shelf.put_orphan(*boundary);
         }
     }
     lost.iter().map(|record| record.id).chain(gone.iter().map(|group| group.id)).collect()
@@ -77,13 +71,13 @@ mod tests {
         SnapshotRecord { id, of, name, generation, lsn, size_bytes: 4096, at_ms: 0, group: None, state }
     }
 
-    fn boundary(volume: u64, generation: u64, lsn: u64) -> (VolumeId, Boundary) {
-        (VolumeId(volume), Boundary { generation, lsn: Lsn(lsn), size_bytes: 4096, wall_ms: 0 })
+    fn boundary(volume: u64, generation: u64, lsn: u64) -> (ParentRecord, Lsn) {
+        (ParentRecord { volume, generation }, Lsn(lsn))
     }
 
-    fn evidence(next_lsns: &[(u64, u64)], boundaries: Vec<(VolumeId, Boundary)>) -> Evidence {
+    fn evidence(next_lsns: &[(u64, u64)], boundaries: Vec<(ParentRecord, Lsn)>) -> Evidence {
         let next_lsns = next_lsns.iter().map(|(volume, lsn)| (VolumeId(*volume), Lsn(*lsn))).collect();
-        Evidence { next_lsns, boundaries }
+        Evidence { next_lsns, boundaries: boundaries.into_iter().collect() }
     }
 
     fn shelf() -> Shelf {

@@ -14,8 +14,9 @@ use super::Image;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
-use units::BLOCK_LEN;
+use units::{BLOCK_LEN, VolumeId};
 use volume::buffer::Buffer;
+use volume::pool::Parent;
 
 const MAGIC: [u8; 8] = *b"ALJCAT\0\0";
 const HEADER_BYTES: usize = 16;
@@ -74,6 +75,12 @@ pub(super) struct VolumeRecord {
 pub(super) struct ParentRecord {
     pub(super) volume: u64,
     pub(super) generation: u64,
+}
+
+impl From<ParentRecord> for Parent {
+    fn from(record: ParentRecord) -> Self {
+        Self { volume: VolumeId(record.volume), generation: record.generation }
+    }
 }
 
 /// How far a volume's life is.

@@ -15,7 +15,7 @@ pub(super) struct Kept {
     pub(super) is_leaving: bool,
 }
 
-/// A snapshot's record, and what is wrong with the snapshot if anything is.
+/// A snapshot's record, and what is wrong with the snapshot by itself ([`Shelf::damage_of_snapshot`] tells all).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptSnapshot {
     pub(super) record: SnapshotRecord,
@@ -32,6 +32,8 @@ pub(super) struct Shelf {
     lines: BTreeMap<u64, BTreeSet<u64>>,
     children: BTreeMap<ParentRecord, BTreeSet<u64>>,
     snapshots: BTreeMap<u64, KeptSnapshot>,
+    /// The snapshots that were taken of each volume.
+    taken: BTreeMap<u64, BTreeSet<u64>>,
     /// Live snapshots, by the line of their volume and their name.
     snapshot_names: BTreeMap<(u64, String), u64>,
     groups: BTreeMap<u64, GroupRecord>,
@@ -71,11 +73,13 @@ impl Shelf {
             let key = (self.line_of(snapshot.record.of), snapshot.record.name.clone());
             self.snapshot_names.insert(key, snapshot.record.id);
         }
+        self.taken.entry(snapshot.record.of).or_default().insert(snapshot.record.id);
         self.snapshots.insert(snapshot.record.id, snapshot);
     }
 
     pub(super) fn forget_snapshot(&mut self, id: u64) {
         let Some(snapshot) = self.snapshots.remove(&id) else { return };
+        take_out(&mut self.taken, &snapshot.record.of, id);
         let key = (self.line_of(snapshot.record.of), snapshot.record.name);
         if self.snapshot_names.get(&key) == Some(&id) {
             self.snapshot_names.remove(&key);
@@ -111,6 +115,11 @@ impl Shelf {
         self.damaged.get(&volume).cloned()
     }
 
+    /// Why a snapshot cannot be read, when it cannot: for itself, or since the volume that it was taken of cannot.
+    pub(super) fn damage_of_snapshot<'a>(&'a self, kept: &'a KeptSnapshot) -> Option<&'a String> {
+        kept.damage.as_ref().or_else(|| self.damaged.get(&kept.record.of))
+    }
+
     pub(super) fn note_rotten(&mut self, id: u64) {
         self.rotten.insert(id);
     }
@@ -133,6 +142,11 @@ impl Shelf {
 
     pub(super) fn snapshots(&self) -> impl Iterator<Item = &KeptSnapshot> {
         self.snapshots.values()
+    }
+
+    /// The snapshots that were taken of a volume, whatever became of them.
+    pub(super) fn taken_of(&self, volume: u64) -> impl Iterator<Item = &KeptSnapshot> {
+        self.taken.get(&volume).into_iter().flatten().filter_map(|id| self.snapshots.get(id))
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &GroupRecord> {
@@ -163,10 +177,15 @@ impl Shelf {
         self.lines.get(&record.line()).and_then(BTreeSet::last).is_some_and(|newest| *newest > record.id)
     }
 
+    /// The volumes of a line, in the order in which they were made.
+    pub(super) fn volumes_of(&self, line: u64) -> impl Iterator<Item = u64> {
+        self.lines.get(&line).into_iter().flatten().copied()
+    }
+
     /// Whether a volume of a line still has a record that says that it is there, though another has its name, or had it.
     pub(super) fn has_unsettled(&self, line: u64) -> bool {
-        let volumes = self.lines.get(&line).into_iter().flatten().filter_map(|id| self.volumes.get(id));
-        volumes.into_iter().any(|record| record.state == VolumeState::Live && self.is_former(record))
+        let mut volumes = self.volumes_of(line).filter_map(|id| self.volumes.get(&id));
+        volumes.any(|record| record.state == VolumeState::Live && self.is_former(record))
     }
 
     /// The snapshot of that name of the volume that is called `volume`.

@@ -258,7 +258,7 @@ pub(super) fn find<'a>(shelf: &'a Shelf, name: &SnapshotName) -> Result<&'a Kept
     shelf.find_snapshot(&name.volume, &name.snapshot).ok_or_else(missing)
 }
 
-fn missing(volume: &str) -> CatalogueError {
+pub(super) fn missing(volume: &str) -> CatalogueError {
     CatalogueError::NotFound { name: volume.to_owned() }
 }
 
@@ -273,7 +273,7 @@ fn describe(shelf: &Shelf, volume: &str, kept: &KeptSnapshot) -> SnapshotEntry {
         taken_ms: record.at_ms,
         group: record.group.and_then(|group| shelf.group(group)).and_then(|group| group.name.clone()),
         clones: shelf.clones_of(record),
-        damage: kept.damage.clone(),
+        damage: shelf.damage_of_snapshot(kept).cloned(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What volumes and snapshots take, as the index counts it: of a volume with all that a rollback has left behind it.
 
-use super::snapshots::{SnapshotName, find};
-use super::{Catalogue, CatalogueError, ask};
+use super::ask::{self, Asked};
+use super::snapshots::{SnapshotName, find, missing};
+use super::{Catalogue, CatalogueError, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_BYTES, VolumeId};
 use volume::error::{Error, ErrorKind};
+use volume::pool::VolumeSpace;
 
 /// What a volume takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,34 +22,56 @@ pub struct Space {
     pub snapshots: u64,
 }
 
+/// Volumes asked about before the first answer is waited for. What clients wait for comes behind no more than these.
+const ASKED_MAX: usize = 64;
+
+/// What is asked of one volume.
+struct SpaceAsked {
+    volume: VolumeId,
+    snapshots: u64,
+    /// Of each volume of its line.
+    parts: Vec<(VolumeId, Asked<VolumeSpace>)>,
+}
+
 impl Catalogue {
     /// What a volume takes.
     ///
     /// # Errors
     /// [`CatalogueError::NotFound`], [`CatalogueError::Ended`].
     pub async fn space(&self, name: &str) -> Result<Space, CatalogueError> {
-        let (volume, line, snapshots) = {
-            let shelf = self.read();
-            let missing = || CatalogueError::NotFound { name: name.to_owned() };
-            let volume = shelf.names.get(name).ok_or_else(missing)?.entry.volume;
-            let line = shelf.line_of(volume.0);
-            let of_line: Vec<u64> =
-                shelf.volumes().filter(|record| record.line() == line).map(|record| record.id).collect();
-            (volume, of_line, shelf.snapshots_of(line).count() as u64)
-        };
-        let mut space = Space { snapshot_bytes: Some(0), snapshots, ..Space::default() };
-        for id in line {
-            let of_one = ask::volume_space(&self.store, VolumeId(id)).await?;
-            space.pool_bytes += of_one.pool_bytes;
-            let held = if VolumeId(id) == volume {
-                space.written_bytes = of_one.mapped_blocks * BLOCK_BYTES;
-                of_one.snapshot_blocks
-            } else {
-                Some(of_one.live_blocks)
-            };
-            space.snapshot_bytes = space.snapshot_bytes.zip(held).map(|(sum, blocks)| sum + blocks * BLOCK_BYTES);
+        self.ask_space(name)?.answer().await
+    }
+
+    /// What each of some volumes takes, without those that have been deleted meanwhile.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Ended`].
+    pub async fn with_space(&self, entries: Vec<Entry>) -> Result<Vec<(Entry, Space)>, CatalogueError> {
+        let mut found = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            let mut asked = Vec::with_capacity(ASKED_MAX);
+            for entry in entries.by_ref().take(ASKED_MAX) {
+                match self.ask_space(&entry.name) {
+                    Ok(space) => asked.push((entry, space)),
+                    Err(CatalogueError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            for (entry, space) in asked {
+                found.push((entry, space.answer().await?));
+            }
         }
-        Ok(space)
+        Ok(found)
+    }
+
+    fn ask_space(&self, name: &str) -> Result<SpaceAsked, CatalogueError> {
+        let shelf = self.read();
+        let volume = shelf.names.get(name).ok_or_else(|| missing(name))?.entry.volume;
+        let line = shelf.line_of(volume.0);
+        let ask = |id| Ok((VolumeId(id), ask::begin_volume_space(&self.store, VolumeId(id))?));
+        let parts = shelf.volumes_of(line).map(ask).collect::<Result<_, CatalogueError>>()?;
+        Ok(SpaceAsked { volume, snapshots: shelf.snapshots_of(line).count() as u64, parts })
     }
 
     /// The bytes that each of some snapshots holds alone.
@@ -95,5 +119,23 @@ impl Catalogue {
         let found = ask::reclaim(&self.store, VolumeId(volume), sets).await?;
         let failed = |fault| Error::new(ErrorKind::Unavailable, format!("count what snapshots hold: {fault}"));
         found.map_err(|fault| failed(fault).into())
+    }
+}
+
+impl SpaceAsked {
+    async fn answer(self) -> Result<Space, CatalogueError> {
+        let mut space = Space { snapshot_bytes: Some(0), snapshots: self.snapshots, ..Space::default() };
+        for (id, asked) in self.parts {
+            let of_one = asked.end().await?;
+            space.pool_bytes += of_one.pool_bytes;
+            let held = if id == self.volume {
+                space.written_bytes = of_one.mapped_blocks * BLOCK_BYTES;
+                of_one.snapshot_blocks
+            } else {
+                Some(of_one.live_blocks)
+            };
+            space.snapshot_bytes = space.snapshot_bytes.zip(held).map(|(sum, blocks)| sum + blocks * BLOCK_BYTES);
+        }
+        Ok(space)
     }
 }

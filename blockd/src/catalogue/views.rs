@@ -3,14 +3,11 @@
 use super::record::SnapshotState;
 use super::shelf::boundary_of;
 use super::{Catalogue, CatalogueError, ask};
-use crate::shard::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 use units::VolumeId;
-use volume::engine::Volume;
 use volume::error::{Error, ErrorKind};
-use volume::pool::Parent;
 use volume::recover::fresh_view;
 
 /// The views that are open, by the ids of their snapshots.
@@ -75,13 +72,9 @@ impl Catalogue {
         let lease = Arc::new(ViewLease { id, left: views.left.clone() });
         // One that the last client has left, and that is not closed yet, has a new one.
         if !views.open.contains_key(&id) {
-            let boundary = boundary_of(&record);
-            let parent = Parent { volume: VolumeId(boundary.volume), generation: boundary.generation };
-            let noted = ask::note_parent(&self.store, VolumeId(id), parent).await?;
+            let noted = ask::note_parent(&self.store, VolumeId(id), boundary_of(&record).into()).await?;
             noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("open a snapshot: {error}")))?;
-            let engine = Volume::open(self.config, fresh_view(VolumeId(id), record.size_bytes));
-            let (_, shard) = self.shard_of(VolumeId(id));
-            shard.send(Message::OpenVolume(Box::new(engine))).map_err(|_| CatalogueError::Ended("a shard"))?;
+            self.serve(fresh_view(VolumeId(id), record.size_bytes))?;
         }
         views.open.insert(id, Arc::downgrade(&lease));
         Ok(lease)

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::thread;
 use units::{Lsn, SegmentId, VolumeId};
-use volume::pool::{Boundary, SegmentRow};
+use volume::error::DiskFault;
+use volume::pool::{Boundary, Index, SegmentRow};
 use volume::recover::{Known, Recovered, recover};
+use volume::store::Store;
 
 /// Most volumes recovered side by side: it is reading from one disk.
 const THREADS_MAX: usize = 8;
@@ -32,6 +34,16 @@ pub(crate) struct Notes {
     pub(crate) voided: Vec<SegmentId>,
     /// Where each log goes on, and the generations that have ended.
     pub(crate) boundaries: Vec<(VolumeId, Lsn, Vec<Boundary>)>,
+}
+
+impl Notes {
+    /// Notes it all, once what recovery wrote is durable.
+    pub(crate) fn note_in<S: Store>(self, index: &mut Index<S>) -> Result<(), DiskFault> {
+        self.sealed.into_iter().try_for_each(|row| index.note_segment(row))?;
+        self.voided.into_iter().try_for_each(|segment| index.release(segment))?;
+        let mut boundaries = self.boundaries.iter();
+        boundaries.try_for_each(|(volume, next_lsn, found)| index.note_recovered_boundaries(*volume, *next_lsn, found))
+    }
 }
 
 /// Recovers the volumes in `known`, and makes durable what that needs.

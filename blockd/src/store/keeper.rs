@@ -7,7 +7,7 @@ use super::disk::Work;
 use super::jobs::Jobs;
 use super::rocks::RocksStore;
 use super::thread::Question;
-use crate::open::{Notes, PoolFile, Space, fault_of};
+use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -21,10 +21,7 @@ use volume::error::DiskFault;
 use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{
-    Boundary, ChangesError, DeletionError, Folded, Index, Lease, LeaseClass, LineageError, Parent, PoolFigures,
-    VolumeSpace, Waiting,
-};
+use volume::pool::{ChangesError, DeletionError, Folded, Index, Lease, LeaseClass, Parent, PoolFigures, Waiting};
 
 /// Slots that are kept ready.
 const AHEAD_COUNT: usize = 2;
@@ -237,11 +234,6 @@ impl Keeper {
         self.jobs.search(volume, sets, done);
     }
 
-    /// What a volume takes.
-    pub(super) fn volume_space(&self, volume: VolumeId) -> VolumeSpace {
-        self.index.volume_space(volume)
-    }
-
     /// What volumes are to be told, in order.
     pub(super) fn take_events(&mut self) -> Vec<(VolumeId, Event)> {
         std::mem::take(&mut self.events)
@@ -384,21 +376,6 @@ impl Keeper {
         }));
     }
 
-    /// Notes that `heir`, a new clone or a view, inherits from `parent`. Before it is opened.
-    pub(super) fn note_parent(&mut self, heir: VolumeId, parent: Parent) -> Result<(), LineageError> {
-        self.index.note_parent(heir, parent)
-    }
-
-    /// Notes all heirs that there are. Before any volume but the system volume is recovered.
-    pub(super) fn note_families(&mut self, parents: &BTreeMap<VolumeId, Parent>) -> Result<Vec<VolumeId>, DiskFault> {
-        self.index.note_families(parents)
-    }
-
-    /// Forgets that a view inherits, which is closed.
-    pub(super) fn forget_parent(&mut self, heir: VolumeId) -> Result<(), DiskFault> {
-        self.index.forget_parent(heir)
-    }
-
     /// Leases a slot, now or when one has been freed.
     fn answer_lease(&mut self, volume: VolumeId, class: LeaseClass) {
         let result = self.lease(class);
@@ -501,21 +478,6 @@ impl Keeper {
     /// Has the index answer what no volume asks.
     pub(super) fn answer(&mut self, question: Question) {
         question(&mut self.index);
-    }
-
-    /// The ends of generations that are needed.
-    pub(super) fn boundaries(&self) -> Vec<(VolumeId, Boundary)> {
-        let of = |volume| self.index.boundaries(volume).map(move |row| (volume, row.boundary));
-        self.index.volumes().into_iter().flat_map(of).collect()
-    }
-
-    /// Notes what recovery found, once what it wrote is durable.
-    pub(super) fn note_recovered(&mut self, notes: Notes) -> Result<(), DiskFault> {
-        notes.sealed.into_iter().try_for_each(|row| self.index.note_segment(row))?;
-        notes.voided.into_iter().try_for_each(|segment| self.index.release(segment))?;
-        let mut boundaries = notes.boundaries.iter();
-        boundaries
-            .try_for_each(|(volume, next_lsn, found)| self.index.note_recovered_boundaries(*volume, *next_lsn, found))
     }
 
     /// Gives every segment of a volume back and forgets it; `done` is told when that is durable.

@@ -3,7 +3,7 @@
 use super::disk;
 use super::keeper::{Helpers, Keeper, Wanted};
 use super::rocks::RocksStore;
-use crate::open::{Notes, PoolFile, Space};
+use crate::open::{PoolFile, Space};
 use crate::shard::{Callback, Message, ShardHandle, StoreAsk, StorePort};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,7 +14,7 @@ use std::time::Instant;
 use units::VolumeId;
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{Boundary, DeletionError, Index, Lease, LineageError, Parent, PoolFigures, VolumeSpace};
+use volume::pool::{DeletionError, Index, Lease, PoolFigures};
 
 /// What somebody who is no volume asks the index; it must not take long.
 pub(crate) type Question = Box<dyn FnOnce(&mut Index<RocksStore>) + Send>;
@@ -37,18 +37,6 @@ pub(super) enum Command {
     DeleteSnapshot { volume: VolumeId, generation: u64, done: Callback<Result<(), DeletionError>> },
     /// Tell what the deletion of each of some sets of snapshots gives back.
     Search { volume: VolumeId, sets: Vec<BTreeSet<u64>>, done: Callback<Result<Vec<u64>, DiskFault>> },
-    /// Tell what a volume takes.
-    VolumeSpace { volume: VolumeId, done: Callback<VolumeSpace> },
-    /// Note that a volume inherits from another.
-    NoteParent { heir: VolumeId, parent: Parent, done: Callback<Result<(), LineageError>> },
-    /// Note all heirs that there are.
-    NoteFamilies { parents: BTreeMap<VolumeId, Parent>, done: Callback<Result<Vec<VolumeId>, DiskFault>> },
-    /// Forget that a view inherits.
-    ForgetParent { heir: VolumeId, done: Callback<Result<(), DiskFault>> },
-    /// Tell the ends of generations that are needed.
-    Boundaries(Callback<Vec<(VolumeId, Boundary)>>),
-    /// Note what recovery found.
-    NoteRecovered { notes: Notes, done: Callback<Result<(), DiskFault>> },
     /// Ask the index what no volume asks.
     Question(Question),
     /// Make everything durable and end.
@@ -152,14 +140,6 @@ impl StoreHandle {
         self.send(Command::Figures(done))
     }
 
-    /// Asks for the ends of generations that are needed.
-    ///
-    /// # Errors
-    /// [`StoreEnded`]; the callback is dropped.
-    pub fn boundaries(&self, done: Callback<Vec<(VolumeId, Boundary)>>) -> Result<(), StoreEnded> {
-        self.send(Command::Boundaries(done))
-    }
-
     /// Deletes the snapshot that `generation` of a volume ended with, between other commands and over a restart. `done` is told
     /// when it is gone; of one that is not there at once.
     ///
@@ -188,14 +168,6 @@ impl StoreHandle {
         self.send(Command::Search { volume, sets, done })
     }
 
-    /// Tells what a volume takes.
-    ///
-    /// # Errors
-    /// [`StoreEnded`]; the callback is dropped.
-    pub fn volume_space(&self, volume: VolumeId, done: Callback<VolumeSpace>) -> Result<(), StoreEnded> {
-        self.send(Command::VolumeSpace { volume, done })
-    }
-
     /// Makes the segments of a volume that no shard serves void, durably, and forgets it.
     ///
     /// # Errors
@@ -203,52 +175,12 @@ impl StoreHandle {
     pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
         self.send(Command::Erase { volume, done })
     }
-
-    /// Notes that `heir`, a new clone or a view, inherits from `parent`: before it is opened, and after its record is
-    /// durable.
-    ///
-    /// # Errors
-    /// [`StoreEnded`]; the callback is dropped.
-    pub fn note_parent(
-        &self,
-        heir: VolumeId,
-        parent: Parent,
-        done: Callback<Result<(), LineageError>>,
-    ) -> Result<(), StoreEnded> {
-        self.send(Command::NoteParent { heir, parent, done })
-    }
-
-    /// Notes that these are all heirs that there are, as the catalogue's records say at a start: before any volume but the
-    /// system volume is recovered. `done` is told which of them must not be served.
-    ///
-    /// # Errors
-    /// [`StoreEnded`]; the callback is dropped.
-    pub fn note_families(
-        &self,
-        parents: BTreeMap<VolumeId, Parent>,
-        done: Callback<Result<Vec<VolumeId>, DiskFault>>,
-    ) -> Result<(), StoreEnded> {
-        self.send(Command::NoteFamilies { parents, done })
-    }
-
-    /// Forgets that a view inherits, once it is closed. A clone is forgotten by [`StoreHandle::erase`].
-    ///
-    /// # Errors
-    /// [`StoreEnded`]; the callback is dropped.
-    pub fn forget_parent(&self, heir: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
-        self.send(Command::ForgetParent { heir, done })
-    }
 }
 
 impl StoreHandle {
     /// Has the index answer a question, on its thread.
     pub(crate) fn with_index(&self, question: Question) -> Result<(), StoreEnded> {
         self.send(Command::Question(question))
-    }
-
-    /// Notes what recovery has found, once it is durable in the pool.
-    pub(crate) fn note_recovered(&self, notes: Notes, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
-        self.send(Command::NoteRecovered { notes, done })
     }
 }
 
@@ -279,12 +211,6 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
                 keeper.delete_snapshot(volume, generation, done);
             }
             Ok(Command::Search { volume, sets, done }) => keeper.search(volume, sets, done),
-            Ok(Command::VolumeSpace { volume, done }) => done(keeper.volume_space(volume)),
-            Ok(Command::NoteParent { heir, parent, done }) => done(keeper.note_parent(heir, parent)),
-            Ok(Command::NoteFamilies { parents, done }) => done(keeper.note_families(&parents)),
-            Ok(Command::ForgetParent { heir, done }) => done(keeper.forget_parent(heir)),
-            Ok(Command::Boundaries(done)) => done(keeper.boundaries()),
-            Ok(Command::NoteRecovered { notes, done }) => done(keeper.note_recovered(notes)),
             Ok(Command::Question(question)) => keeper.answer(question),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),

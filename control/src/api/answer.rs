@@ -1,13 +1,15 @@
 //! How requests are taken apart and errors answered, so that every refusal is a problem document.
 
 use crate::error::{ErrorCode, ServiceError};
-use crate::name::{SnapshotName, VolumeName};
+use crate::model::Volume;
+use crate::name::InvalidName;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use std::str::FromStr;
 use tracing::Instrument;
 
 /// The error travels beside an empty body; `super::guard::watch` writes the body, since it knows the request's id.
@@ -45,32 +47,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// The volume that a request's path names.
-pub(super) struct Named(pub(super) VolumeName);
+/// The volume or snapshot that a request's path names.
+pub(super) struct Named<N>(pub(super) N);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<N: FromStr<Err = InvalidName>, S: Send + Sync> FromRequestParts<S> for Named<N> {
     type Rejection = ServiceError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
-        Ok(Self(name_in(parts, state).await?.parse()?))
+        let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
+        let Path(name): Path<String> = Path::from_request_parts(parts, state).await.map_err(refused)?;
+        Ok(Self(name.parse()?))
     }
 }
 
-/// The snapshot that a request's path names.
-pub(super) struct NamedSnapshot(pub(super) SnapshotName);
+/// A volume that was made, and where it is.
+pub(super) type Made = (StatusCode, [(HeaderName, String); 1], Json<Volume>);
 
-impl<S: Send + Sync> FromRequestParts<S> for NamedSnapshot {
-    type Rejection = ServiceError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
-        Ok(Self(name_in(parts, state).await?.parse()?))
-    }
-}
-
-async fn name_in<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, ServiceError> {
-    let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
-    let Path(name) = Path::from_request_parts(parts, state).await.map_err(refused)?;
-    Ok(name)
+/// Answers with a volume that was made.
+pub(super) fn made(volume: Volume) -> Made {
+    let location = format!("/v1/volumes/{}", volume.name);
+    (StatusCode::CREATED, [(header::LOCATION, location)], Json(volume))
 }
 
 /// Whether a parameter that is true or false is: `?name` alone says yes.

@@ -40,7 +40,10 @@ pub(super) async fn import(
     (status = 200, body = Image),
     (status = 404, body = Problem, description = "image_not_found"),
 ))]
-pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> Result<Json<Image>, ServiceError> {
+pub(super) async fn show(
+    State(context): State<Context>,
+    Named(name): Named<VolumeName>,
+) -> Result<Json<Image>, ServiceError> {
     Ok(Json(context.service.show_image(name).await?))
 }
 
@@ -53,7 +56,7 @@ pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> 
 ))]
 pub(super) async fn mark(
     State(context): State<Context>,
-    Named(name): Named,
+    Named(name): Named<VolumeName>,
     Body(wanted): Body<MarkImage>,
 ) -> Result<Json<Image>, ServiceError> {
     let copied_bytes = wanted.copied_bytes;
@@ -67,7 +70,10 @@ pub(super) async fn mark(
     (status = 404, body = Problem, description = "image_not_found"),
     (status = 409, body = Problem, description = "image_importing, volume_in_use"),
 ))]
-pub(super) async fn seal(State(context): State<Context>, Named(name): Named) -> Result<Json<Image>, ServiceError> {
+pub(super) async fn seal(
+    State(context): State<Context>,
+    Named(name): Named<VolumeName>,
+) -> Result<Json<Image>, ServiceError> {
     Ok(Json(run_to_end(async move { context.service.seal_image(name).await }).await?))
 }
 
@@ -83,7 +89,7 @@ pub(super) async fn seal(State(context): State<Context>, Named(name): Named) -> 
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
-    Named(name): Named,
+    Named(name): Named<VolumeName>,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;

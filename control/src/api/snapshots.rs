@@ -1,13 +1,13 @@
 //! `/v1/snapshots`.
 
 use super::Context;
-use super::answer::{Body, NamedSnapshot, Parameters, is_set, run_to_end};
+use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
 use crate::error::{Problem, ServiceError};
 use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
-use crate::name::{SnapshotName, VolumeName};
+use crate::name::{InvalidName, SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 /// Lists every snapshot, or those of one volume.
@@ -40,7 +40,7 @@ pub(super) async fn create(
     State(context): State<Context>,
     Body(wanted): Body<CreateSnapshots>,
 ) -> Result<(StatusCode, Json<SnapshotList>), ServiceError> {
-    let names = wanted.snapshots.iter().map(|name| name.parse()).collect::<Result<Vec<SnapshotName>, _>>()?;
+    let names = parsed(&wanted.snapshots)?;
     let group: Option<VolumeName> = wanted.group.map(|name| name.parse()).transpose()?;
     let snapshots = run_to_end(async move { context.service.create_snapshots(names, group).await }).await?;
     Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
@@ -54,7 +54,7 @@ pub(super) async fn create(
 ))]
 pub(super) async fn show(
     State(context): State<Context>,
-    NamedSnapshot(name): NamedSnapshot,
+    Named(name): Named<SnapshotName>,
 ) -> Result<Json<Snapshot>, ServiceError> {
     Ok(Json(context.service.show_snapshot(name).await?))
 }
@@ -69,7 +69,7 @@ pub(super) async fn show(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
-    NamedSnapshot(name): NamedSnapshot,
+    Named(name): Named<SnapshotName>,
 ) -> Result<StatusCode, ServiceError> {
     run_to_end(async move { context.service.delete_snapshot(name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -85,13 +85,12 @@ pub(super) async fn delete(
 ))]
 pub(super) async fn clone(
     State(context): State<Context>,
-    NamedSnapshot(snapshot): NamedSnapshot,
+    Named(snapshot): Named<SnapshotName>,
     Body(wanted): Body<CloneSnapshot>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
+) -> Result<Made, ServiceError> {
     let name: VolumeName = wanted.name.parse()?;
-    let location = format!("/v1/volumes/{name}");
     let volume = run_to_end(async move { context.service.clone_snapshot(snapshot, name).await }).await?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
+    Ok(made(volume))
 }
 
 /// Tells what the deletion of snapshots would give back. Deletes nothing.
@@ -104,9 +103,13 @@ pub(super) async fn reclaim(
     State(context): State<Context>,
     Body(wanted): Body<ReclaimSnapshots>,
 ) -> Result<Json<Reclaimed>, ServiceError> {
-    let names = wanted.snapshots.iter().map(|name| name.parse()).collect::<Result<Vec<SnapshotName>, _>>()?;
+    let names = parsed(&wanted.snapshots)?;
     let reclaim_bytes = context.service.reclaim_snapshots(names).await?;
     Ok(Json(Reclaimed { snapshots: wanted.snapshots, reclaim_bytes }))
+}
+
+fn parsed(names: &[String]) -> Result<Vec<SnapshotName>, InvalidName> {
+    names.iter().map(|name| name.parse()).collect()
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,13 +1,13 @@
 //! `/v1/volumes`.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters, is_set, run_to_end};
+use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
 use crate::error::{Problem, ServiceError};
 use crate::model::{CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList};
 use crate::name::{SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 /// Lists every volume.
@@ -29,9 +29,8 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeLi
 pub(super) async fn create(
     State(context): State<Context>,
     Body(wanted): Body<CreateVolume>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Volume>), ServiceError> {
+) -> Result<Made, ServiceError> {
     let name: VolumeName = wanted.name.parse()?;
-    let location = format!("/v1/volumes/{name}");
     let volume = if let Some(image) = &wanted.image {
         let (image, size): (VolumeName, _) = (image.parse()?, wanted.requested_image_size()?);
         run_to_end(async move { context.service.clone_image(image, name, size).await }).await?
@@ -39,7 +38,7 @@ pub(super) async fn create(
         let size = wanted.requested_size()?;
         run_to_end(async move { context.service.create_volume(name, size).await }).await?
     };
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(volume)))
+    Ok(made(volume))
 }
 
 /// Shows a volume.
@@ -47,7 +46,10 @@ pub(super) async fn create(
     (status = 200, body = Volume),
     (status = 404, body = Problem, description = "volume_not_found"),
 ))]
-pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> Result<Json<Volume>, ServiceError> {
+pub(super) async fn show(
+    State(context): State<Context>,
+    Named(name): Named<VolumeName>,
+) -> Result<Json<Volume>, ServiceError> {
     Ok(Json(context.service.show_volume(name).await?))
 }
 
@@ -61,7 +63,7 @@ pub(super) async fn show(State(context): State<Context>, Named(name): Named) -> 
 ))]
 pub(super) async fn resize(
     State(context): State<Context>,
-    Named(name): Named,
+    Named(name): Named<VolumeName>,
     Body(wanted): Body<ResizeVolume>,
 ) -> Result<Json<Volume>, ServiceError> {
     let size = wanted.requested_size()?;
@@ -80,7 +82,7 @@ pub(super) async fn resize(
 ))]
 pub(super) async fn rollback(
     State(context): State<Context>,
-    Named(name): Named,
+    Named(name): Named<VolumeName>,
     Body(wanted): Body<RollbackVolume>,
 ) -> Result<Json<RolledBack>, ServiceError> {
     let snapshot = SnapshotName::new(name, wanted.snapshot.parse()?);
@@ -100,7 +102,7 @@ pub(super) async fn rollback(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
-    Named(name): Named,
+    Named(name): Named<VolumeName>,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;
