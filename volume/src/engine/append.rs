@@ -12,13 +12,20 @@ use crate::format::{
 use crate::io::{Action, IoId};
 use crate::map::Location;
 use crate::pool::{Boundary, Lease, LeaseClass, SegmentRow};
-use units::{BLOCK_LEN, Lsn};
+use units::{BLOCK_LEN, Lsn, VolumeId};
 
 /// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
 const BATCH_PAYLOAD_BLOCKS_MAX: usize = 1024;
 
 /// Appends that may fail one after the other, each in a new segment, before their requests fail.
 const APPEND_FAILURES_MAX: u32 = 3;
+
+/// Of the blocks of a slot, one of so many is left to trims by writes that have no slot to go on in: what is kept back
+/// for trims of all volumes may have been used up by others.
+const BLOCKS_PER_BLOCK_FOR_TRIMS: u32 = 64;
+
+/// Fewest and most blocks left to trims: at least a batch, and a block that it may add to the footer.
+const BLOCKS_FOR_TRIMS: (u32, u32) = (2, 16);
 
 /// How many operations of the front of the queue make the next batch.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,15 +73,22 @@ impl Volume {
         let mut cut = Cut::default();
         let Some(open) = &self.log.open else { return cut };
         let slot_blocks = self.config.geometry.slot_blocks();
+        let (fewest, most) = BLOCKS_FOR_TRIMS;
+        let for_trims = (slot_blocks / BLOCKS_PER_BLOCK_FOR_TRIMS).clamp(fewest, most);
+        let leaves_room = open.filled_blocks > 0 && !self.log.has_spare_for_data();
+        let mut room = 0;
         for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX) {
-            if !open.takes_data && pending.operation.kind == OperationKind::Write {
-                break;
+            if pending.operation.kind == OperationKind::Write {
+                if !open.takes_data {
+                    break;
+                }
+                room = if leaves_room { for_trims } else { 0 };
             }
             let operations = cut.operations + 1;
             let payload_blocks = cut.payload_blocks + pending.operation.payload_blocks() as usize;
             let blocks = batch_header_blocks(operations, payload_blocks) + payload_blocks as u32;
-            if payload_blocks > BATCH_PAYLOAD_BLOCKS_MAX || !open.fits(slot_blocks, blocks, operations, payload_blocks)
-            {
+            let fits = open.fits(slot_blocks, blocks + room, operations, payload_blocks);
+            if payload_blocks > BATCH_PAYLOAD_BLOCKS_MAX || !fits {
                 break;
             }
             cut = Cut { operations, payload_blocks };
@@ -158,6 +172,8 @@ impl Volume {
     fn lease(&mut self, context: &mut Context<'_>, class: LeaseClass) {
         if self.log.leasing.is_none() {
             self.log.leasing = Some(class);
+            // Its records tell what is deleted: a full pool takes them as it takes trims.
+            let class = if self.id == VolumeId::SYSTEM { LeaseClass::Reserve } else { class };
             context.actions.push(Action::Lease { class });
         }
     }
@@ -445,7 +461,7 @@ fn slot_header(
     context: &mut Context<'_>,
     config: &super::VolumeConfig,
     open: &OpenSegment,
-    (volume, epoch, size_bytes): (units::VolumeId, units::Epoch, u64),
+    (volume, epoch, size_bytes): (VolumeId, units::Epoch, u64),
 ) -> Buffer {
     let header = SlotHeader {
         slot_use: SlotUse::Segment,

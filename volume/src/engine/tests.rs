@@ -343,6 +343,35 @@ fn a_full_pool_fails_writes_and_serves_reads_and_trims() {
     assert!(driver.volume.is_idle());
 }
 
+/// P6. What is kept back for trims, other volumes may have used up: each volume keeps room for some of its own.
+#[test]
+fn a_full_volume_takes_a_trim_when_no_slot_is_left_at_all() {
+    // Writes of one block after some of two fill the last slot to the last block, for one of these numbers at least.
+    for count in 0..12 {
+        let mut driver = Driver::new(3);
+        let mut end = 0;
+        for len in std::iter::repeat_n(8192, count).chain(std::iter::repeat_n(4096, 40)) {
+            if driver.write(end, &vec![7; len as usize]).is_err() {
+                break;
+            }
+            end += len;
+        }
+        driver.slots_left = 0;
+        driver.done(Request::Trim { range: range(0, 4096), fua: true }).unwrap();
+        assert_eq!(driver.read(0, 8192).unwrap(), [vec![0; 4096], vec![7; 4096]].concat());
+    }
+}
+
+/// P6. Deleting a volume writes a record: a full pool must take it.
+#[test]
+fn the_system_volume_takes_writes_from_what_is_kept_back_from_data() {
+    let mut driver = Driver::new(1);
+    assert_eq!(driver.write(0, &[7; 4096]), Err(ErrorKind::NoSpace));
+    driver.volume = Volume::open(driver.volume.config, recover::fresh(VolumeId::SYSTEM, 4 * MIB));
+    driver.write(0, &[7; 4096]).unwrap();
+    assert_eq!(driver.read(0, 4096).unwrap(), [7; 4096]);
+}
+
 /// P6. A segment that was given up, and whose header the disk refuses to make void, is no space to wait for.
 #[test]
 fn a_full_pool_that_cannot_give_slots_back_fails_writes_rather_than_let_them_wait() {
