@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use units::VolumeId;
 use volume::error::{Error, ErrorKind};
+use volume::request::Request;
 
 /// How long it waits before it tries again what failed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -104,6 +105,7 @@ impl Catalogue {
                 self.book.lock().await.put(&Record::Volume(record.clone())).await?;
                 self.write().put_volume(record.clone());
             }
+            Chore::Empty(volume) => self.empty(*volume).await?,
             Chore::Delete(record) => {
                 debug_assert_eq!(record.state, SnapshotState::Deleting, "what is deleted has a record that says so");
                 self.delete_boundary(ParentRecord { volume: record.of, generation: record.generation }).await?;
@@ -120,6 +122,18 @@ impl Catalogue {
                 self.write().forget_group(*id);
             }
         }
+        Ok(())
+    }
+
+    /// Throws away what a volume without a name has beyond the ends of its generations: what was written since the last
+    /// one is needed by nobody, and hides nothing that a deletion gives back. One that has no size has been emptied.
+    async fn empty(&self, volume: u64) -> Result<(), CatalogueError> {
+        // One that is damaged is not open, and is left as it is.
+        if self.read().damage_of(volume).is_none() {
+            let (_, shard) = self.shard_of(VolumeId(volume));
+            ask::submit(shard, VolumeId(volume), Request::Resize { size_bytes: 0, discard_tail: true }).await?;
+        }
+        self.write().note_emptied(volume);
         Ok(())
     }
 
