@@ -7,9 +7,9 @@ use super::{Catalogue, CatalogueError, ask};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use units::VolumeId;
+use units::{BLOCK_BYTES, ByteRange, VolumeId};
 use volume::error::{Error, ErrorKind};
-use volume::request::Request;
+use volume::request::{Completion, Request};
 
 /// How long it waits before it tries again what failed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -126,12 +126,21 @@ impl Catalogue {
     }
 
     /// Throws away what a volume without a name has beyond the ends of its generations: what was written since the last
-    /// one is needed by nobody, and hides nothing that a deletion gives back. One that has no size has been emptied.
+    /// one is needed by nobody, and would keep what a deletion gives back. One that has been emptied has a block without
+    /// data, and its log is left as it is: a volume of no size at all is one whose size is not known, in a log.
     async fn empty(&self, volume: u64) -> Result<(), CatalogueError> {
         // One that is damaged is not open, and is left as it is.
         if self.read().damage_of(volume).is_none() {
-            let (_, shard) = self.shard_of(VolumeId(volume));
-            ask::submit(shard, VolumeId(volume), Request::Resize { size_bytes: 0, discard_tail: true }).await?;
+            let (id, (_, shard)) = (VolumeId(volume), self.shard_of(VolumeId(volume)));
+            let resize = Request::Resize { size_bytes: BLOCK_BYTES, discard_tail: true };
+            ask::submit(shard, id, resize).await?;
+            if let Ok(range) = ByteRange::new(0, BLOCK_BYTES)
+                && let Completion::Extents(extents) =
+                    ask::submit(shard, id, Request::Extents { range, extents_max: 1 }).await?
+                && extents.iter().any(|extent| extent.is_data)
+            {
+                ask::submit(shard, id, Request::Trim { range, fua: true }).await?;
+            }
         }
         self.write().note_emptied(volume);
         Ok(())
