@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -57,6 +58,8 @@ pub(crate) struct ImageFile {
     pub(crate) path: PathBuf,
     /// What it is.
     pub(crate) format: ReadFormat,
+    /// The files that hold parts of it, where it is made of several.
+    parts: Vec<PathBuf>,
 }
 
 /// A child that serves an image file.
@@ -73,6 +76,12 @@ impl ImageFile {
     pub(crate) fn look_at(path: &Path, format: Option<ReadFormat>) -> Result<Self, Failure> {
         // An absolute path is no protocol of QEMU's, whatever characters are in it.
         let path = std::fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+        let kind = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?.file_type();
+        if !(kind.is_file() || kind.is_block_device()) {
+            // To open a pipe would wait for somebody who writes.
+            let detail = format!("{} is no file and no disk", path.display());
+            return Err(Failure::new(Exit::Usage, "source_refused", detail));
+        }
         std::fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
         let mut command = Command::new("qemu-img");
         command.args(["info", "--output=json"]).args(format.map(|format| format!("--format={}", format.name())));
@@ -86,11 +95,23 @@ impl ImageFile {
                 format!("{} is of format {}: raw, qcow2, vmdk and vhdx can be read", path.display(), info.format);
             Failure::new(Exit::Usage, "format_unknown", detail)
         })?;
-        info.check_alone(&path)?;
+        let parts = info.check_alone(&path)?;
         if found != ReadFormat::Raw {
             check(&path, found)?;
         }
-        Ok(Self { path, format: found })
+        Ok(Self { path, format: found, parts })
+    }
+
+    /// What would be another if any of its files had changed: the length of all, the newest time of change, the numbers.
+    pub(crate) fn state(&self) -> Result<String, Failure> {
+        let (mut bytes, mut changed, mut inodes) = (0_u64, (0, 0), 0_u64);
+        for path in std::iter::once(&self.path).chain(&self.parts) {
+            let metadata = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+            bytes = bytes.wrapping_add(metadata.len());
+            changed = changed.max((metadata.mtime(), metadata.mtime_nsec()));
+            inodes = inodes.wrapping_add(metadata.ino());
+        }
+        Ok(format!("{bytes}-{}.{:09}-{inodes}", changed.0, changed.1))
     }
 
     /// Serves it read-only, and connects.
@@ -214,8 +235,8 @@ struct ExtentFile {
 }
 
 impl Info {
-    /// Refuses an image that is made of files which do not lie beside it.
-    fn check_alone(&self, path: &Path) -> Result<(), Failure> {
+    /// Refuses an image that is made of files which do not lie beside it. Returns those that do.
+    fn check_alone(&self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
         let refused = |what: &str, name: &str| {
             let advice = "make one file of it first, by qemu-img convert";
             let detail = format!("{} {what} {name}: {advice}", path.display());
@@ -235,7 +256,12 @@ impl Info {
         };
         match data.and_then(|data| data.extents.iter().find(|extent| !is_beside(&extent.filename))) {
             Some(extent) => refused("has a part elsewhere, in", &extent.filename),
-            None => Ok(()),
+            None => {
+                let folder = folder.unwrap_or_else(|| Path::new("/"));
+                let extents = data.map(|data| data.extents.as_slice()).unwrap_or_default();
+                let parts = extents.iter().map(|extent| folder.join(&extent.filename));
+                Ok(parts.filter(|part| part != path).collect())
+            }
         }
     }
 }
@@ -362,5 +388,27 @@ mod tests {
         assert!(refusal(backed, &path).unwrap().contains("/etc/shadow"));
         let outside = r#"{"format":"qcow2","format-specific":{"data":{"data-file":"/etc/shadow"}}}"#;
         assert!(refusal(outside, &path).unwrap().contains("/etc/shadow"));
+    }
+
+    /// P2. An image of several files has changed when one of them has; what is no file is not opened.
+    #[test]
+    fn a_part_that_changes_is_another_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::canonicalize(folder.path()).unwrap();
+        let [path, part] = ["disk.vmdk", "disk-s001.vmdk"].map(|name| folder.join(name));
+        std::fs::write(&path, "descriptor").unwrap();
+        std::fs::write(&part, "data").unwrap();
+        let extents = r#"[{"filename":"disk.vmdk"},{"filename":"disk-s001.vmdk"}]"#;
+        let info = format!(r#"{{"format":"vmdk","format-specific":{{"data":{{"extents":{extents}}}}}}}"#);
+        let info: Info = serde_json::from_str(&info).unwrap();
+        let parts = info.check_alone(&path).unwrap();
+        assert_eq!(parts.as_slice(), std::slice::from_ref(&part));
+        let file = ImageFile { path, format: ReadFormat::Vmdk, parts };
+        let state = file.state().unwrap();
+        assert_eq!(file.state().unwrap(), state);
+        std::fs::write(&part, "other data").unwrap();
+        assert_ne!(file.state().unwrap(), state);
+        let pipe = Path::new("/dev/null");
+        assert_eq!(ImageFile::look_at(pipe, None).unwrap_err().code, "source_refused");
     }
 }

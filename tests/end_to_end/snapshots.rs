@@ -125,6 +125,46 @@ fn a_clone_of_fifty_clones_outlives_them() {
     daemon.check_pool();
 }
 
+/// P5. What only a volume without a name had is given back: of one that was rolled back, when the snapshot that undoes it is
+/// deleted; of one that was deleted, though a clone of its snapshot lives. What is needed of them stays.
+#[test]
+fn what_was_written_after_a_snapshot_goes_with_the_volume() {
+    if !are_here("what_was_written_after_a_snapshot_goes_with_the_volume", &["qemu-io"]) {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.create_volume("vm", "1G");
+    let write = |step: &str| run("qemu-io", ["-f", "raw", "-c", step, &daemon.uri("vm")]);
+    let used = || json(&mut daemon.aljibe(&["pool", "show"]))["slots"]["used"].as_u64().unwrap();
+    write("write -P 1 0 1M");
+    succeed(&mut daemon.aljibe(&["snapshot", "create", "vm@monday"]));
+    succeed(&mut daemon.aljibe(&["volume", "clone", "vm@monday", "copy"]));
+    let before = used();
+    write("write -P 2 0 400M");
+    let undo = json(&mut daemon.aljibe(&["volume", "rollback", "vm@monday", "--force"]))["undo"]["name"].clone();
+    let undo = undo.as_str().unwrap();
+    let filled = used();
+    assert!(filled >= before + 12, "{filled} slots, {before} before");
+    let reclaim = || json(&mut daemon.aljibe(&["snapshot", "reclaim", "--dry-run", undo]))["reclaim_bytes"].clone();
+    wait_until("the snapshot alone holds it", || reclaim() == 400 << 20);
+    succeed(&mut daemon.aljibe(&["snapshot", "delete", undo]));
+    wait_until("what was undone is given back", || used() <= before + 3);
+    write("write -P 3 0 400M");
+    succeed(&mut daemon.aljibe(&["volume", "delete", "vm", "--force"]));
+    wait_until("what the clone does not need is given back", || used() <= before + 3);
+    let is_right = |daemon: &Daemon| {
+        let said =
+            run("qemu-io", ["-r", "-f", "raw", "-c", "read -P 1 0 1M", "-c", "read -P 0 1M 400M", &daemon.uri("copy")]);
+        assert!(!said.contains("verification failed"), "{said}");
+    };
+    is_right(&daemon);
+    daemon.kill9();
+    daemon.restart();
+    is_right(&daemon);
+    daemon.stop_without_complaint();
+    daemon.check_pool();
+}
+
 /// A rollback refuses while clients are attached, is undone by another, and leaves every snapshot its name.
 #[test]
 fn a_rollback_can_be_undone() {

@@ -7,8 +7,9 @@ use super::{Catalogue, CatalogueError, ask};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use units::VolumeId;
+use units::{BLOCK_BYTES, ByteRange, VolumeId};
 use volume::error::{Error, ErrorKind};
+use volume::request::{Completion, Request};
 
 /// How long it waits before it tries again what failed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -103,6 +104,7 @@ impl Catalogue {
                 self.book.lock().await.put(&Record::Volume(record.clone())).await?;
                 self.write().put_volume(record.clone());
             }
+            Chore::Empty(volume) => self.empty(*volume).await?,
             Chore::Delete(record) => {
                 debug_assert_eq!(record.state, SnapshotState::Deleting, "what is deleted has a record that says so");
                 self.delete_boundary(ParentRecord { volume: record.of, generation: record.generation }).await?;
@@ -119,6 +121,27 @@ impl Catalogue {
                 self.write().forget_group(*id);
             }
         }
+        Ok(())
+    }
+
+    /// Throws away what a volume without a name has beyond the ends of its generations: what was written since the last
+    /// one is needed by nobody, and would keep what a deletion gives back. One that has been emptied has a block without
+    /// data, and its log is left as it is: a volume of no size at all is one whose size is not known, in a log.
+    async fn empty(&self, volume: u64) -> Result<(), CatalogueError> {
+        // One that is damaged is not open, and is left as it is.
+        if self.read().damage_of(volume).is_none() {
+            let (id, (_, shard)) = (VolumeId(volume), self.shard_of(VolumeId(volume)));
+            let resize = Request::Resize { size_bytes: BLOCK_BYTES, discard_tail: true };
+            ask::submit(shard, id, resize).await?;
+            if let Ok(range) = ByteRange::new(0, BLOCK_BYTES)
+                && let Completion::Extents(extents) =
+                    ask::submit(shard, id, Request::Extents { range, extents_max: 1 }).await?
+                && extents.iter().any(|extent| extent.is_data)
+            {
+                ask::submit(shard, id, Request::Trim { range, fua: true }).await?;
+            }
+        }
+        self.write().note_emptied(volume);
         Ok(())
     }
 

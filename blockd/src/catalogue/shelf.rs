@@ -43,6 +43,8 @@ pub(super) struct Shelf {
     bounded: BTreeSet<u64>,
     /// Volumes that cannot be read, with or without a name.
     damaged: BTreeMap<u64, String>,
+    /// Volumes without a name that hold nothing any more but for ends of generations.
+    emptied: BTreeSet<u64>,
     /// The records that could not be read at the start. What they need nobody knows.
     rotten: BTreeSet<u64>,
 }
@@ -118,6 +120,14 @@ impl Shelf {
     /// Why a snapshot cannot be read, when it cannot: for itself, or since the volume that it was taken of cannot.
     pub(super) fn damage_of_snapshot<'a>(&'a self, kept: &'a KeptSnapshot) -> Option<&'a String> {
         kept.damage.as_ref().or_else(|| self.damaged.get(&kept.record.of))
+    }
+
+    pub(super) fn note_emptied(&mut self, volume: u64) {
+        self.emptied.insert(volume);
+    }
+
+    pub(super) fn is_emptied(&self, volume: u64) -> bool {
+        self.emptied.contains(&volume)
     }
 
     pub(super) fn note_rotten(&mut self, id: u64) {

@@ -11,9 +11,7 @@ use crate::nbd::{Connection, NbdUri};
 use crate::output::Output;
 use crate::progress::ProgressBar;
 use crate::qemu::{ImageFile, ReadFormat, Server};
-use anyhow::Context;
 use control::{Image, ImageState, ImportImage, MarkImage, VolumeName};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +49,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let image = client.run(async {
         let source = open(source, format).await?;
-        let size_bytes = source.connection.facts().size_bytes.next_multiple_of(SECTOR_BYTES);
+        let size_bytes = whole_sectors(source.connection.facts().size_bytes)?;
         let wanted = ImportImage {
             name: name.to_string(),
             size_bytes,
@@ -89,23 +87,23 @@ async fn open(text: &str, format: Option<ReadFormat>) -> Result<Source, Failure>
         });
     }
     let file = ImageFile::look_at(Path::new(text), format)?;
-    let state = state_of(&file.path)?;
+    let state = file.state()?;
     let (server, connection) = file.serve().await?;
     let name = file.path.display().to_string();
     Ok(Source { connection: Arc::new(connection), name, file: Some((file, server)), state })
 }
 
-/// Length, time of change and number of a file.
-fn state_of(path: &Path) -> Result<String, Failure> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
-    Ok(format!("{}-{}.{:09}-{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
+/// The size of the image: a server may say anything.
+fn whole_sectors(size_bytes: u64) -> Result<u64, Failure> {
+    let too_large = || Failure::usage(format!("{size_bytes} bytes is too large for an image"));
+    size_bytes.checked_next_multiple_of(SECTOR_BYTES).ok_or_else(too_large)
 }
 
 impl Source {
     /// Refuses what was not the same from beginning to end.
     fn check_unchanged(&self) -> Result<(), Failure> {
         match &self.file {
-            Some((file, _)) if state_of(&file.path)? != self.state => {
+            Some((file, _)) if file.state()? != self.state => {
                 let detail = format!("{} has changed while it was copied", self.name);
                 Err(Failure::new(Exit::Failure, "source_changed", detail))
             }
@@ -180,5 +178,19 @@ impl Observer for Watch<'_> {
         let copied_bytes = position.next_multiple_of(SECTOR_BYTES).min(self.size_bytes);
         let path = format!("{}/mark", path_of(self.name));
         self.client.post_within::<Image>(&path, &MarkImage { copied_bytes }).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever size a server tells, it is a size or is refused.
+    #[test]
+    fn a_size_beyond_all_numbers_is_refused() {
+        assert_eq!(whole_sectors(u64::MAX).unwrap_err().exit, Exit::Usage);
+        assert_eq!(whole_sectors(u64::MAX - 510).unwrap_err().exit, Exit::Usage);
+        let sizes = [0, 1, 512, u64::MAX - 511].map(|size_bytes| whole_sectors(size_bytes).unwrap());
+        assert_eq!(sizes, [0, 512, 512, u64::MAX - 511]);
     }
 }
