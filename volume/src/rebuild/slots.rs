@@ -9,7 +9,7 @@ use crate::error::DiskFault;
 use crate::format::{ParcelStart, SlotHeader, Superblock};
 use crate::pool::Found;
 use crate::recover::{
-    Probed, probe, read_parcel_header, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
+    Probed, Walked, probe, read_parcel_header, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
 };
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ use units::{BLOCK_LEN, SegmentId, SlotIndex};
 
 /// A parcel and the slot of its pack.
 type Parcels = Vec<(SlotIndex, ParcelStart)>;
+
+/// The slot of each pack, and its parcels, void ones too.
+type Packs = BTreeMap<SegmentId, (SlotIndex, Vec<ParcelStart>)>;
 
 /// Looks into every slot.
 ///
@@ -28,7 +31,7 @@ pub(super) fn look_into_slots(
     report: &mut RebuildReport,
 ) -> Result<Found, DiskFault> {
     let mut found = Found::default();
-    let mut parcels = Parcels::new();
+    let mut packs = Packs::new();
     for slot in (0..superblock.geometry.slot_count).map(SlotIndex) {
         match probe(reader, superblock, slot) {
             Probed::Segment(row) => {
@@ -48,14 +51,7 @@ pub(super) fn look_into_slots(
             Probed::Pack(pack) => {
                 found.used_up = found.used_up.max(Some(pack));
                 match walk_pack(reader, superblock, (slot, pack)) {
-                    Ok(walked) => {
-                        let damaged = walked.damaged.iter();
-                        let notes =
-                            damaged.map(|block| format!("slot {slot}: what was moved to block {block} is damaged"));
-                        report.notes.extend(notes);
-                        parcels.extend(walked.parcels.into_iter().filter(|one| !one.is_void).map(|one| (slot, one)));
-                        found.packs.insert(pack, slot);
-                    }
+                    Ok(walked) => take_pack(&mut packs, (pack, slot), walked, (&mut found, report)),
                     Err(_) => keep_unreadable(&mut found, slot, report),
                 }
             }
@@ -71,8 +67,36 @@ pub(super) fn look_into_slots(
             Probed::Unreadable => keep_unreadable(&mut found, slot, report),
         }
     }
+    let mut parcels = Parcels::new();
+    for (pack, (slot, starts)) in packs {
+        found.packs.insert(pack, slot);
+        parcels.extend(starts.into_iter().filter(|start| !start.is_void).map(|start| (slot, start)));
+    }
     choose_places(superblock, reader, parcels, (&mut found, report))?;
     Ok(found)
+}
+
+/// Notes what is in a pack. Where the disk has written it to a second slot too, the one that has more of it counts.
+fn take_pack(
+    packs: &mut Packs,
+    (pack, slot): (SegmentId, SlotIndex),
+    walked: Walked,
+    (found, report): (&mut Found, &mut RebuildReport),
+) {
+    let damaged = walked.damaged.iter();
+    report.notes.extend(damaged.map(|block| format!("slot {slot}: what was moved to block {block} is damaged")));
+    let mut one = (slot, walked.parcels);
+    if let Some(mut other) = packs.remove(&pack) {
+        if other.1.len() >= one.1.len() {
+            std::mem::swap(&mut one, &mut other);
+        }
+        let (right, wrong) = (one.0, other.0);
+        report
+            .notes
+            .push(format!("pack {pack} is in slot {right}, and the disk wrote something of it to slot {wrong} too"));
+        found.kept.insert(wrong);
+    }
+    packs.insert(pack, one);
 }
 
 fn keep_unreadable(found: &mut Found, slot: SlotIndex, report: &mut RebuildReport) {

@@ -14,7 +14,7 @@ mod segment;
 mod source;
 
 pub use damage::{Damage, DamageKind, Place};
-pub(crate) use pack::{read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
+pub(crate) use pack::{Walked, read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
 pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 

@@ -3,9 +3,10 @@
 use super::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, trim_op, write_op};
 use crate::check::{CheckOptions, check};
 use crate::format::{Operation, SlotHeader, SlotUse};
-use crate::pool::{Index, Lease, SegmentRow};
+use crate::pool::{Index, Lease, LeaseClass, SegmentRow};
 use crate::rebuild::rebuild;
 use crate::recover::{DamageKind, recover};
+use crate::store::PoolReader;
 use proptest::prelude::*;
 use units::{BLOCK_LEN, Lsn, SegmentId};
 
@@ -133,6 +134,37 @@ fn a_rotten_header_of_a_pack_is_made_up_for_by_its_first_parcel() {
     let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
     assert!(report.damaged.is_empty() && report.kept_slots.is_empty());
     assert_eq!(segments(&index.segments(VOLUME)), segments(&world.index.segments(VOLUME)));
+}
+
+/// P2. A pack that the disk wrote to a second slot too, whole or in part, is in one of them, and the other is out of use.
+#[test]
+fn a_pack_in_two_slots_is_in_one_of_them() {
+    for (is_before, blocks) in [(false, 16), (true, 16), (false, 1), (true, 1)] {
+        let (mut world, rows) = aged();
+        let geometry = world.superblock.geometry;
+        let before = world.index.lease(LeaseClass::Data).unwrap().slot;
+        let pack = world.pack(&segments(&rows[..3]));
+        world.void_left();
+        let behind = world.index.lease(LeaseClass::Data).unwrap().slot;
+        let copy = if is_before { before } else { behind };
+        assert_eq!(copy < pack.slot, is_before);
+        let mut bytes = vec![0; blocks * BLOCK_LEN];
+        world.pool.read_at(geometry.slot_offset(pack.slot), &mut bytes).unwrap();
+        world.pool.write(geometry.slot_offset(copy), &bytes);
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert_eq!((report.damaged.len(), report.notes.len()), (0, 1), "{report:?}");
+        assert_eq!(report.kept_slots.len(), 1);
+        world.index = index;
+        for (offset, bytes) in report.mends {
+            world.pool.write(offset, &bytes);
+        }
+        for volume in world.index.volumes() {
+            let mut recovered = world.recover(volume).unwrap();
+            let last = Lsn(world.authors[&volume].next_lsn.0 - 1);
+            let mapped = world.resolve(&mut recovered.map, volume, 20 * 2048);
+            assert_eq!(mapped, world.authors[&volume].mapped_at(last));
+        }
+    }
 }
 
 /// P2. A parcel that has rotted is told, by the check and by what cannot do without it.
