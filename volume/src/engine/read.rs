@@ -115,6 +115,13 @@ impl Volume {
         for run in &fetch.runs {
             let Some(location) = run.location else { continue };
             let Some(pool_offset) = self.pool_offset(location, run.count) else {
+                if fetch.is_second_try {
+                    // It was overwritten since the first try, and what is left of its segment was moved. What is there now
+                    // is as right an answer.
+                    context.buffers.put(buffer);
+                    self.fetch(context, fetch.blocks, fetch.purpose);
+                    return;
+                }
                 let detail = format!(
                     "the map of volume {} names block {} of segment {}, which it does not have; rebuild the index",
                     self.id, location.block, location.segment

@@ -607,3 +607,31 @@ fn a_place_that_was_left_is_let_go_when_the_reads_of_it_have_ended() {
     assert_eq!(driver.read(4096, 4096), Err(ErrorKind::Corrupt), "it is not left");
     assert!(driver.volume.is_idle());
 }
+
+/// P2. A read that failed at its first try finds its block anew, when that was overwritten and its segment moved meanwhile.
+#[test]
+fn a_second_try_goes_where_the_block_is_now() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    let row = *driver.volume.segments.values().next().unwrap();
+    driver.holds_fetches = true;
+    let read = driver.ask(Request::Read { range: range(0, 4096) });
+    driver.run();
+    driver.write(0, &[2; 4096]).unwrap();
+    // Of both blocks the second one is left.
+    let geometry = driver.volume.config.geometry;
+    let at = driver.pool.windows(4096).position(|bytes| bytes == [2; 4096]).unwrap() as u64;
+    let mut survivors = Survivors::none(geometry.slot_blocks());
+    survivors.insert(((at - geometry.slot_offset(row.slot)) / 4096) as u32);
+    let to = geometry.block_offset(SlotIndex(0), 2) as usize;
+    driver.pool[to..to + 4096].fill(2);
+    let parcel = Some(ParcelPlace { pack: SegmentId(900), block: 1, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
+    driver.give(Event::Moved { row: SegmentRow { slot: SlotIndex(0), parcel, ..row }, survivors: Arc::new(survivors) });
+    let at = driver.queue.iter().position(|action| matches!(action, Action::Fetch { .. })).unwrap();
+    let Action::Fetch { id, buffer, .. } = driver.queue.remove(at) else { panic!("it is a fetch") };
+    driver.give(Event::Fetched { id, buffer, result: Err(DiskFault::Io) });
+    driver.holds_fetches = false;
+    driver.run();
+    let Ok(Completion::Read { buffer, .. }) = &driver.replies[&read] else { panic!("{:?}", driver.replies[&read]) };
+    assert_eq!(buffer.as_slice(), [2; 4096]);
+}
