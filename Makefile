@@ -17,7 +17,7 @@ test: ## Install what is missing; format, lints, documentation, fuzz smoke, then
 	@scripts/install-deps.sh test
 	@scripts/test.sh
 
-demo: ## A disk image in a volume: written, read back, checked, and a kill -9 that loses nothing
+demo: ## A disk image in a volume: written, read back, checked; servers made of it; a kill -9 that loses nothing
 	@scripts/install-deps.sh demo
 	cargo build --release --locked
 	@scripts/demo.sh
