@@ -3,6 +3,8 @@
 //! A file is never what it says it is before it was looked at: one that names other files (a backing file, an extent
 //! elsewhere) is refused, since whoever made it would choose what is read of this machine.
 
+mod header;
+
 use crate::failure::{Exit, Failure};
 use crate::nbd::{Connection, Host, NbdError, NbdUri};
 use anyhow::Context;
@@ -82,7 +84,7 @@ impl ImageFile {
             let detail = format!("{} is no file and no disk", path.display());
             return Err(Failure::new(Exit::Usage, "source_refused", detail));
         }
-        std::fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        header::check_alone(&path, format)?;
         let mut command = Command::new("qemu-img");
         command.args(["info", "--output=json"]).args(format.map(|format| format!("--format={}", format.name())));
         let said = run(command.arg("--").arg(&path)).map_err(|failure| {
@@ -237,17 +239,12 @@ struct ExtentFile {
 impl Info {
     /// Refuses an image that is made of files which do not lie beside it. Returns those that do.
     fn check_alone(&self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
-        let refused = |what: &str, name: &str| {
-            let advice = "make one file of it first, by qemu-img convert";
-            let detail = format!("{} {what} {name}: {advice}", path.display());
-            Err(Failure::new(Exit::Usage, "source_refused", detail))
-        };
         if let Some(name) = &self.backing_filename {
-            return refused("is only what differs from", name);
+            return Err(refused(path, &format!("is only what differs from {name:?}")));
         }
         let data = self.format_specific.as_ref().map(|specific| &specific.data);
         if let Some(name) = data.and_then(|data| data.data_file.as_ref()) {
-            return refused("has its data in", name);
+            return Err(refused(path, &format!("has its data in {name:?}")));
         }
         let folder = path.parent();
         let is_beside = |name: &str| {
@@ -255,7 +252,7 @@ impl Info {
             std::fs::canonicalize(extent).is_ok_and(|extent| extent.parent() == folder)
         };
         match data.and_then(|data| data.extents.iter().find(|extent| !is_beside(&extent.filename))) {
-            Some(extent) => refused("has a part elsewhere, in", &extent.filename),
+            Some(extent) => Err(refused(path, &format!("has a part elsewhere, in {:?}", extent.filename))),
             None => {
                 let folder = folder.unwrap_or_else(|| Path::new("/"));
                 let extents = data.map(|data| data.extents.as_slice()).unwrap_or_default();
@@ -334,6 +331,12 @@ fn failed(tool: &str, status: ExitStatus, said: &[u8]) -> String {
 fn first_line(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
+}
+
+/// The file names another.
+fn refused(path: &Path, what: &str) -> Failure {
+    let detail = format!("{} {what}: make one file of it first, by qemu-img convert", path.display());
+    Failure::new(Exit::Usage, "source_refused", detail)
 }
 
 fn source_failed(detail: String) -> Failure {
