@@ -6,7 +6,7 @@
 mod header;
 
 use crate::failure::{Exit, Failure};
-use crate::nbd::{Connection, Host, NbdError, NbdUri};
+use crate::nbd::{Connection, Dialer, Host, NbdError, NbdUri};
 use anyhow::Context;
 use serde::Deserialize;
 use std::ffi::OsStr;
@@ -117,23 +117,28 @@ impl ImageFile {
     }
 
     /// Serves it read-only, and connects.
-    pub(crate) async fn serve(&self) -> Result<(Server, Connection), Failure> {
-        serve(&self.path, &["--read-only", self.format.name()]).await
+    pub(crate) async fn serve(&self, dialer: &Dialer) -> Result<(Server, Connection), Failure> {
+        serve(&self.path, &["--read-only", self.format.name()], dialer).await
     }
 }
 
-/// Makes an image file of `size_bytes` that is not there yet, and serves it to be written.
-pub(crate) async fn make(path: &Path, format: WriteFormat, size_bytes: u64) -> Result<(Server, Connection), Failure> {
+/// Makes an image file of `size_bytes` out of an empty file, and serves it to be written.
+pub(crate) async fn make(
+    path: &Path,
+    format: WriteFormat,
+    size_bytes: u64,
+    dialer: &Dialer,
+) -> Result<(Server, Connection), Failure> {
     let path = std::path::absolute(path).context("there is no current folder")?;
     let mut command = Command::new("qemu-img");
     command.args(["create", "--quiet", "-f", format.name(), "--"]).arg(&path).arg(size_bytes.to_string());
     run(&mut command)?;
-    serve(&path, &["--discard=unmap", format.name()]).await
+    serve(&path, &["--discard=unmap", format.name()], dialer).await
 }
 
 /// Serves a file on a socket in a folder of its own, which goes as soon as there is a connection: a command that is
 /// killed leaves no file, and no server, since that ends with its last connection.
-async fn serve(path: &Path, [option, format]: &[&str; 2]) -> Result<(Server, Connection), Failure> {
+async fn serve(path: &Path, [option, format]: &[&str; 2], dialer: &Dialer) -> Result<(Server, Connection), Failure> {
     let folder = TempDir::with_prefix("aljibe-").context("cannot make a temporary folder")?;
     let socket = folder.path().join("nbd.sock");
     let mut command = Command::new("qemu-nbd");
@@ -143,15 +148,15 @@ async fn serve(path: &Path, [option, format]: &[&str; 2]) -> Result<(Server, Con
     let said = Some(keep(child.stderr.take()));
     let mut server = Server { child, name: path.display().to_string(), said };
     let until = Instant::now() + SERVER_DURATION_MAX;
-    let uri = NbdUri { host: Host::Unix(socket.clone()), export: String::new() };
+    let uri = NbdUri { host: Host::Unix(socket.clone()), export: String::new(), tls_name: None };
     loop {
         if let Some(status) = server.child.try_wait().context("cannot wait for qemu-nbd")? {
             return Err(server.failed(status));
         }
-        let opened = if socket.exists() { Some(Connection::open(&uri).await) } else { None };
+        let opened = if socket.exists() { Some(dialer.open(&uri).await) } else { None };
         let reason = match opened {
             Some(Ok(connection)) => return Ok((server, connection)),
-            Some(Err(NbdError::Lost(_))) | None if Instant::now() < until => {
+            Some(Err(NbdError::Unreachable(_) | NbdError::Lost(_))) | None if Instant::now() < until => {
                 sleep(LOOK_PERIOD).await;
                 continue;
             }
