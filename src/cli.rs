@@ -118,13 +118,15 @@ pub(crate) enum ImageVerb {
     /// Make an image of a file (raw, qcow2, VMDK, VHDX) or of an NBD export. The same command goes on where another one
     /// was interrupted.
     Import {
-        /// A file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
+        /// A file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH; nbds and nbds+unix for TLS.
         source: String,
         /// The image's name, of the same form as a volume's.
         name: VolumeName,
         /// The file's format, when it is not to be told from its content.
         #[arg(long)]
         format: Option<ReadFormat>,
+        #[command(flatten)]
+        nbd: NbdFlags,
     },
     /// List every image.
     List,
@@ -142,6 +144,8 @@ pub(crate) enum ImageVerb {
         /// The file's format.
         #[arg(long, default_value = "raw")]
         format: WriteFormat,
+        #[command(flatten)]
+        nbd: NbdFlags,
     },
     /// Delete an image and its data.
     Delete {
@@ -151,6 +155,23 @@ pub(crate) enum ImageVerb {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// How NBD servers are spoken with, the daemon and a source alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(crate) struct NbdFlags {
+    /// The authorities of NBD servers that speak TLS, in PEM; without them TLS is not spoken.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// The client's certificate chain in PEM, for servers that want one.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the client's certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Longest silence of an NBD server that owes an answer [default: 60].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: Option<u32>,
 }
 
 /// `aljibe snapshot`.
@@ -324,6 +345,16 @@ mod tests {
         assert!(refusal("aljibe volume list --api nonsense").contains("HOST:PORT"));
         assert!(refusal("aljibe volume list --api 127.0.0.1:1 --data /d").contains("cannot be used with"));
         assert!(refusal("aljibe serve --shards 0").contains("--shards"));
+    }
+
+    #[test]
+    fn a_client_certificate_stands_with_its_key_and_the_authority() {
+        let import = "aljibe image import nbds://h/a os";
+        assert!(parse(&format!("{import} --tls-ca c --tls-cert a --tls-key b --timeout 5")).is_ok());
+        assert!(refusal(&format!("{import} --tls-ca c --tls-cert a")).contains("--tls-key"));
+        assert!(refusal(&format!("{import} --tls-key b")).contains("--tls-cert"));
+        assert!(refusal(&format!("{import} --tls-cert a --tls-key b")).contains("--tls-ca"));
+        assert!(refusal(&format!("{import} --timeout 0")).contains("--timeout"));
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl Client {
         self.runtime.block_on(work)
     }
 
+    /// As [`Self::get`], within [`Self::run`].
+    pub(crate) async fn fetch_within<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        decode(&self.send(Method::GET, path, Bytes::new()).await?)
+    }
+
     /// As [`Self::post`], within [`Self::run`].
     pub(crate) async fn post_within<T: DeserializeOwned>(
         &self,

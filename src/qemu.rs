@@ -3,8 +3,10 @@
 //! A file is never what it says it is before it was looked at: one that names other files (a backing file, an extent
 //! elsewhere) is refused, since whoever made it would choose what is read of this machine.
 
+mod header;
+
 use crate::failure::{Exit, Failure};
-use crate::nbd::{Connection, Host, NbdError, NbdUri};
+use crate::nbd::{Connection, Dialer, Host, NbdError, NbdUri};
 use anyhow::Context;
 use serde::Deserialize;
 use std::ffi::OsStr;
@@ -82,7 +84,7 @@ impl ImageFile {
             let detail = format!("{} is no file and no disk", path.display());
             return Err(Failure::new(Exit::Usage, "source_refused", detail));
         }
-        std::fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        header::check_alone(&path, format)?;
         let mut command = Command::new("qemu-img");
         command.args(["info", "--output=json"]).args(format.map(|format| format!("--format={}", format.name())));
         let said = run(command.arg("--").arg(&path)).map_err(|failure| {
@@ -115,23 +117,28 @@ impl ImageFile {
     }
 
     /// Serves it read-only, and connects.
-    pub(crate) async fn serve(&self) -> Result<(Server, Connection), Failure> {
-        serve(&self.path, &["--read-only", self.format.name()]).await
+    pub(crate) async fn serve(&self, dialer: &Dialer) -> Result<(Server, Connection), Failure> {
+        serve(&self.path, &["--read-only", self.format.name()], dialer).await
     }
 }
 
-/// Makes an image file of `size_bytes` that is not there yet, and serves it to be written.
-pub(crate) async fn make(path: &Path, format: WriteFormat, size_bytes: u64) -> Result<(Server, Connection), Failure> {
+/// Makes an image file of `size_bytes` out of an empty file, and serves it to be written.
+pub(crate) async fn make(
+    path: &Path,
+    format: WriteFormat,
+    size_bytes: u64,
+    dialer: &Dialer,
+) -> Result<(Server, Connection), Failure> {
     let path = std::path::absolute(path).context("there is no current folder")?;
     let mut command = Command::new("qemu-img");
     command.args(["create", "--quiet", "-f", format.name(), "--"]).arg(&path).arg(size_bytes.to_string());
     run(&mut command)?;
-    serve(&path, &["--discard=unmap", format.name()]).await
+    serve(&path, &["--discard=unmap", format.name()], dialer).await
 }
 
 /// Serves a file on a socket in a folder of its own, which goes as soon as there is a connection: a command that is
 /// killed leaves no file, and no server, since that ends with its last connection.
-async fn serve(path: &Path, [option, format]: &[&str; 2]) -> Result<(Server, Connection), Failure> {
+async fn serve(path: &Path, [option, format]: &[&str; 2], dialer: &Dialer) -> Result<(Server, Connection), Failure> {
     let folder = TempDir::with_prefix("aljibe-").context("cannot make a temporary folder")?;
     let socket = folder.path().join("nbd.sock");
     let mut command = Command::new("qemu-nbd");
@@ -141,15 +148,15 @@ async fn serve(path: &Path, [option, format]: &[&str; 2]) -> Result<(Server, Con
     let said = Some(keep(child.stderr.take()));
     let mut server = Server { child, name: path.display().to_string(), said };
     let until = Instant::now() + SERVER_DURATION_MAX;
-    let uri = NbdUri { host: Host::Unix(socket.clone()), export: String::new() };
+    let uri = NbdUri { host: Host::Unix(socket.clone()), export: String::new(), tls_name: None };
     loop {
         if let Some(status) = server.child.try_wait().context("cannot wait for qemu-nbd")? {
             return Err(server.failed(status));
         }
-        let opened = if socket.exists() { Some(Connection::open(&uri).await) } else { None };
+        let opened = if socket.exists() { Some(dialer.open(&uri).await) } else { None };
         let reason = match opened {
             Some(Ok(connection)) => return Ok((server, connection)),
-            Some(Err(NbdError::Lost(_))) | None if Instant::now() < until => {
+            Some(Err(NbdError::Unreachable(_) | NbdError::Lost(_))) | None if Instant::now() < until => {
                 sleep(LOOK_PERIOD).await;
                 continue;
             }
@@ -237,17 +244,12 @@ struct ExtentFile {
 impl Info {
     /// Refuses an image that is made of files which do not lie beside it. Returns those that do.
     fn check_alone(&self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
-        let refused = |what: &str, name: &str| {
-            let advice = "make one file of it first, by qemu-img convert";
-            let detail = format!("{} {what} {name}: {advice}", path.display());
-            Err(Failure::new(Exit::Usage, "source_refused", detail))
-        };
         if let Some(name) = &self.backing_filename {
-            return refused("is only what differs from", name);
+            return Err(refused(path, &format!("is only what differs from {name:?}")));
         }
         let data = self.format_specific.as_ref().map(|specific| &specific.data);
         if let Some(name) = data.and_then(|data| data.data_file.as_ref()) {
-            return refused("has its data in", name);
+            return Err(refused(path, &format!("has its data in {name:?}")));
         }
         let folder = path.parent();
         let is_beside = |name: &str| {
@@ -255,7 +257,7 @@ impl Info {
             std::fs::canonicalize(extent).is_ok_and(|extent| extent.parent() == folder)
         };
         match data.and_then(|data| data.extents.iter().find(|extent| !is_beside(&extent.filename))) {
-            Some(extent) => refused("has a part elsewhere, in", &extent.filename),
+            Some(extent) => Err(refused(path, &format!("has a part elsewhere, in {:?}", extent.filename))),
             None => {
                 let folder = folder.unwrap_or_else(|| Path::new("/"));
                 let extents = data.map(|data| data.extents.as_slice()).unwrap_or_default();
@@ -334,6 +336,12 @@ fn failed(tool: &str, status: ExitStatus, said: &[u8]) -> String {
 fn first_line(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
+}
+
+/// The file names another.
+fn refused(path: &Path, what: &str) -> Failure {
+    let detail = format!("{} {what}: make one file of it first, by qemu-img convert", path.display());
+    Failure::new(Exit::Usage, "source_refused", detail)
 }
 
 fn source_failed(detail: String) -> Failure {

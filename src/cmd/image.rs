@@ -4,28 +4,43 @@ mod export;
 mod import;
 
 use crate::address::Address;
-use crate::cli::{ImageCommand, ImageVerb};
+use crate::cli::{ImageCommand, ImageVerb, NbdFlags};
 use crate::client::Client;
 use crate::copy::CopyError;
 use crate::failure::{Exit, Failure};
-use crate::nbd::{Connection, Host, NbdError, NbdUri};
+use crate::nbd::{Connection, Dialer, Host, NbdError, NbdUri};
 use crate::output::{Output, fields, rounded, sized, table};
-use control::{Image, ImageList, ImageState, Size, VolumeName};
+use blockd::tls::TlsClientFiles;
+use control::{Image, ImageList, ImageState, Size};
 use serde_json::json;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// Seconds that an NBD server may owe an answer in silence, unless it is said otherwise.
+const SILENCE_SECONDS_MAX: u32 = 60;
+
+/// A daemon: its API, and how its exports are connected to.
+struct Daemon {
+    client: Client,
+    dialer: Dialer,
+}
 
 pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> {
     let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
     match command.verb {
-        ImageVerb::Import { source, name, format } => import::run(&client, output, &name, (&source, format)),
+        ImageVerb::Import { source, name, format, nbd } => {
+            import::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &name, (&source, format))
+        }
         ImageVerb::List => list(&client, output),
         ImageVerb::Show { name } => {
-            let image: Image = client.get(&path_of(&name))?;
+            let image: Image = client.get(&path_of(name.as_str()))?;
             output.show(&image, || described(&image))
         }
-        ImageVerb::Export { name, file, format } => export::run(&client, output, &name, (&file, format)),
+        ImageVerb::Export { name, file, format, nbd } => {
+            export::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &name, (&file, format))
+        }
         ImageVerb::Delete { name, force } => {
-            client.delete(&format!("{}?force={force}", path_of(&name)))?;
+            client.delete(&format!("{}?force={force}", path_of(name.as_str())))?;
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }
@@ -75,34 +90,54 @@ fn state_of(image: &Image) -> String {
 }
 
 /// A name needs no escaping in a path.
-fn path_of(name: &VolumeName) -> String {
+fn path_of(name: &str) -> String {
     format!("/v1/images/{name}")
 }
 
-/// Connects to the daemon's export of an image: by the first of its addresses that answers.
-async fn connect(client: &Client, image: &Image) -> Result<Connection, Failure> {
-    let mut reasons = Vec::new();
-    for text in &image.nbd_uris {
-        let Ok(uri) = text.parse::<NbdUri>() else {
-            reasons.push(format!("{text}: not spoken here, only nbd in clear is"));
-            continue;
-        };
-        match Connection::open(&seen_from(client.address(), uri)).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => reasons.push(format!("{text}: {error}")),
+fn dialer(flags: &NbdFlags) -> Result<Dialer, Failure> {
+    let silence_max = Duration::from_secs(flags.timeout.unwrap_or(SILENCE_SECONDS_MAX).into());
+    let Some(authorities) = flags.tls_ca.clone() else { return Ok(Dialer { tls: None, silence_max }) };
+    // The command line has both or none.
+    let identity = flags.tls_cert.clone().zip(flags.tls_key.clone());
+    let config = TlsClientFiles { authorities, identity }.load();
+    let config = config.map_err(|error| Failure::usage(format!("{:#}", anyhow::Error::new(error))))?;
+    Ok(Dialer { tls: Some(config.into()), silence_max })
+}
+
+impl Daemon {
+    /// Connects to the daemon's export of an image: by the first of its addresses that answers.
+    async fn connect(&self, image: &Image) -> Result<Connection, Failure> {
+        if let Some(reason) = image.state_reason.as_ref().filter(|_| image.state == ImageState::Quarantined) {
+            let detail = format!("image {} is damaged and set aside: {reason}", image.name);
+            return Err(Failure::new(Exit::Damage, "volume_quarantined", detail));
         }
+        let mut reasons = Vec::new();
+        for text in &image.nbd_uris {
+            let opened = match text.parse::<NbdUri>() {
+                Ok(uri) => self.dialer.open(&seen_from(self.client.address(), uri)).await,
+                Err(error) => Err(NbdError::Unreachable(error.to_string())),
+            };
+            match opened {
+                Ok(connection) => return Ok(connection),
+                Err(error) => reasons.push(format!("{text}: {error}")),
+            }
+        }
+        let detail = format!("cannot reach image {} over NBD: {}", image.name, reasons.join("; "));
+        Err(Failure::new(Exit::Unreachable, "daemon_unreachable", detail))
     }
-    let detail = format!("cannot reach image {} over NBD: {}", image.name, reasons.join("; "));
-    Err(Failure::new(Exit::Unreachable, "daemon_unreachable", detail))
 }
 
 /// The daemon's own address, where it listens on all of them and is known by one.
 fn seen_from(api: &Address, uri: NbdUri) -> NbdUri {
+    let is_everywhere = |host: &str| host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
     match (&uri.host, api) {
-        (Host::Tcp(host, port), Address::Tcp { host: api_host, .. })
-            if host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) =>
-        {
-            NbdUri { host: Host::Tcp(api_host.clone(), *port), ..uri }
+        (Host::Tcp(host, port), Address::Tcp { host: api_host, .. }) if is_everywhere(host) => {
+            let tls_name = uri.tls_name.map(|_| api_host.clone());
+            NbdUri { host: Host::Tcp(api_host.clone(), *port), tls_name, ..uri }
+        }
+        // It is on this machine, then.
+        (Host::Tcp(host, _), Address::Unix(_)) if is_everywhere(host) => {
+            NbdUri { tls_name: uri.tls_name.map(|_| "localhost".to_owned()), ..uri }
         }
         _ => uri,
     }
@@ -111,7 +146,9 @@ fn seen_from(api: &Address, uri: NbdUri) -> NbdUri {
 /// How a failure of the daemon's side reads.
 fn daemon_failure(error: &NbdError) -> Failure {
     match error {
-        NbdError::Lost(_) => Failure::new(Exit::Unreachable, "daemon_unreachable", format!("the daemon: {error}")),
+        NbdError::Unreachable(_) | NbdError::Lost(_) | NbdError::Silent { .. } => {
+            Failure::new(Exit::Unreachable, "daemon_unreachable", format!("the daemon: {error}"))
+        }
         error if error.is_no_space() => Failure::new(Exit::NoSpace, "no_space", format!("the pool is full: {error}")),
         NbdError::Refused { .. } | NbdError::Handshake(_) | NbdError::Protocol(_) => {
             Failure::new(Exit::Failure, "failed", format!("the daemon: {error}"))
@@ -147,5 +184,10 @@ mod tests {
         assert_eq!(seen("[::1]:9440", "nbd://[::]:10809/a"), "[::1]:10809");
         assert_eq!(seen("storage.example:9440", "nbd://10.0.0.1:10809/a"), "10.0.0.1:10809");
         assert_eq!(seen("unix:/run/api.sock", "nbd://0.0.0.0:10809/a"), "0.0.0.0:10809");
+        let name = |api: &str, uri: &str| seen_from(&api.parse().unwrap(), uri.parse().unwrap()).tls_name;
+        assert_eq!(name("storage.example:9440", "nbds://0.0.0.0:1/a").as_deref(), Some("storage.example"));
+        assert_eq!(name("unix:/run/api.sock", "nbds://0.0.0.0:1/a").as_deref(), Some("localhost"));
+        assert_eq!(name("unix:/run/api.sock", "nbds://10.0.0.1:1/a").as_deref(), Some("10.0.0.1"));
+        assert_eq!(name("storage.example:9440", "nbd://0.0.0.0:1/a"), None);
     }
 }

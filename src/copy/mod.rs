@@ -95,7 +95,7 @@ pub(crate) async fn copy(
 
 impl<O: Observer> Copy<'_, O> {
     async fn run(&mut self, start: u64) -> Result<Progress, CopyError> {
-        let mut pieces = Pieces::new(Arc::clone(self.source), start, self.piece_bytes_max());
+        let mut pieces = Pieces::new(Arc::clone(self.source), start, (self.piece_bytes_max(), self.alignment()));
         let mut ticks = interval(PROGRESS_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_more = true;
@@ -125,12 +125,18 @@ impl<O: Observer> Copy<'_, O> {
         Ok(self.progress)
     }
 
+    /// What pieces begin at multiples of: blocks, or more where a side wants more.
+    fn alignment(&self) -> u32 {
+        let block = u32::try_from(BLOCK_BYTES).unwrap_or(u32::MAX);
+        [self.source, self.target].into_iter().fold(block, |most, side| most.max(side.facts().alignment))
+    }
+
     /// The longest piece that both sides take.
     fn piece_bytes_max(&self) -> u32 {
         let limits = [self.source, self.target].map(|side| side.facts().payload_bytes_max);
         let limit = limits.into_iter().flatten().fold(pieces::PIECE_BYTES_MAX, u32::min);
-        let block = u32::try_from(BLOCK_BYTES).unwrap_or(u32::MAX);
-        (limit - limit % block).max(block)
+        let alignment = self.alignment();
+        (limit - limit % alignment).max(alignment)
     }
 
     fn begin(&mut self, piece: Piece) {

@@ -1,4 +1,4 @@
-//! What is to be read: the source's data in order, cut into pieces of whole blocks.
+//! What is to be read: the source's data in order, cut into pieces of whole blocks, or of what the sides want for one.
 
 use crate::nbd::{Connection, NbdError};
 use proto::nbd::StatusExtent;
@@ -6,7 +6,6 @@ use proto::nbd::constants::STATE_ZERO;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use units::BLOCK_BYTES;
 
 /// Most bytes of a piece.
 pub(super) const PIECE_BYTES_MAX: u32 = 1 << 20;
@@ -32,6 +31,8 @@ pub(super) struct Pieces {
 struct Cutter {
     end: u64,
     piece_bytes: u64,
+    /// A multiple of blocks, of which pieces are whole ones.
+    alignment: u64,
     /// All before it is told by the source.
     told_to: u64,
     /// All before it is in a piece, or zeros.
@@ -41,8 +42,8 @@ struct Cutter {
 }
 
 impl Pieces {
-    pub(super) fn new(source: Arc<Connection>, start: u64, piece_bytes: u32) -> Self {
-        let cutter = Cutter::new(start, source.facts().size_bytes, piece_bytes.into());
+    pub(super) fn new(source: Arc<Connection>, start: u64, (piece_bytes, alignment): (u32, u32)) -> Self {
+        let cutter = Cutter::new(start, source.facts().size_bytes, (piece_bytes.into(), alignment.into()));
         Self { source, cutter }
     }
 
@@ -71,8 +72,10 @@ impl Pieces {
 }
 
 impl Cutter {
-    const fn new(start: u64, end: u64, piece_bytes: u64) -> Self {
-        Self { end, piece_bytes, told_to: start, position: start, data: VecDeque::new() }
+    const fn new(start: u64, end: u64, (piece_bytes, alignment): (u64, u64)) -> Self {
+        // What is copied a second time is the same.
+        let start = start - start % alignment;
+        Self { end, piece_bytes, alignment, told_to: start, position: start, data: VecDeque::new() }
     }
 
     /// Takes what the source tells from `told_to` on. What it does not tell to be zeros is data.
@@ -90,7 +93,7 @@ impl Cutter {
         }
         if self.data.is_empty() {
             // The last piece may reach further than what is told.
-            self.position = self.position.max(self.told_to - self.told_to % BLOCK_BYTES);
+            self.position = self.position.max(self.told_to - self.told_to % self.alignment);
         }
     }
 
@@ -98,8 +101,8 @@ impl Cutter {
         loop {
             let data = self.data.front_mut()?;
             // Whole blocks, each once, where data begins or ends within one.
-            let from = (data.start - data.start % BLOCK_BYTES).max(self.position);
-            let whole_end = data.end.next_multiple_of(BLOCK_BYTES).min(self.end);
+            let from = (data.start - data.start % self.alignment).max(self.position);
+            let whole_end = data.end.next_multiple_of(self.alignment).min(self.end);
             if from >= whole_end {
                 self.data.pop_front();
                 continue;
@@ -120,9 +123,10 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use units::BLOCK_BYTES;
 
-    fn pieces(start: u64, end: u64, extents: &[(u64, bool)], at_a_time: usize) -> Vec<Range<u64>> {
-        let mut cutter = Cutter::new(start, end, 4 * BLOCK_BYTES);
+    fn pieces(alignment: u64, end: u64, extents: &[(u64, bool)], at_a_time: usize) -> Vec<Range<u64>> {
+        let mut cutter = Cutter::new(0, end, (4 * BLOCK_BYTES, alignment));
         let mut found = Vec::new();
         let of = |(len_bytes, is_zero): &(u64, bool)| StatusExtent {
             len_bytes: *len_bytes,
@@ -140,8 +144,12 @@ mod tests {
 
     #[test]
     fn pieces_are_whole_blocks_cut_at_even_places() {
-        let found = pieces(0, 50_000, &[(5000, true), (20_000, false), (24_000, true), (1000, false)], 4);
+        let found = pieces(BLOCK_BYTES, 50_000, &[(5000, true), (20_000, false), (24_000, true), (1000, false)], 4);
         assert_eq!(found, [4096..16_384, 16_384..28_672, 45_056..49_152, 49_152..50_000]);
+        let found = pieces(2 * BLOCK_BYTES, 50_000, &[(5000, true), (4000, false), (31_000, true), (10_000, false)], 4);
+        assert_eq!(found, [0..16_384, 32_768..49_152, 49_152..50_000]);
+        let going_on = Cutter::new(12_288, 50_000, (4 * BLOCK_BYTES, 2 * BLOCK_BYTES));
+        assert_eq!((going_on.told_to, going_on.position), (8192, 8192));
     }
 
     /// Every byte of data is in one piece, no block is in two, and pieces begin with blocks.
@@ -155,11 +163,12 @@ mod tests {
         for case in 0..2000 {
             let extents: Vec<_> = (0..=random(30)).map(|_| (1 + random(40_000), random(2) == 0)).collect();
             let end = extents.iter().map(|(len, _)| len).sum();
-            let found = pieces(0, end, &extents, 1 + case % 4);
+            let alignment = BLOCK_BYTES << (case % 3);
+            let found = pieces(alignment, end, &extents, 1 + case % 4);
             assert!(found.windows(2).all(|pair| pair[0].end <= pair[1].start), "{extents:?}: {found:?}");
             for piece in &found {
-                assert!(piece.start % BLOCK_BYTES == 0 && piece.end - piece.start <= 4 * BLOCK_BYTES);
-                assert!(piece.end % BLOCK_BYTES == 0 || piece.end == end);
+                assert!(piece.start % alignment == 0 && piece.end - piece.start <= 4 * BLOCK_BYTES);
+                assert!(piece.end % alignment == 0 || piece.end == end);
             }
             let mut at = 0;
             for (len, is_zero) in &extents {

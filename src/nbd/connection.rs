@@ -1,24 +1,24 @@
 //! A connection to an export.
 
-use super::handshake::Handshake;
+use super::dialer::Stream;
 use super::pending::{Answer, Pending, Waiting};
-use super::{Facts, Host, NbdError, NbdUri};
+use super::{Facts, NbdError};
 use proto::nbd::client::{decode_reply, encode_request};
 use proto::nbd::constants::{PAYLOAD_BYTES_MAX, command};
 use proto::nbd::{Cookie, RequestHeader, StatusExtent};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+type Reader = ReadHalf<Box<dyn Stream>>;
+type Writer = WriteHalf<Box<dyn Stream>>;
 
-/// Longest wait for a connection and its handshake.
-const CONNECT_DURATION_MAX: Duration = Duration::from_secs(10);
+/// A request that takes longer than so many silences is given up, however much else comes: its server drips.
+const SILENCES_MAX: u32 = 10;
 
 /// Longest wait for a server to hang up after it was told goodbye.
 const GOODBYE_DURATION_MAX: Duration = Duration::from_secs(5);
@@ -35,25 +35,17 @@ pub(crate) struct Connection {
     waiting: Arc<Waiting>,
     writer: Mutex<Writer>,
     receiving: JoinHandle<()>,
+    /// Longest silence of a server that owes an answer.
+    silence_max: Duration,
 }
 
 impl Connection {
-    /// Connects to an export.
-    ///
-    /// # Errors
-    /// [`NbdError`]; the server's refusal says why.
-    pub(crate) async fn open(uri: &NbdUri) -> Result<Self, NbdError> {
-        let opened = timeout(CONNECT_DURATION_MAX, Self::open_in_its_time(uri)).await;
-        opened.unwrap_or_else(|_| Err(NbdError::Lost(format!("no connection within {CONNECT_DURATION_MAX:?}"))))
-    }
-
-    async fn open_in_its_time(uri: &NbdUri) -> Result<Self, NbdError> {
-        let (mut reader, mut writer) = connect(&uri.host).await.map_err(|error| NbdError::Lost(error.to_string()))?;
-        let handshake = Handshake { reader: &mut reader, writer: &mut writer, input: Vec::new() };
-        let (facts, input) = handshake.run(&uri.export).await?;
+    /// A connection whose handshake is over, with what came behind that.
+    pub(super) fn new(stream: Box<dyn Stream>, facts: Facts, input: Vec<u8>, silence_max: Duration) -> Self {
+        let (reader, writer) = split(stream);
         let waiting = Arc::new(Waiting::default());
         let receiving = tokio::spawn(receive(reader, input, facts, Arc::clone(&waiting)));
-        Ok(Self { facts, waiting, writer: Mutex::new(writer), receiving })
+        Self { facts, waiting, writer: Mutex::new(writer), receiving, silence_max }
     }
 
     /// What the server says of the export.
@@ -112,13 +104,46 @@ impl Connection {
         let header = RequestHeader { flags: 0, command: command::DISC, cookie: Cookie(0), offset: 0, length_bytes: 0 };
         encode_request(self.facts.style, &header, &mut bye);
         let writer = self.writer.get_mut();
-        // A server that has gone needs no goodbye.
-        let _ = writer.write_all(&bye).await;
-        let _ = writer.shutdown().await;
-        let _ = timeout(GOODBYE_DURATION_MAX, &mut self.receiving).await;
+        let receiving = &mut self.receiving;
+        let goodbye = async {
+            // A server that has gone needs no goodbye.
+            let _ = writer.write_all(&bye).await;
+            let _ = writer.shutdown().await;
+            let _ = receiving.await;
+        };
+        let _ = timeout(GOODBYE_DURATION_MAX, goodbye).await;
     }
 
+    /// Asks, and gives the connection up when the server says nothing for too long, or too little.
     async fn ask(
+        &self,
+        command: (&'static str, u16),
+        range: (u64, u32),
+        answer: Answer,
+        payload: &[u8],
+    ) -> Result<Answer, NbdError> {
+        let begin = Instant::now();
+        let end = begin + self.silence_max * SILENCES_MAX;
+        let mut asked = pin!(self.ask_patiently(command, range, answer, payload));
+        let mut silent_since = begin;
+        loop {
+            if let Ok(answer) = timeout_at((silent_since + self.silence_max).min(end), &mut asked).await {
+                return answer;
+            }
+            let is_end = Instant::now() >= end;
+            match self.waiting.heard_at().filter(|at| *at > silent_since && !is_end) {
+                Some(heard_at) => silent_since = heard_at,
+                None => {
+                    let waited = self.silence_max * if is_end { SILENCES_MAX } else { 1 };
+                    let silent = NbdError::Silent { command: command.0, waited };
+                    self.waiting.fail(&silent);
+                    return Err(silent);
+                }
+            }
+        }
+    }
+
+    async fn ask_patiently(
         &self,
         (name, number): (&'static str, u16),
         (offset, len): (u64, u32),
@@ -126,7 +151,7 @@ impl Connection {
         payload: &[u8],
     ) -> Result<Answer, NbdError> {
         let (done, answered) = oneshot::channel();
-        let pending = Pending { command: name, offset, answer, filled: 0, errno: None, done };
+        let pending = Pending::new((name, offset), answer, done);
         let mut out = Vec::new();
         let mut writer = self.writer.lock().await;
         let cookie = self.waiting.add(pending)?;
@@ -136,27 +161,15 @@ impl Connection {
         if sent.is_ok() && !payload.is_empty() {
             sent = writer.write_all(payload).await;
         }
+        if sent.is_ok() {
+            sent = writer.flush().await;
+        }
         drop(writer);
         if let Err(error) = sent {
             self.waiting.fail(&NbdError::Lost(error.to_string()));
         }
         answered.await.unwrap_or_else(|_| Err(NbdError::Lost("it was given up".to_owned())))
     }
-}
-
-async fn connect(host: &Host) -> std::io::Result<(Reader, Writer)> {
-    Ok(match host {
-        Host::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let (reader, writer) = stream.into_split();
-            (Box::new(reader), Box::new(writer))
-        }
-        Host::Unix(path) => {
-            let (reader, writer) = UnixStream::connect(path).await?.into_split();
-            (Box::new(reader), Box::new(writer))
-        }
-    })
 }
 
 /// Takes replies until the connection ends; then fails every request that is left.
@@ -168,7 +181,7 @@ async fn receive(mut reader: Reader, mut input: Vec<u8>, facts: Facts, waiting: 
         input.reserve(RECEIVE_BYTES);
         match reader.read_buf(&mut input).await {
             Ok(0) => break NbdError::Lost("the server hung up".to_owned()),
-            Ok(_) => {}
+            Ok(_) => waiting.hear(),
             Err(error) => break NbdError::Lost(error.to_string()),
         }
     };
@@ -202,5 +215,58 @@ impl std::fmt::Debug for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.receiving.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::nbd::ReplyStyle;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    const SILENCE_MAX: Duration = Duration::from_millis(50);
+
+    fn connection() -> (Connection, DuplexStream) {
+        let (ours, theirs) = duplex(1024);
+        let facts = Facts {
+            size_bytes: 1 << 30,
+            is_read_only: false,
+            has_flush: true,
+            payload_bytes_max: None,
+            alignment: 1,
+            style: ReplyStyle::Simple,
+            allocation: None,
+        };
+        (Connection::new(Box::new(ours), facts, Vec::new(), SILENCE_MAX), theirs)
+    }
+
+    /// P6. No server keeps a request waiting for ever: neither by silence, nor by taking nothing in, nor by a byte now and
+    /// then. What is asked later fails at once.
+    #[tokio::test]
+    async fn a_server_that_never_comes_to_an_answer_is_given_up() {
+        let (silent, _theirs) = connection();
+        let error = silent.read(0, 4096).await.unwrap_err();
+        assert_eq!(error, NbdError::Silent { command: "read", waited: SILENCE_MAX });
+        assert_eq!(silent.flush().await.unwrap_err(), error);
+
+        let (deaf, _theirs) = connection();
+        let error = deaf.write(0, &[1; 1 << 20]).await.unwrap_err();
+        assert_eq!(error, NbdError::Silent { command: "write", waited: SILENCE_MAX });
+        timeout(2 * GOODBYE_DURATION_MAX, deaf.close()).await.expect("it hears no goodbye");
+
+        let (dripping, mut theirs) = connection();
+        let server = tokio::spawn(async move {
+            // A simple reply to the first request, and then its data.
+            let mut bytes = [&[0x67, 0x44, 0x66, 0x98][..], &[0; 12]].concat();
+            while theirs.write_all(&bytes).await.is_ok() {
+                bytes = vec![0];
+                sleep(SILENCE_MAX / 10).await;
+            }
+        });
+        let error = dripping.read(0, 1 << 20).await.unwrap_err();
+        assert!(matches!(error, NbdError::Silent { command: "read", .. }), "{error}");
+        drop(dripping);
+        server.await.unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use proto::nbd::Errno;
 use std::fmt;
+use std::time::Duration;
 
 /// Why an NBD server did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +18,17 @@ pub(crate) enum NbdError {
     },
     /// It refused the export or the way to speak.
     Handshake(String),
-    /// The connection could not be made, or is lost.
+    /// No connection could be made.
+    Unreachable(String),
+    /// The connection is lost.
     Lost(String),
+    /// It says nothing, or too little, while it owes an answer.
+    Silent {
+        /// What it was asked.
+        command: &'static str,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// What it sent is no answer.
     Protocol(String),
 }
@@ -30,10 +40,11 @@ impl NbdError {
     }
 
     /// Whether the server itself says no, so that another try would be refused too.
-    pub(crate) const fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Protocol(_) => true,
-            Self::Handshake(_) | Self::Lost(_) => false,
+            Self::Refused { errno, .. } => *errno != Errno::Shutdown.to_wire(),
+            Self::Protocol(_) => true,
+            Self::Handshake(_) | Self::Unreachable(_) | Self::Lost(_) | Self::Silent { .. } => false,
         }
     }
 }
@@ -47,6 +58,11 @@ impl fmt::Display for NbdError {
                 write!(f, "cannot {command} at byte {offset}: {}", std::io::Error::from_raw_os_error(number))
             }
             Self::Handshake(reason) => f.write_str(reason),
+            Self::Unreachable(reason) => write!(f, "there is no connection: {reason}"),
+            Self::Silent { command, waited } => {
+                write!(f, "the server does not answer within {waited:?} when asked to {command}")?;
+                f.write_str(": is it overloaded or stuck? --timeout gives it longer")
+            }
             Self::Lost(reason) => write!(f, "the connection is lost: {reason}"),
             Self::Protocol(reason) => write!(f, "the server breaks the protocol: {reason}"),
         }

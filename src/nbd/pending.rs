@@ -6,6 +6,10 @@ use proto::nbd::{Cookie, StatusExtent};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Most chunks of one reply: a read of 1 MiB that changes between data and holes with every sector has half as many.
+const CHUNKS_MAX: u32 = 4096;
 
 /// What a whole reply brings.
 #[derive(Debug)]
@@ -21,13 +25,14 @@ pub(super) enum Answer {
 /// A request on its way.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) command: &'static str,
-    pub(super) offset: u64,
-    pub(super) answer: Answer,
-    /// Bytes of the data that have come.
-    pub(super) filled: usize,
-    pub(super) errno: Option<u32>,
-    pub(super) done: oneshot::Sender<Result<Answer, NbdError>>,
+    command: &'static str,
+    offset: u64,
+    answer: Answer,
+    /// What has come of the data: the end of each part by its start.
+    filled: BTreeMap<usize, usize>,
+    chunks: u32,
+    errno: Option<u32>,
+    done: oneshot::Sender<Result<Answer, NbdError>>,
 }
 
 /// Every request on its way.
@@ -39,6 +44,7 @@ struct State {
     pending: BTreeMap<u64, Pending>,
     next: u64,
     failure: Option<NbdError>,
+    heard_at: Option<Instant>,
 }
 
 impl Waiting {
@@ -62,6 +68,16 @@ impl Waiting {
             // Whoever asked may have gone.
             let _ = pending.done.send(Err(failure.clone()));
         }
+    }
+
+    /// Notes that something came from the server.
+    pub(super) fn hear(&self) {
+        self.lock().heard_at = Some(Instant::now());
+    }
+
+    /// When something last came from the server.
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.lock().heard_at
     }
 
     /// How many bytes a simple reply brings.
@@ -92,53 +108,64 @@ impl Waiting {
 }
 
 impl Pending {
+    pub(super) const fn new(
+        (command, offset): (&'static str, u64),
+        answer: Answer,
+        done: oneshot::Sender<Result<Answer, NbdError>>,
+    ) -> Self {
+        Self { command, offset, answer, filled: BTreeMap::new(), chunks: 0, errno: None, done }
+    }
+
     fn take(&mut self, body: Body, allocation: Option<u32>) -> Result<(), NbdError> {
+        self.chunks += 1;
+        if self.chunks > CHUNKS_MAX {
+            return Err(broken("a reply does not end"));
+        }
         match (body, &mut self.answer) {
             (Body::None, _) => {}
-            (Body::Simple { error: 0, data }, Answer::Data(_)) => self.fill(self.offset, &data)?,
+            (Body::Simple { error: 0, data }, Answer::Data(_)) => {
+                self.part(self.offset, data.len())?.copy_from_slice(&data);
+            }
             (Body::Simple { error: 0, .. }, Answer::Done) => {}
             (Body::Simple { error, .. } | Body::Error { error, .. }, _) if error != 0 => {
                 self.errno.get_or_insert(error);
             }
-            (Body::Data { at, data }, Answer::Data(_)) => self.fill(at, &data)?,
+            (Body::Data { at, data }, Answer::Data(_)) => self.part(at, data.len())?.copy_from_slice(&data),
             (Body::Hole { at, len_bytes }, Answer::Data(_)) => {
                 let len = usize::try_from(len_bytes).map_err(|_| broken("a hole is too long"))?;
                 self.part(at, len)?.fill(0);
-                self.filled += len;
             }
             (Body::Status { context_id, extents }, Answer::Extents(found)) => {
-                if Some(context_id) == allocation {
-                    *found = extents;
+                if Some(context_id) != allocation || !found.is_empty() {
+                    return Err(broken("extents are of another context, or come twice"));
                 }
+                *found = extents;
             }
             _ => return Err(broken("a reply does not fit its request")),
         }
         Ok(())
     }
 
-    fn fill(&mut self, at: u64, data: &[u8]) -> Result<(), NbdError> {
-        self.part(at, data.len())?.copy_from_slice(data);
-        self.filled += data.len();
-        Ok(())
-    }
-
-    /// The part of the buffer that a chunk fills.
+    /// The part of the buffer that a chunk fills, which no other one does.
     fn part(&mut self, at: u64, len: usize) -> Result<&mut [u8], NbdError> {
         let outside = || broken("data lies outside of what was asked for");
         let from = at.checked_sub(self.offset).and_then(|from| usize::try_from(from).ok()).ok_or_else(outside)?;
         let end = from.checked_add(len).ok_or_else(outside)?;
-        match &mut self.answer {
-            Answer::Data(buffer) => buffer.get_mut(from..end).ok_or_else(outside),
-            Answer::Done | Answer::Extents(_) => Err(outside()),
+        let Answer::Data(buffer) = &mut self.answer else { return Err(outside()) };
+        let part = buffer.get_mut(from..end).ok_or_else(outside)?;
+        if self.filled.range(..end).next_back().is_some_and(|(_, filled_to)| *filled_to > from) {
+            return Err(broken("data comes twice"));
         }
+        self.filled.insert(from, end);
+        Ok(part)
     }
 
     /// Ends the request; what its reply lacks is the server's fault and ends the connection.
     fn finish(self) -> Result<(), NbdError> {
-        let Self { command, offset, answer, filled, errno, done } = self;
+        let Self { command, offset, answer, filled, errno, done, .. } = self;
         let is_whole = match &answer {
             Answer::Done => true,
-            Answer::Data(buffer) => filled == buffer.len(),
+            Answer::Data(buffer) => filled.iter().map(|(from, end)| end - from).sum::<usize>() == buffer.len(),
             Answer::Extents(extents) => !extents.is_empty(),
         };
         let result = match errno {
@@ -164,7 +191,7 @@ mod tests {
     fn waiting(answer: Answer) -> (Waiting, Cookie, oneshot::Receiver<Result<Answer, NbdError>>) {
         let waiting = Waiting::default();
         let (done, answered) = oneshot::channel();
-        let pending = Pending { command: "read", offset: 100, answer, filled: 0, errno: None, done };
+        let pending = Pending::new(("read", 100), answer, done);
         let cookie = waiting.add(pending).unwrap();
         (waiting, cookie, answered)
     }
@@ -202,6 +229,35 @@ mod tests {
         assert!(matches!(answered.try_recv().unwrap(), Err(NbdError::Protocol(_))), "it is not whole");
     }
 
+    /// P2. Two chunks for the same bytes do not make up for bytes that never came, and a reply ends some time.
+    #[test]
+    fn data_that_comes_twice_or_without_end_breaks_the_connection() {
+        for again in [
+            Body::Data { at: 100, data: vec![1, 2, 3] },
+            Body::Data { at: 102, data: vec![1, 2, 3, 4] },
+            Body::Hole { at: 101, len_bytes: 1 },
+            Body::Hole { at: 100, len_bytes: 6 },
+        ] {
+            let (waiting, cookie, _answered) = waiting(Answer::Data(vec![0; 6]));
+            waiting.take(chunk(cookie, Body::Data { at: 100, data: vec![1, 2, 3] }, false), None).unwrap();
+            assert!(matches!(waiting.take(chunk(cookie, again, true), None), Err(NbdError::Protocol(_))));
+        }
+        let (waiting, cookie, _answered) = waiting(Answer::Data(vec![0; 6]));
+        let error = || chunk(cookie, Body::Error { error: 5, message: Vec::new(), at: Some(101) }, false);
+        let taken = (0..2 * CHUNKS_MAX).take_while(|_| waiting.take(error(), None).is_ok()).count();
+        assert_eq!(taken, CHUNKS_MAX as usize);
+    }
+
+    #[test]
+    fn extents_are_of_the_context_that_was_asked_for_and_come_once() {
+        let status = |context_id| Body::Status { context_id, extents: vec![StatusExtent { len_bytes: 1, status: 0 }] };
+        let (one, cookie, _answered) = waiting(Answer::Extents(Vec::new()));
+        assert!(one.take(chunk(cookie, status(8), true), Some(7)).is_err());
+        let (one, cookie, _answered) = waiting(Answer::Extents(Vec::new()));
+        one.take(chunk(cookie, status(7), false), Some(7)).unwrap();
+        assert!(one.take(chunk(cookie, status(7), true), Some(7)).is_err());
+    }
+
     #[test]
     fn an_error_is_told_with_what_was_asked() {
         let (waiting, cookie, mut answered) = waiting(Answer::Data(vec![0; 6]));
@@ -219,7 +275,7 @@ mod tests {
         waiting.fail(&NbdError::Protocol("later".to_owned()));
         assert_eq!(answered.try_recv().unwrap().unwrap_err(), lost);
         let (done, _) = oneshot::channel();
-        let pending = Pending { command: "flush", offset: 0, answer: Answer::Done, filled: 0, errno: None, done };
+        let pending = Pending::new(("flush", 0), Answer::Done, done);
         assert_eq!(waiting.add(pending).unwrap_err(), lost);
     }
 }

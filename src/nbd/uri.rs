@@ -1,5 +1,6 @@
-//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`. Spec: NBD uri.md.
+//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and `nbds+unix` over TLS. Spec: NBD uri.md.
 
+use proto::nbd::constants::STRING_BYTES_MAX;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,8 @@ pub(crate) struct NbdUri {
     pub(crate) host: Host,
     /// The export's name; empty for the server's default one.
     pub(crate) export: String,
+    /// The name that the server's certificate must bear, where TLS is spoken.
+    pub(crate) tls_name: Option<String>,
 }
 
 /// Where a server is.
@@ -27,7 +30,10 @@ pub(crate) enum Host {
 
 /// Why a text is no such URI.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an NBD address: {reason}, write nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH")]
+#[error(
+    "{text:?} is not an NBD address: {reason}, write nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH, with \
+     nbds for TLS"
+)]
 pub(crate) struct InvalidUri {
     text: String,
     reason: &'static str,
@@ -49,10 +55,18 @@ impl FromStr for NbdUri {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
         let export = decoded(export).ok_or_else(|| refused("the export's name is badly escaped"))?;
-        let socket = query.split('&').find_map(|parameter| parameter.strip_prefix("socket="));
-        let socket = socket.map(|path| decoded(path).ok_or_else(|| refused("the socket's path is badly escaped")));
-        let host = match (scheme, socket.transpose()?) {
-            ("nbds" | "nbds+unix", _) => return Err(refused("TLS is not spoken here")),
+        if export.len() > STRING_BYTES_MAX {
+            return Err(refused("the export's name is longer than 4096 bytes"));
+        }
+        let parameter = |name: &str| {
+            let found = query.split('&').find_map(|parameter| parameter.strip_prefix(name)?.strip_prefix('='));
+            found.map(|value| decoded(value).ok_or_else(|| refused("a parameter is badly escaped"))).transpose()
+        };
+        let (scheme, is_tls) = match scheme.strip_prefix("nbds") {
+            Some(rest) => (format!("nbd{rest}"), true),
+            None => (scheme.to_owned(), false),
+        };
+        let host = match (scheme.as_str(), parameter("socket")?) {
             ("nbd+unix", Some(path)) if !path.is_empty() && authority.is_empty() => Host::Unix(path.into()),
             ("nbd+unix", Some(_)) => return Err(refused("the socket's path is missing, or a host is given")),
             ("nbd+unix", None) => return Err(refused("the socket is missing")),
@@ -60,7 +74,21 @@ impl FromStr for NbdUri {
             ("nbd", Some(_)) => return Err(refused("a socket wants nbd+unix")),
             _ => return Err(refused("the scheme is another")),
         };
-        Ok(Self { host, export })
+        let tls_name = match parameter("tls-hostname")? {
+            Some(name) => Some(name),
+            None => Some(host.certified_name().to_owned()),
+        };
+        Ok(Self { host, export, tls_name: tls_name.filter(|_| is_tls) })
+    }
+}
+
+impl Host {
+    /// What a certificate calls it, unless it is said otherwise.
+    fn certified_name(&self) -> &str {
+        match self {
+            Self::Tcp(host, _) => host,
+            Self::Unix(_) => "localhost",
+        }
     }
 }
 
@@ -115,16 +143,20 @@ mod tests {
     #[test]
     fn every_form_of_the_specification_is_read() {
         let tcp = |host: &str, port| Host::Tcp(host.to_owned(), port);
-        for (text, host, export) in [
-            ("nbd://storage.example", tcp("storage.example", 10809), ""),
-            ("nbd://storage.example:10810/vm-1", tcp("storage.example", 10810), "vm-1"),
-            ("nbd://[::1]:1/a", tcp("::1", 1), "a"),
-            ("nbd://[::1]/a/b", tcp("::1", 10809), "a/b"),
-            ("nbd+unix:///?socket=/run/nbd.sock", Host::Unix("/run/nbd.sock".into()), ""),
-            ("nbd+unix:///vm%201?socket=/run/a%3Fb", Host::Unix("/run/a?b".into()), "vm 1"),
+        for (text, host, export, tls_name) in [
+            ("nbd://storage.example", tcp("storage.example", 10809), "", None),
+            ("nbd://storage.example:10810/vm-1", tcp("storage.example", 10810), "vm-1", None),
+            ("nbd://[::1]:1/a", tcp("::1", 1), "a", None),
+            ("nbd://[::1]/a/b?tls-hostname=x", tcp("::1", 10809), "a/b", None),
+            ("nbd+unix:///?socket=/run/nbd.sock", Host::Unix("/run/nbd.sock".into()), "", None),
+            ("nbd+unix:///vm%201?socket=/run/a%3Fb", Host::Unix("/run/a?b".into()), "vm 1", None),
+            ("nbds://storage.example/a", tcp("storage.example", 10809), "a", Some("storage.example")),
+            ("nbds://[::1]/?tls-certificates=/x&tls-hostname=a%2Eb", tcp("::1", 10809), "", Some("a.b")),
+            ("nbds+unix:///a?socket=/s", Host::Unix("/s".into()), "a", Some("localhost")),
         ] {
             assert!(NbdUri::is_meant(text));
-            assert_eq!(text.parse::<NbdUri>(), Ok(NbdUri { host, export: export.to_owned() }), "{text}");
+            let uri = NbdUri { host, export: export.to_owned(), tls_name: tls_name.map(str::to_owned) };
+            assert_eq!(text.parse::<NbdUri>(), Ok(uri), "{text}");
         }
     }
 
@@ -132,7 +164,8 @@ mod tests {
     fn a_refused_address_says_what_is_wrong_with_it() {
         for (text, reason) in [
             ("nbd:host:1", "no scheme"),
-            ("nbds://host/a", "TLS"),
+            ("nbds+unix:///a", "socket is missing"),
+            ("nbdss://host/a", "scheme is another"),
             ("nbd+unix:///a", "socket is missing"),
             ("nbd+unix:///a?socket=", "path is missing"),
             ("nbd+unix://host/a?socket=/s", "a host is given"),
@@ -146,6 +179,7 @@ mod tests {
             ("nbd://h/%+1", "escaped"),
             ("nbd://h/%ff", "escaped"),
             ("nbd+vsock://1/a", "scheme is another"),
+            (&format!("nbd://h/{}", "a".repeat(4097)), "longer than 4096"),
         ] {
             let refusal = text.parse::<NbdUri>().unwrap_err().to_string();
             assert!(refusal.contains(reason), "{refusal}");

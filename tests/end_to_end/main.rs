@@ -15,7 +15,11 @@ mod crash;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod fake_source;
+#[cfg(test)]
 mod host;
+#[cfg(test)]
+mod image_sources;
 #[cfg(test)]
 mod images;
 #[cfg(test)]

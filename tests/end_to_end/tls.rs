@@ -11,7 +11,7 @@ const TCP: [&str; 2] = ["--nbd", "127.0.0.1:0"];
 const SERVER: [&str; 4] = ["--tls-cert", "FOLDER/server-cert.pem", "--tls-key", "FOLDER/server-key.pem"];
 
 /// A folder with an authority, a certificate for localhost, one for a client, and one of a stranger.
-fn folder_with_certificates() -> TempDir {
+pub(crate) fn folder_with_certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let authority = "cn = authority\nca\ncert_signing_key\n";
@@ -73,8 +73,9 @@ fn sign(folder: &Path, authority: &str, name: &str, template: &str) {
     );
 }
 
-fn daemon_with(arguments: &[&str]) -> Daemon {
-    let all: Vec<&str> = TCP.iter().chain(&SERVER).chain(arguments).copied().collect();
+/// A daemon with a certificate that listens on `nbd`.
+pub(crate) fn daemon_with(nbd: &[&str], arguments: &[&str]) -> Daemon {
+    let all: Vec<&str> = nbd.iter().chain(&SERVER).chain(arguments).copied().collect();
     let daemon = Daemon::start_in(folder_with_certificates(), &all);
     daemon.create_volume("secret", "32M");
     daemon
@@ -102,7 +103,7 @@ fn optional_tls_serves_both_kinds_of_clients() {
     if !are_here("optional_tls_serves_both_kinds_of_clients", &TOOLS) {
         return;
     }
-    let mut daemon = daemon_with(&["--tls", "optional"]);
+    let mut daemon = daemon_with(&TCP, &["--tls", "optional"]);
     let (source, back) = (daemon.folder().join("source"), daemon.folder().join("back"));
     fs::write(&source, noise(5, 32 << 20)).unwrap();
     let (source, back) = (source.to_str().unwrap(), back.to_str().unwrap());
@@ -119,7 +120,7 @@ fn required_tls_refuses_clients_in_clear() {
     if !are_here("required_tls_refuses_clients_in_clear", &TOOLS) {
         return;
     }
-    let daemon = daemon_with(&["--tls", "required"]);
+    let daemon = daemon_with(&TCP, &["--tls", "required"]);
     let said = fail(&mut nbdinfo(&plain_uri(&daemon)));
     assert!(said.to_ascii_lowercase().contains("tls") || said.contains("policy"), "{said}");
     // Not even the names of volumes are told.
@@ -134,7 +135,7 @@ fn client_certificates_decide_who_is_served() {
     if !are_here("client_certificates_decide_who_is_served", &TOOLS) {
         return;
     }
-    let daemon = daemon_with(&["--tls", "required", "--tls-client-ca", "FOLDER/ca-cert.pem"]);
+    let daemon = daemon_with(&TCP, &["--tls", "required", "--tls-client-ca", "FOLDER/ca-cert.pem"]);
     assert_eq!(succeed(&mut nbdinfo(&tls_uri(&daemon, "client"))).trim(), (32 << 20).to_string());
     for who in ["anonymous", "stranger"] {
         fail(&mut nbdinfo(&tls_uri(&daemon, who)));
@@ -147,7 +148,7 @@ fn qemu_speaks_tls_too() {
     if !are_here("qemu_speaks_tls_too", &["certtool", "qemu-io"]) {
         return;
     }
-    let daemon = daemon_with(&["--tls", "required", "--tls-client-ca", "FOLDER/ca-cert.pem"]);
+    let daemon = daemon_with(&TCP, &["--tls", "required", "--tls-client-ca", "FOLDER/ca-cert.pem"]);
     let pki = daemon.folder().join("client-pki");
     let credentials = format!("tls-creds-x509,id=tls0,endpoint=client,dir={}", pki.display());
     let options = format!(

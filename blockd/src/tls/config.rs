@@ -1,7 +1,7 @@
-//! A TLS server's configuration from PEM files.
+//! TLS configurations from PEM files: the server's, and that of a client of ours.
 
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,15 @@ pub struct TlsFiles {
     pub clients: ClientCertificates,
 }
 
+/// The files of a TLS client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsClientFiles {
+    /// The authorities of servers.
+    pub authorities: PathBuf,
+    /// The client's certificate chain, its own first, and the key of its certificate, for servers that ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// What is asked of clients in TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCertificates {
@@ -29,7 +38,7 @@ pub enum ClientCertificates {
     Required(PathBuf),
 }
 
-/// The files do not make a server.
+/// The files do not make a server, or a client.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsConfigError {
     /// A file cannot be read, or holds no PEM section of its kind.
@@ -46,6 +55,14 @@ pub enum TlsConfigError {
     /// The client authorities are of no use.
     #[error("the TLS client authorities are of no use")]
     Authorities(#[source] rustls::server::VerifierBuilderError),
+    /// An authority is no certificate of one.
+    #[error("an authority in {} is of no use", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
 }
 
 impl TlsFiles {
@@ -54,8 +71,7 @@ impl TlsFiles {
     /// # Errors
     /// [`TlsConfigError`] names the file or the fault.
     pub fn load(&self) -> Result<Arc<ServerConfig>, TlsConfigError> {
-        let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| file_error(&self.key, source))?;
+        let (chain, key) = (certificates(&self.certificate)?, private_key(&self.key)?);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -63,11 +79,7 @@ impl TlsFiles {
         let builder = match &self.clients {
             ClientCertificates::Ignored => builder.with_no_client_auth(),
             ClientCertificates::Optional(path) | ClientCertificates::Required(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(TlsConfigError::Key)?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
                 let verifier = match &self.clients {
                     ClientCertificates::Required(_) => verifier,
                     ClientCertificates::Optional(_) | ClientCertificates::Ignored => verifier.allow_unauthenticated(),
@@ -77,6 +89,39 @@ impl TlsFiles {
         };
         builder.with_single_cert(chain, key).map(Arc::new).map_err(TlsConfigError::Key)
     }
+}
+
+impl TlsClientFiles {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`] names the file or the fault.
+    pub fn load(&self) -> Result<Arc<ClientConfig>, TlsConfigError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsConfigError::Key)?
+            .with_root_certificates(roots(&self.authorities)?);
+        Ok(Arc::new(match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+                .map_err(TlsConfigError::Key)?,
+        }))
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsConfigError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        let refused = |source| TlsConfigError::Authority { path: path.to_owned(), source };
+        roots.add(certificate).map_err(refused)?;
+    }
+    Ok(roots)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| file_error(path, source))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {

@@ -1,9 +1,7 @@
 use super::*;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::ClientConnection;
+use rustls_pki_types::ServerName;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 fn pem(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pem").join(name)
@@ -14,18 +12,9 @@ fn files(clients: ClientCertificates) -> TlsFiles {
 }
 
 fn client(has_certificate: bool) -> ClientConnection {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pem("authority.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(roots);
-    let config = if has_certificate {
-        let key = PrivateKeyDer::from_pem_file(pem("client-key.pem")).unwrap();
-        builder.with_client_auth_cert(vec![CertificateDer::from_pem_file(pem("client.pem")).unwrap()], key).unwrap()
-    } else {
-        builder.with_no_client_auth()
-    };
-    let mut client = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
+    let identity = has_certificate.then(|| (pem("client.pem"), pem("client-key.pem")));
+    let config = TlsClientFiles { authorities: pem("authority.pem"), identity }.load().unwrap();
+    let mut client = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
     client.set_buffer_limit(None);
     client
 }
@@ -161,4 +150,22 @@ fn files_that_make_no_server_are_named() {
     assert!(matches!(wrong_key.load(), Err(TlsConfigError::Key(_))));
     let no_authority = files(ClientCertificates::Required(pem("server-key.pem")));
     assert!(no_authority.load().unwrap_err().to_string().contains("server-key.pem"));
+}
+
+#[test]
+fn files_that_make_no_client_are_named() {
+    let client = |authorities: &str, identity: Option<(&str, &str)>| {
+        let identity = identity.map(|(certificate, key)| (pem(certificate), pem(key)));
+        TlsClientFiles { authorities: pem(authorities), identity }.load()
+    };
+    assert!(client("authority.pem", Some(("client.pem", "client-key.pem"))).is_ok());
+    for (authorities, identity, named) in [
+        ("none.pem", None, "none.pem"),
+        ("server-key.pem", None, "server-key.pem"),
+        ("authority.pem", Some(("client.pem", "none.pem")), "none.pem"),
+        ("authority.pem", Some(("client-key.pem", "client-key.pem")), "client-key.pem"),
+        ("authority.pem", Some(("client.pem", "server-key.pem")), "certificate and its key"),
+    ] {
+        assert!(client(authorities, identity).unwrap_err().to_string().contains(named), "{named}");
+    }
 }

@@ -4,6 +4,8 @@
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
 /// Next eight bytes of the greeting, and the start of each option, "IHAVEOPT".
 pub const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
+/// What a server of the oldstyle sends instead; the export's size follows.
+pub const OLDSTYLE_MAGIC: u64 = 0x0000_4202_8186_1253;
 /// Start of each reply to an option.
 pub const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// Start of a compact request.

@@ -2,8 +2,7 @@
 //!
 //! The file has its name only when it is whole; until then it is beside it under another one.
 
-use super::{connect, copy_failure, path_of};
-use crate::client::Client;
+use super::{Daemon, copy_failure, path_of};
 use crate::copy::{Observer, Progress, copy};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -12,42 +11,48 @@ use crate::qemu::{self, WriteFormat};
 use anyhow::Context;
 use control::{Image, ImageState, VolumeName};
 use serde_json::json;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
-
-/// A file under a name that it has only until it is whole; it goes when it never is.
-struct Part {
-    path: PathBuf,
-    is_kept: bool,
-}
+use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) fn run(
-    client: &Client,
+    daemon: &Daemon,
     output: Output,
     name: &VolumeName,
     (file, format): (&Path, WriteFormat),
 ) -> Result<(), Failure> {
-    let image: Image = client.get(&path_of(name))?;
+    let image: Image = daemon.client.get(&path_of(name.as_str()))?;
     if image.state == ImageState::Importing {
         let detail = format!("image {name} is still being imported: finish its import first");
         return Err(Failure::new(Exit::Conflict, "image_importing", detail));
     }
-    let mut part = Part::beside(file)?;
-    let written = client.run(write(client, &image, (&part.path, format), ProgressBar::new(output)))?;
-    part.publish(file)?;
-    let shown = json!({ "exported": name.as_str(), "file": file, "format": format.name(), "data_bytes": written });
+    let written = daemon.client.run(unless_interrupted(async {
+        let part = part_beside(file)?;
+        let written = write(daemon, &image, (part.path(), format), ProgressBar::new(output)).await;
+        // Nobody knows the file by that name.
+        let renamed = |detail: &str| detail.replace(&*part.path().to_string_lossy(), &file.to_string_lossy());
+        let written = written.map_err(|failure| Failure { detail: renamed(&failure.detail), ..failure })?;
+        publish(part, file)?;
+        Ok(written)
+    }))?;
+    let shown = json!({
+        "exported": name.as_str(), "file": file.to_string_lossy(), "format": format.name(), "data_bytes": written
+    });
     output.show(&shown, || format!("exported {name} to {} ({})", file.display(), format.name()))
 }
 
 async fn write(
-    client: &Client,
+    daemon: &Daemon,
     image: &Image,
     (path, format): (&Path, WriteFormat),
     mut bar: ProgressBar,
 ) -> Result<u64, Failure> {
-    let source = Arc::new(connect(client, image).await?);
-    let (server, target) = qemu::make(path, format, source.facts().size_bytes).await?;
+    let source = Arc::new(daemon.connect(image).await?);
+    let (server, target) = qemu::make(path, format, source.facts().size_bytes, &daemon.dialer).await?;
     let target = Arc::new(target);
     let copied = copy(&source, &target, 0, &mut bar).await;
     bar.finish();
@@ -57,6 +62,18 @@ async fn write(
     }
     server.end().await?;
     Ok(copied.written_bytes)
+}
+
+/// Gives work up when the user or the system wants the command to end, so that what it has begun goes.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let listen = |kind| signal(kind).context("cannot wait for signals");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        done = work => return done,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Err(Failure::new(Exit::Failure, "failed", "interrupted: no file is left"))
 }
 
 /// A file is whole or not there: nothing is noted on the way.
@@ -70,43 +87,39 @@ impl Observer for ProgressBar {
     }
 }
 
-impl Part {
-    fn beside(file: &Path) -> Result<Self, Failure> {
-        refuse_if_there(file)?;
-        let Some(name) = file.file_name() else {
-            return Err(Failure::usage(format!("{} is no name of a file", file.display())));
-        };
-        let mut part = name.to_os_string();
-        part.push(format!(".part-{}", std::process::id()));
-        Ok(Self { path: file.with_file_name(part), is_kept: false })
-    }
-
-    /// Gives the file its name, durably.
-    fn publish(&mut self, file: &Path) -> Result<(), Failure> {
-        let naming = || format!("cannot name {}", file.display());
-        File::open(&self.path).and_then(|part| part.sync_all()).with_context(naming)?;
-        refuse_if_there(file)?;
-        std::fs::rename(&self.path, file).with_context(naming)?;
-        self.is_kept = true;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).with_context(naming)?;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            // It may not have been made yet.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn refuse_if_there(file: &Path) -> Result<(), Failure> {
+/// An empty file under a name that it has only until it is whole; it goes when it never is.
+fn part_beside(file: &Path) -> Result<NamedTempFile, Failure> {
     if file.symlink_metadata().is_ok() {
-        let detail = format!("{} exists: delete it, or choose another name", file.display());
-        return Err(Failure::new(Exit::Conflict, "file_exists", detail));
+        return Err(file_exists(file));
     }
+    let Some(name) = file.file_name() else {
+        return Err(Failure::usage(format!("{} is no name of a file", file.display())));
+    };
+    let mut prefix = name.to_os_string();
+    prefix.push(".part-");
+    // As any new file: the umask says who may read it.
+    let permissions = Permissions::from_mode(0o666);
+    let part = tempfile::Builder::new().prefix(&prefix).permissions(permissions).tempfile_in(folder_of(file));
+    Ok(part.with_context(|| format!("cannot make a file in {}", folder_of(file).display()))?)
+}
+
+/// Gives the file its name, durably, unless something else has it by now.
+fn publish(part: NamedTempFile, file: &Path) -> Result<(), Failure> {
+    let naming = || format!("cannot name {}", file.display());
+    part.as_file().sync_all().with_context(naming)?;
+    match part.persist_noclobber(file) {
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => return Err(file_exists(file)),
+        persisted => persisted.map_err(|refused| refused.error).with_context(naming)?,
+    };
+    File::open(folder_of(file)).and_then(|folder| folder.sync_all()).with_context(naming)?;
     Ok(())
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn file_exists(file: &Path) -> Failure {
+    let detail = format!("{} exists: delete it, or choose another name", file.display());
+    Failure::new(Exit::Conflict, "file_exists", detail)
 }

@@ -1,13 +1,13 @@
 //! `aljibe image import`: a copy from a file or an NBD export into a new image.
 //!
 //! The daemon keeps how far the copy is on stable storage. Whatever interrupts it, the same command goes on from there. A
-//! source that fails or has changed leaves nothing.
+//! source that fails or has changed leaves nothing; one that is silent or gone leaves what is copied.
 
-use super::{connect, copy_failure, described, file_failure, path_of};
+use super::{Daemon, copy_failure, described, file_failure, path_of};
 use crate::client::Client;
 use crate::copy::{CopyError, Observer, Progress, copy};
 use crate::failure::{Exit, Failure};
-use crate::nbd::{Connection, NbdUri};
+use crate::nbd::{Connection, Dialer, NbdError, NbdUri};
 use crate::output::Output;
 use crate::progress::ProgressBar;
 use crate::qemu::{ImageFile, ReadFormat, Server};
@@ -42,13 +42,14 @@ struct Watch<'a> {
 }
 
 pub(super) fn run(
-    client: &Client,
+    daemon: &Daemon,
     output: Output,
     name: &VolumeName,
     (source, format): (&str, Option<ReadFormat>),
 ) -> Result<(), Failure> {
+    let client = &daemon.client;
     let image = client.run(async {
-        let source = open(source, format).await?;
+        let source = open(source, format, &daemon.dialer).await?;
         let size_bytes = whole_sectors(source.connection.facts().size_bytes)?;
         let wanted = ImportImage {
             name: name.to_string(),
@@ -58,13 +59,13 @@ pub(super) fn run(
         };
         let image: Image = client.post_within("/v1/images", &wanted).await?;
         let watch = Watch { client, name, bar: ProgressBar::new(output), size_bytes };
-        let (source, copied) = fill(client, source, &image, watch).await;
+        let (source, copied) = fill(daemon, source, &image, watch).await;
         let copied = match copied {
             Ok(()) => source.check_unchanged().map_err(|failure| (true, failure)),
             failed => failed,
         };
         if let Err((is_source_bad, failure)) = copied {
-            return Err(give_up(client, name, failure, is_source_bad).await);
+            return Err(give_up(client, &image, failure, is_source_bad).await);
         }
         seal(client, name).await
     })?;
@@ -72,13 +73,13 @@ pub(super) fn run(
 }
 
 /// Opens what is to be copied.
-async fn open(text: &str, format: Option<ReadFormat>) -> Result<Source, Failure> {
+async fn open(text: &str, format: Option<ReadFormat>, dialer: &Dialer) -> Result<Source, Failure> {
     if NbdUri::is_meant(text) {
         let uri: NbdUri = text.parse().map_err(|error: crate::nbd::InvalidUri| Failure::usage(error.to_string()))?;
         if format.is_some_and(|format| format != ReadFormat::Raw) {
             return Err(Failure::usage("an NBD export is the bytes of the disk: leave --format out"));
         }
-        let connection = Connection::open(&uri).await.map_err(|error| file_failure(text, &error))?;
+        let connection = dialer.open(&uri).await.map_err(|error| file_failure(text, &error))?;
         return Ok(Source {
             connection: Arc::new(connection),
             name: text.to_owned(),
@@ -88,7 +89,7 @@ async fn open(text: &str, format: Option<ReadFormat>) -> Result<Source, Failure>
     }
     let file = ImageFile::look_at(Path::new(text), format)?;
     let state = file.state()?;
-    let (server, connection) = file.serve().await?;
+    let (server, connection) = file.serve(dialer).await?;
     let name = file.path.display().to_string();
     Ok(Source { connection: Arc::new(connection), name, file: Some((file, server)), state })
 }
@@ -100,6 +101,15 @@ fn whole_sectors(size_bytes: u64) -> Result<u64, Failure> {
 }
 
 impl Source {
+    /// Whether another try would fail of the source too.
+    fn is_bad(&self, error: &CopyError) -> bool {
+        match error {
+            CopyError::Source(NbdError::Silent { .. }) | CopyError::Target(_) | CopyError::Note(_) => false,
+            // The server of a file hangs up when it stumbles over what is in it.
+            CopyError::Source(error) => error.is_refusal() || self.file.is_some(),
+        }
+    }
+
     /// Refuses what was not the same from beginning to end.
     fn check_unchanged(&self) -> Result<(), Failure> {
         match &self.file {
@@ -114,7 +124,7 @@ impl Source {
 
 /// Copies from where the image ends. A failure comes with whether the source is at fault.
 async fn fill(
-    client: &Client,
+    daemon: &Daemon,
     source: Source,
     image: &Image,
     mut watch: Watch<'_>,
@@ -123,7 +133,7 @@ async fn fill(
     if image.state != ImageState::Importing || image.copied_bytes >= size_bytes {
         return (source, Ok(()));
     }
-    let target = match connect(client, image).await {
+    let target = match daemon.connect(image).await {
         Ok(target) => Arc::new(target),
         Err(failure) => return (source, Err((false, failure))),
     };
@@ -133,16 +143,24 @@ async fn fill(
     if let Some(target) = Arc::into_inner(target) {
         target.close().await;
     }
-    let copied = copied.map(drop).map_err(|error| {
-        let is_source_bad = matches!(&error, CopyError::Source(error) if error.is_refusal() || source.file.is_some());
-        (is_source_bad, copy_failure(&error, true, &source.name))
-    });
+    let copied = copied.map(drop).map_err(|error| (source.is_bad(&error), copy_failure(&error, true, &source.name)));
     (source, copied)
 }
 
 /// Deletes what a bad source began; says of the rest how to go on.
-async fn give_up(client: &Client, name: &VolumeName, failure: Failure, is_source_bad: bool) -> Failure {
-    if !is_source_bad {
+async fn give_up(client: &Client, image: &Image, failure: Failure, is_source_bad: bool) -> Failure {
+    let name = &image.name;
+    // The name may be another's by now, and whole.
+    let now = client.fetch_within::<Image>(&path_of(name)).await;
+    let is_gone = match &now {
+        Ok(now) => now.id != image.id,
+        Err(failure) => failure.code == "image_not_found",
+    };
+    if is_gone {
+        let detail = format!("image {name} was deleted while it was imported: run the command again to begin anew");
+        return Failure::new(Exit::NotFound, "image_not_found", detail);
+    }
+    if !is_source_bad || now.is_ok_and(|now| now.state == ImageState::Ready) {
         let detail =
             format!("{}: the same command goes on with the import, `image delete {name}` ends it", failure.detail);
         return Failure { detail, ..failure };
@@ -157,7 +175,7 @@ async fn give_up(client: &Client, name: &VolumeName, failure: Failure, is_source
 }
 
 async fn seal(client: &Client, name: &VolumeName) -> Result<Image, Failure> {
-    let path = format!("{}/seal", path_of(name));
+    let path = format!("{}/seal", path_of(name.as_str()));
     let mut tries = SEAL_TRIES;
     loop {
         match client.post_within(&path, &serde_json::json!({})).await {
@@ -176,7 +194,7 @@ impl Observer for Watch<'_> {
 
     async fn flushed(&mut self, position: u64) -> Result<(), Failure> {
         let copied_bytes = position.next_multiple_of(SECTOR_BYTES).min(self.size_bytes);
-        let path = format!("{}/mark", path_of(self.name));
+        let path = format!("{}/mark", path_of(self.name.as_str()));
         self.client.post_within::<Image>(&path, &MarkImage { copied_bytes }).await.map(drop)
     }
 }

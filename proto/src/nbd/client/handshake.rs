@@ -1,6 +1,8 @@
 //! Options sent and their replies read.
 
-use super::super::constants::{EXPORT_NAME_ZEROES, INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, option};
+use super::super::constants::{
+    EXPORT_NAME_ZEROES, INIT_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, option,
+};
 use super::Malformed;
 use crate::wire::{take, take_bytes, take_u16, take_u32, take_u64};
 
@@ -21,7 +23,7 @@ pub struct OptionReply {
 /// Takes the server's greeting and returns its handshake flags; `Ok(None)` means more bytes are needed.
 ///
 /// # Errors
-/// [`Malformed::Magic`] when it is no newstyle greeting.
+/// [`Malformed::Oldstyle`] or [`Malformed::Magic`] when it is no newstyle greeting.
 pub fn decode_greeting(input: &mut &[u8]) -> Result<Option<u16>, Malformed> {
     let mut rest = *input;
     let fields = (take_u64(&mut rest), take_u64(&mut rest), take_u16(&mut rest));
@@ -29,7 +31,8 @@ pub fn decode_greeting(input: &mut &[u8]) -> Result<Option<u16>, Malformed> {
         return Ok(None);
     };
     if init != INIT_MAGIC || option != OPTION_MAGIC {
-        return Err(Malformed::Magic);
+        let is_oldstyle = init == INIT_MAGIC && option == OLDSTYLE_MAGIC;
+        return Err(if is_oldstyle { Malformed::Oldstyle } else { Malformed::Magic });
     }
     *input = rest;
     Ok(Some(flags))

@@ -17,6 +17,8 @@ use std::fmt;
 pub enum Malformed {
     /// A message begins with another number than its magic.
     Magic,
+    /// The greeting is that of the oldstyle handshake, which has no options.
+    Oldstyle,
     /// A length is absurd or does not fit what it counts.
     Length,
     /// A chunk is of a type that the negotiation excludes, or of none.
@@ -27,6 +29,7 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Magic => "a message does not begin with its magic",
+            Self::Oldstyle => "the handshake is the oldstyle one",
             Self::Length => "a length is wrong",
             Self::Type => "a chunk is of a wrong type",
         })
