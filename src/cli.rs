@@ -5,7 +5,7 @@ use crate::config::ServeOptions;
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
-use control::{SnapshotName, VolumeName, VolumeSize};
+use control::{ExportName, SnapshotName, VolumeName, VolumeSize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -208,6 +208,15 @@ pub(crate) enum SnapshotVerb {
         /// The snapshot.
         #[arg(value_name = "VOLUME@NAME")]
         name: SnapshotName,
+    },
+    /// Tell what a later snapshot, or the volume now, has that a snapshot has not: what a backup must take up since it.
+    Diff {
+        /// The snapshot.
+        #[arg(value_name = "VOLUME@NAME")]
+        since: SnapshotName,
+        /// The later snapshot, or a volume as it is now.
+        #[arg(value_name = "VOLUME[@NAME]")]
+        to: ExportName,
     },
     /// Tell what the deletion of snapshots would give back.
     Reclaim {

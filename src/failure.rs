@@ -110,6 +110,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::VolumeInUse
         | ErrorCode::SnapshotExists
         | ErrorCode::SnapshotInUse
+        | ErrorCode::SnapshotsUnrelated
         | ErrorCode::ImageImporting
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
@@ -160,6 +161,7 @@ mod tests {
             | ErrorCode::VolumeInUse
             | ErrorCode::SnapshotExists
             | ErrorCode::SnapshotInUse
+            | ErrorCode::SnapshotsUnrelated
             | ErrorCode::ImageImporting
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,

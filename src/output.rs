@@ -21,12 +21,7 @@ impl Output {
         } else {
             text()
         };
-        match writeln!(io::stdout().lock(), "{}", shown.trim_end()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::from(anyhow::Error::new(error).context("cannot write to stdout")))
-            }
-            _ => Ok(()),
-        }
+        written(writeln!(io::stdout().lock(), "{}", shown.trim_end()))
     }
 
     /// Prints a failure on stderr. When that fails too, the exit code alone must tell.
@@ -37,6 +32,16 @@ impl Output {
             format!("aljibe: {failure}")
         };
         let _ = writeln!(io::stderr().lock(), "{shown}");
+    }
+}
+
+/// What became of a result on stdout. A reader that has gone is no failure.
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::from(anyhow::Error::new(error).context("cannot write to stdout")))
+        }
+        _ => Ok(()),
     }
 }
 

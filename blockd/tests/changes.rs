@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::SnapshotName;
+use blockd::catalogue::{Catalogue, CatalogueError, Diff, DiffExtent, DiffTo, SnapshotName};
 use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Service};
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::shard::Message;
@@ -15,6 +15,7 @@ use proto::nbd::client::{
 use proto::nbd::constants::{command, option, option_reply};
 use proto::nbd::{Cookie, Refusal, ReplyStyle, RequestHeader, TlsPolicy};
 use smallvec::smallvec;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -91,9 +92,13 @@ impl Running {
         self.folder.path().join("socket")
     }
 
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.exports.serving.catalogue()
+    }
+
     async fn submit(&self, request: Request) -> Result<Completion, Error> {
         let client = Client { peer: "test".to_owned(), is_tls: false, certificate: None };
-        let found = self.exports.serving.catalogue().find("v", &client).unwrap();
+        let found = self.catalogue().find("v", &client).unwrap();
         let (done, answer) = oneshot::channel();
         let done = Box::new(move |result| drop(done.send(result)));
         found.shard.send(Message::Submit { volume: found.volume, request, done }).unwrap();
@@ -107,8 +112,7 @@ impl Running {
     }
 
     async fn snapshot(&self, name: &str) {
-        let name = SnapshotName { volume: "v".to_owned(), snapshot: name.to_owned() };
-        self.exports.serving.catalogue().create_snapshots(&[name], None).await.unwrap();
+        self.catalogue().create_snapshots(&[named(name)], None).await.unwrap();
     }
 
     async fn stop(self) -> TempDir {
@@ -117,6 +121,10 @@ impl Running {
         self.exports.serving.stop().await.unwrap();
         self.folder
     }
+}
+
+fn named(snapshot: &str) -> SnapshotName {
+    SnapshotName { volume: "v".to_owned(), snapshot: snapshot.to_owned() }
 }
 
 /// A client by hand.
@@ -305,5 +313,161 @@ async fn real_clients_see_what_has_changed() {
         let parts: Vec<&str> = map.lines().map(str::trim).filter(|line| line.contains("\"data\": false")).collect();
         assert!(parts.len() == 1 && parts[0].contains("\"start\": 8192, \"length\": 8192"), "{map}");
     }
+    running.stop().await;
+}
+
+/// A state of the volume: its blocks, and which write each has from.
+#[derive(Clone, Default)]
+struct State {
+    blocks: u64,
+    written: BTreeMap<u64, u64>,
+    /// The snapshots that it came from.
+    behind: BTreeSet<String>,
+}
+
+impl State {
+    /// What differs from an earlier state: each block, and whether it is data.
+    fn since(&self, before: &Self) -> BTreeMap<u64, bool> {
+        let differs = |block: &u64| self.written.get(block) != before.written.get(block);
+        (0..self.blocks).filter(differs).map(|block| (block, self.written.contains_key(&block))).collect()
+    }
+}
+
+/// Numbers without a pattern, the same each time: xorshift64*.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}
+
+/// All parts of what differs.
+async fn whole_diff(catalogue: &Catalogue, since: &str, to: &DiffTo) -> Result<Vec<Diff>, CatalogueError> {
+    let mut parts = vec![catalogue.diff(&named(since), to, 0).await?];
+    while let Some(from) = parts.last().and_then(|part| part.next_offset) {
+        parts.push(catalogue.diff(&named(since), to, from).await?);
+    }
+    Ok(parts)
+}
+
+fn blocks_of(parts: &[Diff]) -> BTreeMap<u64, bool> {
+    let extents = parts.iter().flat_map(|part| &part.extents);
+    let blocks = |extent: &DiffExtent| extent.offset / BLOCK_BYTES..(extent.offset + extent.len) / BLOCK_BYTES;
+    extents.flat_map(|extent| blocks(extent).map(|block| (block, extent.is_data))).collect()
+}
+
+/// Random changes of the volume, with what they make of its state.
+struct Author {
+    noise: Noise,
+    state: State,
+    taken: BTreeMap<String, State>,
+    writes: u64,
+}
+
+impl Author {
+    async fn step(&mut self, running: &Running) {
+        let first = self.noise.below(self.state.blocks);
+        let count = (1 + self.noise.below(40)).min(self.state.blocks - first);
+        let range = ByteRange::new(first * BLOCK_BYTES, count * BLOCK_BYTES).unwrap();
+        match self.noise.below(12) {
+            0..5 => {
+                self.writes += 1;
+                // The same bytes each time: a rewrite is a change. Now and then a part of a block.
+                let offset = first * BLOCK_BYTES + self.noise.below(2) * 512;
+                let bytes = range.end() - offset;
+                let payload = smallvec![Buffer::copy_of(&vec![9; usize::try_from(bytes).unwrap()])];
+                let range = ByteRange::new(offset, bytes).unwrap();
+                running.submit(Request::Write { range, payload, fua: false }).await.unwrap();
+                self.state.written.extend((first..first + count).map(|block| (block, self.writes)));
+            }
+            kind @ 5..8 => {
+                let request = match kind {
+                    5 => Request::WriteZeroes { range, fua: false },
+                    _ => Request::Trim { range, fua: false },
+                };
+                running.submit(request).await.unwrap();
+                self.state.written.retain(|block, _| !(first..first + count).contains(block));
+            }
+            8 => {
+                let blocks = 2000 + self.noise.below(4000);
+                running.catalogue().resize("v", blocks * BLOCK_BYTES, true).await.unwrap();
+                self.state.blocks = blocks;
+                self.state.written.retain(|block, _| *block < blocks);
+            }
+            9 if !self.taken.is_empty() => {
+                let which = self.noise.below(self.taken.len() as u64);
+                let (name, state) = self.taken.iter().nth(usize::try_from(which).unwrap()).unwrap();
+                let (state, undo) = (state.clone(), format!("undo-{}", self.taken.len()));
+                let (_, undo) = running.catalogue().rollback(&named(name), &undo, false).await.unwrap();
+                self.note(undo.name.snapshot);
+                self.state = state;
+            }
+            _ => {
+                let name = format!("s{}", self.taken.len());
+                running.snapshot(&name).await;
+                self.note(name);
+            }
+        }
+    }
+
+    fn note(&mut self, name: String) {
+        self.state.behind.insert(name.clone());
+        self.taken.insert(name, self.state.clone());
+    }
+}
+
+/// P2. What differs between any two snapshots, and between each and the volume now, is what a comparison of all their blocks
+/// finds, over trims, resizes and rollbacks; of those that lie on different sides of a rollback, an error is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_what_a_comparison_of_every_block_finds() {
+    let running = Running::start(tempfile::tempdir().unwrap()).await;
+    running.catalogue().create("v", 4000 * BLOCK_BYTES).await.unwrap();
+    let state = State { blocks: 4000, ..State::default() };
+    let mut author = Author { noise: Noise(0x5EED), state, taken: BTreeMap::new(), writes: 0 };
+    for _ in 0..150 {
+        author.step(&running).await;
+    }
+    let Author { state: now, taken, .. } = author;
+    let ends = taken.iter().map(|(name, state)| (DiffTo::Snapshot(named(name)), state));
+    let ends: Vec<_> = ends.chain([(DiffTo::Volume("v".to_owned()), &now)]).collect();
+    let (mut related, mut unrelated) = (0, 0);
+    for (since, before) in &taken {
+        for (to, state) in &ends {
+            let found = whole_diff(&running.catalogue(), since, to).await;
+            if state.behind.contains(since) {
+                let parts = found.unwrap();
+                assert_eq!(blocks_of(&parts), state.since(before), "{since} to {to}");
+                assert!(parts.iter().all(|part| part.size_bytes == state.blocks * BLOCK_BYTES));
+                related += 1;
+            } else {
+                assert!(matches!(found, Err(CatalogueError::Unrelated { .. })), "{since} to {to}: {found:?}");
+                unrelated += 1;
+            }
+        }
+    }
+    assert!(related > 100 && unrelated > 100, "{related} related, {unrelated} not");
+    running.stop().await;
+}
+
+/// P2. More than one answer holds comes part by part, each no larger than it may be, and nothing is told twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_in_many_places_comes_part_by_part() {
+    let running = Running::start(tempfile::tempdir().unwrap()).await;
+    running.catalogue().create("v", 16384 * BLOCK_BYTES).await.unwrap();
+    running.snapshot("monday").await;
+    for block in (0..9000).step_by(2) {
+        running.write(block).await;
+    }
+    let parts = whole_diff(&running.catalogue(), "monday", &DiffTo::Volume("v".to_owned())).await.unwrap();
+    assert!(parts.len() > 1 && parts.iter().all(|part| part.extents.len() <= 4096), "{} parts", parts.len());
+    let told: Vec<u64> =
+        parts.iter().flat_map(|part| &part.extents).map(|extent| extent.offset / BLOCK_BYTES).collect();
+    assert!(told.into_iter().eq((0..9000).step_by(2)));
+    let beyond = running.catalogue().diff(&named("monday"), &DiffTo::Volume("v".to_owned()), u64::MAX).await.unwrap();
+    assert_eq!((beyond.extents.len(), beyond.next_offset), (0, None));
     running.stop().await;
 }

@@ -35,6 +35,8 @@ pub enum ErrorCode {
     SnapshotExists,
     /// Volumes began as the snapshot and need it, or clients read it.
     SnapshotInUse,
+    /// The snapshot is no earlier state of what it is compared with.
+    SnapshotsUnrelated,
     /// Clients are attached to the volume.
     VolumeInUse,
     /// Data lies beyond the smaller size.
@@ -90,7 +92,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -101,6 +103,7 @@ impl ErrorCode {
         Self::SnapshotNotFound,
         Self::SnapshotExists,
         Self::SnapshotInUse,
+        Self::SnapshotsUnrelated,
         Self::MayBeNeeded,
         Self::MethodNotAllowed,
         Self::VolumeExists,
@@ -141,6 +144,7 @@ impl ErrorCode {
             | Self::ImageImporting
             | Self::SnapshotExists
             | Self::SnapshotInUse
+            | Self::SnapshotsUnrelated
             | Self::MayBeNeeded
             | Self::ShrinkRefused
             | Self::VolumeQuarantined => 409,
@@ -173,6 +177,7 @@ impl ErrorCode {
             Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
             Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
             Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),
+            Self::SnapshotsUnrelated => ("snapshots_unrelated", "The snapshot does not come before"),
             Self::MayBeNeeded => ("may_be_needed", "It may be needed"),
             Self::MethodNotAllowed => ("method_not_allowed", "The path has no such method"),
             Self::VolumeExists => ("volume_exists", "The volume exists"),

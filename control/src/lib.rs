@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod diff;
 mod error;
 mod image;
 pub mod listener;
@@ -16,13 +17,14 @@ mod scrub;
 mod service;
 mod size;
 
+pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{
     CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed,
     ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
 };
-pub use name::{InvalidName, SnapshotName, VolumeName};
+pub use name::{ExportName, InvalidName, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

@@ -14,6 +14,15 @@ pub struct SnapshotName {
     name: VolumeName,
 }
 
+/// What can be read: a volume, or a snapshot of one. It is the NBD export's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportName {
+    /// A volume, as it is now.
+    Volume(VolumeName),
+    /// A snapshot.
+    Snapshot(SnapshotName),
+}
+
 /// Most characters of a name.
 pub(crate) const NAME_LEN_MAX: usize = 128;
 
@@ -99,6 +108,23 @@ impl fmt::Display for SnapshotName {
     }
 }
 
+impl FromStr for ExportName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.contains('@') { text.parse().map(Self::Snapshot) } else { text.parse().map(Self::Volume) }
+    }
+}
+
+impl fmt::Display for ExportName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(name) => name.fmt(f),
+            Self::Snapshot(name) => name.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for VolumeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -133,6 +159,15 @@ mod tests {
         assert_eq!(refusal("vm-1"), InvalidName::NoSnapshot("vm-1".into()));
         assert_eq!(refusal("vm-1@"), InvalidName::Empty);
         assert_eq!(refusal("vm-1@a@b"), InvalidName::BadCharacter("a@b".into(), '@'));
+    }
+
+    #[test]
+    fn what_can_be_read_is_a_volume_or_a_snapshot_of_one() {
+        let name = |text: &str| text.parse::<ExportName>().unwrap();
+        assert_eq!(name("vm-1"), ExportName::Volume(VolumeName("vm-1".into())));
+        assert!(matches!(name("vm-1@monday"), ExportName::Snapshot(_)));
+        assert_eq!((name("vm-1").to_string(), name("vm-1@a").to_string()), ("vm-1".into(), "vm-1@a".into()));
+        assert_eq!("vm-1@".parse::<ExportName>(), Err(InvalidName::Empty));
     }
 
     /// P8. A name cannot leave the place it is looked up in.

@@ -1,10 +1,11 @@
 //! The one way from the API to the shards.
 
+use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
 use crate::image::Image;
 use crate::metrics;
 use crate::model::{Pool, RolledBack, Snapshot, Volume};
-use crate::name::{SnapshotName, VolumeName};
+use crate::name::{ExportName, SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use std::pin::Pin;
@@ -69,6 +70,10 @@ pub trait Service: Send + Sync + 'static {
 
     /// Deletes a snapshot. Fails with `snapshot_in_use` while a volume that began as it is there.
     fn delete_snapshot(&self, name: SnapshotName) -> Answer<'_, ()>;
+
+    /// What `to` has from an offset on that the snapshot has not, or a part of it. Fails with `snapshots_unrelated` when the
+    /// snapshot does not come before it.
+    fn diff_snapshot(&self, since: SnapshotName, to: ExportName, from: u64) -> Answer<'_, SnapshotDiff>;
 
     /// What the deletion of snapshots would give back, in bytes.
     fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64>;

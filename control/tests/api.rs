@@ -228,6 +228,28 @@ async fn a_snapshot_is_cloned_and_gone_back_to() {
 }
 
 #[tokio::test]
+async fn what_differs_is_told_part_by_part() {
+    let api = Api::new();
+    api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
+    api.post("/v1/snapshots", &json!({"snapshots": ["vm-1@monday"]})).await;
+    api.post("/v1/snapshots", &json!({"snapshots": ["vm-1@tuesday"]})).await;
+    let part: Value = api.call("GET", "/v1/snapshots/vm-1@monday/diff?to=vm-1@tuesday").await.json();
+    assert_eq!((&part["since"], &part["to"]), (&json!("vm-1@monday"), &json!("vm-1@tuesday")));
+    assert_eq!(part["extents"], json!([{"offset": 0, "length": 4096, "kind": "data"}]));
+    let at = part["next_offset"].as_u64().unwrap();
+    let last: Value = api.call("GET", &format!("/v1/snapshots/vm-1@monday/diff?from={at}")).await.json();
+    assert_eq!((&last["to"], &last["extents"][0]["kind"]), (&json!("vm-1"), &json!("zero")));
+    assert_eq!(last.get("next_offset"), None);
+    let refused = |path: &'static str| api.call("GET", path);
+    refused("/v1/snapshots/vm-1@tuesday/diff?to=vm-1@monday").await.problem(ErrorCode::SnapshotsUnrelated);
+    refused("/v1/snapshots/vm-1@monday/diff?to=vm-1@none").await.problem(ErrorCode::SnapshotNotFound);
+    refused("/v1/snapshots/vm-1@monday/diff?to=none").await.problem(ErrorCode::VolumeNotFound);
+    refused("/v1/snapshots/vm-1@monday/diff?to=@").await.problem(ErrorCode::InvalidName);
+    refused("/v1/snapshots/vm-1@monday/diff?from=-1").await.problem(ErrorCode::InvalidRequest);
+    refused("/v1/snapshots/vm-1/diff").await.problem(ErrorCode::InvalidName);
+}
+
+#[tokio::test]
 async fn what_names_no_snapshot_is_refused() {
     let api = Api::new();
     api.call("GET", "/v1/snapshots/vm-1").await.problem(ErrorCode::InvalidName);

@@ -1,5 +1,6 @@
 //! The commands, one noun a file.
 
+mod diff;
 pub(crate) mod image;
 pub(crate) mod pool;
 mod scrub;

@@ -1,5 +1,6 @@
 //! `aljibe snapshot`.
 
+use super::diff;
 use crate::cli::{SnapshotCommand, SnapshotVerb};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -20,6 +21,7 @@ pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failur
             let snapshot: Snapshot = client.get(&path_of(&name))?;
             output.show(&snapshot, || described(&snapshot))
         }
+        SnapshotVerb::Diff { since, to } => diff::run(&client, output, &since, &to),
         SnapshotVerb::Reclaim { names, dry_run: _ } => {
             let wanted = ReclaimSnapshots { snapshots: names.iter().map(ToString::to_string).collect() };
             let found: Reclaimed = client.post("/v1/snapshots/reclaim", &wanted)?;

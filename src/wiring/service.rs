@@ -1,5 +1,6 @@
 //! The API's service over a pool that is being served.
 
+mod diff;
 mod image;
 mod scrub;
 
@@ -8,8 +9,8 @@ use blockd::Serving;
 use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, Compaction, ErrorCode, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot,
-    SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, ExportName, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots,
+    Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -262,6 +263,10 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete_snapshot(&name_in_catalogue(&name)).await.map_err(service_error) })
     }
 
+    fn diff_snapshot(&self, since: SnapshotName, to: ExportName, from: u64) -> Answer<'_, SnapshotDiff> {
+        Box::pin(self.diff(since, to, from))
+    }
+
     fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
         Box::pin(async move {
             let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
@@ -366,6 +371,9 @@ fn service_error(error: CatalogueError) -> ServiceError {
         }
         CatalogueError::SnapshotInUse { .. } => (ErrorCode::SnapshotInUse, "detach its clients"),
         CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),
+        CatalogueError::Unrelated { .. } => {
+            (ErrorCode::SnapshotsUnrelated, "compare an earlier one with a later one, or read all of it")
+        }
         CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
         CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),

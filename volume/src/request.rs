@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::pool::{Boundary, Parent};
+use crate::pool::{Boundary, Change, Parent};
 use smallvec::SmallVec;
 use units::{ByteRange, SnapshotId};
 
@@ -151,13 +151,13 @@ pub struct Extent {
     pub is_data: bool,
 }
 
-/// A run of bytes that have all changed, or all not.
+/// A run of bytes of which the same has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedExtent {
     /// Bytes; block granularity inside the range.
     pub len: u64,
-    /// Whether the blocks have been written, zeroed or trimmed since; with the same content too.
-    pub is_changed: bool,
+    /// What has become of their blocks since.
+    pub change: Change,
 }
 
 /// A request's id and its outcome.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use units::VolumeId;
 use volume::error::{DiskFault, Error, ErrorKind};
 use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, VolumeSpace};
-use volume::request::{Completion, Request};
+use volume::request::{ChangedExtent, Completion, Request};
 
 /// A callback and the future of what it is called with.
 fn callback<T: Send + 'static>() -> (Callback<T>, oneshot::Receiver<T>) {
@@ -63,6 +63,16 @@ pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueErro
         Completion::Snapshot(boundary) => Ok(boundary),
         Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Changed(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
+        }
+    }
+}
+
+/// The answer to what has changed.
+pub(super) fn changed(completion: Completion) -> Result<Vec<ChangedExtent>, CatalogueError> {
+    match completion {
+        Completion::Changed(extents) => Ok(extents),
+        Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Snapshot(_) => {
+            Err(Error::new(ErrorKind::Unavailable, "the volume told something else than what has changed").into())
         }
     }
 }

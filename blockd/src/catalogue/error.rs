@@ -67,6 +67,14 @@ pub enum CatalogueError {
         /// As `VOLUME@NAME`.
         snapshot: String,
     },
+    /// A snapshot is no earlier state of what it is compared with.
+    #[error("snapshot {snapshot} does not come before {to}: they are in the wrong order, or a rollback lies between")]
+    Unrelated {
+        /// As `VOLUME@NAME`.
+        snapshot: String,
+        /// The snapshot or volume.
+        to: String,
+    },
     /// Volumes began as the snapshot, and need it.
     #[error("snapshot {snapshot} is what these volumes began as: {}", clones.join(", "))]
     HasClones {

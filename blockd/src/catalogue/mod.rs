@@ -10,6 +10,7 @@ mod changes;
 mod chores;
 mod cleaner;
 mod clones;
+mod diff;
 mod error;
 mod families;
 mod group;
@@ -22,6 +23,7 @@ mod snapshots;
 mod space;
 mod views;
 
+pub use diff::{Diff, DiffExtent, DiffTo};
 pub use error::CatalogueError;
 pub(crate) use families::families;
 pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};

@@ -212,22 +212,30 @@ impl Shelf {
 
     /// The snapshots of its line that come before the end of a volume's generation: what has changed since can be told.
     pub(super) fn snapshots_behind(&self, volume: u64, generation: u64) -> impl Iterator<Item = &KeptSnapshot> {
+        let way = self.way_to(volume, generation);
+        let is_behind = move |kept: &&KeptSnapshot| kept.damage.is_none() && is_on(&way, &kept.record);
+        self.snapshots_of(self.line_of(volume)).filter(is_behind)
+    }
+
+    /// Whether a snapshot, of the same line or of one above, comes before the end of a volume's generation.
+    pub(super) fn is_behind(&self, snapshot: &SnapshotRecord, (volume, generation): (u64, u64)) -> bool {
+        is_on(&self.way_to(volume, generation), snapshot)
+    }
+
+    /// The volumes that led to the end of a volume's generation, with the last generation of each that comes before it.
+    fn way_to(&self, volume: u64, generation: u64) -> BTreeMap<u64, u64> {
         let before = generation.checked_sub(1).map(|before| (volume, before));
-        let mut path: BTreeMap<u64, u64> = before.into_iter().collect();
+        let mut way: BTreeMap<u64, u64> = before.into_iter().collect();
         let mut child = volume;
         while let Some(parent) = self.volumes.get(&child).and_then(|record| record.parent) {
             // Ids only grow from parent to child, so that the walk ends even over records that are wrong.
             if parent.volume >= child {
                 break;
             }
-            path.insert(parent.volume, parent.generation);
+            way.insert(parent.volume, parent.generation);
             child = parent.volume;
         }
-        let is_behind = move |kept: &&KeptSnapshot| {
-            let upto = path.get(&kept.record.of);
-            kept.damage.is_none() && upto.is_some_and(|generation| kept.record.generation <= *generation)
-        };
-        self.snapshots_of(self.line_of(volume)).filter(is_behind)
+        way
     }
 
     /// The ids of the snapshots that go with a volume.
@@ -284,6 +292,10 @@ impl Shelf {
         names.sort_unstable();
         names
     }
+}
+
+fn is_on(way: &BTreeMap<u64, u64>, snapshot: &SnapshotRecord) -> bool {
+    way.get(&snapshot.of).is_some_and(|generation| snapshot.generation <= *generation)
 }
 
 fn take_out<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, id: u64) {

@@ -7,6 +7,7 @@ use proto::nbd::{Errno, ErrorReply, ReplyStyle, ReplyTo, StatusChunk, StatusExte
 use uring::Message;
 use volume::buffer::{Buffer, BufferPool};
 use volume::error::Error;
+use volume::pool::Change;
 use volume::request::Completion;
 
 /// What the reply to a request needs to know of it.
@@ -35,9 +36,20 @@ pub(crate) fn status_part(context_id: u32, answer: &Completion) -> StatusPart {
             told.map(|extent| StatusExtent { len_bytes: extent.len, status: status(extent.is_data) }).collect()
         }
         Completion::Changed(extents) => {
-            let status = |is_changed| if is_changed { STATE_DIRTY } else { 0 };
-            let told = extents.iter();
-            told.map(|extent| StatusExtent { len_bytes: extent.len, status: status(extent.is_changed) }).collect()
+            let status = |change| match change {
+                Change::None => 0,
+                Change::Data | Change::Hole => STATE_DIRTY,
+            };
+            // Changed data and a hole beside it are one extent here.
+            let mut told: Vec<StatusExtent> = Vec::with_capacity(extents.len());
+            for extent in extents {
+                let status = status(extent.change);
+                match told.last_mut().filter(|last| last.status == status) {
+                    Some(last) => last.len_bytes += extent.len,
+                    None => told.push(StatusExtent { len_bytes: extent.len, status }),
+                }
+            }
+            told
         }
         Completion::Read { .. } | Completion::Done | Completion::Snapshot(_) => Vec::new(),
     };
@@ -224,14 +236,14 @@ mod tests {
     fn each_context_has_a_chunk_of_its_own_and_the_last_one_ends_the_reply() {
         let mut replies = replies(ReplyStyle::Structured);
         let data = status_part(0, &Completion::Extents(vec![Extent { len: 8192, is_data: true }]));
-        let changed = [(4096, false), (4096, true)].map(|(len, is_changed)| ChangedExtent { len, is_changed });
+        let changed = [Change::None, Change::Data, Change::Hole].map(|change| ChangedExtent { len: 4096, change });
         let changed = status_part(2, &Completion::Changed(changed.to_vec()));
-        replies.push_status(Asked { len_bytes: 8192, ..ASKED }, 0, Ok(&[data, changed]));
+        replies.push_status(Asked { len_bytes: 12288, ..ASKED }, 0, Ok(&[data, changed]));
         let bytes = sent(&mut replies);
         let (first, second) = bytes.split_at(20 + 4 + 8);
         assert_eq!((first[5], second[5]), (0, 1), "flags");
         assert_eq!(first[20..], [0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0]);
-        assert_eq!(second[20..], [0, 0, 0, 2, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 1]);
+        assert_eq!(second[20..], [0, 0, 0, 2, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 1]);
         replies.push_status(ASKED, 0, Err(Error::new(ErrorKind::InvalidRequest, "the snapshot is gone")));
         assert!(sent(&mut replies).ends_with(b"the snapshot is gone"));
     }

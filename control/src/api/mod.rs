@@ -93,6 +93,7 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))
         .routes(routes!(snapshots::clone))
+        .routes(routes!(snapshots::diff))
         .routes(routes!(snapshots::reclaim))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))

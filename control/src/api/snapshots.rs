@@ -2,9 +2,10 @@
 
 use super::Context;
 use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
+use crate::diff::SnapshotDiff;
 use crate::error::{Problem, ServiceError};
 use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
-use crate::name::{InvalidName, SnapshotName, VolumeName};
+use crate::name::{ExportName, InvalidName, SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -59,6 +60,32 @@ pub(super) async fn show(
     Ok(Json(context.service.show_snapshot(name).await?))
 }
 
+/// Tells what a later snapshot, or the volume now, has that a snapshot has not: a part of it, by offset. What was written
+/// meanwhile with the same content differs, too.
+#[utoipa::path(get, path = "/v1/snapshots/{name}/diff",
+    params(
+        ("name" = String, Path, description = "The snapshot, VOLUME@NAME"),
+        ("to" = Option<String>, Query, description = "The later snapshot, VOLUME@NAME; or a volume as it is now: that of \
+            the snapshot unless it is given"),
+        ("from" = Option<u64>, Query, description = "Where to begin: the next_offset of the part before"),
+    ), responses(
+    (status = 200, body = SnapshotDiff),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
+    (status = 409, body = Problem, description = "snapshots_unrelated, volume_quarantined"),
+))]
+pub(super) async fn diff(
+    State(context): State<Context>,
+    Named(since): Named<SnapshotName>,
+    Parameters(parameters): Parameters<DiffParameters>,
+) -> Result<Json<SnapshotDiff>, ServiceError> {
+    let to = match parameters.to {
+        Some(to) => to.parse()?,
+        None => ExportName::Volume(since.volume().clone()),
+    };
+    Ok(Json(context.service.diff_snapshot(since, to, parameters.from.unwrap_or(0)).await?))
+}
+
 /// Deletes a snapshot: it is gone when this is answered, what it alone held is given back behind that. Refused while a
 /// volume that began as it is there.
 #[utoipa::path(delete, path = "/v1/snapshots/{name}",
@@ -110,6 +137,15 @@ pub(super) async fn reclaim(
 
 fn parsed(names: &[String]) -> Result<Vec<SnapshotName>, InvalidName> {
     names.iter().map(|name| name.parse()).collect()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiffParameters {
+    /// What the snapshot is compared with.
+    to: Option<String>,
+    /// Where to begin.
+    from: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,8 +4,9 @@ mod images;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, Compaction, ErrorCode, Image, ImageState, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots,
-    Snapshot, SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageState, Pool, PoolState, RolledBack,
+    Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeName, VolumeSize,
+    VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -264,6 +265,31 @@ impl Service for MemoryService {
             state.find_snapshot(&name)?;
             state.snapshots.remove(&name);
             Ok(())
+        })
+    }
+
+    /// Two blocks differ, one a part.
+    fn diff_snapshot(&self, since: SnapshotName, to: ExportName, from: u64) -> Answer<'_, SnapshotDiff> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let earlier = state.find_snapshot(&since)?;
+            let (to_id, size_bytes) = match &to {
+                ExportName::Volume(name) => state.find(name).map(|volume| (volume.id, volume.size_bytes))?,
+                ExportName::Snapshot(name) => state.find_snapshot(name).map(|found| (found.id, found.size_bytes))?,
+            };
+            if to_id < earlier.id && matches!(to, ExportName::Snapshot(_)) {
+                return Err(ServiceError::new(ErrorCode::SnapshotsUnrelated, format!("{since} is later than {to}")));
+            }
+            let kind = if from == 0 { DiffKind::Data } else { DiffKind::Zero };
+            Ok(SnapshotDiff {
+                since: earlier.name,
+                since_id: earlier.id,
+                to: to.to_string(),
+                to_id,
+                size_bytes,
+                extents: vec![DiffExtent { offset: from, length: 4096, kind }],
+                next_offset: (from == 0).then_some(8192),
+            })
         })
     }
 

@@ -49,9 +49,9 @@ impl ChangesRequest {
             }
             let is_full = self.found.len() >= self.extents_max;
             match self.found.last_mut() {
-                Some(last) if last.is_changed == run.is_changed => last.len += len,
+                Some(last) if last.change == run.change => last.len += len,
                 _ if is_full => return true,
-                _ => self.found.push(ChangedExtent { len, is_changed: run.is_changed }),
+                _ => self.found.push(ChangedExtent { len, change: run.change }),
             }
             self.told_to += len;
         }

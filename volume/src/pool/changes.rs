@@ -7,7 +7,7 @@
 use super::index::{Index, io};
 use super::lineage::Parent;
 use super::rows;
-use super::versions::{Version, places};
+use super::versions::{NOWHERE, Version, places};
 use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::PAGE_BLOCKS;
@@ -21,19 +21,30 @@ const PAGES_MAX: usize = 32;
 /// Most generations whose births are looked up one by one.
 const GENERATIONS_MAX: usize = 16;
 
-/// Neighbouring blocks that have all changed, or all not.
+/// What has become of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it is where it was.
+    None,
+    /// It has been written, with the same content too.
+    Data,
+    /// It has been zeroed or trimmed.
+    Hole,
+}
+
+/// Neighbouring blocks of which the same has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedRun {
     /// How many.
     pub blocks: u64,
-    /// Whether they have changed.
-    pub is_changed: bool,
+    /// What has become of them.
+    pub change: Change,
 }
 
 /// What one step has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// Runs from the first block of the range on, neighbours of different kind.
+    /// Runs from the first block of the range on, of which neighbours differ in what has become of them.
     pub runs: Vec<ChangedRun>,
 }
 
@@ -53,10 +64,10 @@ impl From<DiskFault> for ChangesError {
 }
 
 impl Changes {
-    fn push(&mut self, blocks: u64, is_changed: bool) {
+    fn push(&mut self, blocks: u64, change: Change) {
         match self.runs.last_mut() {
-            Some(last) if last.is_changed == is_changed => last.blocks += blocks,
-            _ if blocks > 0 => self.runs.push(ChangedRun { blocks, is_changed }),
+            Some(last) if last.change == change => last.blocks += blocks,
+            _ if blocks > 0 => self.runs.push(ChangedRun { blocks, change }),
             _ => {}
         }
     }
@@ -87,7 +98,7 @@ impl<S: Store> Index<S> {
         let mut at = pages.start;
         for _ in 0..PAGES_MAX {
             let next = self.next_changed(volume, &births, at)?.filter(|next| *next < pages.end).unwrap_or(pages.end);
-            changes.push((next.0 - at.0) * u64::from(PAGE_BLOCKS), false);
+            changes.push((next.0 - at.0) * u64::from(PAGE_BLOCKS), Change::None);
             at = next;
             if at >= pages.end || changes.runs.len() > runs_max {
                 break;
@@ -161,12 +172,19 @@ impl<S: Store> Index<S> {
         let (now, before) =
             (self.shown_at(Parent { volume, generation: u64::MAX }, page)?, self.shown_at(since, page)?);
         if now.as_ref().map(|version| &version.encoded) == before.as_ref().map(|version| &version.encoded) {
-            changes.push(u64::from(PAGE_BLOCKS), false);
+            changes.push(u64::from(PAGE_BLOCKS), Change::None);
             return Ok(());
         }
         let (now, before) = (content(now)?, content(before)?);
         let (now, before) = (places(now.as_ref()), places(before.as_ref()));
-        now.iter().zip(&before).for_each(|(now, before)| changes.push(1, now != before));
+        for (now, before) in now.into_iter().zip(before) {
+            let change = match now {
+                same if same == before => Change::None,
+                NOWHERE => Change::Hole,
+                _ => Change::Data,
+            };
+            changes.push(1, change);
+        }
         Ok(())
     }
 }

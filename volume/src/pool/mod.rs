@@ -24,7 +24,7 @@ mod waiting;
 mod walk;
 mod write_back;
 
-pub use changes::{ChangedRun, Changes, ChangesError};
+pub use changes::{Change, ChangedRun, Changes, ChangesError};
 pub use deletion::{Deletion, DeletionError};
 pub use figures::VolumeSpace;
 pub use index::Index;

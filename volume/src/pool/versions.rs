@@ -182,7 +182,7 @@ pub(crate) fn count_change(
 }
 
 /// Stands for a hole: block 0 of a slot holds its header.
-const NOWHERE: u64 = 0;
+pub(super) const NOWHERE: u64 = 0;
 
 /// Where each block of a page is, as one number: the segment, then 16 bits of the block of its slot.
 pub(super) fn places(page: Option<&Page>) -> Vec<u64> {

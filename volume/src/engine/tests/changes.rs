@@ -1,12 +1,16 @@
 use super::*;
 use crate::error::ErrorKind;
-use crate::pool::{ChangedRun, Changes, ChangesError};
+use crate::pool::{Change, ChangedRun, Changes, ChangesError};
 use crate::request::ChangedExtent;
 
 const SINCE: Parent = Parent { volume: VolumeId(7), generation: 0 };
 
+fn change(is_changed: bool) -> Change {
+    if is_changed { Change::Data } else { Change::None }
+}
+
 fn extent(len: u64, is_changed: bool) -> ChangedExtent {
-    ChangedExtent { len, is_changed }
+    ChangedExtent { len, change: change(is_changed) }
 }
 
 impl Driver {
@@ -18,7 +22,7 @@ impl Driver {
 
     fn answer_changes(&mut self, runs: &[(u64, bool)]) {
         let (id, ..) = self.asked_changes.remove(0);
-        let runs = runs.iter().map(|(blocks, is_changed)| ChangedRun { blocks: *blocks, is_changed: *is_changed });
+        let runs = runs.iter().map(|(blocks, is_changed)| ChangedRun { blocks: *blocks, change: change(*is_changed) });
         self.give(Event::ChangesLoaded { id, result: Ok(Changes { runs: runs.collect() }) });
         self.run();
     }

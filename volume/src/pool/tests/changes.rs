@@ -5,22 +5,25 @@ use super::versions::{Mapped, stored_at, versions};
 use super::walk::{History, deed, finish};
 use crate::io::PageIndex;
 use crate::map::PAGE_BLOCKS;
-use crate::pool::{ChangesError, Index, Parent};
+use crate::pool::{Change, ChangesError, Index, Parent};
 use crate::recover::tests::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use units::VolumeId;
 
+/// Blocks with what has become of them.
+type Changed = BTreeMap<u64, Change>;
+
 /// Blocks of the first pages that have changed, by the index.
-fn changed(index: &Index<MemoryStore>, volume: VolumeId, since: Parent, pages: u64, runs_max: usize) -> BTreeSet<u64> {
+fn changed(index: &Index<MemoryStore>, volume: VolumeId, since: Parent, pages: u64, runs_max: usize) -> Changed {
     let blocks = pages * u64::from(PAGE_BLOCKS);
-    let (mut out, mut at) = (BTreeSet::new(), 0);
+    let (mut out, mut at) = (Changed::new(), 0);
     while at < blocks {
         let first = PageIndex(at / u64::from(PAGE_BLOCKS));
         let found = index.changes(volume, since, first..PageIndex(pages), runs_max).unwrap();
         for run in found.runs {
-            if run.is_changed {
-                out.extend(at..at + run.blocks);
+            if run.change != Change::None {
+                out.extend((at..at + run.blocks).map(|block| (block, run.change)));
             }
             at += run.blocks;
         }
@@ -29,10 +32,12 @@ fn changed(index: &Index<MemoryStore>, volume: VolumeId, since: Parent, pages: u
     out
 }
 
-fn differing(a: &Mapped, b: &Mapped) -> BTreeSet<u64> {
-    let blocks: BTreeSet<u64> = a.keys().chain(b.keys()).copied().collect();
+fn differing(before: &Mapped, now: &Mapped) -> Changed {
+    let blocks: BTreeSet<u64> = before.keys().chain(now.keys()).copied().collect();
     let place = |of: &Mapped, block: &u64| of.get(block).map(|(location, _)| *location);
-    blocks.into_iter().filter(|block| place(a, block) != place(b, block)).collect()
+    let become_of = |block: &u64| if now.contains_key(block) { Change::Data } else { Change::Hole };
+    let differing = blocks.into_iter().filter(|block| place(before, block) != place(now, block));
+    differing.map(|block| (block, become_of(&block))).collect()
 }
 
 proptest! {
@@ -119,7 +124,7 @@ fn a_snapshot_that_is_gone_or_of_another_or_later_tells_nothing() {
     let view = VolumeId(50);
     world.index.note_parent(view, parent(VOLUME, 0)).unwrap();
     let asked = |world: &World, volume, since| world.index.changes(volume, since, PageIndex(0)..PageIndex(1), 9);
-    assert!(asked(&world, view, parent(VOLUME, 0)).unwrap().runs.iter().all(|run| !run.is_changed));
+    assert!(asked(&world, view, parent(VOLUME, 0)).unwrap().runs.iter().all(|run| run.change == Change::None));
     assert_eq!(asked(&world, view, parent(VOLUME, 1)), Err(ChangesError::Gone), "it is later than what is shown");
     assert_eq!(asked(&world, VolumeId(60), parent(VOLUME, 1)), Err(ChangesError::Gone));
     assert_eq!(asked(&world, VOLUME, parent(VOLUME, 7)), Err(ChangesError::Gone));
@@ -139,7 +144,7 @@ fn changes_over_many_snapshots_are_all_told() {
     world.segment(VOLUME, &[&[trim_op(9000, 1)]]);
     world.fold(VOLUME);
     let since = |generation| Parent { volume: VOLUME, generation };
-    let all = BTreeSet::from([0, 2048, 4096, 9000]);
+    let all = Changed::from([(0, Change::Data), (2048, Change::Data), (4096, Change::Data), (9000, Change::Hole)]);
     assert_eq!(changed(&world.index, VOLUME, since(0), 6, 100), all);
-    assert_eq!(changed(&world.index, VOLUME, since(29), 6, 100), BTreeSet::from([4096, 9000]));
+    assert_eq!(changed(&world.index, VOLUME, since(29), 6, 100), all.into_iter().skip(2).collect::<Changed>());
 }
