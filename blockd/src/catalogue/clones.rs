@@ -47,8 +47,8 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let entry = self.show_served(&snapshot.volume)?;
         let record = self.heir_of(snapshot, &snapshot.volume)?;
-        let replaced = self.replace(&mut book, &entry, record, undo);
-        let (entry, undo) = self.while_unused(&entry, is_forced, replaced).await?;
+        let _vacant = self.vacate(&entry.name, is_forced)?;
+        let (entry, undo) = self.replace(&mut book, &entry, record, undo).await?;
         tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");
         self.cleaner.wake();
         Ok((entry, undo))

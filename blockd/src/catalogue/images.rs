@@ -58,7 +58,7 @@ impl Catalogue {
             let reason = format!("it is being imported from {}, or from what that was before it changed", image.source);
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
-        self.refuse_if_in_use(&entry, false).await?;
+        let _vacant = self.vacate(name, false)?;
         if let Some(rest) = size_bytes.checked_sub(image.copied_bytes).filter(|rest| *rest > 0)
             && let Ok(range) = ByteRange::new(image.copied_bytes, rest)
         {
@@ -104,9 +104,8 @@ impl Catalogue {
             let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
-        // Nobody comes meanwhile who may write.
-        let sealed = self.snapshot_and_seal(&mut book, &entry, image);
-        let sealed = self.while_unused(&entry, false, sealed).await?;
+        let _vacant = self.vacate(name, false)?;
+        let sealed = self.snapshot_and_seal(&mut book, &entry, image).await?;
         tracing::info!(name, "sealed an image");
         Ok(sealed)
     }

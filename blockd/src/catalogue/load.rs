@@ -219,7 +219,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             damage: opened.damaged.get(&volume).cloned(),
             image: record.image,
         };
-        shelf.names.insert(record.name, Kept { entry, is_leaving: false });
+        shelf.names.insert(record.name, Kept::new(entry));
     }
 }
 
@@ -240,7 +240,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     let damage = Some(reason);
     let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
     shelf.note_rotten(id);
-    shelf.names.insert(name, Kept { entry, is_leaving: false });
+    shelf.names.insert(name, Kept::new(entry));
 }
 
 /// What the index knows of a volume that has a record.

@@ -183,11 +183,13 @@ impl Exports for Catalogue {
         }
         let shelf = self.read();
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
-        let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
+        let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
         let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
         let export = describe(name, entry.size_bytes, is_read_only);
         let shard = self.shard_of(entry.volume).1.clone();
-        Ok(with_changes(Found::new(export, entry.volume, shard), &shelf, (entry.volume.0, u64::MAX)))
+        // Counted while the shelf is locked: whoever wants the volume without clients looks then.
+        let found = Found { attachment: clients.attach(), ..Found::new(export, entry.volume, shard) };
+        Ok(with_changes(found, &shelf, (entry.volume.0, u64::MAX)))
     }
 
     fn open(&self, found: Found) -> Opening<'_> {

@@ -5,14 +5,23 @@
 
 use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState};
 use super::{Entry, SnapshotName};
+use crate::listener::Clients;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A volume with a name.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) entry: Entry,
-    /// Its deletion is under way: nobody finds it any more.
+    /// Those who found it and have not left.
+    pub(super) clients: Clients,
+    /// A change is under way that wants it without clients, or it is being deleted: nobody finds it.
     pub(super) is_leaving: bool,
+}
+
+impl Kept {
+    pub(super) fn new(entry: Entry) -> Self {
+        Self { entry, clients: Clients::default(), is_leaving: false }
+    }
 }
 
 /// A snapshot's record, and what is wrong with the snapshot by itself ([`Shelf::damage_of_snapshot`] tells all).

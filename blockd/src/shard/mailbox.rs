@@ -1,7 +1,7 @@
 //! How other threads talk to a shard.
 
 use super::stats::ShardStats;
-use crate::listener::ChangesContext;
+use crate::listener::{Attachment, ChangesContext};
 use crate::nbd::Permit;
 use proto::nbd::Negotiated;
 use rustls::ServerConnection;
@@ -75,6 +75,8 @@ pub struct NewConnection {
     pub tls: Option<ServerConnection>,
     /// What those of the selected contexts tell that are not `base:allocation`.
     pub changes: Vec<ChangesContext>,
+    /// Its part in the count of the volume's clients. One that has been expelled is refused.
+    pub attachment: Attachment,
     /// Dropped when the connection ends.
     pub permit: Permit,
 }
