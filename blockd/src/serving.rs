@@ -64,6 +64,7 @@ impl Serving {
     pub async fn start(pool: OpenPool, config: ServingConfig) -> Result<Self, OpenError> {
         let OpenPool { file, index } = pool;
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
+        let erasing = known.keys().copied().filter(|volume| index.is_being_erased(*volume)).collect();
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
@@ -81,6 +82,7 @@ impl Serving {
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
             },
             known,
+            erasing,
             pool: Arc::clone(&pool),
         };
         let started = match Catalogue::load(beginning).await {

@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::{Catalogue, CatalogueError, SnapshotName};
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotName};
 use blockd::listener::{Client, Exports};
-use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape};
+use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape, open_for_check, rebuild_index};
 use blockd::shard::Message;
+use blockd::store::RocksStore;
 use blockd::{Limits, Serving, ServingConfig};
 use proto::nbd::Refusal;
 use smallvec::smallvec;
@@ -17,8 +18,10 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, SegmentId, SlotIndex, SnapshotId, VolumeId};
 use volume::buffer::Buffer;
+use volume::check::{CheckOptions, check};
 use volume::error::Error;
 use volume::format::{SlotHeader, SlotUse, Superblock};
+use volume::pool::Index;
 use volume::request::{Completion, Request};
 
 const SLOT_BYTES: u64 = 1 << 20;
@@ -322,6 +325,90 @@ async fn nothing_is_deleted_that_a_rotten_record_may_need() {
     catalogue.delete_snapshot(&monday("vm")).await.unwrap();
     wait_until_held(&catalogue, "vm", 0).await;
     serving.stop().await.unwrap();
+}
+
+/// Changes the record of `volume`, which is on the system volume's shard, behind the catalogue's back.
+async fn forge_state(catalogue: &Catalogue, volume: &Entry, state: &str) {
+    let shard = catalogue.find(&volume.name, &client()).unwrap().shard;
+    let ask = async |request| {
+        let (done, answer) = oneshot::channel();
+        let done = Box::new(move |result| drop(done.send(result)));
+        shard.send(Message::Submit { volume: VolumeId::SYSTEM, request, done }).unwrap();
+        answer.await.unwrap().unwrap()
+    };
+    let range = ByteRange::new(volume.volume.0 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    let Completion::Read { buffer, skip, .. } = ask(Request::Read { range }).await else { panic!("no bytes") };
+    let text = String::from_utf8(buffer.as_slice()[skip + 16..].to_vec()).unwrap();
+    let text = text.trim_end_matches('\0').replace("\"live\"", &format!("\"{state}\""));
+    let mut block = b"ALJCAT\0\0".to_vec();
+    block.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
+    block.extend_from_slice(&crc_fast::crc32_iscsi(text.as_bytes()).to_le_bytes());
+    block.extend_from_slice(text.as_bytes());
+    block.resize(BLOCK_LEN, 0);
+    ask(Request::Write { range, payload: smallvec![Buffer::copy_of(&block)], fua: true }).await;
+}
+
+fn is_clean(index: &Index<RocksStore>, file: &PoolFile) -> bool {
+    check(index, file, CheckOptions { verify_data: true }).is_clean()
+}
+
+/// P1. A kill in the midst of the erasing of a volume leaves nothing that is called damage: not by a check, not by a rebuild,
+/// and the next start goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_erased_volume_is_no_damage() {
+    for state in ["ghost", "deleting"] {
+        let folder = tempfile::tempdir().unwrap();
+        let serving = start(folder.path()).await;
+        let catalogue = serving.catalogue();
+        catalogue.create("kept", 1 << 30).await.unwrap();
+        let gone = catalogue.create("gone", 1 << 30).await.unwrap();
+        for block in 0..600 {
+            write(&serving, "gone", block, 3).await;
+        }
+        write(&serving, "kept", 0, 9).await;
+        forge_state(&catalogue, &gone, state).await;
+        serving.stop().await.unwrap();
+
+        let (pool, index) = (folder.path().join("pool"), folder.path().join("index"));
+        let (file, mut opened) = open_for_check(&pool, &index).unwrap();
+        let segments = opened.segments(gone.volume);
+        assert!(segments.len() > 2 && is_clean(&opened, &file));
+        for row in segments.iter().skip(1) {
+            let mut header = vec![0; BLOCK_LEN];
+            SlotHeader::void(file.superblock().pool, row.segment, row.volume, row.first_lsn).encode(&mut header);
+            let writable = OpenOptions::new().write(true).open(&pool).unwrap();
+            writable.write_all_at(&header, file.superblock().geometry.slot_offset(row.slot)).unwrap();
+        }
+        assert!(!is_clean(&opened, &file), "nothing says that it is being erased");
+        opened.note_erasing(gone.volume).unwrap();
+        assert!(is_clean(&opened, &file));
+        opened.into_store().close().unwrap();
+        drop(file);
+
+        let image = crash_image(folder.path());
+        let file = PoolFile::open(&image.path().join("pool")).unwrap();
+        let (rebuilt, report) = rebuild_index(&image.path().join("index"), &file).unwrap();
+        assert!(report.damaged.is_empty() && report.notes.is_empty(), "{report:?}");
+        assert!(is_clean(&rebuilt, &file));
+        rebuilt.into_store().close().unwrap();
+        drop(file);
+        for folder in [folder.path(), image.path()] {
+            let serving = start(folder).await;
+            assert_eq!(names(&serving), ["kept"]);
+            for _ in 0..1000 {
+                if slots_of(folder, gone.volume).is_empty() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            assert_eq!(slots_of(folder, gone.volume), [] as [u64; 0]);
+            assert_eq!(read(&serving, "kept", 0).await, 9);
+            serving.stop().await.unwrap();
+            let (file, opened) = open_for_check(&folder.join("pool"), &folder.join("index")).unwrap();
+            assert!(is_clean(&opened, &file));
+            assert!(!opened.is_being_erased(gone.volume) && !opened.volumes().contains(&gone.volume));
+        }
+    }
 }
 
 /// P5. A deleted volume's slots are free at once.

@@ -9,7 +9,7 @@ use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of}
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::shard::{Message, ShardHandle};
 use crate::store::StoreHandle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
@@ -26,12 +26,14 @@ pub(crate) struct Beginning {
     pub(crate) config: VolumeConfig,
     /// What the index knows, by volume.
     pub(crate) known: BTreeMap<VolumeId, Known>,
+    /// Volumes of which a part may be gone, since they were being erased.
+    pub(crate) erasing: BTreeSet<VolumeId>,
 }
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
-        let Beginning { pool, shards, store, config, mut known } = beginning;
+        let Beginning { pool, shards, store, config, mut known, erasing } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool, shards: &shards, store: &store, config };
@@ -50,7 +52,9 @@ impl Catalogue {
             set_aside(&mut shelf, id, reason, shards.len());
         }
         let unsound = opening.note_families(&shelf).await?;
-        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(|record| is_to_be_opened(&shelf, record));
+        let is_opened =
+            |record: &&VolumeRecord| !erasing.contains(&VolumeId(record.id)) && is_to_be_opened(&shelf, record);
+        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(is_opened);
         let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
