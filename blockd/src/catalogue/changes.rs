@@ -142,9 +142,7 @@ impl Catalogue {
             // Checkpointed or not, its log says all.
             let closed = ask::close(handle, entry.volume).await;
             tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
-            if let Some(kept) = self.write().names.get_mut(&entry.name) {
-                kept.entry.damage = Some(reason.to_owned());
-            }
+            self.write().set_aside(&entry.name, reason);
         }
         let CatalogueError::Volume(error) = error else { return error };
         let detail = format!("{}; volume {} is closed: {reason}", error.detail, entry.name);

@@ -134,9 +134,7 @@ impl Catalogue {
         let (_, shard) = self.shard_of(entry.volume);
         let closed = ask::close(shard, entry.volume).await;
         tracing::error!(name = record.name, ?closed, "a volume is closed, as it may be rolled back");
-        if let Some(kept) = self.write().names.get_mut(&record.name) {
-            kept.entry.damage =
-                Some("its rollback failed: whether it is done is known after the next start".to_owned());
-        }
+        let reason = "its rollback failed: whether it is done is known after the next start";
+        self.write().set_aside(&record.name, reason);
     }
 }

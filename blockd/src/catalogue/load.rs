@@ -49,7 +49,7 @@ impl Catalogue {
         let sorted = Sorted::of(records.read, &mut shelf);
         for (id, reason) in records.rotten {
             known.remove(&VolumeId(id));
-            set_aside(&mut shelf, id, reason, shards.len());
+            set_aside(&mut shelf, id, &reason, shards.len());
         }
         let unsound = opening.note_families(&shelf).await?;
         let is_opened =
@@ -228,7 +228,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
 }
 
 /// A record that has rotted, and with it a name: it can be seen, as a volume, and deleted.
-fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
+fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
     let mut name = format!("volume-{id}");
     while shelf.names.contains_key(&name) {
         name.push_str("-x");
@@ -241,10 +241,10 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
-    let damage = Some(reason);
-    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
+    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: None, image: None };
     shelf.note_rotten(id);
-    shelf.names.insert(name, Kept::new(entry));
+    shelf.names.insert(name.clone(), Kept::new(entry));
+    shelf.set_aside(&name, reason);
 }
 
 /// What the index knows of a volume that has a record.

@@ -121,6 +121,14 @@ impl Shelf {
         self.damaged.insert(volume, reason);
     }
 
+    /// Sets the volume of a name aside: it is not served from now on, nor are its snapshots.
+    pub(super) fn set_aside(&mut self, name: &str, reason: &str) {
+        if let Some(kept) = self.names.get_mut(name) {
+            kept.entry.damage = Some(reason.to_owned());
+            self.damaged.insert(kept.entry.volume.0, reason.to_owned());
+        }
+    }
+
     /// Why a volume cannot be read, when it cannot.
     pub(super) fn damage_of(&self, volume: u64) -> Option<String> {
         self.damaged.get(&volume).cloned()
