@@ -94,10 +94,16 @@ impl StoreThread {
         self.handle.clone()
     }
 
-    /// Whether its thread has ended.
+    /// Which of its threads has ended, if one has. With the first the others end, too.
     #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.thread.is_finished()
+    pub fn ended_thread(&self) -> Option<&'static str> {
+        let [preparer, writer] = &self.helpers;
+        let threads = [
+            (&self.thread, "the index's thread"),
+            (preparer, "the thread that prepares slots"),
+            (writer, "the compactor's thread"),
+        ];
+        threads.into_iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| name)
     }
 
     /// Makes everything durable and ends the thread. The shards must have ended.
@@ -109,7 +115,7 @@ impl StoreThread {
         let _ = self.handle.send(Command::Stop);
         let (thread, helpers) = (self.thread.join(), self.helpers.map(JoinHandle::join));
         let ended: thread::Result<()> = [thread].into_iter().chain(helpers).collect();
-        ended.map_err(|_| io::Error::other("the store's thread panicked"))
+        ended.map_err(|_| io::Error::other("a thread of the store panicked"))
     }
 }
 
@@ -259,4 +265,31 @@ fn start_preparer(
         }
     })?;
     Ok((sender, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// P6. A thread without which the store does its work in part only is told of by its name.
+    #[test]
+    fn each_thread_that_has_ended_is_told_of() {
+        let names = ["the index's thread", "the thread that prepares slots", "the compactor's thread"];
+        for (at, name) in (0..).zip(names) {
+            let (sender, _commands) = mpsc::channel();
+            let (ends, parked): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel::<()>()).unzip();
+            let [thread, preparer, writer] =
+                <[_; 3]>::try_from(parked).unwrap().map(|end| thread::spawn(move || drop(end.recv())));
+            let store = StoreThread { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] };
+            assert_eq!(store.ended_thread(), None);
+            ends[at].send(()).unwrap();
+            while store.ended_thread().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(store.ended_thread(), Some(name));
+            drop(ends);
+            store.stop().unwrap();
+        }
+    }
 }
