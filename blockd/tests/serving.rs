@@ -448,6 +448,30 @@ async fn a_half_erased_volume_is_no_damage() {
     }
 }
 
+/// P1. A volume that is made of an image is made as large as asked for before anybody else has its name: the resize, and
+/// the deletion where that fails, concern no other volume that was given the name meanwhile.
+#[tokio::test]
+async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.import_image("image", 1 << 20, ("disk".to_owned(), String::new())).await.unwrap();
+    catalogue.mark_image("image", 1 << 20).await.unwrap();
+    catalogue.seal_image("image").await.unwrap();
+    // Each waits for the records' lock in this order.
+    let cloned = catalogue.clone_image("image", "vm", Some(4 << 20));
+    let (cloned, deleted, made) = tokio::join!(cloned, catalogue.delete("vm", false), catalogue.create("vm", 2 << 20));
+    assert_eq!((cloned.unwrap().size_bytes, deleted), (4 << 20, Ok(())));
+    assert_eq!(catalogue.show("vm").unwrap(), made.unwrap());
+    catalogue.delete("vm", false).await.unwrap();
+    // A size that no volume can have.
+    let cloned = catalogue.clone_image("image", "vm", Some(u64::MAX));
+    let (cloned, made) = tokio::join!(cloned, catalogue.create("vm", 2 << 20));
+    assert!(cloned.is_err());
+    assert_eq!(catalogue.show("vm").unwrap(), made.unwrap(), "what was made of the image is gone, and nothing else");
+    serving.stop().await.unwrap();
+}
+
 /// P5. A deleted volume's slots are free at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_gives_the_slots_back() {

@@ -59,6 +59,16 @@ impl Catalogue {
         let _book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(name)?;
+        self.resize_entry(&entry, size_bytes, discard_tail).await
+    }
+
+    pub(super) async fn resize_entry(
+        &self,
+        entry: &Entry,
+        size_bytes: u64,
+        discard_tail: bool,
+    ) -> Result<Entry, CatalogueError> {
+        let name = entry.name.as_str();
         let request = Request::Resize { size_bytes, discard_tail };
         let (_, handle) = self.shard_of(entry.volume);
         match ask::submit(handle, entry.volume, request).await {
@@ -73,7 +83,7 @@ impl Catalogue {
             kept.entry.size_bytes = size_bytes;
         }
         tracing::info!(name, size_bytes, "resized a volume");
-        Ok(Entry { size_bytes, ..entry })
+        Ok(Entry { size_bytes, ..entry.clone() })
     }
 
     /// Deletes a volume and its data.

@@ -23,10 +23,19 @@ impl Catalogue {
     pub async fn clone_snapshot(&self, snapshot: &SnapshotName, name: &str) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        self.make_clone(&mut book, snapshot, name).await
+    }
+
+    pub(super) async fn make_clone(
+        &self,
+        book: &mut Book,
+        snapshot: &SnapshotName,
+        name: &str,
+    ) -> Result<Entry, CatalogueError> {
         self.refuse_if_taken(name)?;
         let record = self.heir_of(snapshot, name)?;
         let record = VolumeRecord { id: book.take_ids(1).await?, ..record };
-        let entry = self.begin(&book, record).await?;
+        let entry = self.begin(book, record).await?;
         tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
         Ok(entry)
     }
