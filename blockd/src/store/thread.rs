@@ -198,15 +198,28 @@ impl StorePort for Port {
     }
 }
 
+/// Which shard serves each volume that is open and has asked something.
+#[derive(Debug, Default)]
+struct Homes(BTreeMap<VolumeId, usize>);
+
+impl Homes {
+    fn note(&mut self, ask: &StoreAsk, shard: usize) {
+        if let StoreAsk::Closed { volume } = ask {
+            self.0.remove(volume);
+        } else {
+            self.0.insert(ask.volume(), shard);
+        }
+    }
+}
+
 fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
     let mut shards: Vec<ShardHandle> = Vec::new();
-    // Which shard serves a volume.
-    let mut homes = BTreeMap::new();
+    let mut homes = Homes::default();
     loop {
         match next_command(&keeper, commands) {
             Ok(Command::Attach(handles)) => shards = handles,
             Ok(Command::Ask { shard, ask }) => {
-                homes.insert(ask.volume(), shard);
+                homes.note(&ask, shard);
                 keeper.take(ask);
             }
             Ok(Command::Prepared(lease)) => keeper.on_prepared(lease),
@@ -223,7 +236,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
         }
         keeper.turn_if_late();
         for (volume, event) in keeper.take_events() {
-            let shard = homes.get(&volume).and_then(|shard| shards.get(*shard));
+            let shard = homes.0.get(&volume).and_then(|shard| shards.get(*shard));
             // A shard that has ended wants no answer.
             let _ = shard.map(|shard| shard.send(Message::Store { volume, event }));
         }
@@ -271,6 +284,20 @@ fn start_preparer(
 mod tests {
     use super::*;
     use std::time::Duration;
+    use volume::io::PageIndex;
+
+    /// Volumes and views that come and go leave nothing behind.
+    #[test]
+    fn a_volume_that_is_closed_has_no_home() {
+        let mut homes = Homes::default();
+        for id in 1..100 {
+            let volume = VolumeId(id);
+            homes.note(&StoreAsk::LoadPage { volume, page: PageIndex(0) }, 1);
+            assert_eq!(homes.0.get(&volume), Some(&1));
+            homes.note(&StoreAsk::Closed { volume }, 1);
+        }
+        assert!(homes.0.is_empty());
+    }
 
     /// P6. A thread without which the store does its work in part only is told of by its name.
     #[test]
