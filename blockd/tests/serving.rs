@@ -472,6 +472,31 @@ async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
     serving.stop().await.unwrap();
 }
 
+/// P5. What the deletion of snapshots gives back is told to the block and at once: also what only memory has, and of the
+/// snapshot that a rollback has taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deletion_gives_back_is_right_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.create("vm", 1 << 30).await.unwrap();
+    for block in 0..8 {
+        write(&serving, "vm", block, 1).await;
+    }
+    catalogue.create_snapshots(&[monday("vm")], None).await.unwrap();
+    for block in 5..20 {
+        write(&serving, "vm", block, 2).await;
+    }
+    assert_eq!(catalogue.reclaim(&[monday("vm")]).await, Ok(3 * BLOCK_BYTES));
+    for round in 0..5 {
+        let (_, undo) = catalogue.rollback(&monday("vm"), "undo", false).await.unwrap();
+        let expected = if round == 0 { 15 } else { 1 };
+        assert_eq!(catalogue.reclaim(&[undo.name]).await, Ok(expected * BLOCK_BYTES), "round {round}");
+        write(&serving, "vm", 30, 3).await;
+    }
+    serving.stop().await.unwrap();
+}
+
 /// P5. A deleted volume's slots are free at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_gives_the_slots_back() {
