@@ -31,7 +31,7 @@ pub use space::Space;
 pub use views::ViewLease;
 
 use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
-use crate::shard::{Message, ShardHandle, ShardStats};
+use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
 use book::Book;
 use cleaner::Cleaner;
@@ -137,6 +137,14 @@ impl Catalogue {
     pub async fn shard_stats(&self, shard: usize) -> Result<ShardStats, CatalogueError> {
         let shard = self.shards.get(shard).ok_or(CatalogueError::Ended("a shard"))?;
         ask::stats(shard).await
+    }
+
+    /// The counters of a volume; nothing of one that is not open.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Ended`].
+    pub async fn volume_stats(&self, volume: VolumeId) -> Result<Option<VolumeStats>, CatalogueError> {
+        ask::volume_stats(self.shard_of(volume).1, volume).await
     }
 
     /// Gives no more volumes to clients and takes no more changes.

@@ -1,6 +1,6 @@
 //! How other threads talk to a shard.
 
-use super::stats::ShardStats;
+use super::stats::{ShardStats, VolumeStats};
 use crate::listener::{Attachment, ChangesContext};
 use crate::nbd::Permit;
 use proto::nbd::Negotiated;
@@ -56,6 +56,13 @@ pub enum Message {
     },
     /// Tell the counters.
     Stats(Callback<ShardStats>),
+    /// Tell the counters of one volume; nothing of one that is not open.
+    VolumeStats {
+        /// Which.
+        volume: VolumeId,
+        /// Told them.
+        done: Callback<Option<VolumeStats>>,
+    },
     /// Take no more requests, answer those under way, checkpoint every volume, and end.
     Stop,
 }
@@ -120,6 +127,7 @@ impl fmt::Debug for Message {
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
             Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),
+            Self::VolumeStats { volume, .. } => write!(f, "VolumeStats({volume})"),
             Self::Stop => f.write_str("Stop"),
         }
     }
