@@ -64,6 +64,7 @@ impl Serving {
     pub async fn start(pool: OpenPool, config: ServingConfig) -> Result<Self, OpenError> {
         let OpenPool { file, index } = pool;
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
+        let erasing = known.keys().copied().filter(|volume| index.is_being_erased(*volume)).collect();
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
@@ -81,6 +82,7 @@ impl Serving {
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
             },
             known,
+            erasing,
             pool: Arc::clone(&pool),
         };
         let started = match Catalogue::load(beginning).await {
@@ -129,8 +131,11 @@ impl Serving {
     pub fn ended_thread(&self) -> Option<String> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = threads.as_ref()?;
-        if threads.store.is_ended() {
-            return Some("the index's thread".to_owned());
+        if let Some(thread) = threads.store.ended_thread() {
+            return Some(thread.to_owned());
+        }
+        if threads.scrub.as_ref().is_some_and(ScrubThread::is_ended) {
+            return Some("the scrub's thread".to_owned());
         }
         threads.shards.iter().position(ShardThread::is_ended).map(|number| format!("shard {number}"))
     }
@@ -202,10 +207,51 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
-    use super::unfolded_segments_max;
+    use super::*;
+    use crate::open::{PoolConfig, PoolShape};
+    use std::path::Path;
+    use std::time::Duration;
 
     #[test]
     fn a_small_pool_checkpoints_before_it_is_full() {
         assert_eq!([1, 8, 24, 64, 256, 4000].map(unfolded_segments_max), [2, 2, 3, 8, 32, 32]);
+    }
+
+    async fn start(folder: &Path) -> Serving {
+        let pool = PoolConfig {
+            pool: folder.join("pool"),
+            index: folder.join("index"),
+            shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 },
+            is_written_whole: false,
+        };
+        let how = ServingConfig {
+            shard_count: 1,
+            is_direct: false,
+            map_cache_bytes: 16 << 20,
+            scrub_bytes_per_second: 1 << 30,
+            limits: Limits::default(),
+        };
+        Serving::start(OpenPool::open_or_make(&pool).unwrap(), how).await.unwrap()
+    }
+
+    /// P6. A pool that nobody scrubs any more says so.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_scrub_that_has_ended_is_told_of() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ended = start(one.path()).await;
+        let store = ended.threads.lock().unwrap().as_ref().unwrap().store.handle();
+        ended.stop().await.unwrap();
+        let serving = start(other.path()).await;
+        assert_eq!(serving.ended_thread(), None);
+        // One that asks a store that has gone.
+        let scrub = ScrubThread::start(Arc::clone(&serving.pool), store, (1 << 30, None)).unwrap();
+        scrub.handle().begin(false);
+        let first = serving.threads.lock().unwrap().as_mut().unwrap().scrub.replace(scrub);
+        while serving.ended_thread().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(serving.ended_thread().as_deref(), Some("the scrub's thread"));
+        first.unwrap().stop().unwrap();
+        serving.stop().await.unwrap();
     }
 }

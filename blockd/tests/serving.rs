@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::{Catalogue, CatalogueError, SnapshotName};
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotName};
 use blockd::listener::{Client, Exports};
-use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape};
+use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape, open_for_check, rebuild_index};
 use blockd::shard::Message;
+use blockd::store::RocksStore;
 use blockd::{Limits, Serving, ServingConfig};
 use proto::nbd::Refusal;
 use smallvec::smallvec;
@@ -17,8 +18,10 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, SegmentId, SlotIndex, SnapshotId, VolumeId};
 use volume::buffer::Buffer;
+use volume::check::{CheckOptions, check};
 use volume::error::Error;
 use volume::format::{SlotHeader, SlotUse, Superblock};
+use volume::pool::Index;
 use volume::request::{Completion, Request};
 
 const SLOT_BYTES: u64 = 1 << 20;
@@ -220,17 +223,54 @@ async fn a_rotten_record_sets_one_volume_aside() {
         serving.catalogue().create(name, 1 << 30).await.unwrap();
         write(&serving, name, 0, 7).await;
     }
+    serving.catalogue().create_snapshots(&[monday("second")], None).await.unwrap();
     serving.stop().await.unwrap();
     rot(folder.path(), b"\"name\":\"second\"");
     let serving = start(folder.path()).await;
     assert_eq!(names(&serving), ["first", "third", "volume-2"]);
     let catalogue = serving.catalogue();
-    assert!(catalogue.show("volume-2").unwrap().damage.is_some());
+    is_set_aside(&catalogue, "volume-2").await;
     assert_eq!((read(&serving, "first", 0).await, read(&serving, "third", 0).await), (7, 7));
     catalogue.delete("volume-2", false).await.unwrap();
     serving.stop().await.unwrap();
     let serving = start(folder.path()).await;
     assert_eq!(names(&serving), ["first", "third"]);
+    serving.stop().await.unwrap();
+}
+
+/// A volume shows as damaged, as do its snapshots, and neither is given to clients.
+async fn is_set_aside(catalogue: &Catalogue, name: &str) {
+    let reason = catalogue.show(name).unwrap().damage;
+    assert!(reason.is_some());
+    let snapshots = catalogue.list_snapshots(Some(name)).unwrap();
+    assert_eq!(snapshots.iter().map(|entry| entry.damage.clone()).collect::<Vec<_>>(), [reason]);
+    let is_there = |name: &str| catalogue.find(name, &client()).is_ok();
+    assert!(!is_there(name) && !is_there(&format!("{name}@monday")));
+    let cloned = catalogue.clone_snapshot(&monday(name), "clone").await;
+    assert!(matches!(cloned, Err(CatalogueError::Quarantined { .. })), "{cloned:?}");
+}
+
+/// P1. A volume that may be deleted, as the record says so perhaps, is set aside: what was written to it since would go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_deletion_may_be_recorded_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.create("first", 1 << 30).await.unwrap();
+    catalogue.create("second", 1 << 30).await.unwrap();
+    write(&serving, "first", 0, 7).await;
+    catalogue.create_snapshots(&[monday("first")], None).await.unwrap();
+    // The system volume goes, which is on the same shard as the second.
+    let shard = catalogue.find("second", &client()).unwrap().shard;
+    let (done, closed) = oneshot::channel();
+    let done = Box::new(move |result| drop(done.send(result)));
+    shard.send(Message::CloseVolume { volume: VolumeId::SYSTEM, done }).unwrap();
+    closed.await.unwrap().unwrap();
+    assert!(catalogue.delete("first", false).await.is_err());
+    is_set_aside(&catalogue, "first").await;
+    serving.stop().await.unwrap();
+    let serving = start(folder.path()).await;
+    assert_eq!((serving.catalogue().show("first").unwrap().damage, read(&serving, "first", 0).await), (None, 7));
     serving.stop().await.unwrap();
 }
 
@@ -321,6 +361,139 @@ async fn nothing_is_deleted_that_a_rotten_record_may_need() {
     let catalogue = serving.catalogue();
     catalogue.delete_snapshot(&monday("vm")).await.unwrap();
     wait_until_held(&catalogue, "vm", 0).await;
+    serving.stop().await.unwrap();
+}
+
+/// Changes the record of `volume`, which is on the system volume's shard, behind the catalogue's back.
+async fn forge_state(catalogue: &Catalogue, volume: &Entry, state: &str) {
+    let shard = catalogue.find(&volume.name, &client()).unwrap().shard;
+    let ask = async |request| {
+        let (done, answer) = oneshot::channel();
+        let done = Box::new(move |result| drop(done.send(result)));
+        shard.send(Message::Submit { volume: VolumeId::SYSTEM, request, done }).unwrap();
+        answer.await.unwrap().unwrap()
+    };
+    let range = ByteRange::new(volume.volume.0 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    let Completion::Read { buffer, skip, .. } = ask(Request::Read { range }).await else { panic!("no bytes") };
+    let text = String::from_utf8(buffer.as_slice()[skip + 16..].to_vec()).unwrap();
+    let text = text.trim_end_matches('\0').replace("\"live\"", &format!("\"{state}\""));
+    let mut block = b"ALJCAT\0\0".to_vec();
+    block.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
+    block.extend_from_slice(&crc_fast::crc32_iscsi(text.as_bytes()).to_le_bytes());
+    block.extend_from_slice(text.as_bytes());
+    block.resize(BLOCK_LEN, 0);
+    ask(Request::Write { range, payload: smallvec![Buffer::copy_of(&block)], fua: true }).await;
+}
+
+fn is_clean(index: &Index<RocksStore>, file: &PoolFile) -> bool {
+    check(index, file, CheckOptions { verify_data: true }).is_clean()
+}
+
+/// P1. A kill in the midst of the erasing of a volume leaves nothing that is called damage: not by a check, not by a rebuild,
+/// and the next start goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_erased_volume_is_no_damage() {
+    for state in ["ghost", "deleting"] {
+        let folder = tempfile::tempdir().unwrap();
+        let serving = start(folder.path()).await;
+        let catalogue = serving.catalogue();
+        catalogue.create("kept", 1 << 30).await.unwrap();
+        let gone = catalogue.create("gone", 1 << 30).await.unwrap();
+        for block in 0..600 {
+            write(&serving, "gone", block, 3).await;
+        }
+        write(&serving, "kept", 0, 9).await;
+        forge_state(&catalogue, &gone, state).await;
+        serving.stop().await.unwrap();
+
+        let (pool, index) = (folder.path().join("pool"), folder.path().join("index"));
+        let (file, mut opened) = open_for_check(&pool, &index).unwrap();
+        let segments = opened.segments(gone.volume);
+        assert!(segments.len() > 2 && is_clean(&opened, &file));
+        for row in segments.iter().skip(1) {
+            let mut header = vec![0; BLOCK_LEN];
+            SlotHeader::void(file.superblock().pool, row.segment, row.volume, row.first_lsn).encode(&mut header);
+            let writable = OpenOptions::new().write(true).open(&pool).unwrap();
+            writable.write_all_at(&header, file.superblock().geometry.slot_offset(row.slot)).unwrap();
+        }
+        assert!(!is_clean(&opened, &file), "nothing says that it is being erased");
+        opened.note_erasing(gone.volume).unwrap();
+        assert!(is_clean(&opened, &file));
+        opened.into_store().close().unwrap();
+        drop(file);
+
+        let image = crash_image(folder.path());
+        let file = PoolFile::open(&image.path().join("pool")).unwrap();
+        let (rebuilt, report) = rebuild_index(&image.path().join("index"), &file).unwrap();
+        assert!(report.damaged.is_empty() && report.notes.is_empty(), "{report:?}");
+        assert!(is_clean(&rebuilt, &file));
+        rebuilt.into_store().close().unwrap();
+        drop(file);
+        for folder in [folder.path(), image.path()] {
+            let serving = start(folder).await;
+            assert_eq!(names(&serving), ["kept"]);
+            for _ in 0..1000 {
+                if slots_of(folder, gone.volume).is_empty() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            assert_eq!(slots_of(folder, gone.volume), [] as [u64; 0]);
+            assert_eq!(read(&serving, "kept", 0).await, 9);
+            serving.stop().await.unwrap();
+            let (file, opened) = open_for_check(&folder.join("pool"), &folder.join("index")).unwrap();
+            assert!(is_clean(&opened, &file));
+            assert!(!opened.is_being_erased(gone.volume) && !opened.volumes().contains(&gone.volume));
+        }
+    }
+}
+
+/// P1. A volume that is made of an image is made as large as asked for before anybody else has its name: the resize, and
+/// the deletion where that fails, concern no other volume that was given the name meanwhile.
+#[tokio::test]
+async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.import_image("image", 1 << 20, ("disk".to_owned(), String::new())).await.unwrap();
+    catalogue.mark_image("image", 1 << 20).await.unwrap();
+    catalogue.seal_image("image").await.unwrap();
+    // Each waits for the records' lock in this order.
+    let cloned = catalogue.clone_image("image", "vm", Some(4 << 20));
+    let (cloned, deleted, made) = tokio::join!(cloned, catalogue.delete("vm", false), catalogue.create("vm", 2 << 20));
+    assert_eq!((cloned.unwrap().size_bytes, deleted), (4 << 20, Ok(())));
+    assert_eq!(catalogue.show("vm").unwrap(), made.unwrap());
+    catalogue.delete("vm", false).await.unwrap();
+    // A size that no volume can have.
+    let cloned = catalogue.clone_image("image", "vm", Some(u64::MAX));
+    let (cloned, made) = tokio::join!(cloned, catalogue.create("vm", 2 << 20));
+    assert!(cloned.is_err());
+    assert_eq!(catalogue.show("vm").unwrap(), made.unwrap(), "what was made of the image is gone, and nothing else");
+    serving.stop().await.unwrap();
+}
+
+/// P5. What the deletion of snapshots gives back is told to the block and at once: also what only memory has, and of the
+/// snapshot that a rollback has taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deletion_gives_back_is_right_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.create("vm", 1 << 30).await.unwrap();
+    for block in 0..8 {
+        write(&serving, "vm", block, 1).await;
+    }
+    catalogue.create_snapshots(&[monday("vm")], None).await.unwrap();
+    for block in 5..20 {
+        write(&serving, "vm", block, 2).await;
+    }
+    assert_eq!(catalogue.reclaim(&[monday("vm")]).await, Ok(3 * BLOCK_BYTES));
+    for round in 0..5 {
+        let (_, undo) = catalogue.rollback(&monday("vm"), "undo", false).await.unwrap();
+        let expected = if round == 0 { 15 } else { 1 };
+        assert_eq!(catalogue.reclaim(&[undo.name]).await, Ok(expected * BLOCK_BYTES), "round {round}");
+        write(&serving, "vm", 30, 3).await;
+    }
     serving.stop().await.unwrap();
 }
 

@@ -28,31 +28,25 @@ pub(super) struct PoolService {
     uris: Vec<String>,
 }
 
-/// What is known of all volumes at about one moment.
-struct Moment {
-    stats: Vec<ShardStats>,
-    figures: PoolFigures,
-}
-
 impl PoolService {
     pub(super) fn new(serving: Arc<Serving>, uris: Vec<String>) -> Self {
         Self { catalogue: serving.catalogue(), serving, uris }
     }
 
-    async fn moment(&self) -> Result<Moment, ServiceError> {
+    /// What every thread of the engine counts, at about one moment.
+    async fn counted(&self) -> Result<(Vec<ShardStats>, PoolFigures), ServiceError> {
         let stats = self.catalogue.stats().await.map_err(service_error)?;
         let figures = self.catalogue.figures().await.map_err(service_error)?;
-        Ok(Moment { stats, figures })
+        Ok((stats, figures))
     }
 
     async fn shown(&self, entry: Entry) -> Result<Volume, ServiceError> {
-        let moment = self.moment().await?;
+        let stats = self.catalogue.volume_stats(entry.volume).await.map_err(service_error)?;
         let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
-        Ok(self.show(entry, &moment, &space))
+        Ok(self.show(entry, stats.as_ref(), &space))
     }
 
-    fn show(&self, entry: Entry, moment: &Moment, space: &Space) -> Volume {
-        let stats = moment.of_volume(entry.volume);
+    fn show(&self, entry: Entry, stats: Option<&VolumeStats>, space: &Space) -> Volume {
         let is_poisoned = stats.is_some_and(|stats| stats.status.is_poisoned);
         let (state, state_reason) = match (entry.damage, is_poisoned) {
             (Some(reason), _) => (VolumeState::Quarantined, Some(reason)),
@@ -135,15 +129,8 @@ fn compaction(figures: &CompactionFigures) -> Compaction {
     }
 }
 
-impl Moment {
-    fn of_volume(&self, volume: VolumeId) -> Option<&VolumeStats> {
-        let all = self.stats.iter().flat_map(|shard| &shard.volumes);
-        all.into_iter().find(|(id, _)| *id == volume).map(|(_, stats)| stats)
-    }
-
-    fn by_volume(&self) -> BTreeMap<VolumeId, &VolumeStats> {
-        self.stats.iter().flat_map(|shard| &shard.volumes).map(|(volume, stats)| (*volume, stats)).collect()
-    }
+fn by_volume(stats: &[ShardStats]) -> BTreeMap<VolumeId, &VolumeStats> {
+    stats.iter().flat_map(|shard| &shard.volumes).map(|(volume, stats)| (*volume, stats)).collect()
 }
 
 impl Service for PoolService {
@@ -156,9 +143,14 @@ impl Service for PoolService {
 
     fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
-            let moment = self.moment().await?;
+            let all = self.catalogue.stats().await.map_err(service_error)?;
+            let stats = by_volume(&all);
             let entries = self.catalogue.with_space(self.catalogue.list()).await.map_err(service_error)?;
-            Ok(entries.into_iter().map(|(entry, space)| self.show(entry, &moment, &space)).collect())
+            let show = |(entry, space): (Entry, Space)| {
+                let stats = stats.get(&entry.volume).copied();
+                self.show(entry, stats, &space)
+            };
+            Ok(entries.into_iter().map(show).collect())
         })
     }
 
@@ -200,9 +192,14 @@ impl Service for PoolService {
 
     fn list_images(&self) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
-            let moment = self.moment().await?;
+            let all = self.catalogue.stats().await.map_err(service_error)?;
+            let stats = by_volume(&all);
             let entries = self.catalogue.with_space(self.catalogue.list_images()).await.map_err(service_error)?;
-            Ok(entries.into_iter().map(|(entry, space)| self.image(entry, &moment, &space)).collect())
+            let show = |(entry, space): (Entry, Space)| {
+                let stats = stats.get(&entry.volume).copied();
+                self.image(entry, stats, &space)
+            };
+            Ok(entries.into_iter().map(show).collect())
         })
     }
 
@@ -308,26 +305,27 @@ impl Service for PoolService {
             if self.catalogue.is_stopping() {
                 return Err(service_error(CatalogueError::Stopping));
             }
-            self.moment().await.map(drop)
+            self.counted().await.map(drop)
         })
     }
 
     fn metrics(&self) -> Answer<'_, control::metrics::Snapshot> {
         Box::pin(async move {
-            let moment = self.moment().await?;
-            let stats = moment.by_volume();
+            let (all, figures) = self.counted().await?;
+            let stats = by_volume(&all);
             // An image takes space and serves reads like any volume.
             let entries = self.catalogue.list().into_iter().chain(self.catalogue.list_images());
             let entries = self.catalogue.with_space(entries.collect()).await.map_err(service_error)?;
             let of_volume = |(entry, space): (Entry, Space)| {
-                let operations = stats.get(&entry.volume).map(|stats| metrics::volume_operations(stats));
-                metrics::of_volume(self.show(entry, &moment, &space), operations.unwrap_or_default())
+                let stats = stats.get(&entry.volume).copied();
+                let operations = stats.map(metrics::volume_operations);
+                metrics::of_volume(self.show(entry, stats, &space), operations.unwrap_or_default())
             };
             let volumes = entries.into_iter().map(of_volume).collect();
             Ok(control::metrics::Snapshot {
-                shards: (0..).zip(&moment.stats).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
+                shards: (0..).zip(&all).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
                 volumes,
-                pool: Some(self.pool(&moment.figures)),
+                pool: Some(self.pool(&figures)),
             })
         })
     }

@@ -2,7 +2,7 @@
 
 use super::CatalogueError;
 use crate::open::Notes;
-use crate::shard::{Callback, Message, ShardHandle, ShardStats};
+use crate::shard::{Callback, Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
@@ -93,6 +93,12 @@ pub(super) async fn detach(shard: &ShardHandle, volume: VolumeId) -> Result<Resu
 pub(super) async fn stats(shard: &ShardHandle) -> Result<ShardStats, CatalogueError> {
     let (done, answer) = callback();
     of_shard(shard, Message::Stats(done), answer).await
+}
+
+/// A volume's counters; nothing of one that is not open.
+pub(super) async fn volume_stats(shard: &ShardHandle, volume: VolumeId) -> Result<Option<VolumeStats>, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::VolumeStats { volume, done }, answer).await
 }
 
 /// The pool's figures.

@@ -2,6 +2,7 @@
 
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
+use super::snapshots::missing;
 use super::{Book, Catalogue, CatalogueError, Entry, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
@@ -58,6 +59,16 @@ impl Catalogue {
         let _book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(name)?;
+        self.resize_entry(&entry, size_bytes, discard_tail).await
+    }
+
+    pub(super) async fn resize_entry(
+        &self,
+        entry: &Entry,
+        size_bytes: u64,
+        discard_tail: bool,
+    ) -> Result<Entry, CatalogueError> {
+        let name = entry.name.as_str();
         let request = Request::Resize { size_bytes, discard_tail };
         let (_, handle) = self.shard_of(entry.volume);
         match ask::submit(handle, entry.volume, request).await {
@@ -72,7 +83,7 @@ impl Catalogue {
             kept.entry.size_bytes = size_bytes;
         }
         tracing::info!(name, size_bytes, "resized a volume");
-        Ok(Entry { size_bytes, ..entry })
+        Ok(Entry { size_bytes, ..entry.clone() })
     }
 
     /// Deletes a volume and its data.
@@ -98,18 +109,10 @@ impl Catalogue {
         if self.read().may_be_needed(entry.volume.0) {
             return Err(CatalogueError::Unsure);
         }
-        // From here on no client finds it, so that the count of those attached cannot grow.
-        let was_leaving = self.set_leaving(name, true);
+        let vacant = self.vacate(name, is_forced)?;
         let mut views = self.views.lock().await;
         let snapshots = self.read().snapshots_with(entry.volume.0);
-        let unused = match self.refuse_if_in_use(&entry, is_forced).await {
-            Ok(()) => self.close_views(&mut views, &snapshots, is_forced).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = unused {
-            self.set_leaving(name, was_leaving);
-            return Err(error);
-        }
+        self.close_views(&mut views, &snapshots, is_forced).await?;
         let known = self.read().volume(entry.volume.0).cloned();
         let record = VolumeRecord {
             state: VolumeState::Deleting,
@@ -129,8 +132,7 @@ impl Catalogue {
             };
         }
         self.take_name(name, record);
-        drop(views);
-        drop(book);
+        drop((vacant, views, book));
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
         if let Err(error) = self.erase_if_unneeded(entry.volume.0).await
             && !self.is_stopping()
@@ -150,41 +152,28 @@ impl Catalogue {
             // Checkpointed or not, its log says all.
             let closed = ask::close(handle, entry.volume).await;
             tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
-            if let Some(kept) = self.write().names.get_mut(&entry.name) {
-                kept.entry.damage = Some(reason.to_owned());
-            }
+            self.write().set_aside(&entry.name, reason);
         }
         let CatalogueError::Volume(error) = error else { return error };
         let detail = format!("{}; volume {} is closed: {reason}", error.detail, entry.name);
         CatalogueError::Volume(volume::error::Error::new(error.kind, detail))
     }
 
-    pub(super) async fn refuse_if_in_use(&self, entry: &Entry, is_forced: bool) -> Result<(), CatalogueError> {
-        if is_forced || entry.damage.is_some() {
-            return Ok(());
+    /// Lets no client find a volume while what is returned is there, for a change that wants none to use it. `is_forced`
+    /// expels those who do: whoever the shard has is still to be cut off.
+    ///
+    /// # Errors
+    /// [`CatalogueError::InUse`] while clients are attached, unless they are expelled.
+    pub(super) fn vacate(&self, name: &str, is_forced: bool) -> Result<Vacant<'_>, CatalogueError> {
+        let mut shelf = self.write();
+        let kept = shelf.names.get_mut(name).ok_or_else(|| missing(name))?;
+        match kept.clients.count() {
+            0 => {}
+            _ if is_forced => kept.clients.expel(),
+            connections => return Err(CatalogueError::InUse { name: name.to_owned(), connections }),
         }
-        let stats = self.shard_stats(entry.shard).await?;
-        let found = stats.volumes.iter().find(|(volume, _)| *volume == entry.volume);
-        match found.map_or(0, |(_, stats)| stats.connections) {
-            0 => Ok(()),
-            connections => Err(CatalogueError::InUse { name: entry.name.clone(), connections }),
-        }
-    }
-
-    /// Carries a change out that wants a volume without clients; meanwhile no client finds it.
-    pub(super) async fn while_unused<T>(
-        &self,
-        entry: &Entry,
-        is_forced: bool,
-        change: impl Future<Output = Result<T, CatalogueError>>,
-    ) -> Result<T, CatalogueError> {
-        let was_leaving = self.set_leaving(&entry.name, true);
-        let changed = match self.refuse_if_in_use(entry, is_forced).await {
-            Ok(()) => change.await,
-            Err(error) => Err(error),
-        };
-        self.set_leaving(&entry.name, was_leaving);
-        changed
+        kept.is_leaving = true;
+        Ok(Vacant { catalogue: self, name: name.to_owned(), volume: kept.entry.volume })
     }
 
     pub(super) fn refuse_if_taken(&self, name: &str) -> Result<(), CatalogueError> {
@@ -202,17 +191,11 @@ impl Catalogue {
         }
     }
 
-    /// Tells what was set before.
-    fn set_leaving(&self, name: &str, is_leaving: bool) -> bool {
-        let mut shelf = self.write();
-        shelf.names.get_mut(name).is_some_and(|kept| std::mem::replace(&mut kept.is_leaving, is_leaving))
-    }
-
     /// Gives a volume its name.
     pub(super) fn put(&self, record: VolumeRecord, entry: Entry) {
         let mut shelf = self.write();
         shelf.put_volume(record);
-        shelf.names.insert(entry.name.clone(), Kept { entry, is_leaving: false });
+        shelf.names.insert(entry.name.clone(), Kept::new(entry));
     }
 
     /// Takes a volume's name away.
@@ -224,6 +207,24 @@ impl Catalogue {
 
     pub(super) fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
         if self.is_stopping() { Err(CatalogueError::Stopping) } else { Ok(()) }
+    }
+}
+
+/// A volume that no client uses, and none finds until this is dropped.
+#[must_use = "clients find the volume again when it is dropped"]
+pub(super) struct Vacant<'a> {
+    catalogue: &'a Catalogue,
+    name: String,
+    volume: VolumeId,
+}
+
+impl Drop for Vacant<'_> {
+    fn drop(&mut self) {
+        let mut shelf = self.catalogue.write();
+        // Another volume may have the name now.
+        if let Some(kept) = shelf.names.get_mut(&self.name).filter(|kept| kept.entry.volume == self.volume) {
+            kept.is_leaving = false;
+        }
     }
 }
 

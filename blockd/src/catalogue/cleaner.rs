@@ -126,8 +126,9 @@ impl Catalogue {
 
     /// Throws away what a volume without a name has beyond the ends of its generations: what was written since the last
     /// one is needed by nobody, and would keep what a deletion gives back. One that has been emptied has a block without
-    /// data, and its log is left as it is: a volume of no size at all is one whose size is not known, in a log.
-    async fn empty(&self, volume: u64) -> Result<(), CatalogueError> {
+    /// data, and its log is left as it is: a volume of no size at all is one whose size is not known, in a log. The index
+    /// knows then, too, so that what it tells of the ends of generations is right.
+    pub(super) async fn empty(&self, volume: u64) -> Result<(), CatalogueError> {
         // One that is damaged is not open, and is left as it is.
         if self.read().damage_of(volume).is_none() {
             let (id, (_, shard)) = (VolumeId(volume), self.shard_of(VolumeId(volume)));
@@ -140,6 +141,7 @@ impl Catalogue {
             {
                 ask::submit(shard, id, Request::Trim { range, fua: true }).await?;
             }
+            ask::submit(shard, id, Request::Checkpoint).await?;
         }
         self.write().note_emptied(volume);
         Ok(())

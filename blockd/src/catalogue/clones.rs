@@ -23,10 +23,19 @@ impl Catalogue {
     pub async fn clone_snapshot(&self, snapshot: &SnapshotName, name: &str) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        self.make_clone(&mut book, snapshot, name).await
+    }
+
+    pub(super) async fn make_clone(
+        &self,
+        book: &mut Book,
+        snapshot: &SnapshotName,
+        name: &str,
+    ) -> Result<Entry, CatalogueError> {
         self.refuse_if_taken(name)?;
         let record = self.heir_of(snapshot, name)?;
         let record = VolumeRecord { id: book.take_ids(1).await?, ..record };
-        let entry = self.begin(&book, record).await?;
+        let entry = self.begin(book, record).await?;
         tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
         Ok(entry)
     }
@@ -47,8 +56,8 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let entry = self.show_served(&snapshot.volume)?;
         let record = self.heir_of(snapshot, &snapshot.volume)?;
-        let replaced = self.replace(&mut book, &entry, record, undo);
-        let (entry, undo) = self.while_unused(&entry, is_forced, replaced).await?;
+        let _vacant = self.vacate(&entry.name, is_forced)?;
+        let (entry, undo) = self.replace(&mut book, &entry, record, undo).await?;
         tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");
         self.cleaner.wake();
         Ok((entry, undo))
@@ -134,9 +143,7 @@ impl Catalogue {
         let (_, shard) = self.shard_of(entry.volume);
         let closed = ask::close(shard, entry.volume).await;
         tracing::error!(name = record.name, ?closed, "a volume is closed, as it may be rolled back");
-        if let Some(kept) = self.write().names.get_mut(&record.name) {
-            kept.entry.damage =
-                Some("its rollback failed: whether it is done is known after the next start".to_owned());
-        }
+        let reason = "its rollback failed: whether it is done is known after the next start";
+        self.write().set_aside(&record.name, reason);
     }
 }

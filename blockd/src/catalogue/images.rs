@@ -58,7 +58,7 @@ impl Catalogue {
             let reason = format!("it is being imported from {}, or from what that was before it changed", image.source);
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
-        self.refuse_if_in_use(&entry, false).await?;
+        let _vacant = self.vacate(name, false)?;
         if let Some(rest) = size_bytes.checked_sub(image.copied_bytes).filter(|rest| *rest > 0)
             && let Ok(range) = ByteRange::new(image.copied_bytes, rest)
         {
@@ -104,9 +104,8 @@ impl Catalogue {
             let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
-        // Nobody comes meanwhile who may write.
-        let sealed = self.snapshot_and_seal(&mut book, &entry, image);
-        let sealed = self.while_unused(&entry, false, sealed).await?;
+        let _vacant = self.vacate(name, false)?;
+        let sealed = self.snapshot_and_seal(&mut book, &entry, image).await?;
         tracing::info!(name, "sealed an image");
         Ok(sealed)
     }
@@ -128,6 +127,9 @@ impl Catalogue {
     /// [`CatalogueError::NoImage`], [`CatalogueError::Importing`]; [`CatalogueError::Request`] when it is to be smaller;
     /// or as of [`Catalogue::clone_snapshot`] and [`Catalogue::resize`].
     pub async fn clone_image(&self, image: &str, name: &str, size_bytes: Option<u64>) -> Result<Entry, CatalogueError> {
+        // Kept to the end, so that the name is that of one volume throughout.
+        let mut book = self.book.lock().await;
+        self.refuse_if_stopping()?;
         let source = self.show_image(image)?;
         if !source.image.as_ref().is_some_and(|image| image.is_ready) {
             let reason = "its import has not ended".to_owned();
@@ -137,21 +139,19 @@ impl Catalogue {
             let detail = format!("image {image} has {} bytes: a volume of {asked} cannot hold it", source.size_bytes);
             return Err(CatalogueError::Request(detail));
         }
-        let entry = self.clone_snapshot(&snapshot_of(image), name).await?;
-        match size_bytes {
-            None => Ok(entry),
-            Some(size_bytes) if size_bytes == entry.size_bytes => Ok(entry),
-            Some(size_bytes) => match self.resize(name, size_bytes, false).await {
-                Ok(entry) => Ok(entry),
-                Err(error) => {
-                    // Whoever is told that it failed does not look for a volume.
-                    if let Err(error) = self.delete(name, true).await {
-                        tracing::warn!(name, %error, "a volume that could not be made as large as asked for is left");
-                    }
-                    Err(error)
-                }
-            },
+        let entry = self.make_clone(&mut book, &snapshot_of(image), name).await?;
+        let size_bytes = size_bytes.unwrap_or(entry.size_bytes);
+        if size_bytes == entry.size_bytes {
+            return Ok(entry);
         }
+        let resized = self.resize_entry(&entry, size_bytes, false).await;
+        if resized.is_err() {
+            // Whoever is told that it failed does not look for a volume.
+            if let Err(error) = self.delete_entry(book, entry, true).await {
+                tracing::warn!(name, %error, "a volume that could not be made as large as asked for is left");
+            }
+        }
+        resized
     }
 
     /// The image of that name, ready or not.

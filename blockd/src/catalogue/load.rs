@@ -9,7 +9,7 @@ use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of}
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::shard::{Message, ShardHandle};
 use crate::store::StoreHandle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
@@ -26,12 +26,14 @@ pub(crate) struct Beginning {
     pub(crate) config: VolumeConfig,
     /// What the index knows, by volume.
     pub(crate) known: BTreeMap<VolumeId, Known>,
+    /// Volumes of which a part may be gone, since they were being erased.
+    pub(crate) erasing: BTreeSet<VolumeId>,
 }
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
-        let Beginning { pool, shards, store, config, mut known } = beginning;
+        let Beginning { pool, shards, store, config, mut known, erasing } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool, shards: &shards, store: &store, config };
@@ -47,10 +49,12 @@ impl Catalogue {
         let sorted = Sorted::of(records.read, &mut shelf);
         for (id, reason) in records.rotten {
             known.remove(&VolumeId(id));
-            set_aside(&mut shelf, id, reason, shards.len());
+            set_aside(&mut shelf, id, &reason, shards.len());
         }
         let unsound = opening.note_families(&shelf).await?;
-        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(|record| is_to_be_opened(&shelf, record));
+        let is_opened =
+            |record: &&VolumeRecord| !erasing.contains(&VolumeId(record.id)) && is_to_be_opened(&shelf, record);
+        let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(is_opened);
         let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
@@ -219,12 +223,12 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             damage: opened.damaged.get(&volume).cloned(),
             image: record.image,
         };
-        shelf.names.insert(record.name, Kept { entry, is_leaving: false });
+        shelf.names.insert(record.name, Kept::new(entry));
     }
 }
 
 /// A record that has rotted, and with it a name: it can be seen, as a volume, and deleted.
-fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
+fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
     let mut name = format!("volume-{id}");
     while shelf.names.contains_key(&name) {
         name.push_str("-x");
@@ -237,10 +241,10 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: String, shard_count: usize) {
     );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
-    let damage = Some(reason);
-    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage, image: None };
+    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: None, image: None };
     shelf.note_rotten(id);
-    shelf.names.insert(name, Kept { entry, is_leaving: false });
+    shelf.names.insert(name.clone(), Kept::new(entry));
+    shelf.set_aside(&name, reason);
 }
 
 /// What the index knows of a volume that has a record.

@@ -33,7 +33,7 @@ pub use space::Space;
 pub use views::ViewLease;
 
 use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
-use crate::shard::{Message, ShardHandle, ShardStats};
+use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
 use book::Book;
 use cleaner::Cleaner;
@@ -141,6 +141,14 @@ impl Catalogue {
         ask::stats(shard).await
     }
 
+    /// The counters of a volume; nothing of one that is not open.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Ended`].
+    pub async fn volume_stats(&self, volume: VolumeId) -> Result<Option<VolumeStats>, CatalogueError> {
+        ask::volume_stats(self.shard_of(volume).1, volume).await
+    }
+
     /// Gives no more volumes to clients and takes no more changes.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
@@ -185,11 +193,13 @@ impl Exports for Catalogue {
         }
         let shelf = self.read();
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
-        let Kept { entry, .. } = kept.ok_or(Refusal::Unknown)?;
+        let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
         let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
         let export = describe(name, entry.size_bytes, is_read_only);
         let shard = self.shard_of(entry.volume).1.clone();
-        Ok(with_changes(Found::new(export, entry.volume, shard), &shelf, (entry.volume.0, u64::MAX)))
+        // Counted while the shelf is locked: whoever wants the volume without clients looks then.
+        let found = Found { attachment: clients.attach(), ..Found::new(export, entry.volume, shard) };
+        Ok(with_changes(found, &shelf, (entry.volume.0, u64::MAX)))
     }
 
     fn open(&self, found: Found) -> Opening<'_> {

@@ -5,14 +5,23 @@
 
 use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState};
 use super::{Entry, SnapshotName};
+use crate::listener::Clients;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A volume with a name.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) entry: Entry,
-    /// Its deletion is under way: nobody finds it any more.
+    /// Those who found it and have not left.
+    pub(super) clients: Clients,
+    /// A change is under way that wants it without clients, or it is being deleted: nobody finds it.
     pub(super) is_leaving: bool,
+}
+
+impl Kept {
+    pub(super) fn new(entry: Entry) -> Self {
+        Self { entry, clients: Clients::default(), is_leaving: false }
+    }
 }
 
 /// A snapshot's record, and what is wrong with the snapshot by itself ([`Shelf::damage_of_snapshot`] tells all).
@@ -110,6 +119,14 @@ impl Shelf {
 
     pub(super) fn note_damaged(&mut self, volume: u64, reason: String) {
         self.damaged.insert(volume, reason);
+    }
+
+    /// Sets the volume of a name aside: it is not served from now on, nor are its snapshots.
+    pub(super) fn set_aside(&mut self, name: &str, reason: &str) {
+        if let Some(kept) = self.names.get_mut(name) {
+            kept.entry.damage = Some(reason.to_owned());
+            self.damaged.insert(kept.entry.volume.0, reason.to_owned());
+        }
     }
 
     /// Why a volume cannot be read, when it cannot.

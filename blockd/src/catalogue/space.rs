@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use units::{BLOCK_BYTES, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::pool::VolumeSpace;
+use volume::request::Request;
 
 /// What a volume takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,10 +94,11 @@ impl Catalogue {
         Ok(boundaries.iter().map(|key| found.get(key).copied().unwrap_or(0) * BLOCK_BYTES).collect())
     }
 
-    /// The bytes that the deletion of all of some snapshots would give back.
+    /// The bytes that the deletion of all of some snapshots would give back now: what their volumes hold in memory alone is
+    /// written back first.
     ///
     /// # Errors
-    /// As of [`Catalogue::unique`].
+    /// As of [`Catalogue::unique`]; or a volume's, when it cannot write back.
     pub async fn reclaim(&self, names: &[SnapshotName]) -> Result<u64, CatalogueError> {
         let mut sets: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         for (volume, generation) in self.boundaries_of(names)? {
@@ -104,9 +106,28 @@ impl Catalogue {
         }
         let mut blocks = 0;
         for (volume, set) in sets {
+            self.write_back(volume).await?;
             blocks += self.search(volume, vec![set]).await?.into_iter().sum::<u64>();
         }
         Ok(blocks * BLOCK_BYTES)
+    }
+
+    /// Sees to it that the index knows a volume as it is now, or without a name: as it is once the cleaner has been there.
+    async fn write_back(&self, volume: u64) -> Result<(), CatalogueError> {
+        let (is_damaged, is_full) = {
+            let shelf = self.read();
+            let is_former = shelf.volume(volume).is_some_and(|record| shelf.is_former(record));
+            (shelf.damage_of(volume).is_some(), is_former && !shelf.is_emptied(volume) && !shelf.is_unsure())
+        };
+        if is_full {
+            return self.empty(volume).await;
+        }
+        // One that is damaged is not open: the index says all that can be told.
+        if !is_damaged {
+            let (_, shard) = self.shard_of(VolumeId(volume));
+            ask::submit(shard, VolumeId(volume), Request::Checkpoint).await?;
+        }
+        Ok(())
     }
 
     fn boundaries_of(&self, names: &[SnapshotName]) -> Result<Vec<(u64, u64)>, CatalogueError> {

@@ -1,6 +1,6 @@
 //! Snapshots as exports: each is a volume that takes no changes, opened for its first client and closed after the last.
 
-use super::record::SnapshotState;
+use super::record::{SnapshotRecord, SnapshotState};
 use super::shelf::boundary_of;
 use super::{Catalogue, CatalogueError, ask};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,13 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let record = self.read().snapshot(id).map(|kept| kept.record.clone());
         let gone = || CatalogueError::SnapshotNotFound { snapshot: id.to_string() };
-        let record = record.filter(|record| record.state == SnapshotState::Live).ok_or_else(gone)?;
+        let is_there = |record: &SnapshotRecord| {
+            let shelf = self.read();
+            // A client may have found it before its volume was deleted.
+            let is_deleted = shelf.volume(record.of).is_some() && shelf.head_of(shelf.line_of(record.of)).is_none();
+            record.state == SnapshotState::Live && !is_deleted
+        };
+        let record = record.filter(is_there).ok_or_else(gone)?;
         if let Some(lease) = views.open.get(&id).and_then(Weak::upgrade) {
             return Ok(lease);
         }

@@ -1,5 +1,6 @@
 //! What the listener needs to know of exports, told by whoever keeps the catalogue.
 
+use super::attachment::Attachment;
 use crate::catalogue::ViewLease;
 use crate::shard::ShardHandle;
 use proto::nbd::constants::DIRTY_BITMAP;
@@ -45,7 +46,7 @@ pub struct Client {
 }
 
 /// An export, and where its volume lives.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Found {
     /// As clients are told, made by [`describe`].
     pub export: Export,
@@ -53,6 +54,8 @@ pub struct Found {
     pub volume: VolumeId,
     /// The shard that has the volume open, or will.
     pub shard: ShardHandle,
+    /// Counts the client among those of the volume.
+    pub attachment: Attachment,
     /// Of a snapshot: its id, until it is open.
     pub snapshot: Option<u64>,
     /// Of a snapshot that is open: keeps it so.
@@ -71,10 +74,11 @@ pub struct ChangesContext {
 }
 
 impl Found {
-    /// An export without snapshots.
+    /// An export without snapshots, of a volume whose clients nobody counts.
     #[must_use]
-    pub const fn new(export: Export, volume: VolumeId, shard: ShardHandle) -> Self {
-        Self { export, volume, shard, snapshot: None, view: None, changes: Vec::new() }
+    pub fn new(export: Export, volume: VolumeId, shard: ShardHandle) -> Self {
+        let attachment = Attachment::default();
+        Self { export, volume, shard, attachment, snapshot: None, view: None, changes: Vec::new() }
     }
 
     /// Has clients ask what has changed since the snapshot of that name, by the context `qemu:dirty-bitmap:` and the name.

@@ -92,6 +92,7 @@ impl Service {
             leftover: session.input,
             tls,
             changes: found.changes,
+            attachment: found.attachment,
             // A snapshot stays open as long as its clients do.
             permit: Permit::new((permit, found.view)),
         };

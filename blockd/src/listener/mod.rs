@@ -4,11 +4,14 @@
 //! many may be connected in all, is limited.
 
 mod address;
+mod attachment;
 mod exports;
 mod handshake;
 mod socket;
 
 pub use address::{Address, AddressError};
+pub use attachment::Attachment;
+pub(crate) use attachment::Clients;
 pub use exports::{ChangesContext, Client, Exports, Found, Listing, Opening, describe};
 pub use handshake::Service;
 pub use socket::{BindError, Inherited};

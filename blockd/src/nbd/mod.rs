@@ -15,7 +15,7 @@ pub(crate) use receive::{Arrival, EXTENTS_MAX, Loan, Receiver, bytes_held};
 pub(crate) use reply::{Asked, Outgoing, Replies, StatusPart, status_part};
 
 use crate::limits::Limits;
-use crate::listener::ChangesContext;
+use crate::listener::{Attachment, ChangesContext};
 use crate::shard::NewConnection;
 use crate::tls::{Plain, Tls};
 use proto::nbd::{BadMagic, MetaContext, Session};
@@ -54,6 +54,9 @@ fn status_contexts(selected: &[MetaContext], changes: &[ChangesContext]) -> Vec<
 /// A connection of a shard.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// First, so that who sees its socket closed is counted no more.
+    #[expect(dead_code, reason = "kept for its drop")]
+    attachment: Attachment,
     pub(crate) socket: Rc<OwnedFd>,
     /// Place of its volume in the shard.
     pub(crate) volume: usize,
@@ -167,10 +170,11 @@ impl std::fmt::Debug for Permit {
 impl Connection {
     /// Begins the transmission phase on the volume at place `volume` of the shard.
     pub(crate) fn new(new: NewConnection, volume: usize) -> Self {
-        let NewConnection { socket, negotiated, leftover, tls, changes, permit, .. } = new;
+        let NewConnection { socket, negotiated, leftover, tls, changes, attachment, permit, .. } = new;
         let session = negotiated.session();
         let contexts = status_contexts(&negotiated.contexts, &changes);
         Self {
+            attachment,
             socket: Rc::new(socket),
             volume,
             session,

@@ -124,6 +124,11 @@ impl ScrubThread {
         self.handle.clone()
     }
 
+    /// Whether its thread has ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends the thread, which notes how far it is. The store must not have ended.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::mailbox::NewConnection;
 use super::requests::Origin;
-use super::{Shard, Token};
+use super::{Shard, Token, VolumeSlot};
 use crate::nbd::{
     Arrival, Arriving, Asked, Connection, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
 };
@@ -20,8 +20,9 @@ impl Shard {
     pub(super) fn add_connection(&mut self, new: NewConnection) {
         let place = self.by_id.get(&new.volume).copied();
         let slot = place.and_then(|place| Some((place, self.volumes.get_mut(place)?)));
-        let Some((place, slot)) = slot.filter(|(_, slot)| slot.closing.is_none()) else {
-            tracing::info!(volume = %new.volume, "a connection came for a volume that is not open");
+        let is_welcome = |slot: &VolumeSlot| slot.closing.is_none() && !new.attachment.is_expelled();
+        let Some((place, slot)) = slot.filter(|(_, slot)| is_welcome(slot)) else {
+            tracing::info!(volume = %new.volume, "a connection came for a volume that is not there for it any more");
             return;
         };
         slot.stats.connections += 1;

@@ -1,7 +1,7 @@
 //! How other threads talk to a shard.
 
-use super::stats::ShardStats;
-use crate::listener::ChangesContext;
+use super::stats::{ShardStats, VolumeStats};
+use crate::listener::{Attachment, ChangesContext};
 use crate::nbd::Permit;
 use proto::nbd::Negotiated;
 use rustls::ServerConnection;
@@ -56,6 +56,13 @@ pub enum Message {
     },
     /// Tell the counters.
     Stats(Callback<ShardStats>),
+    /// Tell the counters of one volume; nothing of one that is not open.
+    VolumeStats {
+        /// Which.
+        volume: VolumeId,
+        /// Told them.
+        done: Callback<Option<VolumeStats>>,
+    },
     /// Take no more requests, answer those under way, checkpoint every volume, and end.
     Stop,
 }
@@ -75,6 +82,8 @@ pub struct NewConnection {
     pub tls: Option<ServerConnection>,
     /// What those of the selected contexts tell that are not `base:allocation`.
     pub changes: Vec<ChangesContext>,
+    /// Its part in the count of the volume's clients. One that has been expelled is refused.
+    pub attachment: Attachment,
     /// Dropped when the connection ends.
     pub permit: Permit,
 }
@@ -118,6 +127,7 @@ impl fmt::Debug for Message {
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
             Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),
+            Self::VolumeStats { volume, .. } => write!(f, "VolumeStats({volume})"),
             Self::Stop => f.write_str("Stop"),
         }
     }

@@ -213,6 +213,10 @@ impl Shard {
                     }
                 }
                 Message::Stats(done) => done(self.snapshot()),
+                Message::VolumeStats { volume, done } => {
+                    let slot = self.by_id.get(&volume).and_then(|place| self.volumes.get(*place));
+                    done(slot.map(VolumeSlot::stats));
+                }
                 Message::Stop => self.stop(),
             }
         }
@@ -318,10 +322,7 @@ impl Shard {
 
     fn snapshot(&self) -> ShardStats {
         let ring = self.ring.counters();
-        let volumes = self
-            .volumes
-            .iter()
-            .map(|(_, slot)| (slot.volume.id(), VolumeStats { status: slot.volume.status(), ..slot.stats }));
+        let volumes = self.volumes.iter().map(|(_, slot)| (slot.volume.id(), slot.stats()));
         ShardStats {
             ring_enters: ring.enters,
             ring_submissions: ring.submissions,
@@ -345,6 +346,10 @@ fn wall_ms() -> u64 {
 impl VolumeSlot {
     fn wants_ticks(&self) -> bool {
         self.volume.wants_ticks()
+    }
+
+    fn stats(&self) -> VolumeStats {
+        VolumeStats { status: self.volume.status(), ..self.stats }
     }
 }
 

@@ -94,10 +94,16 @@ impl StoreThread {
         self.handle.clone()
     }
 
-    /// Whether its thread has ended.
+    /// Which of its threads has ended, if one has. With the first the others end, too.
     #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.thread.is_finished()
+    pub fn ended_thread(&self) -> Option<&'static str> {
+        let [preparer, writer] = &self.helpers;
+        let threads = [
+            (&self.thread, "the index's thread"),
+            (preparer, "the thread that prepares slots"),
+            (writer, "the compactor's thread"),
+        ];
+        threads.into_iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| name)
     }
 
     /// Makes everything durable and ends the thread. The shards must have ended.
@@ -109,7 +115,7 @@ impl StoreThread {
         let _ = self.handle.send(Command::Stop);
         let (thread, helpers) = (self.thread.join(), self.helpers.map(JoinHandle::join));
         let ended: thread::Result<()> = [thread].into_iter().chain(helpers).collect();
-        ended.map_err(|_| io::Error::other("the store's thread panicked"))
+        ended.map_err(|_| io::Error::other("a thread of the store panicked"))
     }
 }
 
@@ -192,15 +198,28 @@ impl StorePort for Port {
     }
 }
 
+/// Which shard serves each volume that is open and has asked something.
+#[derive(Debug, Default)]
+struct Homes(BTreeMap<VolumeId, usize>);
+
+impl Homes {
+    fn note(&mut self, ask: &StoreAsk, shard: usize) {
+        if let StoreAsk::Closed { volume } = ask {
+            self.0.remove(volume);
+        } else {
+            self.0.insert(ask.volume(), shard);
+        }
+    }
+}
+
 fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
     let mut shards: Vec<ShardHandle> = Vec::new();
-    // Which shard serves a volume.
-    let mut homes = BTreeMap::new();
+    let mut homes = Homes::default();
     loop {
         match next_command(&keeper, commands) {
             Ok(Command::Attach(handles)) => shards = handles,
             Ok(Command::Ask { shard, ask }) => {
-                homes.insert(ask.volume(), shard);
+                homes.note(&ask, shard);
                 keeper.take(ask);
             }
             Ok(Command::Prepared(lease)) => keeper.on_prepared(lease),
@@ -217,7 +236,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
         }
         keeper.turn_if_late();
         for (volume, event) in keeper.take_events() {
-            let shard = homes.get(&volume).and_then(|shard| shards.get(*shard));
+            let shard = homes.0.get(&volume).and_then(|shard| shards.get(*shard));
             // A shard that has ended wants no answer.
             let _ = shard.map(|shard| shard.send(Message::Store { volume, event }));
         }
@@ -259,4 +278,45 @@ fn start_preparer(
         }
     })?;
     Ok((sender, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use volume::io::PageIndex;
+
+    /// Volumes and views that come and go leave nothing behind.
+    #[test]
+    fn a_volume_that_is_closed_has_no_home() {
+        let mut homes = Homes::default();
+        for id in 1..100 {
+            let volume = VolumeId(id);
+            homes.note(&StoreAsk::LoadPage { volume, page: PageIndex(0) }, 1);
+            assert_eq!(homes.0.get(&volume), Some(&1));
+            homes.note(&StoreAsk::Closed { volume }, 1);
+        }
+        assert!(homes.0.is_empty());
+    }
+
+    /// P6. A thread without which the store does its work in part only is told of by its name.
+    #[test]
+    fn each_thread_that_has_ended_is_told_of() {
+        let names = ["the index's thread", "the thread that prepares slots", "the compactor's thread"];
+        for (at, name) in (0..).zip(names) {
+            let (sender, _commands) = mpsc::channel();
+            let (ends, parked): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel::<()>()).unzip();
+            let [thread, preparer, writer] =
+                <[_; 3]>::try_from(parked).unwrap().map(|end| thread::spawn(move || drop(end.recv())));
+            let store = StoreThread { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] };
+            assert_eq!(store.ended_thread(), None);
+            ends[at].send(()).unwrap();
+            while store.ended_thread().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(store.ended_thread(), Some(name));
+            drop(ends);
+            store.stop().unwrap();
+        }
+    }
 }

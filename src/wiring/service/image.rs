@@ -1,19 +1,20 @@
 //! Images in the API's words.
 
-use super::{Moment, PoolService, service_error};
+use super::{PoolService, service_error};
 use blockd::catalogue::{Entry, Space};
+use blockd::shard::VolumeStats;
 use control::{Image, ImageState, ServiceError, VolumeState};
 
 impl PoolService {
     pub(super) async fn shown_image(&self, entry: Entry) -> Result<Image, ServiceError> {
-        let moment = self.moment().await?;
+        let stats = self.catalogue.volume_stats(entry.volume).await.map_err(service_error)?;
         let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
-        Ok(self.image(entry, &moment, &space))
+        Ok(self.image(entry, stats.as_ref(), &space))
     }
 
-    pub(super) fn image(&self, entry: Entry, moment: &Moment, space: &Space) -> Image {
+    pub(super) fn image(&self, entry: Entry, stats: Option<&VolumeStats>, space: &Space) -> Image {
         let known = entry.image.clone();
-        let shown = self.show(entry, moment, space);
+        let shown = self.show(entry, stats, space);
         let is_ready = known.as_ref().is_some_and(|image| image.is_ready);
         let state = match shown.state {
             VolumeState::Quarantined => ImageState::Quarantined,

@@ -332,8 +332,8 @@ impl Compactor {
     /// Gives back every segment of a volume that is not open, whatever is in it, and then forgets the volume. Ends with
     /// [`News::Erased`]: an error, with nothing done, where somebody inherits from it.
     pub fn erase<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
-        if context.index.has_heirs(volume) {
-            context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+        if let Err(fault) = context.index.note_erasing(volume) {
+            context.news.push(News::Erased(volume, Err(fault)));
             return;
         }
         self.giving.erase(volume);

@@ -408,6 +408,51 @@ fn a_volume_that_goes_in_the_midst_of_a_round_takes_its_parcels_with_it() {
     assert!(steps > 60, "{steps} steps");
 }
 
+/// P1. Wherever a stop comes while a volume is erased, and whichever of its headers were void by then: no check finds
+/// damage, also of the index as the next start reads it or a rebuild makes it, and what is wrong elsewhere is found.
+#[test]
+fn a_volume_that_is_half_erased_is_no_damage() {
+    let mut halves = 0;
+    for (is_reversed, is_compacted) in [(false, false), (true, false), (false, true), (true, true)] {
+        for steps in 0.. {
+            let mut disk = Disk::aged();
+            if is_compacted {
+                disk.run();
+            }
+            disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+            let goes_on = (0..steps).all(|_| {
+                if is_reversed {
+                    disk.actions.reverse();
+                }
+                disk.step()
+            });
+            let World { index, pool, superblock, .. } = &mut disk.world;
+            let options = CheckOptions { verify_data: true };
+            let report = check(index, pool, options);
+            assert!(report.is_clean(), "after {steps} steps: {:#?}", report.problems);
+            let reopened = crate::pool::Index::open(index.store().clone(), superblock, pool).unwrap();
+            let report = check(&reopened, pool, options);
+            assert!(report.is_clean(), "after {steps} steps: {:#?}", report.problems);
+            let (rebuilt, report) = rebuild(MemoryStore::default(), superblock, pool).unwrap();
+            assert!(report.damaged.is_empty() && report.notes.is_empty(), "after {steps} steps: {report:#?}");
+            report.mends.iter().for_each(|(offset, bytes)| pool.write(*offset, bytes));
+            let report = check(&rebuilt, pool, options);
+            assert!(report.is_clean(), "after {steps} steps: {:#?}", report.problems);
+            let left = rebuilt.segments(OTHER_VOLUME).len();
+            halves += usize::from(left > 0 && left < Disk::aged().world.index.segments(OTHER_VOLUME).len());
+            let other = index.segments(VOLUME)[0];
+            disk.world.rot(other.slot, u32::from(other.parcel.is_some()));
+            let report = check(&disk.world.index, &disk.world.pool, options);
+            let is_of_other = report.problems.iter().any(|found| found.volume == Some(OTHER_VOLUME));
+            assert!(!report.is_clean() && !is_of_other, "after {steps} steps: {:#?}", report.problems);
+            if !goes_on {
+                break;
+            }
+        }
+    }
+    assert!(halves > 20, "{halves}");
+}
+
 /// P1. A volume from which another one inherits is not erased, not in part either.
 #[test]
 fn a_volume_that_has_heirs_is_not_erased() {

@@ -45,6 +45,8 @@ pub struct Index<S> {
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     /// Who inherits from whom.
     pub(super) lineage: Lineage,
+    /// Volumes of which a part may be gone.
+    pub(super) erasing: BTreeSet<VolumeId>,
     kept: BTreeSet<SlotIndex>,
     /// Segments that were found in the pool and not in the store when it was opened.
     adopted: Vec<SegmentId>,
@@ -131,7 +133,7 @@ impl<S: Store> Index<S> {
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
         let slot_count = superblock.geometry.slot_count;
-        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, kept } =
+        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, erasing, kept } =
             Rows::read(&store, slot_count)?;
         let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
         if newest.is_some_and(|newest| newest >= row.next_segment) {
@@ -155,6 +157,7 @@ impl<S: Store> Index<S> {
             volumes,
             boundaries,
             lineage: Lineage::new(parents),
+            erasing,
             kept,
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
@@ -430,6 +433,7 @@ impl<S: Store> Index<S> {
         writes.push(StoreWrite::DeleteRange(rows::page_start(volume, PageIndex(0)), rows::pages_end(volume)));
         writes.push(StoreWrite::Delete(rows::volume_key(volume)));
         writes.push(StoreWrite::Delete(rows::parent_key(volume)));
+        writes.push(StoreWrite::Delete(rows::erasing_key(volume)));
         writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
@@ -438,6 +442,7 @@ impl<S: Store> Index<S> {
         self.unsaved_boundaries.retain(|(of, _)| *of != volume);
         self.settled.remove(&volume);
         self.lineage.remove(volume);
+        self.erasing.remove(&volume);
         for row in rows {
             self.forget(row.segment);
             let left = self.left.remove(&row.segment);

@@ -120,7 +120,7 @@ impl<S: Store> Index<S> {
             return Err(LineageError::Order);
         }
         let boundary = self.boundaries.get(&(parent.volume, parent.generation));
-        if boundary.is_none_or(|row| row.is_leaving) {
+        if boundary.is_none_or(|row| row.is_leaving) || self.is_being_erased(parent.volume) {
             return Err(LineageError::NoBoundary);
         }
         let row = StoreWrite::Put(rows::parent_key(heir), rows::encode_parent(parent));

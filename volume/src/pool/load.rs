@@ -30,6 +30,7 @@ pub(super) struct Rows {
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     pub(super) parents: BTreeMap<VolumeId, Parent>,
+    pub(super) erasing: BTreeSet<VolumeId>,
     pub(super) kept: BTreeSet<SlotIndex>,
 }
 
@@ -74,6 +75,10 @@ impl Rows {
         each(store, rows::PARENT_KEYS, |key, value| {
             let (heir, parent) = rows::decode_parent(key, value)?;
             all.parents.insert(heir, parent);
+            Ok(())
+        })?;
+        each(store, rows::ERASING_KEYS, |key, _| {
+            all.erasing.insert(rows::decode_erasing(key)?);
             Ok(())
         })?;
         each(store, rows::KEPT_KEYS, |key, _| {

@@ -6,6 +6,7 @@
 
 mod changes;
 mod deletion;
+mod erasing;
 mod figures;
 mod index;
 mod lease;

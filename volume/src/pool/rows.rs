@@ -13,8 +13,9 @@
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
 //! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same five numbers |
-//! | 15 | how far a scrub is, in the words of whoever runs it |
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
+//! | 14, volume 8 | nothing: the volume is being erased |
+//! | 15 | how far a scrub is, in the words of whoever runs it |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
@@ -44,6 +45,7 @@ const BIRTHS: u8 = 6;
 const PACKS: u8 = 7;
 const LEFT: u8 = 8;
 const PARENTS: u8 = 10;
+const ERASING: u8 = 14;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -274,6 +276,10 @@ pub(super) fn decode_boundary(key: &[u8], value: &[u8]) -> Result<(VolumeId, Bou
     parse().ok_or(OpenError::Corrupt("a boundary's row"))
 }
 
+pub(super) fn decode_erasing(key: &[u8]) -> Result<VolumeId, OpenError> {
+    read_key(key, ERASING).map(VolumeId).ok_or(OpenError::Corrupt("the row of a volume that is being erased"))
+}
+
 pub(super) fn encode_parent(parent: Parent) -> Vec<u8> {
     [parent.volume.0, parent.generation].iter().flat_map(|n| n.to_le_bytes()).collect()
 }
@@ -312,6 +318,10 @@ pub(super) fn volume_key(volume: VolumeId) -> Vec<u8> {
 
 pub(super) fn parent_key(heir: VolumeId) -> Vec<u8> {
     key_of(PARENTS, heir.0)
+}
+
+pub(super) fn erasing_key(volume: VolumeId) -> Vec<u8> {
+    key_of(ERASING, volume.0)
 }
 
 pub(super) fn kept_key(slot: SlotIndex) -> Vec<u8> {
@@ -398,7 +408,7 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
 }
 
 /// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
-/// heirs: start and end.
+/// heirs, of all volumes that are being erased: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
@@ -406,6 +416,7 @@ pub(super) const PACK_KEYS: (&[u8], &[u8]) = (&[PACKS], &[PACKS + 1]);
 pub(super) const LEFT_KEYS: (&[u8], &[u8]) = (&[LEFT], &[LEFT + 1]);
 pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
 pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
+pub(super) const ERASING_KEYS: (&[u8], &[u8]) = (&[ERASING], &[ERASING + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];
