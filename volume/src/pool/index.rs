@@ -24,6 +24,8 @@ pub struct Index<S> {
     pub(super) store: S,
     superblock: Superblock,
     generation: u64,
+    /// No rebuild made it: it has seen every snapshot that there ever was.
+    pub(super) is_first: bool,
     pub(super) slots: Slots,
     segments: BTreeMap<SegmentId, Entry>,
     /// The same by volume, oldest first.
@@ -70,7 +72,8 @@ impl<S: Store> Index<S> {
     /// # Errors
     /// [`OpenError::NotEmpty`] when the store holds something, or the store's fault.
     pub fn create(store: S, superblock: &Superblock) -> Result<Self, OpenError> {
-        Self::create_from(store, superblock, first_segment(superblock), Vec::new())
+        let first = StoreWrite::Put(rows::FIRST_KEY.to_vec(), Vec::new());
+        Self::create_from(store, superblock, first_segment(superblock), vec![first])
     }
 
     /// Makes an index of what was found in the pool, with ids above those that were used.
@@ -139,8 +142,10 @@ impl<S: Store> Index<S> {
         }
         let is_free = |slot: &SlotIndex| !used.contains(slot) && !kept.contains(slot);
         let free = (0..slot_count).map(SlotIndex).filter(is_free).collect();
+        let is_first = store.read(rows::FIRST_KEY)?.is_some();
         let mut index = Self {
             store,
+            is_first,
             superblock: *superblock,
             generation: row.generation,
             slots: Slots::new(slot_count, free, row.next_segment),
