@@ -357,6 +357,7 @@ impl Round {
             | Event::WroteBack { .. }
             | Event::Moved { .. }
             | Event::Leaves { .. }
+            | Event::SlotsFew
             | Event::Tick => None,
         }
     }

@@ -212,7 +212,7 @@ impl Volume {
 
     /// Writes the open segment's footer. The segment counts as sealed at once: until it is folded, a footer that is lost is
     /// made up for by a scan.
-    fn seal(&mut self, context: &mut Context<'_>) {
+    pub(super) fn seal(&mut self, context: &mut Context<'_>) {
         let Some(open) = self.log.open.take() else { return };
         let last_lsn = Lsn(open.first_lsn.0 + open.entries.len() as u64 - 1);
         if open.entries.is_empty() {
@@ -330,6 +330,10 @@ impl Volume {
             }
         } else {
             footer.state = FooterState::Written;
+            if self.log.open.is_none() {
+                // Sealed since the volume is idle: nobody else asks for the sync with which the segment is settled.
+                self.want_sync(context);
+            }
         }
         buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
         self.store_captured(context);
