@@ -243,11 +243,11 @@ impl Keeper {
         let (mut actions, mut news) = (Vec::new(), Vec::new());
         act(&mut self.compactor, &mut Context { index: &mut self.index, actions: &mut actions, news: &mut news });
         self.tell_of_compaction();
-        let is_hurried = self.compactor.is_hurried(&self.index);
+        let urgency = self.compactor.urgency(&self.index);
         for action in actions {
             if matches!(action, Action::Lease { .. }) {
                 self.lease_for_compactor();
-            } else if self.helpers.disk.send(Work { action, is_hurried }).is_err() {
+            } else if self.helpers.disk.send(Work { action, urgency }).is_err() {
                 tracing::error!("the compactor's thread has ended: no more slots are given back");
             }
         }

@@ -48,6 +48,8 @@ pub struct Compactor {
     has_news: bool,
     /// There has been a tick since then.
     is_due: bool,
+    /// The last look found something to compact.
+    has_found: bool,
     /// Free slots when they were last looked at.
     free_at_look: u32,
     /// A round failed: the next one begins with a tick.
@@ -71,6 +73,17 @@ pub struct CompactionFigures {
     pub suspects: u64,
     /// Why the last round was given up.
     pub last_error: Option<String>,
+}
+
+/// How fast compaction should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Slots are plenty.
+    Plenty,
+    /// Slots are owed to whoever trimmed or deleted something.
+    Owing,
+    /// Writers are about to find no slot.
+    Short,
 }
 
 /// Names what is under way.
@@ -158,10 +171,15 @@ impl Compactor {
         self.round.is_some()
     }
 
-    /// Whether slots are so few that it should go as fast as it can.
+    /// How fast it should go.
     #[must_use]
-    pub fn is_hurried<S: Store>(&self, index: &Index<S>) -> bool {
-        Need::of(index).is_short()
+    pub fn urgency<S: Store>(&self, index: &Index<S>) -> Urgency {
+        let need = Need::of(index);
+        match (need.is_short(), need.is_owing()) {
+            (true, _) => Urgency::Short,
+            (false, true) => Urgency::Owing,
+            (false, false) => Urgency::Plenty,
+        }
     }
 
     /// What it has done.
@@ -174,7 +192,8 @@ impl Compactor {
     fn would_look<S: Store>(&self, index: &Index<S>) -> bool {
         let need = Need::of(index);
         let has_news = self.has_news || need.free < self.free_at_look;
-        self.round.is_none() && !self.waits_for_tick && has_news && (self.is_due || need.is_short())
+        let is_due = self.is_due || need.is_short() || (self.has_found && need.is_owing());
+        self.round.is_none() && !self.waits_for_tick && has_news && is_due
     }
 
     /// Takes one short step. None of its actions is under way for a step that wants a turn.
@@ -200,7 +219,9 @@ impl Compactor {
         let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
         let victims = choose::victims(context.index, is_out, &self.overheads);
         let slot_blocks = context.index.superblock().geometry.slot_blocks();
-        let Some(count) = choose::count(&victims, need, slot_blocks) else { return };
+        let count = choose::count(&victims, need, slot_blocks);
+        self.has_found = count.is_some();
+        let Some(count) = count else { return };
         let items = victims.into_iter().take(count).map(|victim| victim.items);
         let segments = items.map(|items| items.into_iter().map(|(segment, _)| segment).collect()).collect();
         self.round = Some(Round::begin(context, segments));

@@ -398,7 +398,10 @@ impl Volume {
                     checks = rest;
                     location = location.plus(blocks);
                 }
-                OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
+                OperationKind::Trim | OperationKind::WriteZeroes => {
+                    self.map.trim(lsn, operation.range);
+                    self.checkpoint.note_trim();
+                }
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
                 OperationKind::Snapshot { generation, wall_ms, .. } => {
                     let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };

@@ -253,6 +253,25 @@ fn what_is_written_is_read_and_what_is_not_is_zero() {
     assert!(driver.volume.is_idle());
 }
 
+/// P5. What is trimmed is in the stored map soon, though writes never pause: nobody else knows what was given up.
+#[test]
+fn trims_are_folded_though_writes_go_on() {
+    let folds = |is_trimmed: bool| {
+        let mut driver = Driver::new(64);
+        for second in 0..15 {
+            driver.write(second * 4096, &[1; 4096]).unwrap();
+            if is_trimmed && second == 1 {
+                driver.done(Request::Trim { range: range(0, 4096), fua: false }).unwrap();
+            }
+            driver.give(Event::Tick);
+            driver.run();
+        }
+        !driver.told.is_empty()
+    };
+    assert!(folds(true));
+    assert!(!folds(false));
+}
+
 /// P2. Neighbouring sectors of one block, written at once, both stay.
 #[test]
 fn partial_writes_of_one_block_do_not_undo_each_other() {

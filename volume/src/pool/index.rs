@@ -3,6 +3,7 @@
 use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
+use super::owed::Owed;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{
@@ -27,6 +28,7 @@ pub struct Index<S> {
     /// No rebuild made it: it has seen every snapshot that there ever was.
     pub(super) is_first: bool,
     pub(super) slots: Slots,
+    pub(super) owed: Owed,
     segments: BTreeMap<SegmentId, Entry>,
     /// The same by volume, oldest first.
     pub(super) owned: BTreeSet<(VolumeId, SegmentId)>,
@@ -149,6 +151,7 @@ impl<S: Store> Index<S> {
             superblock: *superblock,
             generation: row.generation,
             slots: Slots::new(slot_count, free, row.next_segment),
+            owed: Owed::default(),
             segments: BTreeMap::new(),
             owned: BTreeSet::new(),
             unnamed: BTreeSet::new(),
@@ -403,7 +406,7 @@ impl<S: Store> Index<S> {
         self.commit(vec![StoreWrite::Delete(rows::segment_key(segment))], Durability::Lazy)?;
         self.forget(segment);
         if !is_moved {
-            self.slots.free(slot);
+            self.free_slot(slot);
         }
         Ok(())
     }
@@ -444,10 +447,14 @@ impl<S: Store> Index<S> {
         self.settled.remove(&volume);
         self.lineage.remove(volume);
         for row in rows {
+            if row.parcel.is_some() {
+                // What is beside it in the pack stays.
+                self.owe(self.entry(row.segment).map_or(0, |entry| entry.live));
+            }
             self.forget(row.segment);
             let left = self.left.remove(&row.segment);
             let own = left.filter(|place| place.parcel.is_none()).map(|place| place.slot);
-            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.slots.free(slot));
+            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.free_slot(slot));
         }
         Ok(())
     }
