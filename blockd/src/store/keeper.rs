@@ -5,10 +5,12 @@
 
 use super::disk::Work;
 use super::jobs::Jobs;
+use super::pacing::Pacing;
 use super::rocks::RocksStore;
 use super::thread::Question;
 use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
+use crate::throttle::Throttle;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -58,6 +60,8 @@ pub(super) struct Helpers {
     pub(super) preparer: mpsc::Sender<Wanted>,
     /// Carries out what the compactor wants done on the disk.
     pub(super) disk: mpsc::Sender<Work>,
+    /// Holds writers back.
+    pub(super) throttle: Arc<Throttle>,
 }
 
 /// The index and what is leased ahead of it.
@@ -68,6 +72,7 @@ pub(super) struct Keeper {
     pool: Arc<PoolFile>,
     helpers: Helpers,
     compactor: Compactor,
+    pacing: Pacing,
     next_tick: Instant,
     last_turn: Instant,
     /// Why the last round of compaction that was told of was given up.
@@ -124,6 +129,7 @@ impl Allocation<'_> {
 impl Keeper {
     pub(super) fn new(mut index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
         let now = Instant::now();
+        let pacing = Pacing::new(Arc::clone(&helpers.throttle), index.superblock().geometry.slot_bytes);
         let jobs = Jobs::resume(&mut index);
         let mut keeper = Self {
             index,
@@ -132,6 +138,7 @@ impl Keeper {
             pool,
             helpers,
             compactor: Compactor::default(),
+            pacing,
             next_tick: now,
             last_turn: now,
             told_error: None,
@@ -198,6 +205,11 @@ impl Keeper {
         }
     }
 
+    /// Has writers go as fast as slots allow.
+    pub(super) fn set_pace(&self) {
+        self.pacing.set(Instant::now(), self.compactor.shortage(&self.index));
+    }
+
     /// Whether there is work to do now, unless a command waits.
     pub(super) fn has_work(&self) -> bool {
         !self.jobs.is_empty()
@@ -241,7 +253,9 @@ impl Keeper {
 
     fn with_compactor(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, RocksStore>)) {
         let (mut actions, mut news) = (Vec::new(), Vec::new());
+        let free_before = self.index.slot_counts().1;
         act(&mut self.compactor, &mut Context { index: &mut self.index, actions: &mut actions, news: &mut news });
+        self.pacing.note(Instant::now(), i64::from(self.index.slot_counts().1) - i64::from(free_before));
         self.tell_of_compaction();
         let urgency = self.compactor.urgency(&self.index);
         for action in actions {
@@ -264,6 +278,7 @@ impl Keeper {
 
     fn lease_for_compactor(&mut self) {
         let result = self.lease(LeaseClass::Compaction);
+        self.pacing.note(Instant::now(), -i64::from(result.is_ok()));
         self.with_compactor(|compactor, context| compactor.handle(context, Event::Leased { result }));
     }
 

@@ -6,6 +6,7 @@
 mod disk;
 mod jobs;
 mod keeper;
+mod pacing;
 mod rocks;
 mod thread;
 

@@ -4,6 +4,7 @@
 //! first, as many of them as give the most slots for what is moved: their segments must fill fewer packs than there were
 //! slots. A segment is moved whole, into one pack.
 
+use super::Shortage;
 use crate::controls::{Safeguard, is_missing};
 use crate::format::parcel_header_blocks;
 use crate::pool::{Index, LeaseClass, SegmentRow};
@@ -67,6 +68,14 @@ impl Need {
     /// Whether writers are about to find no slot.
     pub(super) const fn is_short(&self) -> bool {
         self.for_data <= self.begins_below / 2
+    }
+
+    /// What is left, when that is so.
+    pub(super) const fn shortage(&self) -> Option<Shortage> {
+        if !self.is_short() {
+            return None;
+        }
+        Some(Shortage { left: self.for_data, bound: self.begins_below / 2 })
     }
 
     /// Whether slots are owed.

@@ -86,6 +86,15 @@ pub enum Urgency {
     Short,
 }
 
+/// How few slots are left to writers, while more may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// Free slots for data.
+    pub left: u32,
+    /// So many or fewer are a shortage.
+    pub bound: u32,
+}
+
 /// Names what is under way.
 #[derive(Debug, Default)]
 struct Ids(u64);
@@ -180,6 +189,13 @@ impl Compactor {
             (false, true) => Urgency::Owing,
             (false, false) => Urgency::Plenty,
         }
+    }
+
+    /// Whether writers should go slower, since slots are few and waiting brings more: it is not one where nothing is to be
+    /// gained.
+    #[must_use]
+    pub fn shortage<S: Store>(&self, index: &Index<S>) -> Option<Shortage> {
+        Need::of(index).shortage().filter(|_| self.is_freeing(index))
     }
 
     /// What it has done.

@@ -63,6 +63,12 @@ impl Volume {
         }
     }
 
+    /// Whether what is appended next is a write.
+    #[must_use]
+    pub fn is_write_next(&self) -> bool {
+        self.log.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write)
+    }
+
     fn may_begin_batch(&self) -> bool {
         let waiting = if self.hold.is_on() { self.snapshots_in_front() } else { self.log.pending.len() };
         waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
