@@ -7,6 +7,7 @@ use super::disk::Work;
 use super::jobs::Jobs;
 use super::pacing::Pacing;
 use super::rocks::RocksStore;
+use super::sealing::Sealing;
 use super::thread::Question;
 use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use units::{SegmentId, SlotIndex, VolumeId};
-use volume::compact::{Compactor, Context, News};
+use volume::compact::{Compactor, Context, News, Urgency};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
@@ -73,6 +74,7 @@ pub(super) struct Keeper {
     helpers: Helpers,
     compactor: Compactor,
     pacing: Pacing,
+    sealing: Sealing,
     next_tick: Instant,
     last_turn: Instant,
     /// Why the last round of compaction that was told of was given up.
@@ -139,6 +141,7 @@ impl Keeper {
             helpers,
             compactor: Compactor::default(),
             pacing,
+            sealing: Sealing::default(),
             next_tick: now,
             last_turn: now,
             told_error: None,
@@ -170,7 +173,7 @@ impl Keeper {
     }
 
     fn wants_ticks(&self) -> bool {
-        self.compactor.wants_ticks() || !self.waiting.is_empty()
+        self.compactor.wants_ticks() || !self.waiting.is_empty() || !self.parked.is_empty()
     }
 
     /// Does what is due.
@@ -178,6 +181,9 @@ impl Keeper {
         let now = Instant::now();
         if self.wants_ticks() && self.next_tick <= now {
             self.next_tick = now + TICK;
+            if self.compactor.urgency(&self.index) == Urgency::Short {
+                self.ask_to_seal(None);
+            }
             self.with_compactor(Compactor::tick);
             let overdue = self.waiting.take_overdue();
             self.fail(overdue);
@@ -396,13 +402,28 @@ impl Keeper {
         let result = self.lease(class);
         match result {
             Ok(lease) => self.spare.entry(volume).or_default().push(lease),
-            Err(DiskFault::NoSpace) if self.compactor.is_freeing(&self.index) => {
+            Err(DiskFault::NoSpace) if self.may_gain_slots(volume) => {
                 self.parked.push_back((volume, class));
                 return;
             }
             Err(_) => {}
         }
         self.events.push((volume, Event::Leased { result }));
+    }
+
+    /// Whether slots may become free soon.
+    fn may_gain_slots(&mut self, asker: VolumeId) -> bool {
+        if !self.compactor.is_freeing(&self.index) {
+            self.ask_to_seal(Some(asker));
+        }
+        self.compactor.is_freeing(&self.index) || self.sealing.may_give(Instant::now())
+    }
+
+    /// Asks volumes that rest to seal their open segments.
+    fn ask_to_seal(&mut self, asker: Option<VolumeId>) {
+        let open = self.index.open_segments().filter(|(volume, _)| Some(*volume) != asker).collect();
+        let asked = self.sealing.ask(Instant::now(), open);
+        self.events.extend(asked.into_iter().map(|volume| (volume, Event::SlotsFew)));
     }
 
     fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {

@@ -8,6 +8,7 @@ mod jobs;
 mod keeper;
 mod pacing;
 mod rocks;
+mod sealing;
 mod thread;
 
 pub use rocks::RocksStore;

@@ -352,6 +352,12 @@ impl<S: Store> Index<S> {
         &mut self.store
     }
 
+    /// The segments that are not sealed, as far as the index knows.
+    pub fn open_segments(&self) -> impl Iterator<Item = (VolumeId, SegmentId)> {
+        let open = self.segments.values().filter(|entry| entry.row.last_lsn.is_none());
+        open.map(|entry| (entry.row.volume, entry.row.segment))
+    }
+
     /// Ends the index and gives its store back.
     #[must_use]
     pub fn into_store(self) -> S {
