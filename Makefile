@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-limits bench-snapshots bench-disk bench-compaction-model soak fmt lint doc
+.PHONY: help build test demo bench bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ bench-snapshots: ## What snapshots, their deletion and clones cost, against thei
 bench-disk: ## What this disk says to the engine's open questions (docs/decisions)
 	@scripts/install-deps.sh test
 	python3 benches/disk/run.py $(BENCH_ARGS)
+
+bench-compaction: ## What compaction costs writers, and how soon it gives space back, against their promised numbers
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	python3 benches/compaction/run.py $(BENCH_ARGS)
 
 bench-compaction-model: ## Write amplification of compaction, by a model without a disk (some minutes; docs/decisions)
 	python3 benches/compaction/model.py $(BENCH_ARGS)

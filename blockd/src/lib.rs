@@ -15,8 +15,10 @@ pub mod scrub;
 mod serving;
 pub mod shard;
 pub mod store;
+mod throttle;
 pub mod tls;
 
 pub use limits::{Limits, ListenerLimits};
 pub use nbd::Permit;
 pub use serving::{Serving, ServingConfig};
+pub use throttle::Throttle;

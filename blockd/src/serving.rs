@@ -6,6 +6,7 @@ use crate::open::{OpenError, OpenPool, PoolFile, Space};
 use crate::scrub::{ScrubHandle, ScrubThread};
 use crate::shard::{Message, ShardConfig, ShardThread};
 use crate::store::StoreThread;
+use crate::throttle::Throttle;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,9 +69,10 @@ impl Serving {
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
-        let store = StoreThread::start(index, space, Arc::clone(&pool), config.is_direct);
+        let throttle = Arc::new(Throttle::default());
+        let store = StoreThread::start(index, space, Arc::clone(&pool), (config.is_direct, Arc::clone(&throttle)));
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
-        let mut threads = Threads::start(store, &pool, config).await?;
+        let mut threads = Threads::start((store, throttle), &pool, config).await?;
         let beginning = Beginning {
             shards: threads.shards.iter().map(ShardThread::handle).collect(),
             store: threads.store.handle(),
@@ -159,7 +161,11 @@ impl Serving {
 }
 
 impl Threads {
-    async fn start(store: StoreThread, pool: &PoolFile, config: ServingConfig) -> Result<Self, OpenError> {
+    async fn start(
+        (store, throttle): (StoreThread, Arc<Throttle>),
+        pool: &PoolFile,
+        config: ServingConfig,
+    ) -> Result<Self, OpenError> {
         let cores = uring::cpu::allowed().unwrap_or_default();
         let origin = Instant::now();
         let mut threads = Self { shards: Vec::new(), scrub: None, store };
@@ -174,6 +180,7 @@ impl Threads {
                 limits: config.limits,
                 map_cache_bytes: config.map_cache_bytes / config.shard_count.max(1),
                 store: threads.store.handle().port(number),
+                throttle: Arc::clone(&throttle),
             });
             match started {
                 Ok(shard) => threads.shards.push(shard),

@@ -95,6 +95,7 @@ fn start_shard(folder: &Path) -> Result<shard::ShardThread, shard::StartError> {
         limits: Limits::default(),
         map_cache_bytes: 16 << 20,
         store: Box::new(NoStore),
+        throttle: Arc::default(),
     })
 }
 

@@ -66,3 +66,28 @@ fn a_full_pool_takes_writes_again_after_a_trim() {
     daemon.stop_without_complaint();
     daemon.check_pool();
 }
+
+/// P1, P6. More volumes than the pool has slots, with a block in each: those that rest give their slots up, a kill loses
+/// nothing, and after it each goes on.
+#[test]
+fn a_small_pool_holds_more_volumes_than_it_has_slots() {
+    if !are_here("a_small_pool_holds_more_volumes_than_it_has_slots", &["python3-libnbd"]) {
+        return;
+    }
+    const COUNT: u32 = 100;
+    let mut daemon = Daemon::start_with(&["--pool-size", "33M", "--slot-size", "1M"]);
+    let little = |daemon: &Daemon, act: &str| {
+        let mut script = python("little_volumes.py");
+        succeed(script.arg(act).arg(daemon.socket()).arg(COUNT.to_string()));
+    };
+    (0..COUNT).for_each(|number| daemon.create_volume(&format!("little-{number}"), "1M"));
+    little(&daemon, "write");
+    daemon.kill9();
+    daemon.restart();
+    little(&daemon, "check");
+    little(&daemon, "write");
+    little(&daemon, "check");
+    assert!(shown(&daemon, " packs written") > 0);
+    daemon.stop_without_complaint();
+    daemon.check_pool();
+}

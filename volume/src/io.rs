@@ -203,6 +203,8 @@ pub enum Event {
         /// The slot, or none when the pool is full.
         result: Result<Lease, DiskFault>,
     },
+    /// The pool's free slots have become few: one that is not needed now should not be kept.
+    SlotsFew,
     /// Time has passed; given about once a second.
     Tick,
 }

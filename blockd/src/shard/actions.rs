@@ -2,9 +2,10 @@
 
 use super::disk::{DiskToken, Fetch, note_fault};
 use super::port::StoreAsk;
-use super::{Shard, Token};
+use super::{Shard, THROTTLED_MAX, Token};
 use crate::memory::buffer_of;
-use units::VolumeId;
+use std::time::Duration;
+use units::{Monotonic, VolumeId};
 use uring::{Completion, Outcome};
 use volume::engine::Context;
 use volume::io::{Action, Event};
@@ -16,12 +17,13 @@ impl Shard {
         let mut next = 0;
         while let Some(place) = self.touched.get(next).copied() {
             next += 1;
-            self.settle_volume(place);
+            self.settle_volume(place, false);
         }
         self.touched.clear();
     }
 
-    fn settle_volume(&mut self, place: usize) {
+    /// `is_its_turn`: it has waited for the throttle, and that is open.
+    fn settle_volume(&mut self, place: usize, mut is_its_turn: bool) {
         loop {
             let Some(slot) = self.volumes.get_mut(place) else { return };
             let mut context = Context {
@@ -30,12 +32,19 @@ impl Shard {
                 buffers: &mut self.buffers,
                 actions: &mut slot.actions,
             };
-            slot.volume.poll_append(&mut context);
+            let id = slot.volume.id();
+            // A deletion must go on, and so must the end of a volume's service.
+            let is_exempt = id == VolumeId::SYSTEM || slot.closing.is_some() || !slot.volume.is_write_next();
+            let is_open = || self.throttled.is_empty() && self.throttle.opens_at(self.now).is_none();
+            if std::mem::take(&mut is_its_turn) || is_exempt || is_open() {
+                slot.volume.poll_append(&mut context);
+            } else if !self.throttled.contains(&place) {
+                self.throttled.push(place);
+            }
             if slot.actions.is_empty() {
                 slot.is_touched = false;
                 return;
             }
-            let id = slot.volume.id();
             let mut actions = std::mem::take(&mut slot.actions);
             for action in actions.drain(..) {
                 self.carry_out(place, id, action);
@@ -52,9 +61,24 @@ impl Shard {
         }
     }
 
+    /// Goes on with volumes that waited for the throttle, one after the other while it is open.
+    pub(super) fn resume_throttled(&mut self) {
+        while !self.throttled.is_empty() && self.throttle.opens_at(self.now).is_none() {
+            let place = self.throttled.remove(0);
+            self.settle_volume(place, true);
+        }
+    }
+
+    /// How long nothing has to be done for what waits for the throttle, if anything does.
+    pub(super) fn throttled_for(&self, now: Monotonic) -> Option<Duration> {
+        let opens_at = self.throttle.opens_at(now).unwrap_or(now);
+        (!self.throttled.is_empty()).then(|| opens_at.since(now).min(THROTTLED_MAX))
+    }
+
     fn carry_out(&mut self, place: usize, volume: VolumeId, action: Action) {
         match action {
             Action::Append { id, pool_offset, buffers } => {
+                self.throttle.charge(self.now, buffers.iter().map(|buffer| buffer.len() as u64).sum());
                 let (disk, mut io) = self.disk_and_io();
                 let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
                 self.finished.extend(event.map(|event| (place, event)));

@@ -166,6 +166,7 @@ impl Shard {
         self.store.ask(StoreAsk::Closed { volume: id });
         self.closing_count -= 1;
         self.touched.retain(|touched| *touched != place);
+        self.throttled.retain(|throttled| *throttled != place);
         let Some(Closing { done, checkpoint: Checkpoint::Over(result), .. }) = slot.closing else { return };
         if let Err(error) = &result {
             tracing::warn!(volume = %id, %error, "the volume was closed without a checkpoint");

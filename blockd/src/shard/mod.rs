@@ -24,6 +24,7 @@ pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 
 use crate::limits::Limits;
 use crate::nbd::Connection;
+use crate::throttle::Throttle;
 use closing::Closing;
 use disk::{Disk, DiskToken, Fetch, Io};
 use pace::Pace;
@@ -32,7 +33,7 @@ use slab::Slab;
 use status::Gathering;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use units::{Monotonic, VolumeId};
 use uring::{Ring, Want};
@@ -42,6 +43,9 @@ use volume::io::{Action, Event};
 
 /// How often volumes that are not quiet are told that time passes.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a shard waits at most for the next look at whether writes may go on: the pace changes meanwhile.
+const THROTTLED_MAX: Duration = Duration::from_millis(5);
 
 /// Bytes of fetches started in one turn, beyond the first.
 const FETCH_BYTES_PER_TURN: usize = 512 << 10;
@@ -98,6 +102,9 @@ struct Shard {
     statuses: Slab<Gathering>,
     /// Volumes that were handed events since they were last settled.
     touched: Vec<usize>,
+    throttle: Arc<Throttle>,
+    /// Volumes whose next write waits for the throttle, those that have waited longest first.
+    throttled: Vec<usize>,
     /// Connections that have replies, or may be over.
     news: Vec<usize>,
     /// Connections that have more requests than one turn takes.
@@ -151,6 +158,7 @@ impl Shard {
         }
         self.resume_unfinished();
         self.resume_stalled();
+        self.resume_throttled();
         self.settle();
         self.close_volumes();
         self.send_replies();
@@ -181,7 +189,8 @@ impl Shard {
             }
         }
         self.stats.sleeps += 1;
-        let limit = self.needs_ticks().then(|| self.next_tick.since(since));
+        let tick = self.needs_ticks().then(|| self.next_tick.since(since));
+        let limit = tick.into_iter().chain(self.throttled_for(since)).min();
         self.ring.enter(Want::Completion(limit))?;
         if is_for_clients {
             self.pace.note_wait(self.clock().since(since));

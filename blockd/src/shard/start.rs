@@ -5,10 +5,11 @@ use super::mailbox::ShardHandle;
 use super::pace::Pace;
 use super::{Shard, ShardStats, StorePort};
 use crate::limits::Limits;
+use crate::throttle::Throttle;
 use slab::Slab;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use std::{fmt, io};
@@ -34,6 +35,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// Takes its volumes' questions to the store.
     pub store: Box<dyn StorePort>,
+    /// How fast logs may grow; the same for all shards.
+    pub throttle: Arc<Throttle>,
 }
 
 impl fmt::Debug for ShardConfig {
@@ -153,6 +156,8 @@ impl Shard {
             requests: Slab::new(),
             statuses: Slab::new(),
             touched: Vec::new(),
+            throttle: config.throttle,
+            throttled: Vec::new(),
             news: Vec::new(),
             unfinished: Vec::new(),
             stalled: Vec::new(),

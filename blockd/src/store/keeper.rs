@@ -5,10 +5,13 @@
 
 use super::disk::Work;
 use super::jobs::Jobs;
+use super::pacing::Pacing;
 use super::rocks::RocksStore;
+use super::sealing::Sealing;
 use super::thread::Question;
 use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
+use crate::throttle::Throttle;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use units::{SegmentId, SlotIndex, VolumeId};
-use volume::compact::{Compactor, Context, News};
+use volume::compact::{Compactor, Context, News, Urgency};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
@@ -58,6 +61,8 @@ pub(super) struct Helpers {
     pub(super) preparer: mpsc::Sender<Wanted>,
     /// Carries out what the compactor wants done on the disk.
     pub(super) disk: mpsc::Sender<Work>,
+    /// Holds writers back.
+    pub(super) throttle: Arc<Throttle>,
 }
 
 /// The index and what is leased ahead of it.
@@ -68,6 +73,8 @@ pub(super) struct Keeper {
     pool: Arc<PoolFile>,
     helpers: Helpers,
     compactor: Compactor,
+    pacing: Pacing,
+    sealing: Sealing,
     next_tick: Instant,
     last_turn: Instant,
     /// Why the last round of compaction that was told of was given up.
@@ -124,6 +131,7 @@ impl Allocation<'_> {
 impl Keeper {
     pub(super) fn new(mut index: Index<RocksStore>, space: Arc<Space>, pool: Arc<PoolFile>, helpers: Helpers) -> Self {
         let now = Instant::now();
+        let pacing = Pacing::new(Arc::clone(&helpers.throttle), index.superblock().geometry.slot_bytes);
         let jobs = Jobs::resume(&mut index);
         let mut keeper = Self {
             index,
@@ -132,6 +140,8 @@ impl Keeper {
             pool,
             helpers,
             compactor: Compactor::default(),
+            pacing,
+            sealing: Sealing::default(),
             next_tick: now,
             last_turn: now,
             told_error: None,
@@ -163,7 +173,7 @@ impl Keeper {
     }
 
     fn wants_ticks(&self) -> bool {
-        self.compactor.wants_ticks() || !self.waiting.is_empty()
+        self.compactor.wants_ticks() || !self.waiting.is_empty() || !self.parked.is_empty()
     }
 
     /// Does what is due.
@@ -171,6 +181,9 @@ impl Keeper {
         let now = Instant::now();
         if self.wants_ticks() && self.next_tick <= now {
             self.next_tick = now + TICK;
+            if self.compactor.urgency(&self.index) == Urgency::Short {
+                self.ask_to_seal(None);
+            }
             self.with_compactor(Compactor::tick);
             let overdue = self.waiting.take_overdue();
             self.fail(overdue);
@@ -196,6 +209,11 @@ impl Keeper {
         if self.last_turn.elapsed() >= TURN_DELAY {
             self.turn();
         }
+    }
+
+    /// Has writers go as fast as slots allow.
+    pub(super) fn set_pace(&self) {
+        self.pacing.set(Instant::now(), self.compactor.shortage(&self.index));
     }
 
     /// Whether there is work to do now, unless a command waits.
@@ -241,13 +259,15 @@ impl Keeper {
 
     fn with_compactor(&mut self, act: impl FnOnce(&mut Compactor, &mut Context<'_, RocksStore>)) {
         let (mut actions, mut news) = (Vec::new(), Vec::new());
+        let free_before = self.index.slot_counts().1;
         act(&mut self.compactor, &mut Context { index: &mut self.index, actions: &mut actions, news: &mut news });
+        self.pacing.note(Instant::now(), i64::from(self.index.slot_counts().1) - i64::from(free_before));
         self.tell_of_compaction();
-        let is_hurried = self.compactor.is_hurried(&self.index);
+        let urgency = self.compactor.urgency(&self.index);
         for action in actions {
             if matches!(action, Action::Lease { .. }) {
                 self.lease_for_compactor();
-            } else if self.helpers.disk.send(Work { action, is_hurried }).is_err() {
+            } else if self.helpers.disk.send(Work { action, urgency }).is_err() {
                 tracing::error!("the compactor's thread has ended: no more slots are given back");
             }
         }
@@ -264,6 +284,7 @@ impl Keeper {
 
     fn lease_for_compactor(&mut self) {
         let result = self.lease(LeaseClass::Compaction);
+        self.pacing.note(Instant::now(), -i64::from(result.is_ok()));
         self.with_compactor(|compactor, context| compactor.handle(context, Event::Leased { result }));
     }
 
@@ -381,13 +402,28 @@ impl Keeper {
         let result = self.lease(class);
         match result {
             Ok(lease) => self.spare.entry(volume).or_default().push(lease),
-            Err(DiskFault::NoSpace) if self.compactor.is_freeing(&self.index) => {
+            Err(DiskFault::NoSpace) if self.may_gain_slots(volume) => {
                 self.parked.push_back((volume, class));
                 return;
             }
             Err(_) => {}
         }
         self.events.push((volume, Event::Leased { result }));
+    }
+
+    /// Whether slots may become free soon.
+    fn may_gain_slots(&mut self, asker: VolumeId) -> bool {
+        if !self.compactor.is_freeing(&self.index) {
+            self.ask_to_seal(Some(asker));
+        }
+        self.compactor.is_freeing(&self.index) || self.sealing.may_give(Instant::now())
+    }
+
+    /// Asks volumes that rest to seal their open segments.
+    fn ask_to_seal(&mut self, asker: Option<VolumeId>) {
+        let open = self.index.open_segments().filter(|(volume, _)| Some(*volume) != asker).collect();
+        let asked = self.sealing.ask(Instant::now(), open);
+        self.events.extend(asked.into_iter().map(|volume| (volume, Event::SlotsFew)));
     }
 
     fn lease(&mut self, class: LeaseClass) -> Result<Lease, DiskFault> {

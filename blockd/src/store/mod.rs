@@ -6,7 +6,9 @@
 mod disk;
 mod jobs;
 mod keeper;
+mod pacing;
 mod rocks;
+mod sealing;
 mod thread;
 
 pub use rocks::RocksStore;

@@ -5,6 +5,7 @@ use super::keeper::{Helpers, Keeper, Wanted};
 use super::rocks::RocksStore;
 use crate::open::{PoolFile, Space};
 use crate::shard::{Callback, Message, ShardHandle, StoreAsk, StorePort};
+use crate::throttle::Throttle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -78,12 +79,12 @@ impl StoreThread {
         index: Index<RocksStore>,
         space: Arc<Space>,
         pool: Arc<PoolFile>,
-        writes_direct: bool,
+        (writes_direct, throttle): (bool, Arc<Throttle>),
     ) -> io::Result<Self> {
         let (sender, commands) = mpsc::channel();
         let (wanted, preparer) = start_preparer(Arc::clone(&space), sender.clone())?;
         let (disk, writer) = disk::start(Arc::clone(&pool), writes_direct, sender.clone())?;
-        let keeper = Keeper::new(index, space, pool, Helpers { preparer: wanted, disk });
+        let keeper = Keeper::new(index, space, pool, Helpers { preparer: wanted, disk, throttle });
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || run(keeper, &commands))?;
         Ok(Self { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] })
     }
@@ -235,6 +236,7 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),
         }
         keeper.turn_if_late();
+        keeper.set_pace();
         for (volume, event) in keeper.take_events() {
             let shard = homes.0.get(&volume).and_then(|shard| shards.get(*shard));
             // A shard that has ended wants no answer.

@@ -4,6 +4,7 @@
 //! first, as many of them as give the most slots for what is moved: their segments must fill fewer packs than there were
 //! slots. A segment is moved whole, into one pack.
 
+use super::Shortage;
 use crate::controls::{Safeguard, is_missing};
 use crate::format::parcel_header_blocks;
 use crate::pool::{Index, LeaseClass, SegmentRow};
@@ -25,6 +26,10 @@ const INDEX_BYTES_PER_BLOCK: u64 = 44;
 
 /// Of a slot, in percent, at most so much is live of one that is compacted while slots are plenty.
 const SHARE_WHILE_PLENTY: u32 = 25;
+
+/// The same while slots are owed to whoever trimmed or deleted something: for each block that is given back at most four are
+/// moved.
+const SHARE_WHILE_OWED: u32 = 80;
 
 /// While writers find slots, no more packs are written for one slot that is gained.
 const PACKS_PER_GAIN: usize = 4;
@@ -49,18 +54,33 @@ pub(super) struct Need {
     for_data: u32,
     /// Compaction begins in earnest below so many for data, and goes as fast as it can below half of them.
     begins_below: u32,
+    /// Slots that trims and deletions have not seen come back yet.
+    owed: u64,
 }
 
 impl Need {
     pub(super) fn of<S: Store>(index: &Index<S>) -> Self {
         let (total, free) = index.slot_counts();
         let for_data = free.saturating_sub(index.kept_back(LeaseClass::Data));
-        Self { free, for_data, begins_below: (total / 50).max(8) }
+        Self { free, for_data, begins_below: (total / 50).max(8), owed: index.owed_slots() }
     }
 
     /// Whether writers are about to find no slot.
     pub(super) const fn is_short(&self) -> bool {
         self.for_data <= self.begins_below / 2
+    }
+
+    /// What is left, when that is so.
+    pub(super) const fn shortage(&self) -> Option<Shortage> {
+        if !self.is_short() {
+            return None;
+        }
+        Some(Shortage { left: self.for_data, bound: self.begins_below / 2 })
+    }
+
+    /// Whether slots are owed.
+    pub(super) const fn is_owing(&self) -> bool {
+        self.owed > 0
     }
 
     /// Most blocks of a hundred that are live in a slot that is worth moving.
@@ -70,7 +90,8 @@ impl Need {
             return 100;
         }
         let above = (self.for_data - half).min(half);
-        100 - (100 - SHARE_WHILE_PLENTY) * above / half
+        let share = 100 - (100 - SHARE_WHILE_PLENTY) * above / half;
+        if self.is_owing() { share.max(SHARE_WHILE_OWED) } else { share }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Compactor {
     has_news: bool,
     /// There has been a tick since then.
     is_due: bool,
+    /// The last look found something to compact.
+    has_found: bool,
     /// Free slots when they were last looked at.
     free_at_look: u32,
     /// A round failed: the next one begins with a tick.
@@ -71,6 +73,26 @@ pub struct CompactionFigures {
     pub suspects: u64,
     /// Why the last round was given up.
     pub last_error: Option<String>,
+}
+
+/// How fast compaction should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Slots are plenty.
+    Plenty,
+    /// Slots are owed to whoever trimmed or deleted something.
+    Owing,
+    /// Writers are about to find no slot.
+    Short,
+}
+
+/// How few slots are left to writers, while more may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// Free slots for data.
+    pub left: u32,
+    /// So many or fewer are a shortage.
+    pub bound: u32,
 }
 
 /// Names what is under way.
@@ -158,10 +180,22 @@ impl Compactor {
         self.round.is_some()
     }
 
-    /// Whether slots are so few that it should go as fast as it can.
+    /// How fast it should go.
     #[must_use]
-    pub fn is_hurried<S: Store>(&self, index: &Index<S>) -> bool {
-        Need::of(index).is_short()
+    pub fn urgency<S: Store>(&self, index: &Index<S>) -> Urgency {
+        let need = Need::of(index);
+        match (need.is_short(), need.is_owing()) {
+            (true, _) => Urgency::Short,
+            (false, true) => Urgency::Owing,
+            (false, false) => Urgency::Plenty,
+        }
+    }
+
+    /// Whether writers should go slower, since slots are few and waiting brings more: it is not one where nothing is to be
+    /// gained.
+    #[must_use]
+    pub fn shortage<S: Store>(&self, index: &Index<S>) -> Option<Shortage> {
+        Need::of(index).shortage().filter(|_| self.is_freeing(index))
     }
 
     /// What it has done.
@@ -174,7 +208,8 @@ impl Compactor {
     fn would_look<S: Store>(&self, index: &Index<S>) -> bool {
         let need = Need::of(index);
         let has_news = self.has_news || need.free < self.free_at_look;
-        self.round.is_none() && !self.waits_for_tick && has_news && (self.is_due || need.is_short())
+        let is_due = self.is_due || need.is_short() || (self.has_found && need.is_owing());
+        self.round.is_none() && !self.waits_for_tick && has_news && is_due
     }
 
     /// Takes one short step. None of its actions is under way for a step that wants a turn.
@@ -200,7 +235,9 @@ impl Compactor {
         let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
         let victims = choose::victims(context.index, is_out, &self.overheads);
         let slot_blocks = context.index.superblock().geometry.slot_blocks();
-        let Some(count) = choose::count(&victims, need, slot_blocks) else { return };
+        let count = choose::count(&victims, need, slot_blocks);
+        self.has_found = count.is_some();
+        let Some(count) = count else { return };
         let items = victims.into_iter().take(count).map(|victim| victim.items);
         let segments = items.map(|items| items.into_iter().map(|(segment, _)| segment).collect()).collect();
         self.round = Some(Round::begin(context, segments));

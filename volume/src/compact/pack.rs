@@ -94,7 +94,8 @@ impl Pack {
 impl Written {
     fn of(superblock: &Superblock, (moving, lease, block): (&Moving, Lease, u32)) -> Self {
         let (log, survivors) = (&moving.log, &moving.survivors);
-        let target = Target { pack: lease.segment, block, clean_lsn: moving.clean_lsn };
+        let target =
+            Target { pack: lease.segment, block, clean_lsn: moving.clean_lsn, drops_trims: moving.drops_trims };
         let parcel = parcel_of(superblock, log, survivors, target);
         let (header_blocks, moves, clean_lsn) = (parcel.header_blocks(), parcel.header.moves, moving.clean_lsn);
         let own =

@@ -12,11 +12,13 @@ pub(crate) struct Target {
     pub(crate) block: u32,
     /// The survivors are those of the map that was complete up to here.
     pub(crate) clean_lsn: Lsn,
+    /// What the segment's trims took is nowhere in the pool ([`crate::pool::Index::has_spent_trims`]).
+    pub(crate) drops_trims: bool,
 }
 
-/// Cuts a segment down to its survivors. What makes holes stays: an older segment may still hold what it took.
+/// Cuts a segment down to its survivors. What makes holes stays where an older segment may still hold what it took.
 pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &Survivors, target: Target) -> Parcel {
-    let (entries, checks) = left_of(&log.entries, &log.checks, survivors, stays);
+    let (entries, checks) = left_of(&log.entries, &log.checks, survivors, |entry| stays(entry, target.drops_trims));
     let header = ParcelHeader {
         block: target.block,
         pool: superblock.pool,
@@ -36,12 +38,10 @@ pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &S
 }
 
 /// Whether an operation without payload is kept.
-const fn stays(entry: &ParcelEntry) -> bool {
+const fn stays(entry: &ParcelEntry, drops_trims: bool) -> bool {
     match entry.operation.kind {
-        OperationKind::Trim
-        | OperationKind::WriteZeroes
-        | OperationKind::Resize(_)
-        | OperationKind::Snapshot { .. } => true,
+        OperationKind::Trim | OperationKind::WriteZeroes => !drops_trims,
+        OperationKind::Resize(_) | OperationKind::Snapshot { .. } => true,
         OperationKind::Write | OperationKind::TimeMark { .. } => false,
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Moving {
     pub(super) survivors: Survivors,
     /// The stored map was complete up to here when the survivors were found.
     pub(super) clean_lsn: Lsn,
+    /// Its trims say nothing any more.
+    pub(super) drops_trims: bool,
 }
 
 /// What a step has come to.
@@ -230,7 +232,8 @@ impl Round {
                 return Err(Trouble::Suspect(segment));
             }
             moving.survivors = dropping(outcome.survivors);
-            let target = Target { pack: segment, block: 1, clean_lsn: moving.clean_lsn };
+            let target =
+                Target { pack: segment, block: 1, clean_lsn: moving.clean_lsn, drops_trims: moving.drops_trims };
             let parcel = parcel_of(&superblock, &moving.log, &moving.survivors, target);
             self.overheads.insert(segment, parcel.header_blocks());
             sizes.insert(segment, parcel.total_blocks());
@@ -354,6 +357,7 @@ impl Round {
             | Event::WroteBack { .. }
             | Event::Moved { .. }
             | Event::Leaves { .. }
+            | Event::SlotsFew
             | Event::Tick => None,
         }
     }
@@ -408,7 +412,8 @@ impl Round {
                     Read::Nothing => return Err(Trouble::Suspect(segment)),
                     Read::Whole(log) => {
                         let (survivors, clean_lsn) = (Survivors::default(), log.last_lsn);
-                        self.moving.insert(segment, Moving { log: *log, survivors, clean_lsn });
+                        let drops_trims = log.row.has_holes && context.index.has_spent_trims(&log.row);
+                        self.moving.insert(segment, Moving { log: *log, survivors, clean_lsn, drops_trims });
                         segments.pop();
                         self.stage = Stage::Reading(segments, None);
                     }

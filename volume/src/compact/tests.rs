@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::{CheckOptions, check};
-use crate::pool::{ParcelPlace, Parent, Settled};
+use crate::pool::{ParcelPlace, Parent, SegmentRow, Settled};
 use crate::rebuild::rebuild;
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::store::PoolReader;
@@ -152,6 +152,10 @@ impl Disk {
             world.fold(volume);
             world.fold(volume);
         }
+        Self::of(world)
+    }
+
+    fn of(world: World) -> Self {
         let is_answering = true;
         let mut disk = Self {
             world,
@@ -168,7 +172,8 @@ impl Disk {
 
     fn settle(&mut self) {
         for volume in [VOLUME, OTHER_VOLUME] {
-            let newest = self.world.index.segments(volume).last().unwrap().segment;
+            let newest = self.world.index.segments(volume).last().map(|row| row.segment);
+            let Some(newest) = newest else { continue };
             self.world.index.settle(volume, Settled { up_to: newest, newest_durable: newest });
         }
     }
@@ -285,6 +290,65 @@ fn slots_of_which_little_is_live_become_fewer() {
         disk.world.restart(volume);
     }
     disk.is_clean();
+}
+
+/// P5. What is trimmed gives slots back though many are free and half of each is live; what is overwritten waits until slots
+/// are few, since more of it may die.
+#[test]
+fn trimmed_space_comes_back_from_slots_that_are_half_full() {
+    let used_after = |ops: &dyn Fn(u64) -> crate::format::Operation| {
+        let mut world = World::new(64);
+        for n in 0..12 {
+            world.segment(VOLUME, &[&[write_op(n * 30, 24)]]);
+        }
+        world.fold(VOLUME);
+        for n in 0..12 {
+            world.segment(VOLUME, &[&[ops(n * 30)]]);
+        }
+        world.fold(VOLUME);
+        world.fold(VOLUME);
+        let mut disk = Disk::of(world);
+        let before = disk.used();
+        disk.run();
+        disk.is_clean();
+        (before, disk.used(), disk.world.index.owed_slots())
+    };
+    let (before, after, owed) = used_after(&|first| trim_op(first, 10));
+    assert!(after <= before - 3 && owed == 0, "{before} slots, then {after}, and {owed} are owed");
+    let (before, after, owed) = used_after(&|first| write_op(first, 10));
+    assert_eq!((after, owed), (before, 0));
+}
+
+/// P2, P5. A segment's trims go once no older one holds what they took, and not before; a rebuild says the same.
+#[test]
+fn trims_are_dropped_once_nothing_older_holds_what_they_took() {
+    let mut disk = Disk::aged();
+    let has_trims = |disk: &Disk| {
+        let rows = disk.world.index.segments(VOLUME);
+        rows.iter().map(|row| row.has_holes).collect::<Vec<_>>()
+    };
+    assert_eq!(has_trims(&disk), [[true; 6].as_slice(), &[false]].concat());
+    let oldest_last = disk.world.index.segments(VOLUME)[0].last_lsn.unwrap();
+    disk.run();
+    assert_eq!(
+        has_trims(&disk),
+        [[false].as_slice(), &[true; 5], &[false]].concat(),
+        "older ones were moved with them"
+    );
+    let rows = disk.world.index.segments(VOLUME);
+    assert!(rows[1..6].iter().all(|row| disk.world.index.has_spent_trims(row)), "by now they say nothing");
+    let parcel = rows[0].parcel.unwrap();
+    let dirty = SegmentRow { parcel: Some(ParcelPlace { clean_lsn: oldest_last, ..parcel }), ..rows[0] };
+    disk.world.index.note_segment(dirty).unwrap();
+    assert!(!disk.world.index.has_spent_trims(&rows[1]), "the oldest may hold what was trimmed after it was moved");
+    disk.world.index.note_segment(rows[0]).unwrap();
+    disk.is_clean();
+    disk.world.segment(VOLUME, &[&[snapshot_op(0)]]);
+    disk.world.fold(VOLUME);
+    assert!(!disk.world.index.has_spent_trims(&disk.world.index.segments(VOLUME)[1]), "it has a snapshot");
+    let rebuilt = rebuild(MemoryStore::default(), &disk.world.superblock, &disk.world.pool).unwrap().0;
+    let (row, others) = (rebuilt.segments(OTHER_VOLUME)[1], disk.world.index.segments(OTHER_VOLUME));
+    assert!(disk.world.index.has_spent_trims(&others[1]) && !rebuilt.has_spent_trims(&row), "it may have had one");
 }
 
 /// P1. Wherever a kill comes, what was written is there, and the next start goes on with what is void or is to be.

@@ -63,6 +63,12 @@ impl Volume {
         }
     }
 
+    /// Whether what is appended next is a write.
+    #[must_use]
+    pub fn is_write_next(&self) -> bool {
+        self.log.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write)
+    }
+
     fn may_begin_batch(&self) -> bool {
         let waiting = if self.hold.is_on() { self.snapshots_in_front() } else { self.log.pending.len() };
         waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
@@ -212,7 +218,7 @@ impl Volume {
 
     /// Writes the open segment's footer. The segment counts as sealed at once: until it is folded, a footer that is lost is
     /// made up for by a scan.
-    fn seal(&mut self, context: &mut Context<'_>) {
+    pub(super) fn seal(&mut self, context: &mut Context<'_>) {
         let Some(open) = self.log.open.take() else { return };
         let last_lsn = Lsn(open.first_lsn.0 + open.entries.len() as u64 - 1);
         if open.entries.is_empty() {
@@ -330,6 +336,10 @@ impl Volume {
             }
         } else {
             footer.state = FooterState::Written;
+            if self.log.open.is_none() {
+                // Sealed since the volume is idle: nobody else asks for the sync with which the segment is settled.
+                self.want_sync(context);
+            }
         }
         buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
         self.store_captured(context);
@@ -394,7 +404,10 @@ impl Volume {
                     checks = rest;
                     location = location.plus(blocks);
                 }
-                OperationKind::Trim | OperationKind::WriteZeroes => self.map.trim(lsn, operation.range),
+                OperationKind::Trim | OperationKind::WriteZeroes => {
+                    self.map.trim(lsn, operation.range);
+                    self.checkpoint.note_trim();
+                }
                 OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
                 OperationKind::Snapshot { generation, wall_ms, .. } => {
                     let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };

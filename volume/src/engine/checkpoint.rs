@@ -15,6 +15,9 @@ const PAGES_MAX: usize = 256;
 /// How long the store is left alone after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Ticks after which a trim is in the stored map also where writes never pause: before, nobody knows what it gave up.
+const TICKS_UNTIL_TRIMS_FOLDED: u32 = 10;
+
 /// The state of writing back.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoint {
@@ -26,6 +29,8 @@ pub(super) struct Checkpoint {
     waiters: Vec<(RequestId, Lsn)>,
     not_before: Monotonic,
     applied_at_last_tick: Lsn,
+    /// Ticks since the map took in a trim that no write-back is to bring to the store yet.
+    ticks_of_trims: Option<u32>,
 }
 
 impl Checkpoint {
@@ -37,6 +42,11 @@ impl Checkpoint {
     /// Whether the stored map is to come to hold more than it does.
     pub(super) fn is_wanted_beyond(&self, folded_to: Lsn) -> bool {
         self.target > folded_to
+    }
+
+    /// The map has taken in a trim.
+    pub(super) fn note_trim(&mut self) {
+        self.ticks_of_trims.get_or_insert(0);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -77,6 +87,7 @@ impl Volume {
     pub(super) fn checkpoint_if_due(&mut self, context: &mut Context<'_>, is_tick: bool) {
         let is_quiet = self.checkpoint.applied_at_last_tick == self.applied_lsn;
         if is_tick {
+            self.checkpoint.ticks_of_trims.iter_mut().for_each(|ticks| *ticks += 1);
             self.checkpoint.applied_at_last_tick = self.applied_lsn;
         }
         if self.checkpoint.is_folding() || self.is_poisoned || context.now < self.checkpoint.not_before {
@@ -84,8 +95,10 @@ impl Volume {
         }
         if self.unfolded_segments() > self.config.unfolded_segments_max
             || (is_tick && is_quiet && self.folded_to < self.applied_lsn)
+            || self.checkpoint.ticks_of_trims.is_some_and(|ticks| ticks >= TICKS_UNTIL_TRIMS_FOLDED)
         {
             self.checkpoint.target = self.applied_lsn;
+            self.checkpoint.ticks_of_trims = None;
         }
         if self.checkpoint.target > self.folded_to || self.map.dirty_bytes() > self.config.map_limit_bytes / 2 {
             let capture = self.map.capture(self.applied_lsn, PAGES_MAX);

@@ -17,6 +17,7 @@ mod checkpoint;
 mod extents;
 mod flush;
 mod hold;
+mod idle;
 mod log;
 mod places;
 mod read;
@@ -143,6 +144,7 @@ pub struct Volume {
     page_waiters: BTreeMap<PageIndex, Vec<Parked>>,
     flush: flush::Flush,
     hold: hold::Hold,
+    idle: idle::Idle,
     changes: changes::ChangesRequests,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
@@ -192,6 +194,7 @@ impl Volume {
             page_waiters: BTreeMap::new(),
             flush: flush::Flush::default(),
             hold: hold::Hold::default(),
+            idle: idle::Idle::default(),
             changes: changes::ChangesRequests::default(),
             checkpoint,
             release: release::Releases::default(),
@@ -253,6 +256,7 @@ impl Volume {
             Event::ChangesLoaded { id, result } => self.on_changes_loaded(context, id, result),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
+            Event::SlotsFew => self.on_slots_few(context),
             Event::Tick => self.on_tick(context),
         }
     }
@@ -283,6 +287,7 @@ impl Volume {
             || self.release.has_empty()
             || self.has_untold()
             || self.log.has_failed_footer()
+            || self.has_segment_to_seal()
     }
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
@@ -383,6 +388,7 @@ impl Volume {
         self.void_empty(context);
         self.settle(context);
         self.checkpoint_if_due(context, true);
+        self.note_idle(context);
         self.map.shrink_to(self.config.map_limit_bytes);
     }
 

@@ -1,6 +1,7 @@
 //! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
 
 mod changes;
+mod idle;
 mod places;
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
 use crate::io::{FetchPiece, LoadedPage};
 use crate::pool::{Boundary, Folded, Lease, LeaseClass};
-use crate::pool::{ParcelPlace, Parent};
+use crate::pool::{ParcelPlace, Parent, Settled};
 use crate::recover;
 use crate::request::Extent;
 use units::{ByteRange, SlotIndex, SnapshotId};
@@ -50,6 +51,7 @@ struct Driver {
     released: Vec<SegmentId>,
     asked_changes: Vec<AskedChanges>,
     unpinned: u32,
+    settled: Vec<Settled>,
     /// Pages of the map that the store has.
     pages: BTreeMap<PageIndex, Vec<u8>>,
     /// Segments whose places it wants to know.
@@ -90,6 +92,7 @@ impl Driver {
             released: Vec::new(),
             asked_changes: Vec::new(),
             unpinned: 0,
+            settled: Vec::new(),
             pages: BTreeMap::new(),
             asked_places: Vec::new(),
             holds_fetches: false,
@@ -182,7 +185,8 @@ impl Driver {
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,
-            Action::NoteSegment(_) | Action::Settle(_) => {}
+            Action::Settle(settled) => self.settled.push(settled),
+            Action::NoteSegment(_) => {}
             Action::Release { segment } => self.released.push(segment),
         }
     }
@@ -247,6 +251,25 @@ fn what_is_written_is_read_and_what_is_not_is_zero() {
     driver.write(8192, &[5; 12288]).unwrap();
     assert_eq!(driver.read(4096, 20480).unwrap(), [vec![0; 4096], vec![5; 12288], vec![0; 4096]].concat());
     assert!(driver.volume.is_idle());
+}
+
+/// P5. What is trimmed is in the stored map soon, though writes never pause: nobody else knows what was given up.
+#[test]
+fn trims_are_folded_though_writes_go_on() {
+    let folds = |is_trimmed: bool| {
+        let mut driver = Driver::new(64);
+        for second in 0..15 {
+            driver.write(second * 4096, &[1; 4096]).unwrap();
+            if is_trimmed && second == 1 {
+                driver.done(Request::Trim { range: range(0, 4096), fua: false }).unwrap();
+            }
+            driver.give(Event::Tick);
+            driver.run();
+        }
+        !driver.told.is_empty()
+    };
+    assert!(folds(true));
+    assert!(!folds(false));
 }
 
 /// P2. Neighbouring sectors of one block, written at once, both stay.

@@ -159,6 +159,7 @@ impl<S: Store> Index<S> {
         }
         self.commit(writes, Durability::Lazy)?;
         entries.into_iter().for_each(|entry| self.put_entry(entry));
+        self.note_live_change(&live);
         if is_over {
             self.boundaries.remove(&key);
         }

@@ -3,6 +3,7 @@
 use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
+use super::owed::Owed;
 use super::rows::{self, LIVE_UNKNOWN, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{
@@ -24,7 +25,10 @@ pub struct Index<S> {
     pub(super) store: S,
     superblock: Superblock,
     generation: u64,
+    /// No rebuild made it: it has seen every snapshot that there ever was.
+    pub(super) is_first: bool,
     pub(super) slots: Slots,
+    pub(super) owed: Owed,
     segments: BTreeMap<SegmentId, Entry>,
     /// The same by volume, oldest first.
     pub(super) owned: BTreeSet<(VolumeId, SegmentId)>,
@@ -72,7 +76,8 @@ impl<S: Store> Index<S> {
     /// # Errors
     /// [`OpenError::NotEmpty`] when the store holds something, or the store's fault.
     pub fn create(store: S, superblock: &Superblock) -> Result<Self, OpenError> {
-        Self::create_from(store, superblock, first_segment(superblock), Vec::new())
+        let first = StoreWrite::Put(rows::FIRST_KEY.to_vec(), Vec::new());
+        Self::create_from(store, superblock, first_segment(superblock), vec![first])
     }
 
     /// Makes an index of what was found in the pool, with ids above those that were used.
@@ -141,11 +146,14 @@ impl<S: Store> Index<S> {
         }
         let is_free = |slot: &SlotIndex| !used.contains(slot) && !kept.contains(slot);
         let free = (0..slot_count).map(SlotIndex).filter(is_free).collect();
+        let is_first = store.read(rows::FIRST_KEY)?.is_some();
         let mut index = Self {
             store,
+            is_first,
             superblock: *superblock,
             generation: row.generation,
             slots: Slots::new(slot_count, free, row.next_segment),
+            owed: Owed::default(),
             segments: BTreeMap::new(),
             owned: BTreeSet::new(),
             unnamed: BTreeSet::new(),
@@ -347,6 +355,12 @@ impl<S: Store> Index<S> {
         &mut self.store
     }
 
+    /// The segments that are not sealed, as far as the index knows.
+    pub fn open_segments(&self) -> impl Iterator<Item = (VolumeId, SegmentId)> {
+        let open = self.segments.values().filter(|entry| entry.row.last_lsn.is_none());
+        open.map(|entry| (entry.row.volume, entry.row.segment))
+    }
+
     /// Ends the index and gives its store back.
     #[must_use]
     pub fn into_store(self) -> S {
@@ -401,7 +415,7 @@ impl<S: Store> Index<S> {
         self.commit(vec![StoreWrite::Delete(rows::segment_key(segment))], Durability::Lazy)?;
         self.forget(segment);
         if !is_moved {
-            self.slots.free(slot);
+            self.free_slot(slot);
         }
         Ok(())
     }
@@ -444,10 +458,14 @@ impl<S: Store> Index<S> {
         self.lineage.remove(volume);
         self.erasing.remove(&volume);
         for row in rows {
+            if row.parcel.is_some() {
+                // What is beside it in the pack stays.
+                self.owe(self.entry(row.segment).map_or(0, |entry| entry.live));
+            }
             self.forget(row.segment);
             let left = self.left.remove(&row.segment);
             let own = left.filter(|place| place.parcel.is_none()).map(|place| place.slot);
-            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.slots.free(slot));
+            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.free_slot(slot));
         }
         Ok(())
     }

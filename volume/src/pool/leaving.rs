@@ -3,7 +3,7 @@
 //!
 //! A segment with trims, or with a resize, which counts as one beyond the end, is kept until it is the volume's oldest: older
 //! ones may hold what it trimmed, and a rebuild without the trim would bring that back; one of an heir is kept for ever, since
-//! what it trimmed may be inherited. The newest one on stable storage tells a rebuild the volume's size and where its log
+//! what it trimmed may be inherited, unless its trims were dropped as it was moved. The newest one on stable storage tells a rebuild the volume's size and where its log
 //! goes on.
 
 use super::index::Entry;
@@ -63,6 +63,33 @@ impl<S: Store> Index<S> {
             && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
             && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
             && self.left_place(segment).is_none()
+    }
+
+    /// Whether the trims of a folded segment say nothing any more, so that they need not be kept when it is moved.
+    ///
+    /// That is so when no older segment holds, wherever a rebuild would look, what they took. Claim: it does not, when the
+    /// volume never had a snapshot and inherits nothing, and every older segment lies in a pack alone, with what the map
+    /// named when it was complete to this segment's end or later. Proof: a volume without generations has one map. At a moment
+    /// at or after the trim, that names for a block which the trim took nothing, or what was written after the trim, which
+    /// is in this segment or a newer one. So no older segment had such a block among its survivors then, and nothing is
+    /// ever added to them. A snapshot or a clone that is taken later begins with a map behind the trim. What was written to
+    /// a pack and not taken into the index is void before anything is moved again. A rebuild does not see snapshots that were
+    /// deleted with all that told of them: after one, nothing is claimed.
+    #[must_use]
+    pub fn has_spent_trims(&self, row: &SegmentRow) -> bool {
+        let Some(last) = row.last_lsn else { return false };
+        let has_one_map = self.volume_row(row.volume).is_some_and(|volume| volume.generation == 0);
+        let is_clean = |older: SegmentId| {
+            let parcel = self.entry(older).and_then(|entry| entry.row.parcel);
+            parcel.is_some_and(|parcel| parcel.clean_lsn >= last) && self.left_place(older).is_none()
+        };
+        self.is_first
+            && has_one_map
+            && self.parent(row.volume).is_none()
+            && self
+                .owned
+                .range((row.volume, SegmentId(0))..(row.volume, row.segment))
+                .all(|(_, older)| is_clean(*older))
     }
 
     /// Whether a segment is sealed and its volume open, and it could be moved if only it were folded.

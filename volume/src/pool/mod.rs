@@ -13,6 +13,7 @@ mod lease;
 mod leaving;
 mod lineage;
 mod load;
+mod owed;
 mod place;
 mod presence;
 mod relocate;

@@ -61,7 +61,7 @@ impl<S: Store> Index<S> {
         }
         self.commit(writes, Durability::Durable)?;
         self.slots.noted(lease.segment);
-        self.packs.insert(lease.segment, lease.slot);
+        self.put_pack(lease.segment, lease.slot);
         for (entry, place, survivors) in after {
             self.left.insert(entry.row.segment, place);
             self.survivors.insert(entry.row.segment, Arc::new(survivors));
@@ -84,7 +84,7 @@ impl<S: Store> Index<S> {
         self.commit(vec![StoreWrite::Delete(rows::left_key(segment))], Durability::Lazy)?;
         self.left.remove(&segment);
         if place.parcel.is_none() {
-            self.slots.free(place.slot);
+            self.free_slot(place.slot);
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl<S: Store> Index<S> {
         }
         self.commit(writes, Durability::Durable)?;
         self.slots.noted(lease.segment);
-        self.packs.insert(lease.segment, lease.slot);
+        self.put_pack(lease.segment, lease.slot);
         Ok(())
     }
 
@@ -184,7 +184,7 @@ impl<S: Store> Index<S> {
         let Some(slot) = self.packs.get(&pack).copied() else { return Ok(()) };
         self.commit(vec![StoreWrite::Delete(rows::pack_key(pack))], Durability::Lazy)?;
         self.packs.remove(&pack);
-        self.slots.free(slot);
+        self.free_slot(slot);
         Ok(())
     }
 }

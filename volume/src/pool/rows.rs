@@ -16,6 +16,7 @@
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
+//! | 16 | nothing: no rebuild made this index, so that it has seen every snapshot that there ever was |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
@@ -36,6 +37,7 @@ pub(super) const LIVE_UNKNOWN: u64 = u64::MAX;
 
 pub(super) const POOL_KEY: &[u8] = &[0];
 pub(super) const SCRUB_KEY: &[u8] = &[15];
+pub(super) const FIRST_KEY: &[u8] = &[16];
 const SEGMENTS: u8 = 1;
 const VOLUMES: u8 = 2;
 const PAGES: u8 = 3;

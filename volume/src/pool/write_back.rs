@@ -186,6 +186,7 @@ impl<S: Store> Index<S> {
         writes.extend(entries.iter().map(|entry| self.row_write(entry)));
         self.commit(writes, Durability::Lazy)?;
         entries.into_iter().for_each(|entry| self.put_entry(entry));
+        self.note_live_change(&live);
         self.boundaries.extend(boundaries.into_iter().map(|row| ((volume, row.boundary.generation), row)));
         self.volumes.insert(volume, row);
         Ok(())

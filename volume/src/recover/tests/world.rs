@@ -408,8 +408,12 @@ impl World {
             let outcome = &found[&log.row.segment];
             assert!(!outcome.is_suspect);
             let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
-            let parcel =
-                parcel_of(&superblock, &log, &outcome.survivors, Target { pack: lease.segment, block: at, clean_lsn });
+            let parcel = parcel_of(
+                &superblock,
+                &log,
+                &outcome.survivors,
+                Target { pack: lease.segment, block: at, clean_lsn, drops_trims: false },
+            );
             let bytes = encode_parcel(&parcel);
             self.pool.write(geometry.block_offset(lease.slot, at), &bytes);
             let mut to = at + parcel.header_blocks();

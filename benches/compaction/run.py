@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""What compaction costs and gives, against its promises. Needs fio with its nbd engine.
+
+    run.py [uniform] [zipf] [latency] [space] [--aljibe PROGRAM] [--work DIR] [--pool-mib N] [--slot-mib N] [--live PERCENT]
+           [--depth N] [--rate N]
+
+uniform  steady state: a volume that fills --live of the pool (75), overwritten twice at random at --depth (64): bytes appended
+         and moved for each byte that the client wrote, during the second time; how long writes took
+zipf     the same, but by zipf 0.99: a promise of docs/decisions/0007-compaction.md, which says why it is not less
+latency  4 KiB writes at --rate a second (4000), after such an overwrite, while compaction goes on: the time in which 99 of 100
+         are answered, against the same in a pool that has no need of compaction
+space    1 GiB in 4 GiB, trimmed in random blocks of 4 KiB: seconds until as many slots are free, and the same where a volume
+         of that size is deleted
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(CACHE, "aljibe", "target"))
+MIB = 1 << 20
+BLOCK = 4096
+UNIFORM_MAX = 2.5
+ZIPF_MAX = 2.0
+LATENCY_RATIO_MAX = 5
+SPACE_SECONDS_MAX = 60
+LATENCY_SECONDS = 45
+
+
+class Failed(Exception):
+    """A program did not do what was asked: the run is a failed run."""
+
+
+def run(command):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
+    return done.stdout
+
+
+class Daemon:
+    """The daemon in a folder of its own, with a new pool."""
+
+    def __init__(self, arguments, pool_mib):
+        shutil.rmtree(arguments.work, ignore_errors=True)
+        os.makedirs(arguments.work)
+        self.program = arguments.aljibe
+        self.data = os.path.join(arguments.work, "data")
+        self.nbd = os.path.join(arguments.work, "nbd.sock")
+        self.api = os.path.join(arguments.work, "api.sock")
+        self.process = subprocess.Popen(
+            [self.program, "serve", "--data", self.data, "--nbd", f"unix:{self.nbd}", "--api", f"unix:{self.api}",
+             "--pool-size", f"{pool_mib}M", "--slot-size", f"{arguments.slot_mib}M"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("ready"):
+            raise Failed(f"the daemon does not serve: {line}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(60)
+            print("the daemon did not stop in a minute", file=sys.stderr)
+
+    def ask(self, method, path, body=None):
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(self.api)
+        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+        connection.close()
+        if answer.status >= 300:
+            raise Failed(f"{method} {path}: {answer.status} {text}")
+        return text
+
+    def slots(self):
+        return json.loads(self.ask("GET", "/v1/pool"))["slots"]
+
+    def bytes_so_far(self):
+        """Bytes that clients wrote, that were appended to logs, and that compaction moved."""
+        text = self.ask("GET", "/metrics")
+        names = [r'aljibe_request_bytes_total\{[^}]*operation="write"[^}]*\}', r"aljibe_log_appended_bytes_total\{[^}]*\}",
+                 "aljibe_compaction_moved_bytes_total"]
+        return [sum(float(value) for value in re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)) for name in names]
+
+    def create(self, name, size_mib):
+        run([self.program, "volume", "create", name, "--size", f"{size_mib}M", "--data", self.data])
+
+    def fio(self, volume, *options):
+        """Runs fio on a volume and returns its JSON of the one job."""
+        text = run(["fio", "--name=compaction", "--ioengine=nbd", f"--uri=nbd+unix:///{volume}?socket={self.nbd}",
+                    "--output-format=json", "--randrepeat=1", "--percentile_list=50:99:99.9:99.99", *options])
+        one = json.loads(text[text.index("{\n"):])["jobs"][0]
+        if one["error"] != 0:
+            raise Failed(f"fio: error {one['error']}")
+        return one
+
+    def fill(self, volume):
+        self.fio(volume, "--rw=write", "--bs=1M", "--iodepth=4")
+
+
+class Watch:
+    """What was written and moved, each quarter of a second."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+        self.samples = [daemon.bytes_so_far()]
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self.look)
+        self.thread.start()
+
+    def look(self):
+        while not self.is_over.wait(0.25):
+            self.samples.append(self.daemon.bytes_so_far())
+
+    def end(self):
+        self.is_over.set()
+        self.thread.join()
+        self.samples.append(self.daemon.bytes_so_far())
+
+    def amplification(self, start, end):
+        """Between two shares of what the client wrote: in blocks, and with headers and footers."""
+        first = self.samples[0][0]
+        total = self.samples[-1][0] - first
+
+        def at(share):
+            return next(sample for sample in self.samples if sample[0] - first >= share * total)
+
+        written, appended, moved = (after - before for before, after in zip(at(start), at(end)))
+        return (written + moved) / written, (appended + moved) / written
+
+
+def times(job):
+    """Median, 99 %, 99.9 % and longest time of a write, in milliseconds."""
+    found = job["write"]["clat_ns"]
+    return [found["percentile"][f"{percent:.6f}"] / 1e6 for percent in (50, 99, 99.9)] + [found["max"] / 1e6]
+
+
+def told(found):
+    return "median {:.2f}, 99 % {:.2f}, 99.9 % {:.2f}, longest {:.0f} ms".format(*found)
+
+
+def live_mib(arguments):
+    return arguments.pool_mib * arguments.live // 100
+
+
+def overwrite(daemon, arguments, times_over, *options):
+    count = int(live_mib(arguments) * MIB / BLOCK * times_over)
+    return daemon.fio("bench", "--rw=randwrite", "--bs=4k", f"--iodepth={arguments.depth}", "--norandommap",
+                      f"--number_ios={count}", f"--io_size={count * BLOCK}", f"--size={live_mib(arguments)}M", *options)
+
+
+def steady_state(arguments, name, bound, *options):
+    with Daemon(arguments, arguments.pool_mib) as daemon:
+        daemon.create("bench", live_mib(arguments))
+        daemon.fill("bench")
+        watch = Watch(daemon)
+        try:
+            job = overwrite(daemon, arguments, 2, *options)
+        finally:
+            watch.end()
+        for half in range(4):
+            blocks, device = watch.amplification(half / 4, (half + 1) / 4)
+            print(f"{name}: {half * 50} to {half * 50 + 50} % of the volume written: {blocks:.2f} in blocks, {device:.2f} with "
+                  f"headers", flush=True)
+        print(f"{name}: {job['write']['iops']:,.0f} IOPS at depth {arguments.depth}; {told(times(job))}", flush=True)
+        blocks, device = watch.amplification(0.5, 1)
+        return [(f"write amplification in blocks at {arguments.live} % live", blocks, bound, "at most"),
+                (f"write amplification with headers at {arguments.live} % live", device, bound, "at most")]
+
+
+def uniform(arguments):
+    return steady_state(arguments, "uniform", UNIFORM_MAX)
+
+
+def zipf(arguments):
+    return steady_state(arguments, "zipf", ZIPF_MAX, "--random_distribution=zipf:0.99")
+
+
+def latency(arguments):
+    found = {}
+    paced = ("--rw=randwrite", "--bs=4k", "--iodepth=16", "--norandommap", f"--rate_iops={arguments.rate}", "--time_based",
+             f"--runtime={LATENCY_SECONDS}", f"--size={live_mib(arguments)}M")
+    for name, pool_mib in (("without", 3 * arguments.pool_mib), ("with", arguments.pool_mib)):
+        with Daemon(arguments, pool_mib) as daemon:
+            daemon.create("bench", live_mib(arguments))
+            daemon.fill("bench")
+            overwrite(daemon, arguments, 0.5)
+            before = daemon.bytes_so_far()
+            job = daemon.fio("bench", *paced)
+            written, _, moved = (after - begun for begun, after in zip(before, daemon.bytes_so_far()))
+            found[name] = times(job)
+            print(f"latency: {name} compaction: {job['write']['iops']:,.0f} IOPS, {told(found[name])}; {moved / written:.2f} "
+                  f"moved for each byte written", flush=True)
+    return [("times as long for 99 of 100 writes with compaction", found["with"][1] / found["without"][1], LATENCY_RATIO_MAX,
+             "at most")]
+
+
+def space(arguments):
+    quarter_mib = arguments.pool_mib // 4
+    found = []
+    for what in ("trim", "delete"):
+        with Daemon(arguments, arguments.pool_mib) as daemon:
+            daemon.create("bench", 2 * quarter_mib)
+            daemon.create("other", quarter_mib)
+            daemon.fill("bench")
+            daemon.fill("other")
+            time.sleep(3)
+            before = daemon.slots()["free"]
+            begin = time.monotonic()
+            if what == "trim":
+                daemon.fio("bench", "--rw=randtrim", "--bs=4k", "--iodepth=32", f"--io_size={quarter_mib}M",
+                           f"--size={2 * quarter_mib}M")
+            else:
+                daemon.ask("DELETE", "/v1/volumes/other")
+            done = time.monotonic()
+            # Whole slots, and what the parcels' headers take.
+            wanted = before + quarter_mib // arguments.slot_mib * 97 // 100
+            while daemon.slots()["free"] < wanted and time.monotonic() - done < 4 * SPACE_SECONDS_MAX:
+                time.sleep(0.25)
+            seconds = time.monotonic() - done
+            gained = daemon.slots()["free"] - before
+            print(f"space: {what}: asked for in {done - begin:.1f} s; {gained} of {quarter_mib // arguments.slot_mib} slots back "
+                  f"{seconds:.1f} s after", flush=True)
+            found.append((f"s until {quarter_mib} MiB were free after a {what}", seconds, SPACE_SECONDS_MAX, "at most"))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    promises = {"uniform": uniform, "zipf": zipf, "latency": latency, "space": space}
+    parser.add_argument("promise", nargs="*", help=f"{', '.join(promises)} (all)")
+    parser.add_argument("--aljibe", default=os.path.join(TARGET, "release", "aljibe"))
+    parser.add_argument("--work", default=os.path.join(CACHE, "aljibe", "bench-compaction"))
+    parser.add_argument("--pool-mib", type=int, default=4096, help="size of the pool (4096)")
+    parser.add_argument("--slot-mib", type=int, default=8, help="size of a slot (8: 512 of them, as in 16 GiB of 32 MiB)")
+    parser.add_argument("--live", type=int, default=75, help="percent of the pool that the volume takes (75)")
+    parser.add_argument("--depth", type=int, default=64, help="writes in flight where they are not paced (64)")
+    parser.add_argument("--rate", type=int, default=4000, help="paced writes a second (4000)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.promise) - set(promises)
+    if unknown:
+        parser.error(f"no promise is called {', '.join(unknown)}")
+    is_kept = True
+    for name in arguments.promise or promises:
+        try:
+            for what, found, bound, side in promises[name](arguments):
+                keeps = found <= bound if side == "at most" else found >= bound
+                is_kept = is_kept and keeps
+                print(f"{name}: {found:.2f} {what}, {side} {bound}: {'kept' if keeps else 'MISSED'}", flush=True)
+        except Failed as failure:
+            is_kept = False
+            print(f"{name}: FAILED: {failure}", flush=True)
+        finally:
+            shutil.rmtree(arguments.work, ignore_errors=True)
+    sys.exit(0 if is_kept else 1)
+
+
+if __name__ == "__main__":
+    main()

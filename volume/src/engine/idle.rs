@@ -1,0 +1,51 @@
+//! Volumes that are not written to for a while do not keep a slot for it: their open segment is sealed, so that it can
+//! settle and be packed with others. The next write opens a new one.
+
+use super::{Context, Volume};
+use units::Lsn;
+
+/// Ticks without a change after which the open segment is sealed.
+const TICKS_UNTIL_SEALED: u32 = 60;
+
+/// For how long nothing has changed.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    next_lsn_at_tick: Lsn,
+    ticks: u32,
+}
+
+impl Volume {
+    /// Counts ticks without a change, and seals after many.
+    pub(super) fn note_idle(&mut self, context: &mut Context<'_>) {
+        self.idle.ticks = if self.is_unchanged() { self.idle.ticks + 1 } else { 0 };
+        self.idle.next_lsn_at_tick = self.log.next_lsn;
+        if self.idle.ticks >= TICKS_UNTIL_SEALED {
+            self.seal_idle(context);
+        }
+    }
+
+    /// Slots are few. A segment that is half full stays open: what is left of it is for the volume's own trims, which find
+    /// no slot when the pool is full.
+    pub(super) fn on_slots_few(&mut self, context: &mut Context<'_>) {
+        let half = self.config.geometry.slot_blocks() / 2;
+        if self.is_unchanged() && self.log.open.as_ref().is_some_and(|open| open.filled_blocks <= half) {
+            self.seal_idle(context);
+        }
+    }
+
+    /// Whether there has been nothing to append since the last tick.
+    fn is_unchanged(&self) -> bool {
+        self.log.next_lsn == self.idle.next_lsn_at_tick && self.log.pending.is_empty() && self.log.in_flight.is_empty()
+    }
+
+    /// Whether a segment will be sealed if nothing changes.
+    pub(super) fn has_segment_to_seal(&self) -> bool {
+        !self.is_poisoned && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
+    }
+
+    fn seal_idle(&mut self, context: &mut Context<'_>) {
+        if self.has_segment_to_seal() && !self.hold.is_on() {
+            self.seal(context);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What trims and deletions have taken from the pool's live blocks and is not free yet: whoever gave space up sees it come
+//! back within a time, whatever else is in the slots. What is overwritten is not owed, since more of the same slots dies
+//! by itself. Forgotten by a restart.
+
+use super::Index;
+use crate::store::Store;
+use std::collections::BTreeMap;
+use units::{SegmentId, SlotIndex};
+
+/// Blocks that are owed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Owed(u64);
+
+impl<S: Store> Index<S> {
+    /// Whole slots that are owed.
+    pub(crate) fn owed_slots(&self) -> u64 {
+        self.owed.0 / u64::from(self.superblock().geometry.slot_blocks())
+    }
+
+    /// A commit has changed live counts. What one segment loses to another is no loss.
+    pub(super) fn note_live_change(&mut self, live: &BTreeMap<SegmentId, i64>) {
+        let gained: i64 = live.values().sum();
+        self.owe(gained.min(0).unsigned_abs());
+    }
+
+    pub(super) fn owe(&mut self, blocks: u64) {
+        self.owed.0 = self.owed.0.saturating_add(blocks);
+    }
+
+    /// Knows a pack from now on. Its slot has to come back beside what is owed.
+    pub(super) fn put_pack(&mut self, pack: SegmentId, slot: SlotIndex) {
+        if self.packs.insert(pack, slot).is_none() {
+            self.owe(u64::from(self.superblock().geometry.slot_blocks()));
+        }
+    }
+
+    /// Frees a slot.
+    pub(super) fn free_slot(&mut self, slot: SlotIndex) {
+        self.slots.free(slot);
+        let blocks = u64::from(self.superblock().geometry.slot_blocks());
+        self.owed.0 = self.owed.0.saturating_sub(blocks);
+    }
+}
