@@ -309,7 +309,7 @@ mod tests {
             let (sender, _commands) = mpsc::channel();
             let (ends, parked): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel::<()>()).unzip();
             let [thread, preparer, writer] =
-                <[_; 3]>::try_from(parked).unwrap().map(|end| thread::spawn(move || drop(end.recv())));
+                <[_; 3]>::try_from(parked).unwrap().map(|end| thread::spawn(move || end.recv().unwrap_or(())));
             let store = StoreThread { handle: StoreHandle { sender }, thread, helpers: [preparer, writer] };
             assert_eq!(store.ended_thread(), None);
             ends[at].send(()).unwrap();
