@@ -1,6 +1,7 @@
 //! Making, listing and deleting snapshots.
 //!
-//! A snapshot is an operation in its volume's log, then a record. It is answered when both are durable; without the record
+//! A snapshot is an operation in its volume's log, then a record. It is answered when both are durable, by one sync: that of
+//! the record, which begins when the operation is in the pool, and covers all that was in the pool then. Without the record
 //! it is not there. The volume goes on meanwhile. Several that are made at once show one point, and their records are one
 //! write with that of their group: after a crash, too, all of them are there or none.
 
@@ -195,8 +196,8 @@ impl Catalogue {
             names.iter().zip(volumes).zip((first..).zip(&boundaries)).map(record).collect();
         let records: Vec<Record> =
             taken.iter().cloned().map(Record::Snapshot).chain(group.iter().cloned().map(Record::Group)).collect();
-        let (flushed, written) = tokio::join!(self.flush_all(volumes), book.put_all(&records));
-        if let Err(error) = flushed.and(written) {
+        let (written, begun) = tokio::join!(book.put_all(&records), async { self.begin_flushes(volumes) });
+        if let Err(error) = written.and(begun) {
             self.take_back(book, &records).await;
             return Err(error);
         }
@@ -223,16 +224,13 @@ impl Catalogue {
         ask::boundary(ask::submit(shard, volume, Request::Snapshot { id }).await?)
     }
 
-    async fn flush_all(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
-        let flushes = volumes.iter().map(|entry| {
+    /// Has volumes learn that their snapshots are durable, upon which they write back what these show. Nobody waits for it:
+    /// the sync of the records has all of it.
+    fn begin_flushes(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
+        volumes.iter().try_for_each(|entry| {
             let (_, shard) = self.shard_of(entry.volume);
-            ask::begin(shard, entry.volume, Request::Flush)
-        });
-        // All begin before any is waited for.
-        for flush in flushes.collect::<Vec<_>>() {
-            flush?.end().await?;
-        }
-        Ok(())
+            ask::begin(shard, entry.volume, Request::Flush).map(drop)
+        })
     }
 
     /// Sees to it that snapshots which were refused are not there: not now, and not at the next start.

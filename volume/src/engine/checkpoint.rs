@@ -26,6 +26,9 @@ pub(super) struct Checkpoint {
     storing: Option<(IoId, Lsn)>,
     /// Write-backs go on until the stored map is complete to here.
     target: Lsn,
+    /// The newest snapshot's place. It becomes the target when it is durable: a sync for the write-back before would stand
+    /// in front of the one that the snapshot is answered by.
+    snapshot: Lsn,
     waiters: Vec<(RequestId, Lsn)>,
     not_before: Monotonic,
     applied_at_last_tick: Lsn,
@@ -39,9 +42,14 @@ impl Checkpoint {
         self.target = self.target.max(lsn);
     }
 
+    /// Sees to it that the stored map comes to hold everything up to a snapshot, once that is durable or a tick has passed.
+    pub(super) fn fold_to_snapshot(&mut self, lsn: Lsn) {
+        self.snapshot = self.snapshot.max(lsn);
+    }
+
     /// Whether the stored map is to come to hold more than it does.
     pub(super) fn is_wanted_beyond(&self, folded_to: Lsn) -> bool {
-        self.target > folded_to
+        self.target.max(self.snapshot) > folded_to
     }
 
     /// The map has taken in a trim.
@@ -89,6 +97,9 @@ impl Volume {
         if is_tick {
             self.checkpoint.ticks_of_trims.iter_mut().for_each(|ticks| *ticks += 1);
             self.checkpoint.applied_at_last_tick = self.applied_lsn;
+        }
+        if is_tick || self.checkpoint.snapshot <= self.durable_lsn {
+            self.checkpoint.fold_to(self.checkpoint.snapshot);
         }
         if self.checkpoint.is_folding() || self.is_poisoned || context.now < self.checkpoint.not_before {
             return;

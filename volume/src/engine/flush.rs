@@ -82,6 +82,7 @@ impl Volume {
         self.release_voided(context, id);
         self.settle(context);
         self.store_captured(context);
+        self.checkpoint_if_due(context, false);
         if self.flush.in_flight.is_none() && (self.flush.is_wanted || !self.flush.waiters.is_empty()) {
             self.want_sync(context);
         }

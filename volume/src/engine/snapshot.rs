@@ -53,7 +53,7 @@ impl Volume {
         context.actions.push(Action::NoteBoundary(boundary));
         self.note_snapshot(request, boundary);
         // What the snapshot shows is wanted in the store soon.
-        self.checkpoint.fold_to(boundary.lsn);
+        self.checkpoint.fold_to_snapshot(boundary.lsn);
     }
 }
 

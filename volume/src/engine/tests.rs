@@ -558,6 +558,27 @@ fn a_snapshot_goes_before_what_waits_and_ends_a_generation() {
     assert!(driver.volume.is_idle());
 }
 
+/// A snapshot is written back once it is durable, or a while later: no sync for that stands in front of the one that it is
+/// answered by.
+#[test]
+fn a_snapshot_is_written_back_behind_its_sync() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 4096]).unwrap();
+    let is_written = |driver: &Driver| matches!(driver.told.last(), Some(Told::Pages { .. }));
+    driver.snapshot(90);
+    driver.run();
+    assert_eq!((driver.synced, is_written(&driver)), (0, false));
+    driver.done(Request::Flush).unwrap();
+    assert_eq!((driver.synced, is_written(&driver)), (1, true));
+    driver.write(0, &[2; 4096]).unwrap();
+    driver.snapshot(91);
+    driver.run();
+    assert_eq!((driver.synced, is_written(&driver)), (1, false));
+    driver.give(Event::Tick);
+    driver.run();
+    assert_eq!((driver.synced, is_written(&driver)), (2, true));
+}
+
 /// Snapshots that wait together, or that a failed append puts back, end one generation after the other.
 #[test]
 fn snapshots_that_are_appended_again_end_one_generation_each() {
