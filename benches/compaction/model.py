@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What compaction costs, by a model of metadata alone: no disk, no bytes. Standard library only.
 
-    model.py [fill] [reserve] [policy] [slots] [pool] [batch] [--pool-gib N] [--overwrites N] [--seed N]
+    model.py [fill] [whole] [reserve] [policy] [slots] [pool] [batch] [--pool-gib N] [--overwrites N] [--seed N]
 
 fill     write amplification by how full the pool is, under uniform, zipf 0.99 and sequential overwrites
+whole    the same where a segment is moved whole, into one pack, as the compactor does it, instead of cut where a pack ends
 reserve  by the share of slots that is kept free
 policy   by the choice of victims and the number of output ages
 slots    by the size of a slot
@@ -42,7 +43,8 @@ BLOCK = 4 * KIB
 # Sizes of the format (docs/format.md).
 BATCH_FIXED, DESCRIPTOR, CHECK, FOOTER_ENTRY, PARCEL_ENTRY = 80, 32, 4, 36, 40
 
-DEFAULTS = {"load": "uniform", "fill": 75, "slot": 32 * MIB, "reserve": 1.0, "policy": "steep", "ages": 2, "batch": 128}
+DEFAULTS = {"load": "uniform", "fill": 75, "slot": 32 * MIB, "reserve": 1.0, "policy": "steep", "ages": 2, "batch": 128,
+            "whole": False}
 # Rows that several tables have are computed once.
 RESULTS = {}
 LOADS = ["uniform", "zipf", "sequential"]
@@ -50,9 +52,9 @@ LOADS = ["uniform", "zipf", "sequential"]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = {"fill": by_fill, "reserve": by_reserve, "policy": by_policy, "slots": by_slot, "pool": by_pool,
+    tables = {"fill": by_fill, "whole": by_whole, "reserve": by_reserve, "policy": by_policy, "slots": by_slot, "pool": by_pool,
               "batch": by_batch}
-    parser.add_argument("table", nargs="*", help="fill, reserve, policy, slots, pool, batch (all)")
+    parser.add_argument("table", nargs="*", help="fill, whole, reserve, policy, slots, pool, batch (all)")
     parser.add_argument("--pool-gib", type=int, default=8)
     parser.add_argument("--overwrites", type=float, default=3.0, help="times the volume's size; the last third is measured")
     parser.add_argument("--seed", type=int, default=1)
@@ -76,6 +78,13 @@ def by_fill(arguments):
     for fill in (60, 65, 70, 75, 80, 85):
         for load in LOADS:
             row(arguments, f"{fill} %", load, fill=fill, load=load)
+
+
+def by_whole(arguments):
+    heading("live", "load")
+    for fill in (50, 55, 60, 65):
+        for load in ("uniform", "zipf"):
+            row(arguments, f"{fill} %", load, fill=fill, load=load, whole=True)
 
 
 def by_reserve(arguments):
@@ -124,7 +133,8 @@ def row(arguments, *columns, **settings):
     if known not in RESULTS:
         overwrites = arguments.overwrites * (2 if settings["load"] == "zipf" else 1)
         try:
-            model = (Oracle if settings["policy"] == "oracle" else Model)(arguments, **settings)
+            kind = Whole if settings["whole"] else Oracle if settings["policy"] == "oracle" else Model
+            model = kind(arguments, **settings)
             moved, drift, device, victim = model.steady_state(overwrites)
             RESULTS[known] = f"{moved:.2f} | {drift:+.2f} | {device:.2f} | {victim:.0%}"
         except Full:
@@ -139,7 +149,7 @@ class Full(Exception):
 class Model:
     """A pool of one volume. Blocks are numbers; a slot knows which were written to it, a block in which slot it is now."""
 
-    def __init__(self, arguments, load, fill, slot, reserve, policy, ages, batch):
+    def __init__(self, arguments, load, fill, slot, reserve, policy, ages, batch, whole):
         self.random = random.Random(arguments.seed)
         self.slot_count = arguments.pool_gib * GIB // slot
         self.slot_bytes = slot
@@ -270,6 +280,88 @@ class Model:
         now, written_at, blocks = self.now, self.written_at, self.pack_blocks
         power = 4 if self.policy == "steep" else 1
         return max(self.sealed, key=lambda slot: (1 - live[slot] / blocks) ** power * (now - written_at[slot]) / live[slot])
+
+
+class Whole(Model):
+    """Segments are moved whole: a pack takes those that fit. Blocks know their segment, `slot_of`, which stays theirs."""
+
+    VICTIMS_MAX = 16
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.live = []
+        self.seat = []
+        self.held = [set() for _ in range(self.slot_count)]
+        self.slot_of = [None] * self.volume_blocks
+
+    def append(self, blocks):
+        while len(self.free) <= self.reserve:
+            self.compact()
+        self.live.append(0)
+        self.seat.append(None)
+        self.sit(len(self.seat) - 1, self.free.pop())
+        self.place(blocks, len(self.seat) - 1)
+        self.now += len(blocks)
+        self.device_bytes += self.slot_bytes * len(blocks) // self.segment_blocks
+
+    def sit(self, segment, slot):
+        """Gives a segment a place, or none."""
+        left = self.seat[segment]
+        self.seat[segment] = slot
+        if slot is not None:
+            self.held[slot].add(segment)
+        if left is not None:
+            self.held[left].discard(segment)
+            if not self.held[left]:
+                self.free.append(left)
+
+    def place(self, blocks, segment):
+        for block in blocks:
+            old = self.slot_of[block]
+            self.slot_of[block] = segment
+            self.live[segment] += 1
+            if old is not None:
+                self.live[old] -= 1
+                if self.live[old] == 0 and old != segment:
+                    self.sit(old, None)
+
+    def compact(self):
+        """Moves the segments of as many of the best slots as give the most slots for each pack."""
+        slots = sorted((slot for slot in range(self.slot_count) if self.held[slot]), key=self.score, reverse=True)
+        segments, best, best_gain = [], [], 0.0
+        for count, slot in enumerate(slots[:self.VICTIMS_MAX], 1):
+            segments.extend(self.held[slot])
+            packs = self.packs(segments)
+            if (count - len(packs)) / len(packs) > best_gain:
+                best, best_gain = packs, (count - len(packs)) / len(packs)
+        if not best:
+            raise Full
+        for pack in best:
+            if not self.free:
+                raise Full
+            slot = self.free.pop()
+            for segment in pack:
+                self.moved += self.live[segment]
+                self.device_bytes += self.slot_bytes * self.live[segment] // self.pack_blocks
+                self.victim_live += self.live[segment] / (self.slot_bytes // BLOCK)
+                self.sit(segment, slot)
+        self.victims += round(len(best) * (1 + best_gain))
+
+    def packs(self, segments):
+        packs = []
+        for segment in segments:
+            room = self.pack_blocks - self.live[segment]
+            pack = next((pack for pack in packs if pack[0] <= room), None)
+            if pack is None:
+                packs.append(pack := [0])
+            pack[0] += self.live[segment]
+            pack.append(segment)
+        return [pack[1:] for pack in packs]
+
+    def score(self, slot):
+        live = sum(self.live[segment] for segment in self.held[slot])
+        age = sum((len(self.seat) - segment) * self.live[segment] for segment in self.held[slot]) / max(1, live)
+        return max(0, 1 - live / self.pack_blocks) ** 4 * age / max(1, live)
 
 
 class Oracle(Model):

@@ -7,7 +7,7 @@
 uniform  steady state: a volume that fills --live of the pool (75), overwritten twice at random at --depth (64): bytes appended
          and moved for each byte that the client wrote, during the second time; how long writes took
 zipf     the same, but by zipf 0.99: a promise of docs/decisions/0007-compaction.md, which says why it is not less
-latency  4 KiB writes at --rate a second (4000), after such an overwrite, while compaction goes on: the time in which 99 of 100
+latency  4 KiB writes at --rate a second (4000) in a pool that is half live, while compaction goes on: the time in which 99 of 100
          are answered, against the same in a pool that has no need of compaction
 space    1 GiB in 4 GiB, trimmed in random blocks of 4 KiB: seconds until as many slots are free, and the same where a volume
          of that size is deleted
@@ -35,6 +35,7 @@ ZIPF_MAX = 2.0
 LATENCY_RATIO_MAX = 5
 SPACE_SECONDS_MAX = 60
 LATENCY_SECONDS = 45
+LATENCY_LIVE = 50
 
 
 class Failed(Exception):
@@ -44,7 +45,8 @@ class Failed(Exception):
 def run(command):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Failed(f"{os.path.basename(command[0])}: exit {done.returncode}: {said[0] if said else 'nothing said'}")
     return done.stdout
 
 
@@ -113,7 +115,8 @@ class Daemon:
         return one
 
     def fill(self, volume):
-        self.fio(volume, "--rw=write", "--bs=1M", "--iodepth=4")
+        # Small enough that the end of a slot is not left empty.
+        self.fio(volume, "--rw=write", "--bs=64k", "--iodepth=16")
 
 
 class Watch:
@@ -157,23 +160,20 @@ def told(found):
     return "median {:.2f}, 99 % {:.2f}, 99.9 % {:.2f}, longest {:.0f} ms".format(*found)
 
 
-def live_mib(arguments):
-    return arguments.pool_mib * arguments.live // 100
-
-
-def overwrite(daemon, arguments, times_over, *options):
-    count = int(live_mib(arguments) * MIB / BLOCK * times_over)
-    return daemon.fio("bench", "--rw=randwrite", "--bs=4k", f"--iodepth={arguments.depth}", "--norandommap",
-                      f"--number_ios={count}", f"--io_size={count * BLOCK}", f"--size={live_mib(arguments)}M", *options)
+def overwrite(daemon, depth, size_mib, times_over, *options):
+    count = int(size_mib * MIB / BLOCK * times_over)
+    return daemon.fio("bench", "--rw=randwrite", "--bs=4k", f"--iodepth={depth}", "--norandommap", f"--number_ios={count}",
+                      f"--io_size={count * BLOCK}", f"--size={size_mib}M", *options)
 
 
 def steady_state(arguments, name, bound, *options):
+    size_mib = arguments.pool_mib * arguments.live // 100
     with Daemon(arguments, arguments.pool_mib) as daemon:
-        daemon.create("bench", live_mib(arguments))
+        daemon.create("bench", size_mib)
         daemon.fill("bench")
         watch = Watch(daemon)
         try:
-            job = overwrite(daemon, arguments, 2, *options)
+            job = overwrite(daemon, arguments.depth, size_mib, 2, *options)
         finally:
             watch.end()
         for half in range(4):
@@ -196,13 +196,16 @@ def zipf(arguments):
 
 def latency(arguments):
     found = {}
+    size_mib = arguments.pool_mib * LATENCY_LIVE // 100
+    # The one pool is full of what may be compacted, the other a quarter overwritten in one that is not half full.
+    states = (("without", 3 * arguments.pool_mib, 0.25), ("with", arguments.pool_mib, 1.2 * (100 - LATENCY_LIVE) / LATENCY_LIVE))
     paced = ("--rw=randwrite", "--bs=4k", "--iodepth=16", "--norandommap", f"--rate_iops={arguments.rate}", "--time_based",
-             f"--runtime={LATENCY_SECONDS}", f"--size={live_mib(arguments)}M")
-    for name, pool_mib in (("without", 3 * arguments.pool_mib), ("with", arguments.pool_mib)):
+             f"--runtime={LATENCY_SECONDS}", f"--size={size_mib}M")
+    for name, pool_mib, times_over in states:
         with Daemon(arguments, pool_mib) as daemon:
-            daemon.create("bench", live_mib(arguments))
+            daemon.create("bench", size_mib)
             daemon.fill("bench")
-            overwrite(daemon, arguments, 0.5)
+            overwrite(daemon, arguments.depth, size_mib, times_over)
             before = daemon.bytes_so_far()
             job = daemon.fio("bench", *paced)
             written, _, moved = (after - begun for begun, after in zip(before, daemon.bytes_so_far()))
