@@ -45,7 +45,8 @@ fn footer(bytes: &[u8]) {
 
 fn parcel(bytes: &[u8]) {
     let Ok(start) = decode_parcel_start(bytes) else { return };
-    assert!(u64::from(start.header.block) + u64::from(start.total_blocks()) <= 1 << 16);
+    assert!(start.header.block + start.total_blocks() <= start.header.copy);
+    assert!(start.header.copy + start.header_blocks() <= 1 << 16);
     let mut block = [0xff; 512];
     start.make_void(&mut block);
     let void = decode_parcel_start(&block).expect("a parcel made void is one");

@@ -60,7 +60,7 @@ pub fn rebuild_with<S: Store>(
     families: impl FnOnce(&Index<S>) -> Families,
 ) -> Result<(Index<S>, RebuildReport), OpenError> {
     let mut report = RebuildReport::default();
-    let found = look_into_slots(superblock, reader, &mut report)?;
+    let found = look_into_slots(superblock, reader, &mut report);
     let mut index = Index::create_with(store, superblock, &found)?;
     report.segments = found.segments.len() as u64;
     report.kept_slots = found.kept.into_iter().collect();

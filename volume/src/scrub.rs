@@ -5,9 +5,12 @@
 //! filled anew, in between.
 
 use crate::error::DiskFault;
-use crate::format::{SlotHeader, SlotUse, Superblock, block_check};
+use crate::format::{Superblock, block_check};
 use crate::pool::{ParcelPlace, ScrubTarget};
-use crate::recover::{Damage, DamageKind, Place, SegmentLog, Wanted, read_segment};
+use crate::recover::{
+    Damage, DamageKind, HeaderAt, Place, SegmentLog, SlotSource, Wanted, header_at, is_pack_header, pack_headers,
+    read_segment,
+};
 use crate::store::PoolReader;
 use std::fmt;
 use units::{BLOCK_LEN, BlockIndex, SegmentId, SlotIndex, VolumeId};
@@ -24,7 +27,7 @@ pub enum Part {
     Batch,
     /// The footer, which tells what the batches tell too.
     Footer,
-    /// The header of a parcel: without it, nothing tells what is in it.
+    /// The header of a parcel, or the same in the directory of its pack.
     Parcel,
     /// Data.
     Payload,
@@ -95,6 +98,7 @@ pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTar
     }
     if let Some(parcel) = row.parcel {
         check_pack(reader, superblock, (target, parcel), &mut scrubbed);
+        check_parcel(reader, superblock, (target, parcel), &mut scrubbed);
     } else {
         check_own_slot(&wanted, target, &log, &mut scrubbed);
     }
@@ -102,25 +106,40 @@ pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTar
     scrubbed
 }
 
-/// The header of a pack, with each of its parcels.
+/// The header of a pack, in both its places, with each of its parcels.
 fn check_pack(
     reader: &dyn PoolReader,
     superblock: &Superblock,
     (target, parcel): (&ScrubTarget, ParcelPlace),
     scrubbed: &mut Scrubbed,
 ) {
-    let mut block = vec![0; BLOCK_LEN];
-    let read = reader.read_at(superblock.geometry.slot_offset(target.row.slot), &mut block);
-    let header = read.map(|()| SlotHeader::decode(&block).ok());
-    let is_pack = |header: &SlotHeader| {
-        header.pool == superblock.pool && header.segment == parcel.pack && header.slot_use == SlotUse::Pack
-    };
-    let badness = match header {
-        Ok(header) if header.as_ref().is_some_and(is_pack) => return,
-        Ok(_) => Badness::Rotten,
-        Err(_) => Badness::Unreadable,
-    };
-    scrubbed.bad.push(BadBlock { segment: parcel.pack, ..bad(target, 0, Part::Header, badness) });
+    for at in pack_headers(superblock) {
+        let mut block = vec![0; BLOCK_LEN];
+        let badness = match reader.read_at(superblock.geometry.block_offset(target.row.slot, at), &mut block) {
+            Ok(()) if is_pack_header(superblock, parcel.pack, &block) => continue,
+            Ok(()) => Badness::Rotten,
+            Err(_) => Badness::Unreadable,
+        };
+        scrubbed.bad.push(BadBlock { segment: parcel.pack, ..bad(target, at, Part::Header, badness) });
+    }
+}
+
+/// The header of a parcel, in both its places, of which each can stand in for the other.
+fn check_parcel(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    (target, parcel): (&ScrubTarget, ParcelPlace),
+    scrubbed: &mut Scrubbed,
+) {
+    let mut source = SlotSource::new(reader, superblock.geometry, target.row.slot);
+    for at in parcel.headers() {
+        let badness = match header_at(&mut source, superblock, (&target.row, parcel, at)) {
+            HeaderAt::Whole(_) | HeaderAt::Void => continue,
+            HeaderAt::Rotten => Badness::Rotten,
+            HeaderAt::Unreadable(_) => Badness::Unreadable,
+        };
+        scrubbed.bad.push(bad(target, at, Part::Parcel, badness));
+    }
 }
 
 /// What tells of a segment in its own slot: header, batches and footer, of which each can stand in for another.

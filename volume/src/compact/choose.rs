@@ -6,7 +6,7 @@
 
 use super::Shortage;
 use crate::controls::{Safeguard, is_missing};
-use crate::format::parcel_header_blocks;
+use crate::format::{pack_room_blocks, parcel_header_blocks};
 use crate::pool::{Index, LeaseClass, SegmentRow};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +154,8 @@ fn may_move<S: Store>(index: &Index<S>, segment: SegmentId) -> bool {
 fn size_of(row: &SegmentRow, live: u32, overheads: &BTreeMap<SegmentId, u32>) -> u32 {
     let header = parcel_header_blocks(live as usize, live as usize);
     let with_holes = row.parcel.filter(|_| row.has_holes).map_or(0, |parcel| parcel.header_blocks);
-    live + overheads.get(&row.segment).copied().unwrap_or_else(|| header.max(with_holes))
+    // The header of a parcel is in its pack twice.
+    live + overheads.get(&row.segment).copied().unwrap_or_else(|| 2 * header.max(with_holes))
 }
 
 fn index_bytes_of(row: &SegmentRow, slot_blocks: u32) -> u64 {
@@ -199,7 +200,7 @@ pub(super) fn count(victims: &[Victim], need: Need, slot_blocks: u32) -> Option<
 
 /// Which segments go into which pack: each into the first that has room. `None` when one fits into no pack.
 pub(super) fn packs(victims: &[Vec<Item>], slot_blocks: u32) -> Option<Vec<Vec<SegmentId>>> {
-    let room = slot_blocks - 1;
+    let room = pack_room_blocks(slot_blocks);
     let mut packs: Vec<(u32, Vec<SegmentId>)> = Vec::new();
     for (segment, size) in victims.iter().flatten().copied() {
         if size > room {

@@ -9,7 +9,7 @@ use super::{Context, Ids, News};
 use crate::buffer::Buffer;
 use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
-use crate::format::{SlotHeader, decode_parcel_start};
+use crate::format::{ParcelStart, SlotHeader, decode_parcel_start};
 use crate::io::{Action, Event, FetchPiece, IoId};
 use crate::pool::{Index, ParcelPlace};
 use crate::store::Store;
@@ -59,7 +59,7 @@ struct Round {
     places: BTreeSet<Going>,
     /// The volume that is to be forgotten, when they are one's.
     erases: Option<VolumeId>,
-    /// First blocks of parcels: of these one sector changes, and the others stay as they are.
+    /// First blocks of the headers of parcels: of these one sector changes, and the others stay as they are.
     reading: BTreeMap<IoId, (Going, SlotIndex, ParcelPlace)>,
     writing: BTreeMap<IoId, Going>,
     failed: BTreeSet<Going>,
@@ -188,10 +188,12 @@ impl Giving {
         let Event::Fetched { id, buffer, result } = event else { return };
         let Some(round) = &mut self.round else { return };
         let Some((place, slot, parcel)) = round.reading.remove(&id) else { return };
-        match void_parcel(buffer, parcel).filter(|_| result.is_ok()) {
+        match void_header(buffer, parcel).filter(|_| result.is_ok()) {
             Some(block) => {
-                let pool_offset = context.index.superblock().geometry.block_offset(slot, parcel.block);
-                round.write(context, ids, (place, pool_offset, block));
+                for at in parcel.headers() {
+                    let pool_offset = context.index.superblock().geometry.block_offset(slot, at);
+                    round.write(context, ids, (place, pool_offset, Buffer::copy_of(&block)));
+                }
             }
             // What cannot be read for certain may be read another time.
             None => {
@@ -213,7 +215,7 @@ impl Giving {
         if result.is_err() {
             round.failed.insert(place);
             self.refused.insert(place);
-        } else {
+        } else if !round.failed.contains(&place) {
             self.refused.remove(&place);
         }
         round.sync_if_written(context, ids);
@@ -303,14 +305,23 @@ impl Round {
                 None => {
                     let mut block = Buffer::zeroed(BLOCK_LEN);
                     header.encode(block.as_mut_slice());
-                    self.write(context, ids, (place, superblock.geometry.slot_offset(slot), block));
+                    // The header of a pack is in its last block once more.
+                    let copy = matches!(place, Going::Pack(_)).then(|| superblock.geometry.slot_blocks() - 1);
+                    for at in [0].into_iter().chain(copy) {
+                        let pool_offset = superblock.geometry.block_offset(slot, at);
+                        self.write(context, ids, (place, pool_offset, Buffer::copy_of(block.as_slice())));
+                    }
                 }
                 Some(parcel) => {
                     let id = ids.next();
                     self.reading.insert(id, (place, slot, parcel));
-                    let pool_offset = superblock.geometry.block_offset(slot, parcel.block);
-                    let pieces = smallvec![FetchPiece { pool_offset, buffer_offset: 0, len: BLOCK_LEN }];
-                    context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(BLOCK_LEN), pieces });
+                    let offset_of = |at| superblock.geometry.block_offset(slot, at);
+                    let [first, copy] = parcel.headers().map(offset_of);
+                    let pieces = smallvec![
+                        FetchPiece { pool_offset: first, buffer_offset: 0, len: BLOCK_LEN },
+                        FetchPiece { pool_offset: copy, buffer_offset: BLOCK_LEN, len: BLOCK_LEN },
+                    ];
+                    context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(2 * BLOCK_LEN), pieces });
                 }
             }
         }
@@ -378,13 +389,16 @@ fn place_of<S: Store>(index: &Index<S>, place: Going) -> Option<(SlotIndex, Opti
     }
 }
 
-/// The first block of a parcel, made void; `None` when it is not that.
-fn void_parcel(mut block: Buffer, place: ParcelPlace) -> Option<Buffer> {
-    let start = decode_parcel_start(block.as_slice()).ok()?;
-    let is_it = (start.header.pack, start.header.block, start.header.moves) == (place.pack, place.block, place.moves);
-    is_it.then(|| {
-        // One that is void already may be so in the page cache alone: it is written again.
-        start.make_void(block.as_mut_slice());
-        block
+/// The first block of a parcel's header, made void, of the two that were read: the other one may have rotted, and one that
+/// is void already may be so in the page cache alone. `None` when neither is it.
+fn void_header(mut blocks: Buffer, place: ParcelPlace) -> Option<Vec<u8>> {
+    let is_it = |start: &ParcelStart| {
+        let header = &start.header;
+        (header.pack, header.block, header.copy, header.moves) == (place.pack, place.block, place.copy, place.moves)
+    };
+    blocks.as_mut_slice().chunks_exact_mut(BLOCK_LEN).find_map(|block| {
+        let start = decode_parcel_start(block).ok().filter(is_it)?;
+        start.make_void(block);
+        Some(block.to_vec())
     })
 }

@@ -1,6 +1,6 @@
 //! Writing a pack: what is left of one segment after the other is read where it is, checked block by block, and written;
-//! behind the payload's writes comes the parcel's header, and behind all parcels that of the pack. Then, once that is durable,
-//! all of it is read back and checked again.
+//! behind the payload's writes comes the parcel's header, behind all parcels the directory, and at last the pack's header.
+//! Then, once that is durable, all of it is read back and checked again.
 
 use super::parcel::{Target, parcel_of};
 use super::round::{Moving, Trouble};
@@ -22,8 +22,8 @@ const CHUNK_BLOCKS: usize = 128;
 pub(super) struct Pack {
     pub(super) lease: Lease,
     pub(super) parcels: Vec<Written>,
-    /// Whether its header may be on the disk.
-    pub(super) has_header: bool,
+    /// All headers once more; empty before the last parcel is written. From then on the pack's header may be on the disk.
+    directory: Vec<u8>,
 }
 
 /// A parcel of it.
@@ -44,8 +44,12 @@ pub(super) struct Copying {
     left: VecDeque<SegmentId>,
     /// The parcel that is being filled, and how many of its blocks are written.
     now: Option<(Written, usize)>,
+    /// How many parcels there will be.
+    count: u32,
     /// The block behind the last whole parcel.
     end: u32,
+    /// The first block of what the directory has so far.
+    directory: u32,
     step: Step,
 }
 
@@ -54,15 +58,25 @@ pub(super) struct Copying {
 enum Step {
     Payload(usize),
     ParcelHeader,
+    Directory,
     PackHeader,
 }
 
-/// A pack that is being read back: which parcel, and the next of its blocks.
+/// A pack that is being read back: part after part, and within it the next of its blocks.
 #[derive(Debug)]
 pub(super) struct Verifying {
     pub(super) pack: Pack,
-    at: Option<(usize, usize)>,
+    part: Part,
+    at: usize,
     count: usize,
+}
+
+/// A part of a pack.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Header,
+    Parcel(usize),
+    Directory,
 }
 
 impl Pack {
@@ -89,20 +103,55 @@ impl Pack {
         SlotHeader::pack(superblock.pool, self.lease.segment, 0).encode(block.as_mut_slice());
         block
     }
+
+    /// Whether its header may be on the disk.
+    pub(super) const fn has_header(&self) -> bool {
+        !self.directory.is_empty()
+    }
+
+    /// All headers once more: the first parcel's is the last but that of the pack.
+    fn fill_directory(&mut self, superblock: &Superblock) {
+        let mut directory: Vec<u8> =
+            self.parcels.iter().rev().flat_map(|parcel| parcel.header.iter().copied()).collect();
+        directory.extend_from_slice(self.header(superblock).as_slice());
+        self.directory = directory;
+    }
+
+    /// Where a part of it begins in its slot, and how many blocks it has.
+    fn extent(&self, superblock: &Superblock, part: Part) -> Option<(u32, usize)> {
+        let directory = self.directory.len() / BLOCK_LEN;
+        match part {
+            Part::Header => Some((0, 1)),
+            Part::Parcel(parcel) => self.parcels.get(parcel).map(|parcel| (parcel.place.block, parcel.total_blocks())),
+            Part::Directory => {
+                let blocks = u32::try_from(directory).ok()?;
+                Some((superblock.geometry.slot_blocks().checked_sub(blocks)?, directory))
+            }
+        }
+    }
+
+    /// Whether `bytes` are the blocks of a part from `at` on.
+    fn is_whole(&self, superblock: &Superblock, (part, at): (Part, usize), bytes: &[u8]) -> bool {
+        match part {
+            Part::Header => bytes == self.header(superblock).as_slice(),
+            Part::Parcel(parcel) => self.parcels.get(parcel).is_some_and(|parcel| parcel.is_whole(at, bytes)),
+            Part::Directory => self.directory.get(at * BLOCK_LEN..at * BLOCK_LEN + bytes.len()) == Some(bytes),
+        }
+    }
 }
 
 impl Written {
-    fn of(superblock: &Superblock, (moving, lease, block): (&Moving, Lease, u32)) -> Self {
-        let (log, survivors) = (&moving.log, &moving.survivors);
-        let target =
-            Target { pack: lease.segment, block, clean_lsn: moving.clean_lsn, drops_trims: moving.drops_trims };
-        let parcel = parcel_of(superblock, log, survivors, target);
-        let (header_blocks, moves, clean_lsn) = (parcel.header_blocks(), parcel.header.moves, moving.clean_lsn);
+    fn of(superblock: &Superblock, moving: &Moving, target: Target) -> Self {
+        let log = &moving.log;
+        let parcel = parcel_of(superblock, log, &moving.survivors, target);
+        let (header_blocks, header) = (parcel.header_blocks(), &parcel.header);
+        let (pack, block, copy) = (header.pack, header.block, header.copy);
+        let (moves, clean_lsn) = (header.moves, header.clean_lsn);
         let own =
             parcel.entries.iter().flat_map(|entry| (entry.block..).take(entry.operation.payload_blocks() as usize));
         Self {
             segment: log.row.segment,
-            place: ParcelPlace { pack: lease.segment, block, header_blocks, moves, clean_lsn },
+            place: ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn },
             has_holes: parcel.entries.iter().any(|entry| entry.operation.makes_holes()),
             header: encode_parcel(&parcel),
             blocks: own.zip(parcel.checks.iter().copied()).collect(),
@@ -135,8 +184,16 @@ impl Copying {
         ids: &mut Ids,
         (lease, segments, moving): (Lease, Vec<SegmentId>, &BTreeMap<SegmentId, Moving>),
     ) -> Result<(Self, IoId), Trouble> {
-        let pack = Pack { lease, parcels: Vec::new(), has_header: false };
-        let mut copying = Self { pack, left: segments.into(), now: None, end: 1, step: Step::ParcelHeader };
+        let pack = Pack { lease, parcels: Vec::new(), directory: Vec::new() };
+        let mut copying = Self {
+            pack,
+            count: u32::try_from(segments.len()).unwrap_or(u32::MAX),
+            left: segments.into(),
+            now: None,
+            end: 1,
+            directory: context.index.superblock().geometry.slot_blocks() - 1,
+            step: Step::ParcelHeader,
+        };
         let id = copying.go_on(context, ids, moving)?;
         Ok((copying, id))
     }
@@ -151,14 +208,17 @@ impl Copying {
         let superblock = *context.index.superblock();
         if self.now.is_none() {
             let Some(segment) = self.left.pop_front() else {
-                self.step = Step::PackHeader;
-                self.pack.has_header = true;
-                let header = self.pack.header(&superblock);
-                return Ok(self.write(context, ids, (0, header)));
+                self.step = Step::Directory;
+                self.pack.fill_directory(&superblock);
+                let directory = Buffer::copy_of(&self.pack.directory);
+                return Ok(self.write(context, ids, (self.directory, directory)));
             };
             let moving = moving.get(&segment).ok_or(Trouble::Suspect(segment))?;
-            let parcel = Written::of(&superblock, (moving, self.pack.lease, self.end));
-            if self.end as usize + parcel.total_blocks() > superblock.geometry.slot_blocks() as usize {
+            let (pack, parcels) = (self.pack.lease.segment, self.count);
+            let (clean_lsn, drops_trims) = (moving.clean_lsn, moving.drops_trims);
+            let target = Target { pack, parcels, block: self.end, copy_end: self.directory, clean_lsn, drops_trims };
+            let parcel = Written::of(&superblock, moving, target);
+            if self.end as usize + parcel.total_blocks() > parcel.place.copy as usize {
                 return Err(Trouble::Suspect(segment));
             }
             self.now = Some((parcel, 0));
@@ -217,8 +277,14 @@ impl Copying {
             (Step::ParcelHeader, now) => {
                 if let Some((parcel, _)) = now.take() {
                     self.end += u32::try_from(parcel.total_blocks()).unwrap_or(0);
+                    self.directory = parcel.place.copy;
                     self.pack.parcels.push(parcel);
                 }
+            }
+            (Step::Directory, _) => {
+                self.step = Step::PackHeader;
+                let header = self.pack.header(context.index.superblock());
+                return Ok(Some(self.write(context, ids, (0, header))));
             }
             (Step::PackHeader | Step::Payload(_), _) => return Ok(None),
         }
@@ -228,7 +294,7 @@ impl Copying {
 
 impl Verifying {
     pub(super) fn begin<S: Store>(context: &mut Context<'_, S>, ids: &mut Ids, pack: Pack) -> (Self, IoId) {
-        let mut verifying = Self { pack, at: None, count: 1 };
+        let mut verifying = Self { pack, part: Part::Header, at: 0, count: 1 };
         let id = verifying.fetch(context, ids, 0);
         (verifying, id)
     }
@@ -250,22 +316,23 @@ impl Verifying {
         ids: &mut Ids,
         buffer: &Buffer,
     ) -> Result<Option<IoId>, Trouble> {
-        let bytes = buffer.as_slice();
-        let is_right = match self.at {
-            None => bytes == self.pack.header(context.index.superblock()).as_slice(),
-            Some((parcel, at)) => self.pack.parcels.get(parcel).is_some_and(|parcel| parcel.is_whole(at, bytes)),
-        };
-        if !is_right {
+        let superblock = *context.index.superblock();
+        if !self.pack.is_whole(&superblock, (self.part, self.at), buffer.as_slice()) {
             return Err(Trouble::Failed("what was written to a pack is not what it gives back"));
         }
-        let (mut parcel, mut at) = self.at.map_or((0, 0), |(parcel, at)| (parcel, at + self.count));
-        while self.pack.parcels.get(parcel).is_some_and(|parcel| at >= parcel.total_blocks()) {
-            (parcel, at) = (parcel + 1, 0);
+        self.at += self.count;
+        while self.pack.extent(&superblock, self.part).is_some_and(|(_, blocks)| self.at >= blocks) {
+            self.part = match self.part {
+                Part::Header => Part::Parcel(0),
+                Part::Parcel(parcel) if parcel + 1 < self.pack.parcels.len() => Part::Parcel(parcel + 1),
+                Part::Parcel(_) => Part::Directory,
+                Part::Directory => return Ok(None),
+            };
+            self.at = 0;
         }
-        let Some(written) = self.pack.parcels.get(parcel) else { return Ok(None) };
-        self.count = (written.total_blocks() - at).min(CHUNK_BLOCKS);
-        self.at = Some((parcel, at));
-        let block = written.place.block + u32::try_from(at).unwrap_or(0);
+        let Some((first, blocks)) = self.pack.extent(&superblock, self.part) else { return Ok(None) };
+        self.count = (blocks - self.at).min(CHUNK_BLOCKS);
+        let block = first + u32::try_from(self.at).unwrap_or(0);
         Ok(Some(self.fetch(context, ids, block)))
     }
 }

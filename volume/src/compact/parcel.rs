@@ -1,6 +1,6 @@
 //! What is left of a segment, as the parcel that it becomes.
 
-use crate::format::{OperationKind, Parcel, ParcelEntry, ParcelHeader, Superblock};
+use crate::format::{OperationKind, Parcel, ParcelEntry, ParcelHeader, Superblock, parcel_header_blocks};
 use crate::pool::{Survivors, left_of};
 use crate::recover::SegmentLog;
 use units::{Lsn, SegmentId};
@@ -9,7 +9,11 @@ use units::{Lsn, SegmentId};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) pack: SegmentId,
+    /// How many parcels the pack has.
+    pub(crate) parcels: u32,
     pub(crate) block: u32,
+    /// The block behind the one where its header ends once more.
+    pub(crate) copy_end: u32,
     /// The survivors are those of the map that was complete up to here.
     pub(crate) clean_lsn: Lsn,
     /// What the segment's trims took is nowhere in the pool ([`crate::pool::Index::has_spent_trims`]).
@@ -21,6 +25,8 @@ pub(crate) fn parcel_of(superblock: &Superblock, log: &SegmentLog, survivors: &S
     let (entries, checks) = left_of(&log.entries, &log.checks, survivors, |entry| stays(entry, target.drops_trims));
     let header = ParcelHeader {
         block: target.block,
+        copy: target.copy_end.saturating_sub(parcel_header_blocks(entries.len(), checks.len())),
+        parcels: target.parcels,
         pool: superblock.pool,
         pack: target.pack,
         segment: log.row.segment,

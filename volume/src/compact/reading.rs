@@ -49,14 +49,15 @@ impl PoolReader for Pieces {
 }
 
 impl Reading {
-    /// Begins with the header of a parcel, or with both ends of a slot.
+    /// Begins with the header of a parcel in both its places, or with both ends of a slot.
     pub(super) fn begin<S>(
         context: &mut Context<'_, S>,
         ids: &mut Ids,
         (row, geometry): (SegmentRow, Geometry),
     ) -> (Self, IoId) {
         let last = geometry.slot_blocks() - 1;
-        let wanted = row.parcel.map_or([(0, 1), (last, 1)], |parcel| [(parcel.block, parcel.header_blocks), (0, 0)]);
+        let wanted =
+            row.parcel.map_or([(0, 1), (last, 1)], |parcel| parcel.headers().map(|at| (at, parcel.header_blocks)));
         let mut reading =
             Self { row, pieces: Pieces::default(), asked: SmallVec::new(), has_trailer: row.parcel.is_some() };
         let id = reading.ask(context, ids, (geometry, &wanted));
@@ -71,7 +72,7 @@ impl Reading {
     ) -> IoId {
         let mut len = 0;
         self.asked.clear();
-        for (block, count) in wanted.iter().filter(|(_, count)| *count > 0) {
+        for (block, count) in wanted {
             let pool_offset = geometry.block_offset(self.row.slot, *block);
             self.asked.push(FetchPiece { pool_offset, buffer_offset: len, len: *count as usize * BLOCK_LEN });
             len += *count as usize * BLOCK_LEN;

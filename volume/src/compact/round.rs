@@ -232,11 +232,12 @@ impl Round {
                 return Err(Trouble::Suspect(segment));
             }
             moving.survivors = dropping(outcome.survivors);
-            let target =
-                Target { pack: segment, block: 1, clean_lsn: moving.clean_lsn, drops_trims: moving.drops_trims };
+            let (clean_lsn, copy_end) = (moving.clean_lsn, superblock.geometry.slot_blocks());
+            let drops_trims = moving.drops_trims;
+            let target = Target { pack: segment, parcels: 1, block: 1, copy_end, clean_lsn, drops_trims };
             let parcel = parcel_of(&superblock, &moving.log, &moving.survivors, target);
-            self.overheads.insert(segment, parcel.header_blocks());
-            sizes.insert(segment, parcel.total_blocks());
+            self.overheads.insert(segment, 2 * parcel.header_blocks());
+            sizes.insert(segment, parcel.pack_blocks());
         }
         let sized = |segment: &SegmentId| Some((*segment, *sizes.get(segment)?));
         let victims: Vec<Vec<Item>> =
@@ -516,7 +517,7 @@ impl Round {
             | Stage::Voiding(_)
             | Stage::Over => return true,
         };
-        if pack.has_header {
+        if pack.has_header() {
             self.stage = Stage::GivingUp(pack.lease, pack.segments());
             return false;
         }

@@ -634,7 +634,7 @@ fn a_place_that_was_left_is_let_go_when_the_reads_of_it_have_ended() {
     let mut survivors = Survivors::none(geometry.slot_blocks());
     survivors.insert(block);
     let pack = SegmentId(900);
-    let parcel = Some(ParcelPlace { pack, block: 1, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
+    let parcel = Some(ParcelPlace { pack, block: 1, copy: 30, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
     driver.holds_fetches = true;
     let before = driver.ask(Request::Read { range: range(0, 4096) });
     driver.run();
@@ -669,7 +669,8 @@ fn a_second_try_goes_where_the_block_is_now() {
     survivors.insert(((at - geometry.slot_offset(row.slot)) / 4096) as u32);
     let to = geometry.block_offset(SlotIndex(0), 2) as usize;
     driver.pool[to..to + 4096].fill(2);
-    let parcel = Some(ParcelPlace { pack: SegmentId(900), block: 1, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
+    let parcel =
+        Some(ParcelPlace { pack: SegmentId(900), block: 1, copy: 30, header_blocks: 1, moves: 1, clean_lsn: Lsn(2) });
     driver.give(Event::Moved { row: SegmentRow { slot: SlotIndex(0), parcel, ..row }, survivors: Arc::new(survivors) });
     let at = driver.queue.iter().position(|action| matches!(action, Action::Fetch { .. })).unwrap();
     let Action::Fetch { id, buffer, .. } = driver.queue.remove(at) else { panic!("it is a fetch") };

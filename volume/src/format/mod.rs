@@ -21,7 +21,8 @@ pub use checksum::block_check;
 pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};
 pub use pack::{
-    Parcel, ParcelEntry, ParcelHeader, ParcelStart, decode_parcel_start, encode_parcel, parcel_header_blocks,
+    Parcel, ParcelEntry, ParcelHeader, ParcelStart, decode_parcel_start, encode_parcel, pack_room_blocks,
+    parcel_header_blocks,
 };
 pub use slot_header::{SlotHeader, SlotUse};
 pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock};

@@ -1,6 +1,8 @@
 //! A pack: a slot of compaction output. After its slot header ([`SlotUse::Pack`](super::SlotUse)) parcels follow one
 //! behind the other, each with what is left of one segment. A block keeps the location and the check value that it was
-//! written with, so a parcel says which blocks of the segment's slot its payload was.
+//! written with, so a parcel says which blocks of the segment's slot its payload was. In the last blocks of the slot is the
+//! pack's directory: all headers once more, byte for byte. It ends with the slot header; before it is the header of the
+//! first parcel, before that the second one's, and so on.
 //!
 //! A parcel: a header of whole blocks, then the payload, in ascending order of the blocks that it was.
 //!
@@ -20,7 +22,9 @@
 //! | 72 | 8 | last LSN of the segment as it was written |
 //! | 80 | 8 | bytes of the volume before the first operation |
 //! | 88 | 8 | key id: 0, not encrypted |
-//! | 96 | 16 | zero |
+//! | 96 | 4 | block of the slot where this header begins once more, in the directory |
+//! | 100 | 4 | parcels of the pack |
+//! | 104 | 8 | zero |
 //! | 112 | 8 | clean LSN: what is here is what the map named when it was complete up to here |
 //! | 120 | 4 | chain before the segment's first batch |
 //! | 124 | 4 | CRC of the header of the segment's last batch |
@@ -35,7 +39,7 @@
 //! | | | zeros to the next block, then the payload |
 //!
 //! What a parcel is, and how long, is in its first sector with a CRC of its own: making it void changes that sector only,
-//! so that a power cut leaves it as it was or void, and a walk over the pack goes on behind it.
+//! in both places, so that a power cut leaves each as it was or void, and a walk over the pack goes on behind it.
 
 use super::bytes::{Reader, Writer, expect_crc};
 use super::checksum::crc32c;
@@ -64,6 +68,10 @@ const _: () = assert!(INDEX_AT <= SECTOR_BYTES as usize, "making a parcel void i
 pub struct ParcelHeader {
     /// The block of the slot where the parcel begins; never 0, which is the slot's header.
     pub block: u32,
+    /// The block of the slot where its header begins once more, behind all parcels.
+    pub copy: u32,
+    /// How many parcels the pack has.
+    pub parcels: u32,
     /// The pool's id.
     pub pool: PoolId,
     /// The pack that it was written into: a parcel of what the slot held before names another.
@@ -110,6 +118,12 @@ pub struct Parcel {
     pub entries: Vec<ParcelEntry>,
     /// One per payload block, as they were made when the blocks were written.
     pub checks: Vec<u32>,
+}
+
+/// Blocks of a pack's slot that are for its parcels: all but the slot header and its copy.
+#[must_use]
+pub const fn pack_room_blocks(slot_blocks: u32) -> u32 {
+    slot_blocks.saturating_sub(2)
 }
 
 /// Blocks of the header of a parcel with so many entries and payload blocks.
@@ -188,6 +202,10 @@ pub fn decode_parcel_start(bytes: &[u8]) -> Result<ParcelStart, FormatError> {
     if end > SLOT_BLOCKS_MAX || start.index_bytes().div_ceil(BLOCK_LEN as u64) != u64::from(header_blocks) {
         return Err(FormatError::Field("counts"));
     }
+    let copy = u64::from(header.copy);
+    if copy < end || copy + u64::from(header_blocks) > SLOT_BLOCKS_MAX {
+        return Err(FormatError::Field("block of the copy"));
+    }
     start.header.check()?;
     Ok(start)
 }
@@ -203,8 +221,13 @@ fn decode_header(r: &mut Reader<'_>) -> Result<ParcelHeader, FormatError> {
         first_lsn: Lsn(r.u64()?),
         last_lsn: Lsn(r.u64()?),
         size_bytes: r.u64()?,
+        copy: {
+            let _key = r.u64()?;
+            r.u32()?
+        },
+        parcels: r.u32()?,
         clean_lsn: {
-            let _key_and_zeros: [u8; 24] = r.take()?;
+            let _zeros = r.u64()?;
             Lsn(r.u64()?)
         },
         chain_before: r.u32()?,
@@ -228,6 +251,8 @@ impl ParcelHeader {
             "clean LSN"
         } else if self.moves == 0 {
             "move"
+        } else if self.parcels == 0 {
+            "parcels"
         } else {
             return Ok(());
         };
@@ -277,7 +302,14 @@ impl ParcelStart {
         Ok(parcel)
     }
 
-    /// Makes the parcel void in `block`, its first block as it is on the disk. Only the first sector of it changes.
+    /// Whether the header that begins with this is to be found at `block` of the pack's slot: there the parcel begins, or
+    /// its header is once more.
+    #[must_use]
+    pub const fn is_at(&self, block: u32) -> bool {
+        self.header.block == block || self.header.copy == block
+    }
+
+    /// Makes the parcel void in `block`, the first block of its header as it is on the disk. Only the first sector changes.
     ///
     /// # Panics
     /// When `block` has less than a sector.
@@ -296,8 +328,10 @@ impl ParcelStart {
         w.put(&header.pool.0);
         let long_fields = [header.pack.0, header.segment.0, header.volume.0, header.epoch.0, header.first_lsn.0];
         long_fields.into_iter().for_each(|field| w.u64(field));
-        let long_fields = [header.last_lsn.0, header.size_bytes, 0, 0, 0, header.clean_lsn.0];
-        long_fields.into_iter().for_each(|field| w.u64(field));
+        [header.last_lsn.0, header.size_bytes, 0].into_iter().for_each(|field| w.u64(field));
+        w.u32(header.copy);
+        w.u32(header.parcels);
+        [0, header.clean_lsn.0].into_iter().for_each(|field| w.u64(field));
         w.u32(header.chain_before);
         w.u32(header.chain_after);
         w.u32(header.moves);
@@ -319,10 +353,10 @@ impl Parcel {
         parcel_header_blocks(self.entries.len(), self.checks.len())
     }
 
-    /// Blocks of header and payload.
+    /// Blocks that it takes of a pack: header and payload, and the header once more.
     #[must_use]
-    pub const fn total_blocks(&self) -> u32 {
-        self.header_blocks() + self.checks.len() as u32
+    pub const fn pack_blocks(&self) -> u32 {
+        2 * self.header_blocks() + self.checks.len() as u32
     }
 
     /// Refuses entries that are not of the segment, or not in order: payload that no block of the slot held, or twice.

@@ -20,7 +20,8 @@
 //! | 96 | 8 | opened at, milliseconds since 1970, advisory |
 //! | 4092 | 4 | CRC-32C of the bytes before |
 //!
-//! A pack holds parcels of many volumes; of 48 to 96 it has zeros, and each of its parcels tells these of its segment.
+//! A pack holds parcels of many volumes; of 48 to 96 it has zeros, and each of its parcels tells these of its segment. Its
+//! header is in the last block of the slot once more.
 
 use super::FormatError;
 use super::bytes::{Reader, Writer, check_block, seal_block};

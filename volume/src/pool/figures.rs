@@ -55,7 +55,7 @@ impl<S: Store> Index<S> {
                 None => slot_bytes,
                 Some(parcel) => {
                     let left = self.survivors(entry.row.segment).map_or(0, |left| left.count());
-                    (u64::from(parcel.header_blocks) + u64::from(left)) * BLOCK_BYTES
+                    (2 * u64::from(parcel.header_blocks) + u64::from(left)) * BLOCK_BYTES
                 }
             };
         }

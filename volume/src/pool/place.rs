@@ -37,6 +37,8 @@ pub struct ParcelPlace {
     pub pack: SegmentId,
     /// The block of the pack's slot where the parcel begins.
     pub block: u32,
+    /// The block of the pack's slot where its header is once more.
+    pub copy: u32,
     /// Blocks of its header; the payload is behind them.
     pub header_blocks: u32,
     /// How often the segment was moved.
@@ -46,6 +48,12 @@ pub struct ParcelPlace {
 }
 
 impl ParcelPlace {
+    /// The two blocks of the slot where its header begins: before its payload, and in the pack's directory.
+    #[must_use]
+    pub const fn headers(&self) -> [u32; 2] {
+        [self.block, self.copy]
+    }
+
     /// The block of the slot where the payload begins.
     #[must_use]
     pub const fn payload(&self) -> u32 {

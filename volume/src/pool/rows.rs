@@ -2,9 +2,9 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | 0 | the pool: version 2, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
+//! | 0 | the pool: version 3, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
 //! | 1, segment 8 | a segment: volume 8, slot 4, flags 1 (bit 0 sealed, 1 holes, 2 moved), first and last LSN 8 each, live 8; |
-//! | | of one that was moved: pack 8, block, header blocks, moves 4 each, clean LSN 8, a bit for each block that is left |
+//! | | of one that was moved: pack 8, block, copy, header blocks, moves 4 each, clean LSN 8, a bit for each block that is left |
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
 //! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
@@ -12,7 +12,7 @@
 //! | | flags 1 (bit 0: it is being deleted) |
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
-//! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same five numbers |
+//! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same six numbers |
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
@@ -30,7 +30,7 @@ use crate::io::PageIndex;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
 /// The version of keys and values; another one is made anew from the pool.
-const INDEX_VERSION: u16 = 2;
+const INDEX_VERSION: u16 = 3;
 
 /// A live count that has been lost: the segment is never taken for dead.
 pub(super) const LIVE_UNKNOWN: u64 = u64::MAX;
@@ -196,14 +196,14 @@ fn decode_survivors(bytes: &[u8]) -> Option<Survivors> {
 
 fn encode_parcel(parcel: &ParcelPlace, out: &mut Vec<u8>) {
     out.extend_from_slice(&parcel.pack.0.to_le_bytes());
-    out.extend([parcel.block, parcel.header_blocks, parcel.moves].into_iter().flat_map(u32::to_le_bytes));
+    out.extend([parcel.block, parcel.copy, parcel.header_blocks, parcel.moves].into_iter().flat_map(u32::to_le_bytes));
     out.extend_from_slice(&parcel.clean_lsn.0.to_le_bytes());
 }
 
 fn decode_parcel(fields: &mut Fields<'_>) -> Option<ParcelPlace> {
     let pack = SegmentId(fields.u64()?);
-    let (block, header_blocks, moves) = (fields.u32()?, fields.u32()?, fields.u32()?);
-    Some(ParcelPlace { pack, block, header_blocks, moves, clean_lsn: Lsn(fields.u64()?) })
+    let (block, copy, header_blocks, moves) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+    Some(ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn: Lsn(fields.u64()?) })
 }
 
 pub(super) fn encode_left(place: &LeftPlace) -> Vec<u8> {

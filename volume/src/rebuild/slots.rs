@@ -1,35 +1,35 @@
 //! What the slots hold: segments in slots of their own, and what is left of others in packs.
 //!
 //! A segment may be in several places, where a stop came before the older one was void. The one that was moved least often
-//! counts: it holds all that the others do, and is void only after a later one was durable. The others are made void, so that
-//! none comes back when the one that counts is gone.
+//! counts, when it is whole: it holds all that the others do, and is void only after a later one was durable. Else the next
+//! one that is whole counts. The others are made void, so that none comes back when the one that counts is gone. Where none is
+//! whole the first parcel counts, which nobody takes for the torn end of a log: its volume is damaged, and is not served.
+//!
+//! A later place is as good as an older one. It lacks blocks that no page of any version named when it was written, with the
+//! map complete to its clean LSN, and holds everything else, what makes holes and ends generations too. What made those
+//! blocks dead is an overwrite, a trim or the deletion of a snapshot: the first two are in the log up to the clean LSN, which
+//! was durable before the map had them; the record of the third is durable before a page goes. A replay of the log comes
+//! to the same, whether it meets the dead blocks on its way or not, and this is how it is after every round: had the stop
+//! come later, the older place would be void. Where the catalogue's records cannot be read, and snapshots come back that were
+//! deleted, they lack such blocks, and would with any segment that was ever moved. That the round was given up, and may be
+//! because the pack does not give back what was written, changes nothing: header and payload are checked where they are read.
 
 use super::RebuildReport;
-use crate::error::DiskFault;
-use crate::format::{ParcelStart, SlotHeader, Superblock};
-use crate::pool::Found;
+use crate::format::{SlotHeader, Superblock};
+use crate::pool::{Found, SegmentRow, Survivors};
 use crate::recover::{
-    Probed, Walked, probe, read_parcel_header, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
+    HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, probe, read_segment,
+    row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
 };
 use crate::store::PoolReader;
-use std::collections::BTreeMap;
-use units::{BLOCK_LEN, SegmentId, SlotIndex};
-
-/// A parcel and the slot of its pack.
-type Parcels = Vec<(SlotIndex, ParcelStart)>;
+use std::collections::{BTreeMap, BTreeSet};
+use units::{BLOCK_LEN, Lsn, SegmentId, SlotIndex};
 
 /// The slot of each pack, and its parcels, void ones too.
-type Packs = BTreeMap<SegmentId, (SlotIndex, Vec<ParcelStart>)>;
+type Packs = BTreeMap<SegmentId, (SlotIndex, Walked)>;
 
 /// Looks into every slot.
-///
-/// # Errors
-/// [`DiskFault`] when a pack can be read in part only.
-pub(super) fn look_into_slots(
-    superblock: &Superblock,
-    reader: &dyn PoolReader,
-    report: &mut RebuildReport,
-) -> Result<Found, DiskFault> {
+pub(super) fn look_into_slots(superblock: &Superblock, reader: &dyn PoolReader, report: &mut RebuildReport) -> Found {
     let mut found = Found::default();
     let mut packs = Packs::new();
     for slot in (0..superblock.geometry.slot_count).map(SlotIndex) {
@@ -50,30 +50,30 @@ pub(super) fn look_into_slots(
             }
             Probed::Pack(pack) => {
                 found.used_up = found.used_up.max(Some(pack));
-                match walk_pack(reader, superblock, (slot, pack)) {
-                    Ok(walked) => take_pack(&mut packs, (pack, slot), walked, (&mut found, report)),
-                    Err(_) => keep_unreadable(&mut found, slot, report),
-                }
+                let walked = walk_pack(reader, superblock, (slot, pack));
+                take_pack(&mut packs, (pack, slot), walked, (&mut found, report));
             }
             Probed::Void(segment) => {
                 found.used_up = found.used_up.max(Some(segment));
                 report.free_slots += 1;
+                void_headers(superblock, reader, (segment, slot), report);
             }
             Probed::Nothing => report.free_slots += 1,
             Probed::Damaged => {
                 report.notes.push(format!("slot {slot}: a damaged header over nothing that tells whose it was"));
                 found.kept.insert(slot);
             }
-            Probed::Unreadable => keep_unreadable(&mut found, slot, report),
+            Probed::Unreadable => {
+                report.notes.push(format!("slot {slot} cannot be read; look at the disk"));
+                found.kept.insert(slot);
+            }
         }
     }
-    let mut parcels = Parcels::new();
-    for (pack, (slot, starts)) in packs {
-        found.packs.insert(pack, slot);
-        parcels.extend(starts.into_iter().filter(|start| !start.is_void).map(|start| (slot, start)));
+    let used = choose_places(superblock, reader, &packs, (&mut found, report));
+    for (pack, (slot, walked)) in packs {
+        take_or_leave(superblock, reader, (pack, slot, &walked), used.contains(&pack), (&mut found, report));
     }
-    choose_places(superblock, reader, parcels, (&mut found, report))?;
-    Ok(found)
+    found
 }
 
 /// Notes what is in a pack. Where the disk has written it to a second slot too, the one that has more of it counts.
@@ -83,11 +83,9 @@ fn take_pack(
     walked: Walked,
     (found, report): (&mut Found, &mut RebuildReport),
 ) {
-    let damaged = walked.damaged.iter();
-    report.notes.extend(damaged.map(|block| format!("slot {slot}: what was moved to block {block} is damaged")));
-    let mut one = (slot, walked.parcels);
+    let mut one = (slot, walked);
     if let Some(mut other) = packs.remove(&pack) {
-        if other.1.len() >= one.1.len() {
+        if other.1.parcels.len() >= one.1.parcels.len() {
             std::mem::swap(&mut one, &mut other);
         }
         let (right, wrong) = (one.0, other.0);
@@ -99,38 +97,163 @@ fn take_pack(
     packs.insert(pack, one);
 }
 
-fn keep_unreadable(found: &mut Found, slot: SlotIndex, report: &mut RebuildReport) {
-    report.notes.push(format!("slot {slot} cannot be read; look at the disk"));
-    found.kept.insert(slot);
+/// A pack in which something counts gets what is missing of its headers. One in which nothing does becomes void; but where
+/// it once counted and some parcel cannot be told any more, its slot is kept.
+fn take_or_leave(
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+    (pack, slot, walked): (SegmentId, SlotIndex, &Walked),
+    is_used: bool,
+    (found, report): (&mut Found, &mut RebuildReport),
+) {
+    // Of a pack that was not written to its end nothing is used, or void.
+    if walked.lost > 0 && (is_used || walked.parcels.iter().any(Listed::is_void)) {
+        let detail = format!("of {} parcels no header is left: volumes may lack what they held", walked.lost);
+        report.notes.push(format!("pack {pack} in slot {slot}: {detail}"));
+        if !is_used {
+            found.kept.insert(slot);
+            return;
+        }
+    }
+    let header = if is_used {
+        found.packs.insert(pack, slot);
+        SlotHeader::pack(superblock.pool, pack, 0)
+    } else {
+        report.free_slots += 1;
+        SlotHeader::void_pack(superblock.pool, pack)
+    };
+    for at in pack_headers(superblock) {
+        let offset = superblock.geometry.block_offset(slot, at);
+        let mut block = vec![0; BLOCK_LEN];
+        // One that the disk does not give stays: the other one says enough.
+        let is_readable = reader.read_at(offset, &mut block).is_ok();
+        if is_readable && !(is_used && is_pack_header(superblock, pack, &block)) {
+            header.encode(&mut block);
+            report.mends.push((offset, block));
+        }
+    }
 }
 
-/// Gives each segment that has no slot of its own the parcel that was moved least often, and makes the others void.
+/// A pack of which a stop left one header, when the other one was void, becomes void.
+fn void_headers(
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+    (pack, slot): (SegmentId, SlotIndex),
+    report: &mut RebuildReport,
+) {
+    for at in pack_headers(superblock) {
+        let offset = superblock.geometry.block_offset(slot, at);
+        let mut block = vec![0; BLOCK_LEN];
+        if reader.read_at(offset, &mut block).is_ok() && is_pack_header(superblock, pack, &block) {
+            SlotHeader::void_pack(superblock.pool, pack).encode(&mut block);
+            report.mends.push((offset, block));
+        }
+    }
+}
+
+/// A place of a segment: its own slot, or a parcel.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    row: SegmentRow,
+    listed: Option<&'a Listed>,
+}
+
+/// Gives each segment one of its places, and makes the others void. Returns the packs that are used.
 fn choose_places(
     superblock: &Superblock,
     reader: &dyn PoolReader,
-    mut parcels: Parcels,
+    packs: &Packs,
     (found, report): (&mut Found, &mut RebuildReport),
-) -> Result<(), DiskFault> {
-    parcels.sort_by_key(|(_, start)| (start.header.segment, start.header.moves));
-    let mut used: BTreeMap<SegmentId, u32> = BTreeMap::new();
-    for (slot, start) in parcels {
-        found.used_up = found.used_up.max(Some(start.header.segment));
-        if found.segments.contains_key(&start.header.segment) {
-            report.mends.push(void_parcel(reader, superblock, (slot, &start))?);
-            continue;
+) -> BTreeSet<SegmentId> {
+    let mut candidates: BTreeMap<SegmentId, Vec<Candidate<'_>>> = BTreeMap::new();
+    for (slot, walked) in packs.values() {
+        for listed in &walked.parcels {
+            if listed.is_void() {
+                report.mends.extend(void_parcel(reader, superblock, (*slot, listed)));
+                continue;
+            }
+            let row = row_of_parcel(*slot, &listed.start);
+            candidates.entry(row.segment).or_default().push(Candidate { row, listed: Some(listed) });
         }
-        *used.entry(start.header.pack).or_default() += 1;
-        let parcel = read_parcel_header(reader, superblock, (slot, &start))?;
-        let survivors = parcel.map(|parcel| survivors_of(&parcel.entries, superblock.geometry.slot_blocks()));
-        let row = row_of_parcel(slot, &start);
-        found.segments.insert(row.segment, (row, Some(survivors.unwrap_or_default())));
     }
-    for (pack, slot) in found.packs.extract_if(.., |pack, _| !used.contains_key(pack)) {
-        let mut block = vec![0; BLOCK_LEN];
-        let header = SlotHeader::void_pack(superblock.pool, pack);
-        header.encode(&mut block);
-        report.mends.push((superblock.geometry.slot_offset(slot), block));
-        report.free_slots += 1;
+    let mut used = BTreeSet::new();
+    for (segment, mut places) in candidates {
+        found.used_up = found.used_up.max(Some(segment));
+        let own = found.segments.get(&segment).map(|(row, _)| Candidate { row: *row, listed: None });
+        // What the parcels tell of the segment's end is the same in all of them.
+        let last_lsn = places.first().and_then(|place| place.row.last_lsn).unwrap_or(Lsn::ZERO);
+        places.extend(own);
+        places.sort_by_key(|place| place.row.parcel.map_or(0, |parcel| parcel.moves));
+        let whole = places.iter().zip(0..).find_map(|(place, at)| {
+            let survivors = read_place(superblock, reader, (place, last_lsn), report)?;
+            Some((at, survivors))
+        });
+        let is_whole = whole.is_some();
+        let (chosen, survivors) = whole.unwrap_or_else(|| {
+            let parcel = places.iter().position(|place| place.listed.is_some());
+            (parcel.unwrap_or(0), Survivors::default())
+        });
+        for (place, at) in places.iter().zip(0_usize..) {
+            let slot = place.row.slot;
+            if at == chosen {
+                used.extend(place.row.parcel.map(|parcel| parcel.pack));
+                found.segments.insert(segment, (place.row, place.listed.map(|_| survivors.clone())));
+            } else if place.listed.is_none() && !is_whole {
+                report
+                    .notes
+                    .push(format!("slot {slot} holds segment {segment}, damaged here and where it was moved to"));
+                found.kept.insert(slot);
+            } else {
+                if at < chosen {
+                    let detail = "is damaged, and a later place is taken";
+                    report.notes.push(format!("segment {segment} in slot {slot} {detail}"));
+                }
+                leave(superblock, reader, place, report);
+            }
+        }
     }
-    Ok(())
+    used
+}
+
+/// Reads what a place says of its segment; `None` when that is not whole. Where one of the two headers of a parcel has
+/// rotted, it is mended by the other.
+fn read_place(
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+    (place, last_lsn): (&Candidate<'_>, Lsn),
+    report: &mut RebuildReport,
+) -> Option<Survivors> {
+    let row = place.row;
+    let Some(parcel) = row.parcel else {
+        // The parcels tell that all of it was on stable storage, and where it ended.
+        let (cut, durable_lsn, known_to) = (last_lsn.next(), last_lsn, last_lsn);
+        let wanted = Wanted { reader, superblock, row, cut, durable_lsn, known_to, distrusts_footer: false };
+        let is_whole = read_segment(&wanted).is_ok_and(|log| log.last_lsn == last_lsn);
+        return is_whole.then(Survivors::default);
+    };
+    let geometry = superblock.geometry;
+    let mut source = SlotSource::new(reader, geometry, row.slot);
+    let headers = parcel.headers().map(|block| (block, header_at(&mut source, superblock, (&row, parcel, block))));
+    let whole = headers.iter().find_map(|(block, header)| match header {
+        HeaderAt::Whole(parcel) => Some((*block, parcel)),
+        HeaderAt::Void | HeaderAt::Rotten | HeaderAt::Unreadable(_) => None,
+    });
+    let (block, content) = whole?;
+    let bytes = source.blocks(block, parcel.header_blocks).ok()?.to_vec();
+    let rotten = headers.iter().filter(|(_, header)| matches!(header, HeaderAt::Rotten));
+    report.mends.extend(rotten.map(|(block, _)| (geometry.block_offset(row.slot, *block), bytes.clone())));
+    Some(survivors_of(&content.entries, geometry.slot_blocks()))
+}
+
+/// Makes a place void that does not count.
+fn leave(superblock: &Superblock, reader: &dyn PoolReader, place: &Candidate<'_>, report: &mut RebuildReport) {
+    let row = &place.row;
+    if let Some(listed) = place.listed {
+        report.mends.extend(void_parcel(reader, superblock, (row.slot, listed)));
+        return;
+    }
+    let mut block = vec![0; BLOCK_LEN];
+    SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn).encode(&mut block);
+    report.mends.push((superblock.geometry.slot_offset(row.slot), block));
+    report.free_slots += 1;
 }

@@ -14,9 +14,13 @@ mod segment;
 mod source;
 
 pub use damage::{Damage, DamageKind, Place};
-pub(crate) use pack::{Walked, read_parcel_header, row_of_parcel, survivors_of, void_parcel, walk_pack};
+pub(crate) use pack::{
+    HeaderAt, Listed, Walked, header_at, is_pack_header, pack_headers, row_of_parcel, survivors_of, void_parcel,
+    walk_pack,
+};
 pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
+pub(crate) use source::SlotSource;
 
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};

@@ -2,75 +2,153 @@
 
 use super::source::SlotSource;
 use crate::error::DiskFault;
-use crate::format::{OperationKind, Parcel, ParcelEntry, ParcelStart, Superblock, decode_parcel_start};
+use crate::format::{
+    OperationKind, Parcel, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock, decode_parcel_start,
+};
 use crate::pool::{ParcelPlace, SegmentRow, Survivors};
 use crate::store::PoolReader;
+use std::collections::BTreeMap;
 use units::{BLOCK_LEN, SegmentId, SlotIndex};
+
+/// A parcel of a pack, as its header tells in one of its two places at least.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listed {
+    pub(crate) start: ParcelStart,
+    /// Whether it is void where it begins, and in the directory; `None` where its start is not there.
+    void: [Option<bool>; 2],
+}
+
+impl Listed {
+    /// Whether nothing in it counts. One place is enough: it is made void in both, once nothing there is needed, and a stop
+    /// may come in between.
+    pub(crate) fn is_void(&self) -> bool {
+        self.void.contains(&Some(true))
+    }
+
+    /// Whether its start is in both places, and says the same.
+    #[cfg(test)]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.void.iter().all(|void| *void == Some(self.is_void()))
+    }
+}
 
 /// The parcels of a pack.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// Those that begin whole, void ones too, in their order.
-    pub(crate) parcels: Vec<ParcelStart>,
-    /// Blocks where a parcel ought to begin and none does, with another behind it. What is behind the last one is left from
-    /// the slot's use before.
-    pub(crate) damaged: Vec<u32>,
+    /// Void ones too, in their order.
+    pub(crate) parcels: Vec<Listed>,
+    /// How many more it had: of these no header is left. They have rotted, or the pack was never written to its end.
+    pub(crate) lost: u32,
 }
 
-/// Walks over the parcels of a pack. Where one does not begin whole, the next one that does is looked for: what is between
-/// is a parcel that has rotted, or was torn with all behind it.
+/// Walks over the headers of a pack: those before the parcels, and those of the directory, which are the same. Where none
+/// begins whole, the next one that does is looked for. A block that the disk does not give is like one that has rotted.
 pub(crate) fn walk_pack(
     reader: &dyn PoolReader,
     superblock: &Superblock,
     (slot, pack): (SlotIndex, SegmentId),
-) -> Result<Walked, DiskFault> {
+) -> Walked {
     let mut source = SlotSource::new(reader, superblock.geometry, slot);
-    let mut walked = Walked::default();
-    let (mut at, mut lost) = (1, None);
-    while at < source.slot_blocks() {
-        let block = source.block(at)?;
-        let start = decode_parcel_start(block).ok().filter(|start| {
-            let header = &start.header;
-            (header.pool, header.pack, header.block) == (superblock.pool, pack, at)
-        });
-        if let Some(start) = start {
-            walked.parcels.push(start);
-            walked.damaged.extend(lost.take());
-            at += start.total_blocks();
+    let (end, mut at) = (source.slot_blocks() - 1, 1);
+    let mut found: BTreeMap<u32, Listed> = BTreeMap::new();
+    let mut count = 0;
+    while at < end {
+        let Some(start) = start_at(&mut source, superblock, (pack, at)) else {
+            at += 1;
             continue;
+        };
+        let header = &start.header;
+        count = header.parcels;
+        let listed = found.entry(header.block).or_insert(Listed { start, void: [None; 2] });
+        let [first, copy] = &mut listed.void;
+        if header.block == at {
+            *first = Some(start.is_void);
+            at += start.total_blocks();
+        } else {
+            *copy = Some(start.is_void);
+            at += start.header_blocks();
         }
-        lost.get_or_insert(at);
-        at += 1;
+        // Between the last parcel and the directory is what the slot held before.
+        if found.len() == count as usize
+            && let Some(directory) = found.values().map(|listed| listed.start.header.copy).min()
+        {
+            at = at.max(directory);
+        }
     }
-    Ok(walked)
+    let lost = count.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+    Walked { parcels: found.into_values().collect(), lost }
+}
+
+/// The start of a header of a pack's parcel, when one is at `block`.
+fn start_at(
+    source: &mut SlotSource<'_>,
+    superblock: &Superblock,
+    (pack, block): (SegmentId, u32),
+) -> Option<ParcelStart> {
+    let last = source.slot_blocks() - 1;
+    let start = decode_parcel_start(source.block(block).ok()?).ok()?;
+    let header = &start.header;
+    let is_of_pack = header.pool == superblock.pool && header.pack == pack && start.is_at(block);
+    (is_of_pack && header.copy + start.header_blocks() <= last).then_some(start)
 }
 
 /// The row of a segment whose parcel begins with `start`, as far as that tells.
 pub(crate) const fn row_of_parcel(slot: SlotIndex, start: &ParcelStart) -> SegmentRow {
     let header = &start.header;
-    let (pack, block, moves, clean_lsn) = (header.pack, header.block, header.moves, header.clean_lsn);
+    let (pack, block, copy, moves) = (header.pack, header.block, header.copy, header.moves);
+    let (header_blocks, clean_lsn) = (start.header_blocks(), header.clean_lsn);
     SegmentRow {
         segment: header.segment,
         volume: header.volume,
         slot,
-        parcel: Some(ParcelPlace { pack, block, header_blocks: start.header_blocks(), moves, clean_lsn }),
+        parcel: Some(ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn }),
         first_lsn: header.first_lsn,
         last_lsn: Some(header.last_lsn),
         has_holes: false,
     }
 }
 
-/// Reads the whole header of a parcel; `None` when its index has rotted.
-pub(crate) fn read_parcel_header(
-    reader: &dyn PoolReader,
+/// What is in one of the two places of a parcel's header.
+#[derive(Debug)]
+pub(crate) enum HeaderAt {
+    /// The header, whole.
+    Whole(Parcel),
+    /// It, void.
+    Void,
+    /// Something else: it has rotted.
+    Rotten,
+    /// The disk does not give it.
+    Unreadable(DiskFault),
+}
+
+/// Looks at `block`, where the header of the parcel that `row` tells of ought to be, at `place`.
+pub(crate) fn header_at(
+    source: &mut SlotSource<'_>,
     superblock: &Superblock,
-    (slot, start): (SlotIndex, &ParcelStart),
-) -> Result<Option<Parcel>, DiskFault> {
-    let mut source = SlotSource::new(reader, superblock.geometry, slot);
-    if start.header.block + start.header_blocks() > source.slot_blocks() {
-        return Ok(None);
+    (row, place, block): (&SegmentRow, ParcelPlace, u32),
+) -> HeaderAt {
+    let start = match source.block(block) {
+        Ok(bytes) => decode_parcel_start(bytes).ok(),
+        Err(fault) => return HeaderAt::Unreadable(fault),
+    };
+    let slot_blocks = source.slot_blocks();
+    let is_it = |start: &ParcelStart| {
+        let header = &start.header;
+        header.pool == superblock.pool
+            && (header.pack, header.block, header.copy, header.moves)
+                == (place.pack, place.block, place.copy, place.moves)
+            && (header.segment, header.volume, header.first_lsn) == (row.segment, row.volume, row.first_lsn)
+            && start.header_blocks() == place.header_blocks
+            && place.copy + place.header_blocks < slot_blocks
+    };
+    let Some(start) = start.filter(is_it) else { return HeaderAt::Rotten };
+    if start.is_void {
+        return HeaderAt::Void;
     }
-    Ok(start.with_index(source.blocks(start.header.block, start.header_blocks())?).ok())
+    match source.blocks(block, place.header_blocks) {
+        Ok(bytes) => start.with_index(bytes).map_or(HeaderAt::Rotten, HeaderAt::Whole),
+        Err(fault) => HeaderAt::Unreadable(fault),
+    }
 }
 
 /// The blocks of a segment's own slot that what is left of it holds.
@@ -82,15 +160,33 @@ pub(crate) fn survivors_of(entries: &[ParcelEntry], slot_blocks: u32) -> Survivo
     survivors
 }
 
-/// The first block of a parcel made void, with its offset in the pool.
+/// What makes a parcel void in both places of its header, where it is not: first blocks, with their offsets in the pool. What
+/// the disk does not give stays: the other place says enough.
 pub(crate) fn void_parcel(
     reader: &dyn PoolReader,
     superblock: &Superblock,
-    (slot, start): (SlotIndex, &ParcelStart),
-) -> Result<(u64, Vec<u8>), DiskFault> {
-    let offset = superblock.geometry.block_offset(slot, start.header.block);
-    let mut block = vec![0; BLOCK_LEN];
-    reader.read_at(offset, &mut block)?;
-    start.make_void(&mut block);
-    Ok((offset, block))
+    (slot, listed): (SlotIndex, &Listed),
+) -> Vec<(u64, Vec<u8>)> {
+    let start = &listed.start;
+    let places = [start.header.block, start.header.copy].into_iter().zip(listed.void);
+    let blocks = places.filter(|(_, void)| *void != Some(true)).filter_map(|(at, _)| {
+        let offset = superblock.geometry.block_offset(slot, at);
+        let mut block = vec![0; BLOCK_LEN];
+        reader.read_at(offset, &mut block).ok()?;
+        start.make_void(&mut block);
+        Some((offset, block))
+    });
+    blocks.collect()
+}
+
+/// The blocks of a pack's slot that have its header, first and last.
+pub(crate) const fn pack_headers(superblock: &Superblock) -> [u32; 2] {
+    [0, superblock.geometry.slot_blocks() - 1]
+}
+
+/// Whether a block has the header of a pack.
+pub(crate) fn is_pack_header(superblock: &Superblock, pack: SegmentId, block: &[u8]) -> bool {
+    SlotHeader::decode(block).is_ok_and(|header| {
+        header.pool == superblock.pool && header.segment == pack && header.slot_use == SlotUse::Pack
+    })
 }

@@ -25,21 +25,29 @@ pub(crate) enum Probed {
     Unreadable,
 }
 
-/// Looks at the header of `slot`; where that has rotted, at the first batch, then at the footer.
+/// Looks at the header of `slot`; where that has rotted, at the first batch, then at the footer. The header of a pack is in
+/// the last block too.
 pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: SlotIndex) -> Probed {
     let mut source = SlotSource::new(reader, superblock.geometry, slot);
     let (otherwise, rest) = match source.block(0) {
         Err(_) => (Probed::Unreadable, Remains::default()),
         Ok(block) => match SlotHeader::decode(block) {
-            Ok(header) if header.pool != superblock.pool => return Probed::Nothing,
-            Ok(header) if header.slot_use == SlotUse::Void => return Probed::Void(header.segment),
+            Ok(header) if header.pool != superblock.pool => return by_copy(&mut source, superblock, Probed::Nothing),
+            Ok(header) if header.slot_use == SlotUse::Void => {
+                return by_copy(&mut source, superblock, Probed::Void(header.segment));
+            }
             // A pack is no segment, and what it holds may count: it is kept as it is.
-            Ok(header) if header.slot_use == SlotUse::Pack => return Probed::Pack(header.segment),
+            Ok(header) if header.slot_use == SlotUse::Pack => {
+                return by_copy(&mut source, superblock, Probed::Pack(header.segment));
+            }
             Ok(header) => return Probed::Segment(open_row(slot, header.segment, header.volume, header.first_lsn)),
             Err(FormatError::Magic) => (Probed::Nothing, Remains::of(block)),
             Err(_) => (Probed::Damaged, Remains::of(block)),
         },
     };
+    if let found @ Probed::Pack(_) = by_copy(&mut source, superblock, otherwise) {
+        return found;
+    }
     if let Some(pack) = rest.segment.filter(|_| !rest.is_void)
         && names_parcel_of(&mut source, superblock, pack)
     {
@@ -90,7 +98,22 @@ impl Remains {
     }
 }
 
-/// Whether the first parcel of a pack is behind a header that names it and has rotted.
+/// What the copy of a pack's header in the last block makes of a slot whose first block says `first`. A pack is there when
+/// one of the two says so, since both are void, durably, before the slot is used again; unless the other one is its void
+/// header, which is written only once nothing in it is needed, or of something later: the disk wrote the copy to a wrong slot.
+fn by_copy(source: &mut SlotSource<'_>, superblock: &Superblock, first: Probed) -> Probed {
+    let last = source.slot_blocks() - 1;
+    let copy = source.block(last).ok().and_then(|block| SlotHeader::decode(block).ok());
+    let Some(copy) = copy.filter(|copy| copy.pool == superblock.pool) else { return first };
+    match (copy.slot_use, first) {
+        (SlotUse::Void, Probed::Pack(pack)) if copy.segment == pack => Probed::Void(pack),
+        (SlotUse::Void | SlotUse::Segment, _) | (SlotUse::Pack, Probed::Pack(_)) => first,
+        (SlotUse::Pack, Probed::Void(segment)) if copy.segment <= segment => first,
+        (SlotUse::Pack, _) => Probed::Pack(copy.segment),
+    }
+}
+
+/// Whether the first parcel of a pack is behind a header that names it and has rotted, as the one in the last block has.
 fn names_parcel_of(source: &mut SlotSource<'_>, superblock: &Superblock, pack: SegmentId) -> bool {
     let start = source.block(1).ok().and_then(|block| decode_parcel_start(block).ok());
     start.is_some_and(|start| {

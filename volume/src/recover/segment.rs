@@ -6,11 +6,12 @@
 //! header is damage.
 
 use super::damage::{Damage, DamageKind, Place};
+use super::pack::{HeaderAt, header_at};
 use super::source::SlotSource;
 use crate::error::DiskFault;
 use crate::format::{
-    BatchHeader, Footer, Operation, OperationKind, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock,
-    block_check, decode_batch, decode_footer_trailer, decode_parcel_start, footer_blocks, names_batch_of,
+    BatchHeader, Footer, Operation, OperationKind, Parcel, ParcelEntry, SlotHeader, SlotUse, Superblock, block_check,
+    decode_batch, decode_footer_trailer, footer_blocks, names_batch_of,
 };
 use crate::pool::{Boundary, ParcelPlace, SegmentRow};
 use crate::store::PoolReader;
@@ -165,6 +166,21 @@ impl SegmentLog {
         }
     }
 
+    fn of_parcel(row: SegmentRow, parcel: Parcel) -> Self {
+        Self {
+            chain_before: parcel.header.chain_before,
+            chain_after: parcel.header.chain_after,
+            epoch: parcel.header.epoch,
+            size_at_open: Some(parcel.header.size_bytes),
+            last_lsn: parcel.header.last_lsn,
+            entries: parcel.entries,
+            checks: parcel.checks,
+            has_footer: true,
+            durable_seen: parcel.header.last_lsn,
+            ..Self::empty(row, None)
+        }
+    }
+
     fn of_batches(row: SegmentRow, header: Option<SlotHeader>, batches: Batches) -> Self {
         let mut log = Self::empty(row, header);
         if let Some((first, _)) = batches.first() {
@@ -229,42 +245,23 @@ pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     Ok(log)
 }
 
-/// Reads what is left of a segment that was moved.
+/// Reads what is left of a segment that was moved: what the header of its parcel says, or where that has rotted the same
+/// header in the directory of the pack.
 fn read_parcel(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: ParcelPlace) -> Result<SegmentLog, Damage> {
     let row = wanted.row;
-    let unreadable = |fault| wanted.unreadable(at.block, fault);
-    let start = decode_parcel_start(source.block(at.block).map_err(unreadable)?);
-    let start = start.ok().filter(|start| is_parcel_of(wanted, start, at));
-    let damaged = || wanted.damage(DamageKind::Parcel { place: wanted.place(at.block) });
-    let start = start.ok_or_else(damaged)?;
-    if start.is_void {
-        // It is dead: a stop came before its row went.
-        return Ok(SegmentLog::empty(row, None));
+    let mut first_damage = None;
+    for block in at.headers() {
+        let kind = match header_at(source, wanted.superblock, (&row, at, block)) {
+            HeaderAt::Whole(parcel) => return Ok(SegmentLog::of_parcel(row, parcel)),
+            // It is dead: a stop came before its row went.
+            HeaderAt::Void => return Ok(SegmentLog::empty(row, None)),
+            HeaderAt::Rotten => DamageKind::Parcel { place: wanted.place(block) },
+            HeaderAt::Unreadable(fault) => DamageKind::Unreadable { place: wanted.place(block), fault },
+        };
+        first_damage.get_or_insert(kind);
     }
-    let header = source.blocks(at.block, at.header_blocks).map_err(unreadable)?;
-    let parcel = start.with_index(header).map_err(|_| damaged())?;
-    Ok(SegmentLog {
-        chain_before: parcel.header.chain_before,
-        chain_after: parcel.header.chain_after,
-        epoch: parcel.header.epoch,
-        size_at_open: Some(parcel.header.size_bytes),
-        last_lsn: parcel.header.last_lsn,
-        entries: parcel.entries,
-        checks: parcel.checks,
-        has_footer: true,
-        durable_seen: parcel.header.last_lsn,
-        ..SegmentLog::empty(row, None)
-    })
-}
-
-/// Whether a parcel is the one that the row of its segment tells.
-fn is_parcel_of(wanted: &Wanted<'_>, start: &ParcelStart, at: ParcelPlace) -> bool {
-    let (row, header) = (&wanted.row, &start.header);
-    header.pool == wanted.superblock.pool
-        && (header.pack, header.block, header.moves) == (at.pack, at.block, at.moves)
-        && (header.segment, header.volume, header.first_lsn) == (row.segment, row.volume, row.first_lsn)
-        && start.header_blocks() == at.header_blocks
-        && at.block + start.total_blocks() <= wanted.superblock.geometry.slot_blocks()
+    let kind = first_damage.unwrap_or_else(|| DamageKind::Parcel { place: wanted.place(at.block) });
+    Err(wanted.damage(kind))
 }
 
 impl Wanted<'_> {

@@ -129,13 +129,19 @@ fn rot_in_a_pack_is_told_by_both_its_places() {
     assert_eq!((found.slot, found.block, found.part), (pack.slot, place.payload() + 1, Part::Payload));
     assert!(is_live(&world, &found));
     world.rot(pack.slot, place.payload() + 1);
-    world.rot(pack.slot, place.block);
-    assert_eq!((only(&world).part, only(&world).segment), (Part::Parcel, rows[2].segment));
-    world.rot(pack.slot, place.block);
-    world.rot(pack.slot, 0);
-    let found = scrub_all(&world).bad;
-    assert!(found.iter().all(|found| found.part == Part::Header && found.segment == pack.segment), "{found:?}");
-    assert_eq!(found.len(), 2, "each parcel looks at it");
+    for block in place.headers() {
+        world.rot(pack.slot, block);
+        let found = only(&world);
+        assert_eq!((found.part, found.segment, found.block), (Part::Parcel, rows[2].segment, block));
+        world.rot(pack.slot, block);
+    }
+    for block in [0, 31] {
+        world.rot(pack.slot, block);
+        let found = scrub_all(&world).bad;
+        assert!(found.iter().all(|found| found.part == Part::Header && found.block == block), "{found:?}");
+        assert!(found.len() == 2 && found[0].segment == pack.segment, "each parcel looks at it");
+        world.rot(pack.slot, block);
+    }
 }
 
 /// P6. A block that the disk does not give hides none beside it.

@@ -87,7 +87,8 @@ fn a_clone_reads_a_segment_of_another_volume_where_it_was_moved_to() {
     put(&mut driver, slot, 2, 1);
     let mut survivors = Survivors::none(16);
     survivors.insert(3);
-    let parcel = ParcelPlace { pack: SegmentId(900), block: 1, header_blocks: 1, moves: 1, clean_lsn: Lsn(9) };
+    let parcel =
+        ParcelPlace { pack: SegmentId(900), block: 1, copy: 30, header_blocks: 1, moves: 1, clean_lsn: Lsn(9) };
     let moved = SegmentRow { slot, parcel: Some(parcel), ..row(FOREIGN) };
     driver.give(Event::Moved { row: moved, survivors: Arc::new(survivors) });
     driver.run();

@@ -16,6 +16,8 @@ fn entry(lsn: u64, kind: OperationKind, range: (u64, u64), block: u32) -> Parcel
 const fn header() -> ParcelHeader {
     ParcelHeader {
         block: 17,
+        copy: 8190,
+        parcels: 3,
         pool: PoolId([9; 16]),
         pack: SegmentId(78),
         segment: SegmentId(77),
@@ -68,6 +70,7 @@ fn the_golden_parcel_is_read_and_written() {
     assert_eq!(encode_parcel(&sample()), golden);
     let start = decode_parcel_start(&golden).unwrap();
     assert_eq!((start.header_blocks(), start.payload_blocks, start.total_blocks()), (1, 4, 5));
+    assert_eq!(sample().pack_blocks(), 6);
     let mut voided = golden;
     start.make_void(&mut voided);
     assert_eq!(voided, vectors::block(include_str!("../../../vectors/parcel-void-v2.hex")));
@@ -94,7 +97,7 @@ fn a_tear_while_a_parcel_is_made_void_leaves_it_whole_or_void() {
     assert_eq!(after[sector..], before[sector..], "one sector changes");
     let start = decode_parcel_start(&after).unwrap();
     assert!(start.is_void);
-    assert_eq!(start.total_blocks(), sample().total_blocks(), "a walk goes over it");
+    assert_eq!(start.total_blocks(), 5, "a walk goes over it");
     assert_eq!(start.with_index(&after), Err(FormatError::Field("use")));
     // Its first sector is enough, and to make it void again changes nothing.
     assert_eq!(decode_parcel_start(&after[..sector]), Ok(start));
@@ -122,6 +125,11 @@ fn counts_that_no_slot_holds_are_refused() {
             assert_eq!(start_with(at, value), Err(FormatError::Field("counts")), "{what} {value}");
         }
     }
+    // 17 to 22 are the parcel.
+    for copy in [0, 17, 21, 1 << 16, u32::MAX] {
+        assert_eq!(start_with(96, copy), Err(FormatError::Field("block of the copy")), "{copy}");
+    }
+    assert!(start_with(96, 22).is_ok_and(|start| start.is_at(22) && start.is_at(17) && !start.is_at(21)));
     assert_eq!(start_with(140, 0), Err(FormatError::Field("counts")));
     assert_eq!(start_with(140, 2), Err(FormatError::Field("counts")));
     assert_eq!(start_with(12, 0), Err(FormatError::Field("block")));
@@ -139,6 +147,7 @@ fn fields_that_no_writer_gives_are_refused() {
     refused(|h| h.last_lsn = Lsn(998), "last LSN");
     refused(|h| h.clean_lsn = Lsn(1998), "clean LSN");
     refused(|h| h.moves = 0, "move");
+    refused(|h| h.parcels = 0, "parcels");
     let first = |parcel: &mut Parcel| *parcel = Parcel { entries: Vec::new(), checks: Vec::new(), ..sample() };
     assert!(changed(first).is_ok(), "a parcel without entries tells where the log goes on");
     assert_eq!(start_with(8, 0x0401_0001), Err(FormatError::Version(1)), "version 1 had no parcels");
@@ -208,11 +217,12 @@ proptest! {
         (block, first_lsn, moves) in (1_u32..1000, 1_u64..1 << 61, 1_u32..u32::MAX),
         flip in any::<prop::sample::Index>(),
     ) {
-        let parcel = parcel_of(ParcelHeader { block, first_lsn: Lsn(first_lsn), moves, ..header() }, &steps);
+        let header = ParcelHeader { block, copy: 60_000, first_lsn: Lsn(first_lsn), moves, ..header() };
+        let parcel = parcel_of(header, &steps);
         let mut bytes = encode_parcel(&parcel);
         prop_assert_eq!(bytes.len(), parcel.header_blocks() as usize * BLOCK_LEN);
         let start = decode_parcel_start(&bytes).unwrap();
-        prop_assert_eq!(start.total_blocks(), parcel.total_blocks());
+        prop_assert_eq!(start.total_blocks() + start.header_blocks(), parcel.pack_blocks());
         prop_assert_eq!(start.header_blocks(), parcel.header_blocks());
         prop_assert_eq!(decode(&bytes), Ok(parcel));
         let at = flip.index(bytes.len());

@@ -163,6 +163,8 @@ fn parcel_of(segment: SegmentId, volume: VolumeId, log: &Log, left: (Vec<ParcelE
     let last_lsn = log.entries.last().unwrap().lsn;
     let header = ParcelHeader {
         block: 1,
+        copy: 60_000,
+        parcels: 1,
         pool: PoolId([1; 16]),
         pack: SegmentId(1 << 30),
         segment,

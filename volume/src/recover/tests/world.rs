@@ -402,20 +402,19 @@ impl World {
         let index = &self.index;
         assert!(search.step(usize::MAX, |volume, page, visit| index.each_version(volume, page, visit)).unwrap());
         let found = search.finish();
-        let mut at = 1;
+        let (mut at, mut copy_end) = (1, geometry.slot_blocks() - 1);
+        let (pack, parcels) = (lease.segment, u32::try_from(segments.len()).unwrap());
         let mut moves = Vec::new();
         for log in logs {
             let outcome = &found[&log.row.segment];
             assert!(!outcome.is_suspect);
             let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
-            let parcel = parcel_of(
-                &superblock,
-                &log,
-                &outcome.survivors,
-                Target { pack: lease.segment, block: at, clean_lsn, drops_trims: false },
-            );
+            let target = Target { pack, parcels, block: at, copy_end, clean_lsn, drops_trims: false };
+            let parcel = parcel_of(&superblock, &log, &outcome.survivors, target);
             let bytes = encode_parcel(&parcel);
+            let copy = parcel.header.copy;
             self.pool.write(geometry.block_offset(lease.slot, at), &bytes);
+            self.pool.write(geometry.block_offset(lease.slot, copy), &bytes);
             let mut to = at + parcel.header_blocks();
             for block in (0..geometry.slot_blocks()).filter(|block| outcome.survivors.contains(*block)) {
                 let from = match log.row.parcel {
@@ -429,18 +428,30 @@ impl World {
                 self.pool.write(geometry.block_offset(lease.slot, to), &content);
                 to += 1;
             }
-            let (block, header_blocks, pack) = (at, parcel.header_blocks(), lease.segment);
-            let place = ParcelPlace { pack, block, header_blocks, moves: parcel.header.moves, clean_lsn };
+            let (block, header_blocks) = (at, parcel.header_blocks());
+            let place = ParcelPlace { pack, block, copy, header_blocks, moves: parcel.header.moves, clean_lsn };
             let survivors = outcome.survivors.clone();
             moves.push(Move { segment: log.row.segment, parcel: place, survivors, has_holes: log.row.has_holes });
-            at = to;
+            (at, copy_end) = (to, copy);
+            assert!(at <= copy, "a test pack fits");
         }
-        assert!(at < geometry.slot_blocks(), "a test pack fits");
-        self.pool.write(
-            geometry.slot_offset(lease.slot),
-            &encoded_header(&SlotHeader::pack(superblock.pool, lease.segment, 0)),
-        );
+        self.write_pack_header(lease.slot, &SlotHeader::pack(superblock.pool, pack, 0));
         (lease, moves)
+    }
+
+    fn write_pack_header(&mut self, slot: SlotIndex, header: &SlotHeader) {
+        let geometry = self.superblock.geometry;
+        for block in [0, geometry.slot_blocks() - 1] {
+            self.pool.write(geometry.block_offset(slot, block), &encoded_header(header));
+        }
+    }
+
+    /// Makes the packs void in which nothing is, and frees their slots.
+    pub(crate) fn void_empty_packs(&mut self) {
+        for (pack, slot) in self.index.empty_packs() {
+            self.write_pack_header(slot, &SlotHeader::void_pack(self.superblock.pool, pack));
+            self.index.release_pack(pack).unwrap();
+        }
     }
 
     /// Moves segments into a pack; the places before are not void yet.
@@ -469,7 +480,10 @@ impl World {
     pub(crate) fn void_parcel_at(&mut self, slot: SlotIndex, block: u32) {
         let at = self.at(slot, block);
         let start = decode_parcel_start(&self.pool.bytes[at..at + BLOCK_LEN]).unwrap();
-        start.make_void(&mut self.pool.bytes[at..at + BLOCK_LEN]);
+        for block in [block, start.header.copy] {
+            let at = self.at(slot, block);
+            start.make_void(&mut self.pool.bytes[at..at + BLOCK_LEN]);
+        }
     }
 
     fn folded_log(&self, segment: SegmentId) -> SegmentLog {
