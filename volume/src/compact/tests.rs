@@ -495,7 +495,7 @@ fn a_volume_that_is_half_erased_is_no_damage() {
             let options = CheckOptions { verify_data: true };
             let report = check(index, pool, options);
             assert!(report.is_clean(), "after {steps} steps: {:#?}", report.problems);
-            let reopened = crate::pool::Index::open(index.store().clone(), superblock, pool).unwrap();
+            let reopened = Index::open(index.store().clone(), superblock, pool).unwrap();
             let report = check(&reopened, pool, options);
             assert!(report.is_clean(), "after {steps} steps: {:#?}", report.problems);
             let (rebuilt, report) = rebuild(MemoryStore::default(), superblock, pool).unwrap();
