@@ -25,6 +25,8 @@ pub enum ErrorCode {
     ImageNotFound,
     /// No snapshot of that name.
     SnapshotNotFound,
+    /// The volume's history does not reach to that second.
+    HistoryNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
@@ -90,7 +92,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -99,6 +101,7 @@ impl ErrorCode {
         Self::VolumeNotFound,
         Self::ImageNotFound,
         Self::SnapshotNotFound,
+        Self::HistoryNotFound,
         Self::SnapshotExists,
         Self::SnapshotInUse,
         Self::MayBeNeeded,
@@ -134,7 +137,11 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound | Self::ImageNotFound => 404,
+            Self::RouteNotFound
+            | Self::VolumeNotFound
+            | Self::SnapshotNotFound
+            | Self::HistoryNotFound
+            | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
             | Self::VolumeInUse
@@ -171,6 +178,7 @@ impl ErrorCode {
             Self::ImageNotFound => ("image_not_found", "There is no such image"),
             Self::ImageImporting => ("image_importing", "The image is not ready"),
             Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
+            Self::HistoryNotFound => ("history_not_found", "The history does not reach so far"),
             Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
             Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),
             Self::MayBeNeeded => ("may_be_needed", "It may be needed"),

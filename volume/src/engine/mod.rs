@@ -25,6 +25,7 @@ mod request;
 mod resize;
 mod snapshot;
 mod subblock;
+mod time;
 
 pub use hold::HOLD_DURATION_MAX;
 
@@ -146,6 +147,7 @@ pub struct Volume {
     changes: changes::ChangesRequests,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
+    time: time::TimeMarks,
     resize: Option<resize::Resize>,
     status: Status,
 }
@@ -195,6 +197,7 @@ impl Volume {
             changes: changes::ChangesRequests::default(),
             checkpoint,
             release: release::Releases::default(),
+            time: time::TimeMarks::new(recovered.last_mark_ms),
             resize: None,
             status: Status::default(),
         }
@@ -312,6 +315,7 @@ impl Volume {
             Request::Hold => self.on_hold(context, id),
             Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
+            Request::KeepTime { is_kept } => self.on_keep_time(context, id, is_kept),
         }
     }
 

@@ -7,6 +7,7 @@
 mod changes;
 mod deletion;
 mod figures;
+mod history;
 mod index;
 mod lease;
 mod leaving;
