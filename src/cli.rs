@@ -119,8 +119,8 @@ pub(crate) struct HistoryOptions {
     /// For how long, such as 24h: a number with s, m, h or d. 0 ends it.
     #[arg(long, value_name = "TIME")]
     pub(crate) history: Option<Period>,
-    /// Most that it may hold before the oldest goes, such as 10G; 0 for as much as the volume has, which is what it is
-    /// without this.
+    /// Most that it may hold before the oldest goes, such as 10G. Without it, or with 0, that is the volume's size, or eight
+    /// slots.
     #[arg(long, value_name = "SIZE")]
     pub(crate) history_limit: Option<Size>,
 }

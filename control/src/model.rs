@@ -57,7 +57,7 @@ pub struct Volume {
 pub struct VolumeHistory {
     /// For so many seconds it is kept.
     pub seconds: u64,
-    /// Most bytes that it may hold before the oldest goes; absent where that is the volume's size.
+    /// Most bytes that it may hold before the oldest goes; absent where that is the volume's size, or eight slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
     /// Bytes that it holds and nothing else does, as they were counted some seconds ago.
@@ -76,7 +76,7 @@ pub struct KeepHistory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 86400)]
     pub seconds: Option<u64>,
-    /// Most bytes that it may hold before the oldest goes; 0 for as many as the volume has.
+    /// Most bytes that it may hold before the oldest goes; 0 for as many as the volume has, or eight slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
 }

@@ -36,12 +36,15 @@ const BASE_LOG_BYTES: u64 = 1 << 30;
 /// Of what history may hold, and of the pool, at most one of so many parts comes between two bases.
 const PARTS: u64 = 16;
 
+/// What history holds is counted in whole slots: unless told, it may hold so many of a small volume.
+const LIMIT_SLOTS_MIN: u64 = 8;
+
 /// For how long a volume's history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// In seconds.
     pub seconds: u64,
-    /// Most bytes that it may hold; where none are told, as many as the volume has.
+    /// Most bytes that it may hold; where none are told, as many as the volume has, or eight slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
 }
@@ -311,7 +314,7 @@ impl Catalogue {
             self.give_up_base(oldest.id).await?;
             progress.counted = None;
         }
-        let limit_bytes = history.limit_bytes.unwrap_or_else(|| self.size_of(head));
+        let limit_bytes = self.limit_of(head, history);
         let is_over = self.count(head.line(), progress).await? > limit_bytes;
         if is_over && let [oldest, _, ..] = bases.as_slice() {
             self.give_up_base(oldest.id).await?;
@@ -329,8 +332,10 @@ impl Catalogue {
         Ok(())
     }
 
-    fn size_of(&self, head: &VolumeRecord) -> u64 {
-        self.read().names.get(&head.name).map_or(head.size_bytes, |kept| kept.entry.size_bytes)
+    fn limit_of(&self, head: &VolumeRecord, history: History) -> u64 {
+        let size_bytes = self.read().names.get(&head.name).map_or(head.size_bytes, |kept| kept.entry.size_bytes);
+        let least_bytes = self.pool.superblock().geometry.slot_bytes * LIMIT_SLOTS_MIN;
+        history.limit_bytes.unwrap_or_else(|| size_bytes.max(least_bytes))
     }
 
     /// Whether a base is to be taken: of a volume that was written since the last one, some time or some log ago; or at once,
@@ -342,7 +347,7 @@ impl Catalogue {
         (applied_lsn, since_bytes, is_over): (Lsn, u64, bool),
     ) -> bool {
         let geometry = self.pool.superblock().geometry;
-        let limit_bytes = history.limit_bytes.unwrap_or_else(|| self.size_of(head)).min(geometry.pool_bytes());
+        let limit_bytes = self.limit_of(head, history).min(geometry.pool_bytes());
         let log_bytes = (limit_bytes / PARTS).clamp(geometry.slot_bytes, BASE_LOG_BYTES);
         newest.is_none_or(|base| {
             let is_written = applied_lsn.0 > base.lsn;

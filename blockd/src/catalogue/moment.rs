@@ -130,7 +130,7 @@ impl Catalogue {
         }
         copying.wait_for(0).await?;
         let read = reading.await.map_err(|_| CatalogueError::Ended("the replay of a log"))?;
-        read.map_err(|error| error_of(error, &begun.record.name))?;
+        read.map_err(|error| error_of(&error, &begun.record.name))?;
         ask::submit(copying.shard, volume, Request::Flush).await?;
         Ok(copying.size_bytes)
     }
@@ -202,7 +202,7 @@ impl Copying<'_> {
     }
 }
 
-fn error_of(error: HistoryError, name: &str) -> CatalogueError {
+fn error_of(error: &HistoryError, name: &str) -> CatalogueError {
     let kind = match error {
         HistoryError::Gone(_) => return CatalogueError::NoHistory { name: name.to_owned(), since_ms: None },
         HistoryError::Damage(_) | HistoryError::Rotten(..) => ErrorKind::Corrupt,
