@@ -5,9 +5,10 @@ use crate::config::ServeOptions;
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
-use control::{ExportName, SnapshotName, VolumeName, VolumeSize};
+use control::{ExportName, InvalidName, MomentName, Size, SnapshotName, VolumeName, VolumeSize};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Pay-per-use block storage: thin volumes on a log, served over NBD.
 #[derive(Debug, Parser)]
@@ -57,6 +58,8 @@ pub(crate) enum VolumeVerb {
         /// The image that it begins as; without a size it is as large as that.
         #[arg(long, value_name = "NAME")]
         image: Option<VolumeName>,
+        #[command(flatten)]
+        history: HistoryOptions,
     },
     /// List every volume.
     List,
@@ -76,11 +79,18 @@ pub(crate) enum VolumeVerb {
         #[arg(long)]
         discard_tail: bool,
     },
-    /// Make a volume that begins as a snapshot. Nothing is copied.
+    /// Say for how long a volume's past is kept, so that it can be cloned as it was at any second.
+    Set {
+        /// The volume.
+        name: VolumeName,
+        #[command(flatten)]
+        history: HistoryOptions,
+    },
+    /// Make a volume that begins as a snapshot, of which nothing is copied; or as a volume was at a second of its history.
     Clone {
-        /// The snapshot.
+        /// The snapshot, or the second, in UTC: VOLUME@2026-11-24T03:15:07Z.
         #[arg(value_name = "VOLUME@NAME")]
-        snapshot: SnapshotName,
+        source: CloneSource,
         /// The new volume's name.
         name: VolumeName,
     },
@@ -101,6 +111,59 @@ pub(crate) enum VolumeVerb {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// For how long the past of a volume is kept.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct HistoryOptions {
+    /// For how long, such as 24h: a number with s, m, h or d. 0 ends it.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) history: Option<Period>,
+    /// Most that it may hold before the oldest goes, such as 10G. Without it, or with 0, that is the volume's size, or eight
+    /// slots.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) history_limit: Option<Size>,
+}
+
+/// A time as people write it: a number with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Period {
+    pub(crate) seconds: u64,
+}
+
+/// What a clone begins as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CloneSource {
+    Snapshot(SnapshotName),
+    Moment(MomentName),
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || format!("{text:?} is no time: write a number with s, m, h or d, such as 24h");
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match text.get(digits.len()..).unwrap_or_default() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86400,
+            "" if digits == "0" => 1,
+            _ => return Err(refused()),
+        };
+        let number: u64 = digits.parse().map_err(|_| refused())?;
+        number.checked_mul(factor).map(|seconds| Self { seconds }).ok_or_else(refused)
+    }
+}
+
+impl FromStr for CloneSource {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        // No name has a colon, and every second has.
+        if text.contains(':') { text.parse().map(Self::Moment) } else { text.parse().map(Self::Snapshot) }
+    }
 }
 
 /// `aljibe image`.
@@ -338,7 +401,7 @@ mod tests {
             assert!(cli.json);
             let Command::Volume(command) = cli.command else { panic!("{line}") };
             assert_eq!(command.target.data, Some(PathBuf::from("/d")));
-            let VolumeVerb::Create { name, size, image } = command.verb else { panic!("{line}") };
+            let VolumeVerb::Create { name, size, image, history: _ } = command.verb else { panic!("{line}") };
             assert_eq!((name.as_str(), size.map(VolumeSize::bytes), image), ("vm-1", Some(10 << 30), None));
         }
     }
@@ -364,6 +427,19 @@ mod tests {
         assert!(refusal(&format!("{import} --tls-key b")).contains("--tls-cert"));
         assert!(refusal(&format!("{import} --tls-cert a --tls-key b")).contains("--tls-ca"));
         assert!(refusal(&format!("{import} --timeout 0")).contains("--timeout"));
+    }
+
+    #[test]
+    fn times_and_seconds_are_told_from_what_they_are_not() {
+        let seconds = |text: &str| text.parse::<Period>().map(|period| period.seconds).ok();
+        assert_eq!(
+            ["0", "90s", "5m", "24h", "7d"].map(seconds),
+            [Some(0), Some(90), Some(300), Some(86400), Some(604_800)]
+        );
+        assert_eq!(["", "h", "24", "1w", "-1h", "1.5h", "99999999999999999999s"].map(seconds), [None; 7]);
+        assert!(matches!("vm@monday".parse(), Ok(CloneSource::Snapshot(_))));
+        assert!(matches!("vm@2026-11-24T03:15:07Z".parse(), Ok(CloneSource::Moment(_))));
+        assert!(refusal("aljibe volume clone vm@2026-11-24T03:15:07.5Z new").contains("UTC"));
     }
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn create(name: &str) -> CreateVolume {
-        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None, image: None }
+        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None, image: None, history: None }
     }
 
     #[test]

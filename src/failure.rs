@@ -105,7 +105,10 @@ const fn number_of(exit: Exit) -> u8 {
 const fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => Exit::Usage,
-        ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => Exit::NotFound,
+        ErrorCode::VolumeNotFound
+        | ErrorCode::SnapshotNotFound
+        | ErrorCode::HistoryNotFound
+        | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
         | ErrorCode::SnapshotExists
@@ -156,7 +159,10 @@ mod tests {
     #[test]
     fn every_api_code_has_the_exit_that_help_promises() {
         let expected = |code| match code {
-            ErrorCode::VolumeNotFound | ErrorCode::SnapshotNotFound | ErrorCode::ImageNotFound => 3,
+            ErrorCode::VolumeNotFound
+            | ErrorCode::SnapshotNotFound
+            | ErrorCode::HistoryNotFound
+            | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
             | ErrorCode::SnapshotExists

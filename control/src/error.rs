@@ -25,6 +25,8 @@ pub enum ErrorCode {
     ImageNotFound,
     /// No snapshot of that name.
     SnapshotNotFound,
+    /// The volume's history does not reach to that second.
+    HistoryNotFound,
     /// The path exists, but not with that method.
     MethodNotAllowed,
     /// A volume of that name is there already.
@@ -92,7 +94,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -101,6 +103,7 @@ impl ErrorCode {
         Self::VolumeNotFound,
         Self::ImageNotFound,
         Self::SnapshotNotFound,
+        Self::HistoryNotFound,
         Self::SnapshotExists,
         Self::SnapshotInUse,
         Self::SnapshotsUnrelated,
@@ -137,7 +140,11 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
-            Self::RouteNotFound | Self::VolumeNotFound | Self::SnapshotNotFound | Self::ImageNotFound => 404,
+            Self::RouteNotFound
+            | Self::VolumeNotFound
+            | Self::SnapshotNotFound
+            | Self::HistoryNotFound
+            | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
             | Self::VolumeInUse
@@ -175,6 +182,7 @@ impl ErrorCode {
             Self::ImageNotFound => ("image_not_found", "There is no such image"),
             Self::ImageImporting => ("image_importing", "The image is not ready"),
             Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
+            Self::HistoryNotFound => ("history_not_found", "The history does not reach so far"),
             Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),
             Self::SnapshotInUse => ("snapshot_in_use", "The snapshot is in use"),
             Self::SnapshotsUnrelated => ("snapshots_unrelated", "The snapshot does not come before"),

@@ -21,10 +21,11 @@ pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
 pub use model::{
-    CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, Pool, PoolState, ReclaimSnapshots, Reclaimed,
-    ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status, Volume, VolumeList, VolumeState,
+    CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
+    ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status,
+    Volume, VolumeHistory, VolumeList, VolumeState,
 };
-pub use name::{ExportName, InvalidName, SnapshotName, VolumeName};
+pub use name::{ExportName, InvalidName, MomentName, Second, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};

@@ -33,6 +33,9 @@ pub struct Volume {
     /// Absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_bytes: Option<u64>,
+    /// For how long its past is kept, and what there is of that; absent when it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<VolumeHistory>,
     /// Whether it serves.
     pub state: VolumeState,
     /// Why it does not serve fully; absent while it is online.
@@ -47,6 +50,47 @@ pub struct Volume {
     pub created_at: Timestamp,
     /// Where NBD clients find it.
     pub nbd_uris: Vec<String>,
+}
+
+/// The past of a volume, of which clones can be made as it was at any second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeHistory {
+    /// For so many seconds it is kept.
+    pub seconds: u64,
+    /// Most bytes that it may hold before the oldest goes; absent where that is the volume's size, or eight slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    /// Bytes that it holds and nothing else does, as they were counted some seconds ago.
+    pub bytes: u64,
+    /// The first second that it reaches back to; absent when there is none yet, or space ran short. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+}
+
+/// For how long the past of a volume is to be kept. What is absent stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepHistory {
+    /// For so many seconds; 0 ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 86400)]
+    pub seconds: Option<u64>,
+    /// Most bytes that it may hold before the oldest goes; 0 for as many as the volume has, or eight slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+}
+
+/// A volume to be made that begins as another one was at a second of its history.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneMoment {
+    /// The new volume's name.
+    #[schema(example = "vm-101-disk-0", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: String,
+    /// The second, in UTC, RFC 3339.
+    #[schema(example = "2026-11-24T03:15:07Z")]
+    pub at: String,
 }
 
 /// Whether a volume serves.
@@ -254,6 +298,9 @@ pub struct CreateVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "debian-12")]
     pub image: Option<String>,
+    /// For how long its past is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<KeepHistory>,
 }
 
 /// A volume's new size. Exactly one of `size_bytes` and `size` is given.

@@ -1,5 +1,6 @@
 //! Names of volumes and snapshots.
 
+use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +24,17 @@ pub enum ExportName {
     Snapshot(SnapshotName),
 }
 
+/// A second of a volume's history, `VOLUME@2026-11-24T03:15:07Z`: in UTC, RFC 3339. No snapshot's name has a colon.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MomentName {
+    volume: VolumeName,
+    at: Second,
+}
+
+/// A second, in UTC, written by RFC 3339: `2026-11-24T03:15:07Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Second(Timestamp);
+
 /// Most characters of a name.
 pub(crate) const NAME_LEN_MAX: usize = 128;
 
@@ -44,6 +56,9 @@ pub enum InvalidName {
     /// It is to name a snapshot, and has no `@`.
     #[error("{0:?} names no snapshot: write VOLUME@NAME")]
     NoSnapshot(String),
+    /// It is to name a second, and does not.
+    #[error("{0:?} is no second: write it in UTC, as 2026-11-24T03:15:07Z")]
+    NoSecond(String),
 }
 
 impl VolumeName {
@@ -90,6 +105,68 @@ impl SnapshotName {
     #[must_use]
     pub const fn name(&self) -> &VolumeName {
         &self.name
+    }
+}
+
+impl MomentName {
+    /// A second of `volume`.
+    #[must_use]
+    pub const fn new(volume: VolumeName, at: Second) -> Self {
+        Self { volume, at }
+    }
+
+    /// The volume's name.
+    #[must_use]
+    pub const fn volume(&self) -> &VolumeName {
+        &self.volume
+    }
+
+    /// The second.
+    #[must_use]
+    pub const fn at(&self) -> Second {
+        self.at
+    }
+}
+
+impl Second {
+    /// It in milliseconds since 1970.
+    #[must_use]
+    pub fn milliseconds(self) -> u64 {
+        u64::try_from(self.0.as_millisecond()).unwrap_or(0)
+    }
+}
+
+impl FromStr for Second {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let refused = || InvalidName::NoSecond(text.to_owned());
+        // As long as a second is: no fraction, no offset.
+        if text.len() != "2026-11-24T03:15:07Z".len() || !text.ends_with('Z') {
+            return Err(refused());
+        }
+        text.parse().map(Self).map_err(|_| refused())
+    }
+}
+
+impl FromStr for MomentName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (volume, at) = text.split_once('@').ok_or_else(|| InvalidName::NoSnapshot(text.to_owned()))?;
+        Ok(Self { volume: volume.parse()?, at: at.parse()? })
+    }
+}
+
+impl fmt::Display for Second {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for MomentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.volume, self.at)
     }
 }
 
@@ -168,6 +245,19 @@ mod tests {
         assert!(matches!(name("vm-1@monday"), ExportName::Snapshot(_)));
         assert_eq!((name("vm-1").to_string(), name("vm-1@a").to_string()), ("vm-1".into(), "vm-1@a".into()));
         assert_eq!("vm-1@".parse::<ExportName>(), Err(InvalidName::Empty));
+    }
+
+    #[test]
+    fn a_second_is_written_in_one_way() {
+        let name: MomentName = "vm-1@2026-11-24T03:15:07Z".parse().unwrap();
+        assert_eq!((name.volume().as_str(), name.at().milliseconds()), ("vm-1", 1_795_490_107_000));
+        assert_eq!(name.to_string(), "vm-1@2026-11-24T03:15:07Z");
+        for text in
+            ["2026-11-24T03:15:07.5Z", "2026-11-24T03:15:07+01:00", "2026-11-24T03:15Z", "2026-13-24T03:15:07Z", ""]
+        {
+            assert_eq!(text.parse::<Second>(), Err(InvalidName::NoSecond(text.into())));
+        }
+        assert!("vm-1@2026-11-24T03:15:07Z".parse::<SnapshotName>().is_err(), "no snapshot is called so");
     }
 
     /// P8. A name cannot leave the place it is looked up in.

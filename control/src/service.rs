@@ -4,8 +4,8 @@ use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
 use crate::image::Image;
 use crate::metrics;
-use crate::model::{Pool, RolledBack, Snapshot, Volume};
-use crate::name::{ExportName, SnapshotName, VolumeName};
+use crate::model::{KeepHistory, Pool, RolledBack, Snapshot, Volume};
+use crate::name::{ExportName, MomentName, SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>> + 
 /// client has gone.
 pub trait Service: Send + Sync + 'static {
     /// Makes a volume. Fails with `volume_exists`, naming the size it has, or `no_space`.
-    fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume>;
+    fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume>;
 
     /// Every volume, in any order.
     fn list_volumes(&self) -> Answer<'_, Vec<Volume>>;
@@ -80,6 +80,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Makes a volume that begins as a snapshot. Fails with `volume_exists`.
     fn clone_snapshot(&self, snapshot: SnapshotName, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Makes a volume that begins as another one was at a second. Fails with `history_not_found`, `volume_exists`.
+    fn clone_moment(&self, moment: MomentName, name: VolumeName) -> Answer<'_, Volume>;
+
+    /// Says for how long a volume's past is to be kept.
+    fn keep_history(&self, name: VolumeName, wanted: KeepHistory) -> Answer<'_, Volume>;
 
     /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
     /// are attached, unless `force`, which cuts them off first.

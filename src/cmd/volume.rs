@@ -1,19 +1,19 @@
 //! `aljibe volume`.
 
-use crate::cli::{VolumeCommand, VolumeVerb};
+use crate::cli::{CloneSource, HistoryOptions, VolumeCommand, VolumeVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, rounded, sized, table};
 use control::{
-    CloneSnapshot, CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Size, Volume, VolumeList, VolumeName,
-    VolumeSize,
+    CloneMoment, CloneSnapshot, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, Size, Volume,
+    VolumeHistory, VolumeList, VolumeName, VolumeSize,
 };
 use serde_json::json;
 
 pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure> {
     let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
     match command.verb {
-        VolumeVerb::Create { name, size, image } => create(&client, output, &name, (size, image)),
+        VolumeVerb::Create { name, size, image, history } => create(&client, output, &name, (size, image, history)),
         VolumeVerb::List => list(&client, output),
         VolumeVerb::Show { name } => {
             let volume: Volume = client.get(&path_of(&name))?;
@@ -24,9 +24,21 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             let volume: Volume = client.post(&format!("{}/resize", path_of(&name)), &wanted)?;
             output.show(&volume, || described(&volume))
         }
-        VolumeVerb::Clone { snapshot, name } => {
-            let wanted = CloneSnapshot { name: name.to_string() };
-            let volume: Volume = client.post(&format!("/v1/snapshots/{snapshot}/clone"), &wanted)?;
+        VolumeVerb::Set { name, history } => {
+            let volume: Volume = client.post(&format!("{}/history", path_of(&name)), &wanted_history(history))?;
+            output.show(&volume, || described(&volume))
+        }
+        VolumeVerb::Clone { source, name } => {
+            let name = name.to_string();
+            let volume: Volume = match source {
+                CloneSource::Snapshot(snapshot) => {
+                    client.post(&format!("/v1/snapshots/{snapshot}/clone"), &CloneSnapshot { name })?
+                }
+                CloneSource::Moment(moment) => {
+                    let wanted = CloneMoment { name, at: moment.at().to_string() };
+                    client.post(&format!("{}/clone", path_of(moment.volume())), &wanted)?
+                }
+            };
             output.show(&volume, || described(&volume))
         }
         VolumeVerb::Rollback { snapshot, force } => {
@@ -48,11 +60,12 @@ fn create(
     client: &Client,
     output: Output,
     name: &VolumeName,
-    (size, image): (Option<VolumeSize>, Option<VolumeName>),
+    (size, image, history): (Option<VolumeSize>, Option<VolumeName>, HistoryOptions),
 ) -> Result<(), Failure> {
     let size_bytes = size.map(VolumeSize::bytes);
     let image = image.map(|image| image.to_string());
-    let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image };
+    let history = Some(wanted_history(history)).filter(|wanted| *wanted != KeepHistory::default());
+    let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image, history };
     let volume: Volume = client.post("/v1/volumes", &wanted)?;
     output.show(&volume, || described(&volume))
 }
@@ -88,6 +101,7 @@ fn described(volume: &Volume) -> String {
         ("written", volume.written_bytes.map(sized)),
         ("snapshots", snapshots),
         ("on disk", volume.pool_bytes.map(sized)),
+        ("history", volume.history.as_ref().map(described_history)),
         ("state", Some(volume.state.to_string())),
         ("reason", volume.state_reason.clone()),
         ("clients", Some(volume.connections.to_string())),
@@ -95,6 +109,19 @@ fn described(volume: &Volume) -> String {
         ("created", Some(volume.created_at.to_string())),
         ("nbd", Some(volume.nbd_uris.join("\n")).filter(|uris| !uris.is_empty())),
     ])
+}
+
+fn wanted_history(options: HistoryOptions) -> KeepHistory {
+    KeepHistory {
+        seconds: options.history.map(|period| period.seconds),
+        limit_bytes: options.history_limit.map(Size::bytes),
+    }
+}
+
+fn described_history(history: &VolumeHistory) -> String {
+    let limit = history.limit_bytes.map(|bytes| format!(" of at most {}", sized(bytes))).unwrap_or_default();
+    let since = history.since.map_or_else(|| "nothing yet".to_owned(), |since| format!("since {since}"));
+    format!("{} s, {since}, holds {}{limit}", history.seconds, sized(history.bytes))
 }
 
 /// A volume's name needs no escaping in a path.

@@ -6,6 +6,7 @@ use control::metrics::{
     Bucket, Histogram, LogMetrics, MapCacheMetrics, Operation, OperationMetrics, ShardMetrics, VolumeMetrics,
     VolumeOperationMetrics,
 };
+use jiff::Timestamp;
 use std::time::Duration;
 use volume::engine::Status;
 
@@ -56,6 +57,8 @@ pub(super) fn of_volume(volume: Volume, operations: Vec<VolumeOperationMetrics>)
         name: volume.name,
         size_bytes: volume.size_bytes,
         written_bytes: volume.written_bytes,
+        history_bytes: volume.history.as_ref().map(|history| history.bytes),
+        history_since_seconds: volume.history.and_then(|history| history.since).map(Timestamp::as_second),
         connections: volume.connections,
         state: volume.state,
         operations,

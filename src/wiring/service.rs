@@ -6,11 +6,14 @@ mod scrub;
 
 use super::metrics;
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotEntry, SnapshotName as NameInCatalogue, Space};
+use blockd::catalogue::{
+    Catalogue, CatalogueError, Entry, History, HistoryFigures, SnapshotEntry, SnapshotName as NameInCatalogue, Space,
+};
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, Compaction, ErrorCode, ExportName, Image, Pool, PoolState, RolledBack, Scrub, Service, ServiceError, Slots,
-    Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, ErrorCode, ExportName, Image, KeepHistory, MomentName, Pool, PoolState, RolledBack, Scrub,
+    Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeHistory, VolumeName, VolumeSize,
+    VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -48,6 +51,7 @@ impl PoolService {
 
     fn show(&self, entry: Entry, stats: Option<&VolumeStats>, space: &Space) -> Volume {
         let is_poisoned = stats.is_some_and(|stats| stats.status.is_poisoned);
+        let history = self.show_history(&entry);
         let (state, state_reason) = match (entry.damage, is_poisoned) {
             (Some(reason), _) => (VolumeState::Quarantined, Some(reason)),
             (None, true) => (VolumeState::Poisoned, Some(POISONED.to_owned())),
@@ -62,6 +66,7 @@ impl PoolService {
             written_bytes: Some(space.written_bytes),
             snapshot_bytes: space.snapshot_bytes,
             pool_bytes: Some(space.pool_bytes),
+            history,
             state,
             state_reason,
             connections: stats.map_or(0, |stats| stats.connections),
@@ -70,6 +75,13 @@ impl PoolService {
             nbd_uris: uris.iter().map(|uri| uri.replace("{name}", &entry.name)).collect(),
             name: entry.name,
         }
+    }
+
+    fn show_history(&self, entry: &Entry) -> Option<VolumeHistory> {
+        let History { seconds, limit_bytes } = entry.history?;
+        // It may have been deleted meanwhile.
+        let HistoryFigures { since_ms, bytes } = self.catalogue.history_figures(&entry.name).unwrap_or_default();
+        Some(VolumeHistory { seconds, limit_bytes, bytes, since: since_ms.map(timestamp) })
     }
 
     fn show_snapshot_entry(&self, entry: SnapshotEntry) -> Snapshot {
@@ -134,10 +146,11 @@ fn by_volume(stats: &[ShardStats]) -> BTreeMap<VolumeId, &VolumeStats> {
 }
 
 impl Service for PoolService {
-    fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume> {
+    fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume> {
         Box::pin(async move {
-            let entry = self.catalogue.create(name.as_str(), size.bytes()).await.map_err(service_error)?;
-            self.shown(entry).await
+            let history = kept(None, history);
+            let entry = self.catalogue.create_with(name.as_str(), size.bytes(), history).await;
+            self.shown(entry.map_err(service_error)?).await
         })
     }
 
@@ -279,6 +292,27 @@ impl Service for PoolService {
         })
     }
 
+    fn clone_moment(&self, moment: MomentName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let (volume, at_ms) = (moment.volume().as_str(), moment.at().milliseconds());
+            let entry = self.catalogue.clone_moment(volume, at_ms, name.as_str()).await.map_err(service_error)?;
+            self.shown(entry).await
+        })
+    }
+
+    fn keep_history(&self, name: VolumeName, wanted: KeepHistory) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let entry = self.catalogue.show(name.as_str()).map_err(service_error)?;
+            let history = kept(entry.history, wanted);
+            if history.is_none() && wanted.seconds.is_none() {
+                let detail = "the volume has no history: say for how long it is to be kept";
+                return Err(ServiceError::new(ErrorCode::InvalidRequest, detail));
+            }
+            let entry = self.catalogue.keep_history(name.as_str(), history).await.map_err(service_error)?;
+            self.shown(entry).await
+        })
+    }
+
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
         Box::pin(async move {
             let undo = format!("before-rollback-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
@@ -334,6 +368,13 @@ impl Service for PoolService {
 /// Why a poisoned volume takes no writes, and what to do.
 const POISONED: &str = "the disk failed to make writes durable: look at the disk, then restart the daemon";
 
+/// For how long history is to be kept that is kept as `known` says.
+fn kept(known: Option<History>, wanted: KeepHistory) -> Option<History> {
+    let seconds = wanted.seconds.or_else(|| known.map(|known| known.seconds)).filter(|seconds| *seconds > 0)?;
+    let limit_bytes = wanted.limit_bytes.or_else(|| known.and_then(|known| known.limit_bytes));
+    Some(History { seconds, limit_bytes: limit_bytes.filter(|limit| *limit > 0) })
+}
+
 fn name_in_catalogue(name: &SnapshotName) -> NameInCatalogue {
     NameInCatalogue { volume: name.volume().to_string(), snapshot: name.name().to_string() }
 }
@@ -366,6 +407,13 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::SnapshotExists { .. } => (ErrorCode::SnapshotExists, "choose another name"),
         CatalogueError::SnapshotNotFound { .. } => {
             (ErrorCode::SnapshotNotFound, "list the volume's snapshots to see which there are")
+        }
+        CatalogueError::NoHistory { since_ms: Some(since_ms), .. } => {
+            let detail = format!("{text}: it goes back to {}", timestamp(*since_ms));
+            return ServiceError::new(ErrorCode::HistoryNotFound, detail);
+        }
+        CatalogueError::NoHistory { since_ms: None, .. } => {
+            (ErrorCode::HistoryNotFound, "there is none of it, or none yet")
         }
         CatalogueError::SnapshotInUse { .. } => (ErrorCode::SnapshotInUse, "detach its clients"),
         CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),

@@ -19,6 +19,8 @@ mod daemon;
 #[cfg(test)]
 mod fake_source;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod host;
 #[cfg(test)]
 mod image_sources;

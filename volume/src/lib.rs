@@ -8,6 +8,7 @@ pub mod controls;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod history;
 pub mod io;
 pub mod map;
 pub mod pool;

@@ -96,6 +96,11 @@ pub enum Request {
     Release,
     /// Write back what the store lacks and make all of it durable, so that the next start has nothing to replay.
     Checkpoint,
+    /// Tell the time in the log from now on, or no more: whoever reads it can then tell what was there at a moment.
+    KeepTime {
+        /// Whether to.
+        is_kept: bool,
+    },
 }
 
 impl Request {
@@ -115,7 +120,8 @@ impl Request {
             | Self::Hold
             | Self::Release
             | Self::Changed { .. }
-            | Self::Checkpoint => false,
+            | Self::Checkpoint
+            | Self::KeepTime { .. } => false,
         }
     }
 }
@@ -132,7 +138,7 @@ pub enum Completion {
         /// Number of bytes.
         len: usize,
     },
-    /// A write, trim, write-zeroes, flush, cache, resize, hold, release or checkpoint is done.
+    /// A write, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
     Done,
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Extents(Vec<Extent>),

@@ -76,15 +76,7 @@ pub struct Scrubbed {
 pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTarget) -> Scrubbed {
     let mut scrubbed = Scrubbed::default();
     let row = target.row;
-    let wanted = Wanted {
-        reader,
-        superblock,
-        row,
-        cut: target.durable_lsn.next(),
-        durable_lsn: target.durable_lsn,
-        known_to: target.durable_lsn,
-        distrusts_footer: false,
-    };
+    let wanted = Wanted::of_target(reader, superblock, target);
     let log = match read_segment(&wanted) {
         Ok(log) => log,
         Err(damage) => {

@@ -6,9 +6,10 @@ use crate::shard::{Callback, Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
-use units::VolumeId;
+use units::{Lsn, VolumeId};
+use volume::compact::is_short_of_slots;
 use volume::error::{DiskFault, Error, ErrorKind};
-use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, VolumeSpace};
+use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, ScrubTarget, VolumeSpace};
 use volume::request::{ChangedExtent, Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -192,6 +193,40 @@ pub(super) async fn note_families(
     parents: BTreeMap<VolumeId, Parent>,
 ) -> Result<Result<Vec<VolumeId>, DiskFault>, CatalogueError> {
     begin_with_index(store, move |index| index.note_families(&parents))?.end().await
+}
+
+/// Keeps from now on all that comes to the log of a volume.
+pub(super) async fn begin_history(store: &StoreHandle, volume: VolumeId) -> Result<(), CatalogueError> {
+    begin_with_index(store, move |index| index.begin_history(volume))?.end().await
+}
+
+/// Keeps the logs of volumes whole behind these operations, and of no other; `ends_beginning` when that is
+/// said of the volume whose history was begun last. What is kept no more is given back.
+pub(super) async fn keep_history(
+    store: &StoreHandle,
+    history: BTreeMap<VolumeId, Lsn>,
+    ends_beginning: bool,
+) -> Result<(), CatalogueError> {
+    let (done, answer) = callback();
+    of_store(store.keep_history((history, ends_beginning), done), answer).await
+}
+
+/// Whether writers are about to find no slot.
+pub(super) async fn is_short(store: &StoreHandle) -> Result<bool, CatalogueError> {
+    begin_with_index(store, |index| is_short_of_slots(index))?.end().await
+}
+
+/// Blocks that are kept of a volume and that no page names.
+pub(super) async fn history_blocks(store: &StoreHandle, volume: VolumeId) -> Result<u64, CatalogueError> {
+    begin_with_index(store, move |index| index.history_blocks(volume))?.end().await
+}
+
+/// The segments of a volume with operations behind `from`.
+pub(super) async fn history_targets(
+    store: &StoreHandle,
+    (volume, from): (VolumeId, Lsn),
+) -> Result<Vec<ScrubTarget>, CatalogueError> {
+    begin_with_index(store, move |index| index.history_targets(volume, from))?.end().await
 }
 
 /// Notes what recovery found, once it is durable in the pool.

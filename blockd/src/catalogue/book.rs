@@ -7,6 +7,7 @@ use crate::shard::ShardHandle;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, VolumeId};
 use volume::buffer::Buffer;
 use volume::error::ErrorKind;
@@ -21,8 +22,22 @@ const EXTENTS_MAX: usize = 1024;
 /// The records, behind the shard that serves the system volume.
 #[derive(Debug)]
 pub(super) struct Book {
-    shard: ShardHandle,
+    pen: Pen,
     next_id: u64,
+}
+
+/// Writes records that are there, and takes them away.
+#[derive(Debug, Clone)]
+pub(super) struct Pen {
+    shard: ShardHandle,
+}
+
+impl Deref for Book {
+    type Target = Pen;
+
+    fn deref(&self) -> &Pen {
+        &self.pen
+    }
 }
 
 /// What was read at the start.
@@ -36,7 +51,7 @@ pub(super) struct Records {
 impl Book {
     /// Reads every record; one that has rotted hides no other.
     pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Records), CatalogueError> {
-        let mut book = Self { shard, next_id: 1 };
+        let mut book = Self { pen: Pen { shard }, next_id: 1 };
         let blocks = book.read(0, 1).await?;
         match parse::<Head>(0, &blocks)? {
             Some(head) if head.format != CATALOGUE_FORMAT => {
@@ -121,6 +136,13 @@ impl Book {
         Ok(first)
     }
 
+    /// Writes without the book's lock, for who must not wait for those who hold it.
+    pub(super) fn pen(&self) -> Pen {
+        self.pen.clone()
+    }
+}
+
+impl Pen {
     /// Writes a record, durably.
     pub(super) async fn put(&self, record: &Record) -> Result<(), CatalogueError> {
         self.write(record.id(), encode(record), true).await

@@ -3,7 +3,7 @@
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
 use super::snapshots::missing;
-use super::{Book, Catalogue, CatalogueError, Entry, Image, ask};
+use super::{Book, Catalogue, CatalogueError, Entry, History, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
 use units::VolumeId;
@@ -17,9 +17,24 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::Exists`]; or the system volume's, when the record cannot be written.
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
+        self.create_with(name, size_bytes, None).await
+    }
+
+    /// Makes a volume with history, or without.
+    ///
+    /// # Errors
+    /// As of [`Catalogue::create`].
+    pub async fn create_with(
+        &self,
+        name: &str,
+        size_bytes: u64,
+        history: Option<History>,
+    ) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        self.make(&mut book, (name, size_bytes), None).await
+        let made = self.make(&mut book, (name, size_bytes), (None, history)).await;
+        self.history.wake();
+        made
     }
 
     /// Makes a volume or an image.
@@ -27,14 +42,15 @@ impl Catalogue {
         &self,
         book: &mut Book,
         (name, size_bytes): (&str, u64),
-        image: Option<Image>,
+        (image, history): (Option<Image>, Option<History>),
     ) -> Result<Entry, CatalogueError> {
         self.refuse_if_taken(name)?;
         let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
-        let state = VolumeState::Live;
-        let record =
-            VolumeRecord { id, name: name.to_owned(), size_bytes, created_ms, state, parent: None, line: None, image };
+        let (state, parent, line) = (VolumeState::Live, None, None);
+        let name = name.to_owned();
+        let record = VolumeRecord { id, name, size_bytes, created_ms, state, parent, line, image, history };
+        let name = record.name.as_str();
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
             if let Err(error) = book.remove(id, 1).await {
@@ -45,9 +61,10 @@ impl Catalogue {
         let volume = VolumeId(id);
         let shard = self.serve(fresh(volume, size_bytes))?;
         let image = record.image.clone();
-        let entry = Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image };
-        self.put(record, entry.clone());
+        let entry =
+            Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image, history };
         tracing::info!(name, id, size_bytes, "made a volume");
+        self.put(record, entry.clone());
         Ok(entry)
     }
 
@@ -177,8 +194,8 @@ impl Catalogue {
     }
 
     pub(super) fn refuse_if_taken(&self, name: &str) -> Result<(), CatalogueError> {
-        match self.read().names.get(name) {
-            Some(kept) => Err(CatalogueError::Exists { name: name.to_owned(), size_bytes: kept.entry.size_bytes }),
+        match self.read().taken_by(name) {
+            Some(size_bytes) => Err(CatalogueError::Exists { name: name.to_owned(), size_bytes }),
             None => Ok(()),
         }
     }
@@ -239,5 +256,6 @@ fn unread(entry: &Entry) -> VolumeRecord {
         parent: None,
         line: None,
         image: entry.image.clone(),
+        history: entry.history,
     }
 }

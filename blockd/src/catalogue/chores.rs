@@ -117,13 +117,33 @@ mod tests {
 
     fn volume(id: u64, state: VolumeState, parent: Option<(u64, u64)>, line: Option<u64>) -> VolumeRecord {
         let parent = parent.map(|(volume, generation)| ParentRecord { volume, generation });
-        VolumeRecord { id, name: format!("vm-{id}"), size_bytes: 4096, created_ms: 0, state, parent, line, image: None }
+        VolumeRecord {
+            id,
+            name: format!("vm-{id}"),
+            size_bytes: 4096,
+            created_ms: 0,
+            state,
+            parent,
+            line,
+            image: None,
+            history: None,
+        }
     }
 
     fn snapshot(id: u64, of: u64, generation: u64, state: SnapshotState) -> KeptSnapshot {
         let name = format!("s-{id}");
-        let record =
-            SnapshotRecord { id, of, name, generation, lsn: id, size_bytes: 4096, at_ms: 0, group: None, state };
+        let record = SnapshotRecord {
+            id,
+            of,
+            name,
+            generation,
+            lsn: id,
+            size_bytes: 4096,
+            at_ms: 0,
+            group: None,
+            state,
+            is_base: false,
+        };
         KeptSnapshot { record, damage: None }
     }
 

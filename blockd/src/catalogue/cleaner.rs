@@ -80,6 +80,7 @@ impl Catalogue {
     /// Waits for the erasing that is under way, once it is stopped: an index is at rest when no volume is half there. What
     /// takes too long is gone on with at the next start.
     pub(crate) async fn settle(&self) {
+        self.stop_history();
         if tokio::time::timeout(SETTLE_DURATION_MAX, self.erasing.lock()).await.is_err() {
             tracing::warn!("stopped while a deleted volume was being erased");
         }
@@ -147,7 +148,7 @@ impl Catalogue {
         Ok(())
     }
 
-    async fn delete_boundary(&self, boundary: ParentRecord) -> Result<(), CatalogueError> {
+    pub(super) async fn delete_boundary(&self, boundary: ParentRecord) -> Result<(), CatalogueError> {
         let ParentRecord { volume, generation } = boundary;
         let deleted = ask::delete_boundary(&self.store, VolumeId(volume), generation).await?;
         deleted.map_err(|fault| unavailable(&format!("delete a snapshot from the index: {fault}")))

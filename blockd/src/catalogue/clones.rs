@@ -80,8 +80,11 @@ impl Catalogue {
         let undo =
             taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
         let line = Some(self.read().line_of(entry.volume.0));
-        let record = VolumeRecord { id: book.take_ids(1).await?, line, ..record };
-        Ok((self.begin(book, record).await?, undo))
+        let history = entry.history;
+        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, ..record };
+        let entry = self.begin(book, record).await?;
+        self.history.wake();
+        Ok((entry, undo))
     }
 
     /// The name that is asked for, or else that with a number that makes it a free one.
@@ -108,6 +111,7 @@ impl Catalogue {
             parent: Some(boundary_of(&kept.record)),
             line: None,
             image: None,
+            history: None,
         })
     }
 
@@ -122,14 +126,14 @@ impl Catalogue {
         }
         let volume = VolumeId(record.id);
         let shard = self.serve(fresh_clone(volume, record.size_bytes))?;
-        let VolumeRecord { size_bytes, created_ms, .. } = record;
-        let entry =
-            Entry { volume, name: record.name.clone(), size_bytes, created_ms, shard, damage: None, image: None };
+        let VolumeRecord { size_bytes, created_ms, history, .. } = record;
+        let (name, damage, image) = (record.name.clone(), None, None);
+        let entry = Entry { volume, name, size_bytes, created_ms, shard, damage, image, history };
         self.put(record, entry.clone());
         Ok(entry)
     }
 
-    async fn record_heir(&self, book: &Book, record: &VolumeRecord) -> Result<(), CatalogueError> {
+    pub(super) async fn record_heir(&self, book: &Book, record: &VolumeRecord) -> Result<(), CatalogueError> {
         book.put(&Record::Volume(record.clone())).await?;
         let Some(parent) = record.parent else { return Ok(()) };
         let noted = ask::note_parent(&self.store, VolumeId(record.id), parent.into()).await?;

@@ -89,6 +89,14 @@ pub enum CatalogueError {
         /// Its name.
         snapshot: String,
     },
+    /// A volume's history does not reach to a moment.
+    #[error("the history of volume {name} does not reach to that moment")]
+    NoHistory {
+        /// The volume's.
+        name: String,
+        /// The first second that it reaches to, milliseconds since 1970, when there is one.
+        since_ms: Option<u64>,
+    },
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,

@@ -46,7 +46,7 @@ impl Catalogue {
         let known = self.read().names.get(name).map(|kept| kept.entry.clone());
         let Some(entry) = known else {
             let image = Image { is_ready: false, source, source_state, copied_bytes: 0 };
-            return self.make(&mut book, (name, size_bytes), Some(image)).await;
+            return self.make(&mut book, (name, size_bytes), (Some(image), None)).await;
         };
         let exists = || CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes };
         let image = entry.image.as_ref().filter(|image| !image.is_ready).ok_or_else(exists)?;

@@ -1,6 +1,7 @@
 //! The catalogue at the start: records read, volumes recovered, records held against their logs, volumes opened.
 
 use super::cleaner::Cleaner;
+use super::history::HistoryKeeper;
 use super::reconcile::{Evidence, reconcile};
 use super::record::{GroupRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Kept, Shelf};
@@ -36,7 +37,7 @@ impl Catalogue {
         let Beginning { pool, shards, store, config, mut known, erasing } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
-        let opening = Opening { pool, shards: &shards, store: &store, config };
+        let opening = Opening { pool: Arc::clone(&pool), shards: &shards, store: &store, config };
         let recovered = opening.recover(vec![system]).await?;
         if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
@@ -75,6 +76,8 @@ impl Catalogue {
         condemn_heirs(&shelf, &evidence, &mut damaged);
         let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
         name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
+        // Before any volume may tell what it has no more use for.
+        ask::keep_history(&store, shelf.histories(), true).await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
         opening.serve(volumes.into_iter().filter(is_whole).collect())?;
         report_unrecorded(&known);
@@ -83,13 +86,18 @@ impl Catalogue {
             shards,
             store,
             config,
+            pen: book.pen(),
             book: Mutex::new(book),
             shelf: RwLock::new(shelf),
             cleaner: Cleaner::default(),
+            history: HistoryKeeper::default(),
+            pool,
             views: Mutex::new(views),
             erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
         });
+        // First, so that what the cleaner does to former volumes is told from what was there before.
+        catalogue.start_history().await.map_err(|error| unreadable(&error))?;
         catalogue.cleaner.start(&catalogue);
         tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
         Ok(catalogue)
@@ -222,6 +230,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             shard: shard_of(volume, shard_count),
             damage: opened.damaged.get(&volume).cloned(),
             image: record.image,
+            history: record.history,
         };
         shelf.names.insert(record.name, Kept::new(entry));
     }
@@ -241,7 +250,16 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
     );
     let volume = VolumeId(id);
     let shard = shard_of(volume, shard_count);
-    let entry = Entry { volume, name: name.clone(), size_bytes: 0, created_ms: 0, shard, damage: None, image: None };
+    let entry = Entry {
+        volume,
+        name: name.clone(),
+        size_bytes: 0,
+        created_ms: 0,
+        shard,
+        damage: None,
+        image: None,
+        history: None,
+    };
     shelf.note_rotten(id);
     shelf.names.insert(name.clone(), Kept::new(entry));
     shelf.set_aside(&name, reason);

@@ -14,8 +14,10 @@ mod diff;
 mod error;
 mod families;
 mod group;
+mod history;
 mod images;
 mod load;
+mod moment;
 mod reconcile;
 mod record;
 mod shelf;
@@ -26,6 +28,7 @@ mod views;
 pub use diff::{Diff, DiffExtent, DiffTo};
 pub use error::CatalogueError;
 pub(crate) use families::families;
+pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
@@ -33,15 +36,17 @@ pub use space::Space;
 pub use views::ViewLease;
 
 use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
+use crate::open::PoolFile;
 use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
-use book::Book;
+use book::{Book, Pen};
 use cleaner::Cleaner;
+use history::HistoryKeeper;
 use proto::nbd::Refusal;
 use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
 use units::VolumeId;
 use views::Views;
@@ -69,6 +74,8 @@ pub struct Entry {
     pub damage: Option<String>,
     /// What makes it an image, when it is one.
     pub image: Option<Image>,
+    /// For how long its history is kept, when it is.
+    pub history: Option<History>,
 }
 
 impl Catalogue {
@@ -86,8 +93,12 @@ pub struct Catalogue {
     config: VolumeConfig,
     /// Held through a change, so that there is one at a time.
     book: Mutex<Book>,
+    pen: Pen,
     shelf: RwLock<Shelf>,
     cleaner: Cleaner,
+    history: HistoryKeeper,
+    /// Where segments of the past are read.
+    pool: Arc<PoolFile>,
     views: Mutex<Views>,
     /// Held while a volume is erased.
     erasing: Mutex<()>,

@@ -63,12 +63,22 @@ mod tests {
 
     fn volume(id: u64) -> VolumeRecord {
         let (name, state) = (format!("vm-{id}"), VolumeState::Live);
-        VolumeRecord { id, name, size_bytes: 4096, created_ms: 0, state, parent: None, line: None, image: None }
+        VolumeRecord {
+            id,
+            name,
+            size_bytes: 4096,
+            created_ms: 0,
+            state,
+            parent: None,
+            line: None,
+            image: None,
+            history: None,
+        }
     }
 
     fn snapshot(id: u64, of: u64, generation: u64, lsn: u64) -> SnapshotRecord {
         let (name, state) = (format!("s-{id}"), SnapshotState::Live);
-        SnapshotRecord { id, of, name, generation, lsn, size_bytes: 4096, at_ms: 0, group: None, state }
+        SnapshotRecord { id, of, name, generation, lsn, size_bytes: 4096, at_ms: 0, group: None, state, is_base: false }
     }
 
     fn boundary(volume: u64, generation: u64, lsn: u64) -> (ParentRecord, Lsn) {

@@ -10,7 +10,7 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
-use super::Image;
+use super::{History, Image};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -68,6 +68,9 @@ pub(super) struct VolumeRecord {
     /// What makes it an image, when it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<Image>,
+    /// For how long its history is kept, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<History>,
 }
 
 /// The end of a generation of another volume.
@@ -117,6 +120,15 @@ pub(super) struct SnapshotRecord {
     pub(super) group: Option<u64>,
     /// Whether it is still there.
     pub(super) state: SnapshotState,
+    /// Whether it is a base of history: without a name, taken and deleted by the daemon. Behind the oldest live one of a
+    /// volume the log is whole.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) is_base: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How far a snapshot's life is.
@@ -253,6 +265,7 @@ mod tests {
             parent,
             line: Some(u64::MAX),
             image: Some(longest_image()),
+            history: Some(History { seconds: u64::MAX, limit_bytes: Some(u64::MAX) }),
         };
         let snapshot = SnapshotRecord {
             id: 8,
@@ -264,6 +277,7 @@ mod tests {
             at_ms: u64::MAX,
             group: Some(u64::MAX),
             state: SnapshotState::Pin,
+            is_base: true,
         };
         let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
         [Record::Volume(volume), Record::Snapshot(snapshot), Record::Group(group)]

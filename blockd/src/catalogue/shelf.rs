@@ -7,6 +7,7 @@ use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, Vo
 use super::{Entry, SnapshotName};
 use crate::listener::Clients;
 use std::collections::{BTreeMap, BTreeSet};
+use units::{Lsn, VolumeId};
 
 /// A volume with a name.
 #[derive(Debug)]
@@ -43,9 +44,13 @@ pub(super) struct Shelf {
     snapshots: BTreeMap<u64, KeptSnapshot>,
     /// The snapshots that were taken of each volume.
     taken: BTreeMap<u64, BTreeSet<u64>>,
-    /// Live snapshots, by the line of their volume and their name.
+    /// Live snapshots that people named, by the line of their volume and their name.
     snapshot_names: BTreeMap<(u64, String), u64>,
     groups: BTreeMap<u64, GroupRecord>,
+    /// Names, and sizes, of volumes that are being made.
+    coming: BTreeMap<String, u64>,
+    /// Bases of history that are being given up: nobody clones them any more.
+    going: BTreeSet<u64>,
     /// Boundaries in the index that no record names.
     orphans: BTreeSet<ParentRecord>,
     /// Volumes that had boundaries at the start: some record that cannot be read may need them.
@@ -80,7 +85,7 @@ impl Shelf {
     /// Puts a snapshot's record in, in the place of the one that is there.
     pub(super) fn put_snapshot(&mut self, snapshot: KeptSnapshot) {
         self.forget_snapshot(snapshot.record.id);
-        if snapshot.record.state == SnapshotState::Live {
+        if snapshot.record.state == SnapshotState::Live && !snapshot.record.is_base {
             let key = (self.line_of(snapshot.record.of), snapshot.record.name.clone());
             self.snapshot_names.insert(key, snapshot.record.id);
         }
@@ -280,6 +285,60 @@ impl Shelf {
     pub(super) fn may_be_needed(&self, volume: u64) -> bool {
         let is_other = |id: &u64| *id != volume;
         self.bounded.contains(&volume) && self.rotten.iter().any(is_other)
+    }
+
+    /// Keeps a name for a volume that is being made.
+    pub(super) fn note_coming(&mut self, name: &str, size_bytes: u64) {
+        self.coming.insert(name.to_owned(), size_bytes);
+    }
+
+    pub(super) fn forget_coming(&mut self, name: &str) {
+        self.coming.remove(name);
+    }
+
+    /// The size of the volume that has a name, or is to have it.
+    pub(super) fn taken_by(&self, name: &str) -> Option<u64> {
+        let there = self.names.get(name).map(|kept| kept.entry.size_bytes);
+        there.or_else(|| self.coming.get(name).copied())
+    }
+
+    /// The bases of a volume's history, oldest first.
+    pub(super) fn bases_of(&self, volume: u64) -> impl Iterator<Item = &SnapshotRecord> {
+        let is_base = |record: &&SnapshotRecord| {
+            record.is_base && record.state == SnapshotState::Live && !self.going.contains(&record.id)
+        };
+        self.taken_of(volume).map(|kept| &kept.record).filter(is_base)
+    }
+
+    /// The bases of the history of a line, oldest first.
+    pub(super) fn bases_of_line(&self, line: u64) -> impl Iterator<Item = &SnapshotRecord> {
+        self.volumes_of(line).flat_map(|volume| self.bases_of(volume))
+    }
+
+    /// Behind which operation the log of each volume with history is kept. Without a name, a line has none.
+    pub(super) fn histories(&self) -> BTreeMap<VolumeId, Lsn> {
+        let lines = self.lines.keys().filter(|line| self.head_of(**line).is_some());
+        let volumes = lines.flat_map(|line| self.volumes_of(*line));
+        volumes.filter_map(|volume| Some((VolumeId(volume), Lsn(self.bases_of(volume).next()?.lsn)))).collect()
+    }
+
+    /// Takes a base of history out of use; returns its record as it is to be: kept, without use, for volumes that began as it.
+    pub(super) fn take_base(&mut self, id: u64) -> Option<SnapshotRecord> {
+        let record = &self.snapshots.get(&id)?.record;
+        if !record.is_base || record.state != SnapshotState::Live || !self.going.insert(id) {
+            return None;
+        }
+        let is_needed = self.has_children(boundary_of(record)) || self.may_be_needed(record.of);
+        let state = if is_needed { SnapshotState::Pin } else { SnapshotState::Deleting };
+        Some(SnapshotRecord { state, ..record.clone() })
+    }
+
+    /// The record that [`Shelf::take_base`] told is written, or could not be.
+    pub(super) fn end_taking(&mut self, id: u64, written: Option<&SnapshotRecord>) {
+        self.going.remove(&id);
+        if let Some(record) = written {
+            self.put_snapshot(KeptSnapshot { record: record.clone(), damage: None });
+        }
     }
 
     /// What people call a volume.

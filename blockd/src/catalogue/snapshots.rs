@@ -191,6 +191,7 @@ impl Catalogue {
             at_ms: boundary.wall_ms,
             group: group.as_ref().map(|group| group.id),
             state: SnapshotState::Live,
+            is_base: false,
         };
         let taken: Vec<SnapshotRecord> =
             names.iter().zip(volumes).zip((first..).zip(&boundaries)).map(record).collect();
@@ -219,14 +220,14 @@ impl Catalogue {
         Ok(vec![self.mark_one(*volume, *id).await?])
     }
 
-    async fn mark_one(&self, volume: VolumeId, id: SnapshotId) -> Result<Boundary, CatalogueError> {
+    pub(super) async fn mark_one(&self, volume: VolumeId, id: SnapshotId) -> Result<Boundary, CatalogueError> {
         let (_, shard) = self.shard_of(volume);
         ask::boundary(ask::submit(shard, volume, Request::Snapshot { id }).await?)
     }
 
     /// Has volumes learn that their snapshots are durable, upon which they write back what these show. Nobody waits for it:
     /// the sync of the records has all of it.
-    fn begin_flushes(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
+    pub(super) fn begin_flushes(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
         volumes.iter().try_for_each(|entry| {
             let (_, shard) = self.shard_of(entry.volume);
             ask::begin(shard, entry.volume, Request::Flush).map(drop)
@@ -234,7 +235,7 @@ impl Catalogue {
     }
 
     /// Sees to it that snapshots which were refused are not there: not now, and not at the next start.
-    async fn take_back(&self, book: &Book, records: &[Record]) {
+    pub(super) async fn take_back(&self, book: &Book, records: &[Record]) {
         let Some(first) = records.first().map(Record::id) else { return };
         if let Err(error) = book.remove(first, records.len() as u64).await {
             tracing::warn!(first, %error, "snapshots that were refused may be there after a restart");

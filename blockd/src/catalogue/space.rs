@@ -136,7 +136,7 @@ impl Catalogue {
         found.map(|kept| kept.map(|kept| (kept.record.of, kept.record.generation))).collect()
     }
 
-    async fn search(&self, volume: u64, sets: Vec<BTreeSet<u64>>) -> Result<Vec<u64>, CatalogueError> {
+    pub(super) async fn search(&self, volume: u64, sets: Vec<BTreeSet<u64>>) -> Result<Vec<u64>, CatalogueError> {
         let found = ask::reclaim(&self.store, VolumeId(volume), sets).await?;
         let failed = |fault| Error::new(ErrorKind::Unavailable, format!("count what snapshots hold: {fault}"));
         found.map_err(|fault| failed(fault).into())

@@ -13,6 +13,8 @@ use volume::io::{Action, Event};
 impl Shard {
     /// Lets every volume that was handed events give out what gathered, until none wants anything.
     pub(super) fn settle(&mut self) {
+        // What is asked for is older than the time that its batch is given.
+        self.wall_ms = super::wall_ms();
         // By index: carrying out may touch more.
         let mut next = 0;
         while let Some(place) = self.touched.get(next).copied() {

@@ -130,5 +130,6 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::Resize { .. } | Request::Snapshot { .. } | Request::Hold | Request::Release | Request::Checkpoint => {
             (Verb::Control, 0)
         }
+        Request::KeepTime { .. } => (Verb::Control, 0),
     }
 }

@@ -75,6 +75,11 @@ impl Jobs {
         self.deletions.is_empty() && self.searches.is_empty()
     }
 
+    /// Whether a snapshot is being deleted, which may free slots.
+    pub(super) fn is_deleting(&self) -> bool {
+        !self.deletions.is_empty()
+    }
+
     /// Whether there is work that commands have kept waiting for long enough.
     pub(super) fn is_due(&self) -> bool {
         !self.is_empty() && self.last_turn.elapsed() >= WAIT_MAX

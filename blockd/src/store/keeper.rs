@@ -8,7 +8,7 @@ use super::jobs::Jobs;
 use super::pacing::Pacing;
 use super::rocks::RocksStore;
 use super::sealing::Sealing;
-use super::thread::Question;
+use super::thread::{Histories, Question, Starved};
 use crate::open::{PoolFile, Space, fault_of};
 use crate::shard::{Callback, StoreAsk};
 use crate::throttle::Throttle;
@@ -94,6 +94,8 @@ pub(super) struct Keeper {
     parked: VecDeque<(VolumeId, LeaseClass)>,
     /// Questions of clones that wait for what these inherit.
     waiting: Waiting<MapAsk>,
+    /// Called when a volume waits for a slot that only history can give up.
+    on_starving: Option<Starved>,
     /// Volumes that are being erased, and who waits for it.
     erasing: BTreeMap<VolumeId, Callback<Result<(), DiskFault>>>,
     /// What volumes are to be told.
@@ -154,6 +156,7 @@ impl Keeper {
             is_host_full: false,
             parked: VecDeque::new(),
             waiting: Waiting::default(),
+            on_starving: None,
             erasing: BTreeMap::new(),
             events: Vec::new(),
         };
@@ -402,8 +405,16 @@ impl Keeper {
         let result = self.lease(class);
         match result {
             Ok(lease) => self.spare.entry(volume).or_default().push(lease),
-            Err(DiskFault::NoSpace) if self.may_gain_slots(volume) => {
+            Err(DiskFault::NoSpace) if self.may_gain_slots(volume) || self.jobs.is_deleting() => {
                 self.parked.push_back((volume, class));
+                return;
+            }
+            // No write fails for history's sake. The system volume does not wait: what gives history up is written there.
+            Err(DiskFault::NoSpace)
+                if volume != VolumeId::SYSTEM && self.index.has_history() && self.on_starving.is_some() =>
+            {
+                self.parked.push_back((volume, class));
+                self.on_starving.iter().for_each(|call| call());
                 return;
             }
             Err(_) => {}
@@ -509,6 +520,24 @@ impl Keeper {
         figures.slots_used = figures.slots_used.saturating_sub(ahead);
         figures.compaction = self.compactor.figures().clone();
         figures
+    }
+
+    /// Keeps the logs of volumes whole behind these operations, and of no other.
+    pub(super) fn keep_history(&mut self, (history, ends_beginning): &Histories) {
+        if *ends_beginning {
+            self.index.end_beginning();
+        }
+        let mut less = self.index.keep_history(history);
+        // Those who wait for a slot are told of it either way.
+        less.extend(self.parked.front().map(|(volume, _)| *volume));
+        less.into_iter()
+            .for_each(|volume| self.with_compactor(|compactor, context| compactor.look_at(context, volume)));
+    }
+
+    pub(super) fn on_starving(&mut self, call: Option<Starved>) {
+        self.on_starving = call;
+        // Answers those who wait.
+        self.with_compactor(|_, _| {});
     }
 
     /// Has the index answer what no volume asks.

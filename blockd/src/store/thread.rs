@@ -12,13 +12,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
-use units::VolumeId;
+use units::{Lsn, VolumeId};
 use volume::error::DiskFault;
 use volume::io::Event;
 use volume::pool::{DeletionError, Index, Lease, PoolFigures};
 
 /// What somebody who is no volume asks the index; it must not take long.
 pub(crate) type Question = Box<dyn FnOnce(&mut Index<RocksStore>) + Send>;
+
+/// Behind which operation the log of each volume with history is kept, and whether history that was begun is among these.
+pub(crate) type Histories = (BTreeMap<VolumeId, Lsn>, bool);
+
+/// What is called when a volume waits for a slot that only history can give up.
+pub(crate) type Starved = Box<dyn Fn() + Send>;
 
 /// What the store's thread can be told.
 pub(super) enum Command {
@@ -38,6 +44,10 @@ pub(super) enum Command {
     DeleteSnapshot { volume: VolumeId, generation: u64, done: Callback<Result<(), DeletionError>> },
     /// Tell what the deletion of each of some sets of snapshots gives back.
     Search { volume: VolumeId, sets: Vec<BTreeSet<u64>>, done: Callback<Result<Vec<u64>, DiskFault>> },
+    /// Keep the logs of volumes whole behind these operations, and of no other.
+    KeepHistory { history: Histories, done: Callback<()> },
+    /// Call this whenever a volume waits for a slot that only history can give up. Without, nobody waits.
+    OnStarving(Option<Starved>),
     /// Ask the index what no volume asks.
     Question(Question),
     /// Make everything durable and end.
@@ -185,6 +195,17 @@ impl StoreHandle {
 }
 
 impl StoreHandle {
+    /// Keeps the logs of volumes whole behind these operations, and of no other; gives back what is kept no more.
+    pub(crate) fn keep_history(&self, history: Histories, done: Callback<()>) -> Result<(), StoreEnded> {
+        self.send(Command::KeepHistory { history, done })
+    }
+
+    /// Has `call` called, on the store's thread, whenever a volume waits for a slot that only history can give up.
+    /// With none to call, nobody waits for that.
+    pub(crate) fn on_starving(&self, call: Option<Starved>) -> Result<(), StoreEnded> {
+        self.send(Command::OnStarving(call))
+    }
+
     /// Has the index answer a question, on its thread.
     pub(crate) fn with_index(&self, question: Question) -> Result<(), StoreEnded> {
         self.send(Command::Question(question))
@@ -231,6 +252,11 @@ fn run(mut keeper: Keeper, commands: &mpsc::Receiver<Command>) {
                 keeper.delete_snapshot(volume, generation, done);
             }
             Ok(Command::Search { volume, sets, done }) => keeper.search(volume, sets, done),
+            Ok(Command::KeepHistory { history, done }) => {
+                keeper.keep_history(&history);
+                done(());
+            }
+            Ok(Command::OnStarving(call)) => keeper.on_starving(call),
             Ok(Command::Question(question)) => keeper.answer(question),
             Err(RecvTimeoutError::Timeout) => keeper.on_time(),
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.close(),

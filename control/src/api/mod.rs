@@ -90,6 +90,8 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(images::mark))
         .routes(routes!(images::seal))
         .routes(routes!(volumes::rollback))
+        .routes(routes!(volumes::history))
+        .routes(routes!(volumes::clone))
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))
         .routes(routes!(snapshots::clone))

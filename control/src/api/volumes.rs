@@ -3,8 +3,10 @@
 use super::Context;
 use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
 use crate::error::{Problem, ServiceError};
-use crate::model::{CreateVolume, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList};
-use crate::name::{SnapshotName, VolumeName};
+use crate::model::{
+    CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList,
+};
+use crate::name::{MomentName, SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,12 +33,20 @@ pub(super) async fn create(
     Body(wanted): Body<CreateVolume>,
 ) -> Result<Made, ServiceError> {
     let name: VolumeName = wanted.name.parse()?;
+    let history = wanted.history.unwrap_or_default();
     let volume = if let Some(image) = &wanted.image {
         let (image, size): (VolumeName, _) = (image.parse()?, wanted.requested_image_size()?);
-        run_to_end(async move { context.service.clone_image(image, name, size).await }).await?
+        let making = async move {
+            let volume = context.service.clone_image(image, name.clone(), size).await?;
+            if history == KeepHistory::default() {
+                return Ok(volume);
+            }
+            context.service.keep_history(name, history).await
+        };
+        run_to_end(making).await?
     } else {
         let size = wanted.requested_size()?;
-        run_to_end(async move { context.service.create_volume(name, size).await }).await?
+        run_to_end(async move { context.service.create_volume(name, size, history).await }).await?
     };
     Ok(made(volume))
 }
@@ -69,6 +79,46 @@ pub(super) async fn resize(
     let size = wanted.requested_size()?;
     let change = async move { context.service.resize_volume(name, size, wanted.discard_tail).await };
     Ok(Json(run_to_end(change).await?))
+}
+
+/// Says for how long a volume's past is to be kept, so that clones of it can be made as it was at any second. The oldest goes
+/// first: when it is too old, holds too much, or space runs short.
+#[utoipa::path(post, path = "/v1/volumes/{name}/history", request_body = KeepHistory,
+    params(("name" = String, Path, description = "The volume")), responses(
+    (status = 200, body = Volume),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found"),
+    (status = 409, body = Problem, description = "volume_quarantined"),
+))]
+pub(super) async fn history(
+    State(context): State<Context>,
+    Named(name): Named<VolumeName>,
+    Body(wanted): Body<KeepHistory>,
+) -> Result<Json<Volume>, ServiceError> {
+    let change = async move { context.service.keep_history(name, wanted).await };
+    Ok(Json(run_to_end(change).await?))
+}
+
+/// Makes a volume that begins as this one was at the beginning of a second: with all that had been answered before, and
+/// nothing that was asked for later. What was written since the last base before it is copied.
+#[utoipa::path(post, path = "/v1/volumes/{name}/clone", request_body = CloneMoment,
+    params(("name" = String, Path, description = "The volume")), responses(
+    (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found, history_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
+    (status = 504, body = Problem, description = "timeout: it takes longer, and is made all the same"),
+    (status = 507, body = Problem, description = "no_space"),
+))]
+pub(super) async fn clone(
+    State(context): State<Context>,
+    Named(volume): Named<VolumeName>,
+    Body(wanted): Body<CloneMoment>,
+) -> Result<Made, ServiceError> {
+    let name: VolumeName = wanted.name.parse()?;
+    let moment = MomentName::new(volume, wanted.at.parse()?);
+    let volume = run_to_end(async move { context.service.clone_moment(moment, name).await }).await?;
+    Ok(made(volume))
 }
 
 /// Makes a volume what it was at one of its snapshots, after a snapshot of what it is now. Refused while clients are

@@ -106,6 +106,13 @@ fn add_volume(families: &mut Families, volume: &VolumeMetrics) {
     if let Some(written) = volume.written_bytes {
         families.gauge("aljibe_volume_written_bytes", "Bytes of the volume that hold data.", &labels, written as f64);
     }
+    if let Some(held) = volume.history_bytes {
+        families.gauge("aljibe_volume_history_bytes", "Bytes that only its history holds.", &labels, held as f64);
+    }
+    if let Some(since) = volume.history_since_seconds {
+        let help = "The first second that its history reaches back to, since 1970.";
+        families.gauge("aljibe_volume_history_since_seconds", help, &labels, since as f64);
+    }
     families.gauge("aljibe_volume_connections", "Clients attached now.", &labels, volume.connections as f64);
     for state in [VolumeState::Online, VolumeState::Poisoned, VolumeState::Quarantined] {
         let state_name = state.to_string();
@@ -249,6 +256,8 @@ mod tests {
                 name: "vm-1".into(),
                 size_bytes: 1 << 30,
                 written_bytes: Some(4096),
+                history_bytes: Some(8192),
+                history_since_seconds: Some(1_795_490_107),
                 connections: 1,
                 state: VolumeState::Online,
                 operations: vec![of_volume],

@@ -108,6 +108,10 @@ pub struct VolumeMetrics {
     pub size_bytes: u64,
     /// Bytes that hold data, when known.
     pub written_bytes: Option<u64>,
+    /// Bytes that its history holds, when it has one.
+    pub history_bytes: Option<u64>,
+    /// The first second of that, in seconds since 1970, when there is one.
+    pub history_since_seconds: Option<i64>,
     /// Clients attached now.
     pub connections: u64,
     /// Whether it serves.

@@ -4,9 +4,9 @@ mod images;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageState, Pool, PoolState, RolledBack,
-    Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeName, VolumeSize,
-    VolumeState,
+    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageState, KeepHistory, MomentName, Pool,
+    PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume,
+    VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -90,6 +90,7 @@ impl State {
             written_bytes: Some(0),
             snapshot_bytes: None,
             pool_bytes: None,
+            history: None,
             state: VolumeState::Online,
             state_reason: None,
             connections: 0,
@@ -173,7 +174,7 @@ impl State {
 }
 
 impl Service for MemoryService {
-    fn create_volume(&self, name: VolumeName, size: VolumeSize) -> Answer<'_, Volume> {
+    fn create_volume(&self, name: VolumeName, size: VolumeSize, _history: KeepHistory) -> Answer<'_, Volume> {
         Box::pin(async move {
             self.wait_if_held().await;
             let made = self.state.lock().unwrap().create(&name, size);
@@ -309,6 +310,27 @@ impl Service for MemoryService {
         })
     }
 
+    fn clone_moment(&self, moment: MomentName, name: VolumeName) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let volume = state.find(moment.volume())?.clone();
+            if volume.history.is_none() {
+                return Err(ServiceError::new(ErrorCode::HistoryNotFound, "it has no history"));
+            }
+            state.create(&name, VolumeSize::from_bytes(volume.size_bytes)?)
+        })
+    }
+
+    fn keep_history(&self, name: VolumeName, wanted: KeepHistory) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let volume = state.find(&name)?;
+            let history = |seconds| VolumeHistory { seconds, limit_bytes: wanted.limit_bytes, bytes: 0, since: None };
+            volume.history = wanted.seconds.filter(|seconds| *seconds > 0).map(history);
+            Ok(volume.clone())
+        })
+    }
+
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
         Box::pin(async move {
             let mut state = self.state.lock().unwrap();
@@ -364,6 +386,8 @@ impl Service for MemoryService {
             let pool = self.show_pool().await?;
             let state = self.state.lock().unwrap();
             let of = |volume: &Volume| VolumeMetrics {
+                history_bytes: None,
+                history_since_seconds: None,
                 name: volume.name.clone(),
                 size_bytes: volume.size_bytes,
                 written_bytes: volume.written_bytes,

@@ -95,6 +95,12 @@ pub struct Shortage {
     pub bound: u32,
 }
 
+/// Whether free slots are so few that writers are about to find none.
+#[must_use]
+pub fn is_short_of_slots<S: Store>(index: &Index<S>) -> bool {
+    Need::of(index).is_short()
+}
+
 /// Names what is under way.
 #[derive(Debug, Default)]
 struct Ids(u64);

@@ -83,7 +83,9 @@ impl Volume {
         let for_trims = (slot_blocks / BLOCKS_PER_BLOCK_FOR_TRIMS).clamp(fewest, most);
         let leaves_room = open.filled_blocks > 0 && !self.log.has_spare_for_data();
         let mut room = 0;
-        for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX) {
+        // Room for the one that tells the time.
+        let marks = usize::from(self.time.is_kept());
+        for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX - marks) {
             if pending.operation.kind == OperationKind::Write {
                 if !open.takes_data {
                     break;
@@ -92,8 +94,8 @@ impl Volume {
             }
             let operations = cut.operations + 1;
             let payload_blocks = cut.payload_blocks + pending.operation.payload_blocks() as usize;
-            let blocks = batch_header_blocks(operations, payload_blocks) + payload_blocks as u32;
-            let fits = open.fits(slot_blocks, blocks + room, operations, payload_blocks);
+            let blocks = batch_header_blocks(operations + marks, payload_blocks) + payload_blocks as u32;
+            let fits = open.fits(slot_blocks, blocks + room, operations + marks, payload_blocks);
             if payload_blocks > BATCH_PAYLOAD_BLOCKS_MAX || !fits {
                 break;
             }
@@ -107,10 +109,12 @@ impl Volume {
         let (id, epoch, size_bytes) = (self.id, self.epoch, self.size_bytes);
         let mut operations: Vec<Pending> = self.log.pending.drain(..cut.operations).collect();
         self.name_generations(context, &mut operations);
+        let is_first = self.log.open.as_ref().is_some_and(|open| open.filled_blocks == 0);
+        let mark = self.mark_time(context, is_first);
         let open = self.log.open.as_mut().expect("a batch was cut for the open segment");
-        let is_first = open.filled_blocks == 0;
         let block = open.filled_blocks + u32::from(is_first);
-        let header_blocks = batch_header_blocks(cut.operations, cut.payload_blocks);
+        let count = cut.operations + usize::from(mark.is_some());
+        let header_blocks = batch_header_blocks(count, cut.payload_blocks);
         let payload_block = block + header_blocks;
         let mut buffers = Vec::with_capacity(cut.operations + 2);
         if is_first {
@@ -119,6 +123,7 @@ impl Volume {
         let header_at = buffers.len();
         let first_check = open.checks.len();
         let mut at = payload_block;
+        open.entries.extend(mark.map(|mark| (mark, 0)));
         for pending in &mut operations {
             let blocks = pending.operation.payload_blocks();
             open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
@@ -140,7 +145,7 @@ impl Volume {
             durable_lsn: self.durable_lsn,
             wall_ms: context.wall_ms,
             chain: self.log.chain,
-            operations: operations.iter().map(|pending| pending.operation).collect(),
+            operations: mark.into_iter().chain(operations.iter().map(|pending| pending.operation)).collect(),
             checks: open.checks.get(first_check..).unwrap_or_default().to_vec(),
         };
         let mut encoded = context.buffers.take(header_blocks as usize * BLOCK_LEN);
@@ -154,13 +159,14 @@ impl Volume {
             first_lsn: header.first_lsn,
             chain_before: header.chain,
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
+            has_mark: mark.is_some(),
             operations,
             ended: None,
         });
         self.log.next_lsn = header.last_lsn().next();
         self.log.chain = chain;
         self.status.batches += 1;
-        self.status.operations += cut.operations as u64;
+        self.status.operations += count as u64;
         self.status.payload_bytes += (cut.payload_blocks * BLOCK_LEN) as u64;
         self.status.appended_bytes += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
         context.actions.push(Action::Append { id: io, pool_offset, buffers });
@@ -391,7 +397,7 @@ impl Volume {
     fn take_in(&mut self, context: &mut Context<'_>, batch: Batch) {
         self.log.failures = 0;
         self.log.has_given_up = false;
-        let mut lsn = batch.first_lsn;
+        let mut lsn = Lsn(batch.first_lsn.0 + u64::from(batch.has_mark));
         let mut location = Location { segment: batch.segment, block: batch.payload_block as u16 };
         let mut checks = batch.checks.as_slice();
         for pending in batch.operations {

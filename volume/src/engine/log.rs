@@ -18,6 +18,8 @@ pub(super) struct Batch {
     pub(super) first_lsn: Lsn,
     /// CRC of the header before.
     pub(super) chain_before: u32,
+    /// Whether its first operation tells the time; that is not among `operations`.
+    pub(super) has_mark: bool,
     /// The operations; their payload is with the driver.
     pub(super) operations: Vec<Pending>,
     /// Check values of the payload blocks, four bytes each.
@@ -29,7 +31,7 @@ pub(super) struct Batch {
 impl Batch {
     /// Its last operation.
     pub(super) fn last_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0 + self.operations.len() as u64 - 1)
+        Lsn(self.first_lsn.0 + u64::from(self.has_mark) + self.operations.len() as u64 - 1)
     }
 }
 

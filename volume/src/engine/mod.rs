@@ -26,6 +26,7 @@ mod request;
 mod resize;
 mod snapshot;
 mod subblock;
+mod time;
 
 pub use hold::HOLD_DURATION_MAX;
 
@@ -148,6 +149,7 @@ pub struct Volume {
     changes: changes::ChangesRequests,
     checkpoint: checkpoint::Checkpoint,
     release: release::Releases,
+    time: time::TimeMarks,
     resize: Option<resize::Resize>,
     status: Status,
 }
@@ -198,6 +200,7 @@ impl Volume {
             changes: changes::ChangesRequests::default(),
             checkpoint,
             release: release::Releases::default(),
+            time: time::TimeMarks::new(recovered.last_mark_ms),
             resize: None,
             status: Status::default(),
         }
@@ -317,6 +320,7 @@ impl Volume {
             Request::Hold => self.on_hold(context, id),
             Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
+            Request::KeepTime { is_kept } => self.on_keep_time(context, id, is_kept),
         }
     }
 

@@ -37,7 +37,7 @@ impl Volume {
         let mut next = self.map.generation() + in_flight.filter(|pending| is_snapshot(pending)).count() as u64;
         for pending in operations {
             if let OperationKind::Snapshot { generation, wall_ms, .. } = &mut pending.operation.kind {
-                (*generation, *wall_ms) = (next, context.wall_ms);
+                (*generation, *wall_ms) = (next, self.marked_ms(context));
                 next += 1;
             }
         }

@@ -15,6 +15,7 @@ use crate::request::Extent;
 use units::{ByteRange, SlotIndex, SnapshotId};
 
 mod hold;
+mod time;
 
 const SLOT_BYTES: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
@@ -61,6 +62,7 @@ struct Driver {
     /// While set, appends stay in the queue.
     holds_appends: bool,
     now: u64,
+    wall_ms: u64,
 }
 
 impl Driver {
@@ -98,12 +100,17 @@ impl Driver {
             holds_fetches: false,
             holds_appends: false,
             now: 0,
+            wall_ms: 0,
         }
     }
 
     fn give(&mut self, event: Event) {
-        let mut context =
-            Context { now: Monotonic(self.now), wall_ms: 0, buffers: &mut self.buffers, actions: &mut self.queue };
+        let mut context = Context {
+            now: Monotonic(self.now),
+            wall_ms: self.wall_ms,
+            buffers: &mut self.buffers,
+            actions: &mut self.queue,
+        };
         self.volume.handle(&mut context, event);
     }
 
@@ -115,8 +122,12 @@ impl Driver {
     }
 
     fn poll(&mut self) {
-        let mut context =
-            Context { now: Monotonic(self.now), wall_ms: 0, buffers: &mut self.buffers, actions: &mut self.queue };
+        let mut context = Context {
+            now: Monotonic(self.now),
+            wall_ms: self.wall_ms,
+            buffers: &mut self.buffers,
+            actions: &mut self.queue,
+        };
         self.volume.poll_append(&mut context);
     }
 

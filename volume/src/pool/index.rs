@@ -17,7 +17,7 @@ use crate::recover::{Known, Probed, probe};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::{Epoch, SegmentId, SlotIndex, VolumeId};
+use units::{Epoch, Lsn, SegmentId, SlotIndex, VolumeId};
 
 /// The index of a pool. Owns its store.
 #[derive(Debug)]
@@ -44,6 +44,10 @@ pub struct Index<S> {
     pub(super) left: BTreeMap<SegmentId, LeftPlace>,
     /// What each open volume has no more use for.
     pub(super) settled: BTreeMap<VolumeId, Settled>,
+    /// Of each volume with history, the operation behind which its log is kept whole.
+    pub(super) history: BTreeMap<VolumeId, Lsn>,
+    /// The same of a volume whose history is being begun.
+    pub(super) beginning: Option<(VolumeId, Lsn)>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     /// The ends of generations that somebody needs.
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
@@ -158,6 +162,8 @@ impl<S: Store> Index<S> {
             owned: BTreeSet::new(),
             unnamed: BTreeSet::new(),
             settled: BTreeMap::new(),
+            history: BTreeMap::new(),
+            beginning: None,
             survivors,
             packs,
             parcels: BTreeSet::new(),
@@ -455,6 +461,7 @@ impl<S: Store> Index<S> {
         self.boundaries.retain(|(of, _), _| *of != volume);
         self.unsaved_boundaries.retain(|(of, _)| *of != volume);
         self.settled.remove(&volume);
+        self.history.remove(&volume);
         self.lineage.remove(volume);
         self.erasing.remove(&volume);
         for row in rows {

@@ -5,6 +5,8 @@
 //! ones may hold what it trimmed, and a rebuild without the trim would bring that back; one of an heir is kept for ever, since
 //! what it trimmed may be inherited, unless its trims were dropped as it was moved. The newest one on stable storage tells a rebuild the volume's size and where its log
 //! goes on.
+//!
+//! What is kept for history's sake stays, and is not moved.
 
 use super::index::Entry;
 use super::rows::LIVE_UNKNOWN;
@@ -44,22 +46,26 @@ impl<S: Store> Index<S> {
                 && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
                 && entry.row.segment <= settled.up_to
                 && entry.row.segment < settled.newest_durable
+                && !self.is_history(&entry.row)
         };
         let range = (volume, SegmentId(0))..=(volume, settled.up_to);
         let with_holes = |entry: &&Entry| entry.row.has_holes;
         let oldest = self.owned.range(range.clone()).next().and_then(|(_, segment)| self.entry(*segment));
         let oldest = oldest.filter(|_| self.parent(volume).is_none());
         let unnamed = self.unnamed.range(range).filter_map(|(_, segment)| self.entry(*segment));
+        // Behind the first that is kept, all are.
+        let unnamed = unnamed.take_while(|entry| !self.is_history(&entry.row));
         oldest.filter(with_holes).into_iter().chain(unnamed).filter(is_dead).map(|entry| entry.row).collect()
     }
 
     /// Whether a segment may be moved as far as its volume goes: that is open, and has no more use for the segment as a
-    /// tail of its log; the stored map has all of it; and the place where it was before is void.
+    /// tail of its log; the stored map has all of it; it is not kept whole; and the place where it was before is void.
     #[must_use]
     pub fn may_move(&self, segment: SegmentId) -> bool {
         let Some(entry) = self.entry(segment) else { return false };
         let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
         entry.live != LIVE_UNKNOWN
+            && !self.is_history(&entry.row)
             && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
             && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
             && self.left_place(segment).is_none()

@@ -8,6 +8,7 @@ mod changes;
 mod deletion;
 mod erasing;
 mod figures;
+mod history;
 mod index;
 mod lease;
 mod leaving;

@@ -79,6 +79,8 @@ pub struct Recovered {
     pub boundaries: Vec<Boundary>,
     /// The last of them, or zero: the stored map is wanted to there soon, since a snapshot is read from it.
     pub wanted_lsn: Lsn,
+    /// The last time that is told in what was read of its log; zero where none is.
+    pub last_mark_ms: u64,
     /// Whether it inherits from another volume.
     pub is_heir: bool,
     /// Whether it takes no changes.
@@ -103,6 +105,7 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         voided: Vec::new(),
         boundaries: Vec::new(),
         wanted_lsn: Lsn::ZERO,
+        last_mark_ms: 0,
         is_heir: false,
         is_read_only: false,
     }
@@ -140,6 +143,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
     }
     end.check()?;
     let folded = known.segments.iter().copied().filter(|row| is_folded(row, folded_to));
+    let last_mark_ms = base.iter().chain(&kept).filter_map(SegmentLog::last_mark_ms).max().unwrap_or(0);
     let mut recovered = Recovered {
         size_bytes: end.size_bytes,
         epoch: end.epoch,
@@ -149,6 +153,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         segments: folded.collect(),
         survivors: known.survivors.clone(),
         map: Map::new(false),
+        last_mark_ms,
         is_heir: known.parent.is_some(),
         ..fresh(known.volume, 0)
     };

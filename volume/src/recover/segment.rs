@@ -13,7 +13,7 @@ use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, Parcel, ParcelEntry, SlotHeader, SlotUse, Superblock, block_check,
     decode_batch, decode_footer_trailer, footer_blocks, names_batch_of,
 };
-use crate::pool::{Boundary, ParcelPlace, SegmentRow};
+use crate::pool::{Boundary, ParcelPlace, ScrubTarget, SegmentRow};
 use crate::store::PoolReader;
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId};
 
@@ -108,6 +108,18 @@ impl SegmentLog {
         });
         // 0 is of a header that a rebuild made anew without knowing the size.
         resized.or_else(|| self.size_at_open.filter(|size| *size > 0))
+    }
+
+    /// The last time that is told in it.
+    pub(crate) fn last_mark_ms(&self) -> Option<u64> {
+        self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
+            OperationKind::TimeMark { wall_ms } => Some(wall_ms),
+            OperationKind::Write
+            | OperationKind::Trim
+            | OperationKind::WriteZeroes
+            | OperationKind::Resize(_)
+            | OperationKind::Snapshot { .. } => None,
+        })
     }
 
     /// Calls `visit` for every operation: its LSN, where its payload begins, and the check values of that.
@@ -262,6 +274,19 @@ fn read_parcel(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: ParcelPlace
     }
     let kind = first_damage.unwrap_or_else(|| DamageKind::Parcel { place: wanted.place(at.block) });
     Err(wanted.damage(kind))
+}
+
+impl<'a> Wanted<'a> {
+    /// Only what of a segment is on stable storage for certain.
+    pub(crate) const fn of_target(
+        reader: &'a dyn PoolReader,
+        superblock: &'a Superblock,
+        target: &ScrubTarget,
+    ) -> Self {
+        let durable_lsn = target.durable_lsn;
+        let (row, cut) = (target.row, durable_lsn.next());
+        Self { reader, superblock, row, cut, durable_lsn, known_to: durable_lsn, distrusts_footer: false }
+    }
 }
 
 impl Wanted<'_> {
