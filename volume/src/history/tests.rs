@@ -1,4 +1,5 @@
 use super::*;
+use crate::format::SlotHeader;
 use crate::recover::tests::world::{VOLUME, World, content_of, resize_op, snapshot_op, trim_op, write_op};
 use units::BlockIndex;
 
@@ -99,10 +100,25 @@ fn history_stays_until_it_is_given_up() {
     assert_eq!(world.index.keep_history(&later), []);
     let (lease, moves) = world.write_pack(&[second.segment]);
     world.index.relocate(lease, moves).unwrap();
-    assert_eq!(replayed(&world, base, 500), Err(HistoryError::Gone(Lsn(4))), "a gap is told");
+    assert!(replayed(&world, base, 500).is_ok(), "all of that is in the first");
+    assert_eq!(replayed(&world, base, 9000), Err(HistoryError::Gone(Lsn(6))), "a gap is told");
     world.index.keep_history(&BTreeMap::new());
     assert!(!world.index.has_history());
     assert_eq!(world.dead(VOLUME), [overwritten.segment]);
+}
+
+/// P2. Where the last segment has gone since it was listed, that is told too.
+#[test]
+fn an_end_that_is_missing_is_told() {
+    let (mut world, base) = world_with_history();
+    let targets = world.index.history_targets(VOLUME, base.lsn);
+    let last = targets.last().unwrap().row;
+    world.pool.write(world.superblock.geometry.block_offset(last.slot, 0), &{
+        let mut block = vec![0; BLOCK_LEN];
+        SlotHeader::void(world.superblock.pool, last.segment, VOLUME, last.first_lsn).encode(&mut block);
+        block
+    });
+    assert_eq!(replayed(&world, base, 9000), Err(HistoryError::Gone(last.first_lsn)));
 }
 
 /// P2. A block of the past that has rotted is told, and no other bytes are taken for it.
