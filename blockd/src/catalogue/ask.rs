@@ -202,13 +202,15 @@ pub(super) async fn begin_history(store: &StoreHandle, volume: VolumeId) -> Resu
 
 /// Keeps the logs of volumes whole behind these operations, and of no other; `ends_beginning` when that is
 /// said of the volume whose history was begun last. What is kept no more is given back.
-pub(super) async fn keep_history(
+pub(super) fn begin_keep_history(
     store: &StoreHandle,
     history: BTreeMap<VolumeId, Lsn>,
     ends_beginning: bool,
-) -> Result<(), CatalogueError> {
+) -> Result<Asked<()>, CatalogueError> {
     let (done, answer) = callback();
-    of_store(store.keep_history((history, ends_beginning), done), answer).await
+    let sent = store.keep_history((history, ends_beginning), done);
+    sent.map_err(|_| CatalogueError::Ended("the index"))?;
+    Ok(Asked(answer))
 }
 
 /// Whether writers are about to find no slot.

@@ -178,6 +178,12 @@ async fn give_up_for_space(catalogue: Weak<Catalogue>, starving: Arc<Starving>) 
             && let Err(error) = catalogue.give_up_oldest().await
         {
             tracing::warn!(%error, "cannot give up history for space");
+            // Who waits for it is told that there is no space, and nobody waits until it is tried again.
+            catalogue.stop_history();
+            tokio::time::sleep(PERIOD).await;
+            if catalogue.is_stopping() || catalogue.hear_starving().is_err() {
+                return;
+            }
         }
     }
 }
@@ -187,19 +193,25 @@ impl Catalogue {
     pub(super) async fn start_history(self: &Arc<Self>) -> Result<(), CatalogueError> {
         let volumes: Vec<u64> = {
             let shelf = self.read();
-            let with_history = shelf.volumes().filter(|record| record.history.is_some());
+            let has_bases = |record: &VolumeRecord| shelf.bases_of_line(record.line()).next().is_some();
+            let with_history = shelf.volumes().filter(|record| record.history.is_some() || has_bases(record));
             with_history.map(|record| record.id).filter(|id| shelf.damage_of(*id).is_none()).collect()
         };
         for volume in volumes {
             // One that is not open takes no writes.
             let _ = self.keep_time(VolumeId(volume), true).await;
         }
-        let starving = Arc::clone(&self.history.starving);
-        let call = self.store.on_starving(Some(Box::new(move || starving.want())));
-        call.map_err(|_| CatalogueError::Ended("the index"))?;
+        self.hear_starving()?;
         tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&self.history.due)));
         tokio::spawn(give_up_for_space(Arc::downgrade(self), Arc::clone(&self.history.starving)));
         Ok(())
+    }
+
+    /// A volume that finds no slot waits for history to be given up from now on.
+    fn hear_starving(&self) -> Result<(), CatalogueError> {
+        let starving = Arc::clone(&self.history.starving);
+        let call = self.store.on_starving(Some(Box::new(move || starving.want())));
+        call.map_err(|_| CatalogueError::Ended("the index"))
     }
 
     /// Nobody gives history up any more: who waits for that is told that there is no space.
@@ -220,7 +232,10 @@ impl Catalogue {
         let record = VolumeRecord { history, ..known };
         book.put(&Record::Volume(record.clone())).await?;
         self.note_history(name, record);
-        self.keep_time(entry.volume, history.is_some()).await?;
+        // As long as there is a base, the log tells the time.
+        if history.is_some() {
+            self.keep_time(entry.volume, true).await?;
+        }
         self.history.wake();
         tracing::info!(name, ?history, "history is kept from now on");
         Ok(Entry { history, ..entry })
@@ -254,7 +269,7 @@ impl Catalogue {
     /// A volume may have been deleted, and lives on without history.
     async fn tell_if_changed(&self, told: &mut BTreeMap<VolumeId, Lsn>) {
         let histories = self.read().histories();
-        if histories != *told && ask::keep_history(&self.store, histories.clone(), false).await.is_ok() {
+        if histories != *told && self.send_histories(false).await.is_ok() {
             *told = histories;
         }
     }
@@ -304,6 +319,11 @@ impl Catalogue {
         let Some(history) = head.history else {
             for base in bases {
                 self.give_up_base(base.id).await?;
+            }
+            // Unless it is kept again meanwhile.
+            let _book = self.book.lock().await;
+            if self.read().volume(head.id).is_some_and(|record| record.history.is_none()) {
+                self.keep_time(VolumeId(head.id), false).await?;
             }
             return Ok(());
         };
@@ -384,8 +404,7 @@ impl Catalogue {
         // Before anything that comes behind it may go.
         ask::begin_history(&self.store, volume).await?;
         let taken = self.record_base(volume).await;
-        let histories = self.read().histories();
-        ask::keep_history(&self.store, histories, true).await?;
+        self.send_histories(true).await?;
         taken
     }
 
@@ -464,8 +483,16 @@ impl Catalogue {
     async fn tell_histories(&self) -> Result<(), CatalogueError> {
         // Who starves after this does so in spite of it.
         self.history.starving.take();
-        let histories = self.read().histories();
-        ask::keep_history(&self.store, histories, false).await
+        self.send_histories(false).await
+    }
+
+    /// Tells the index where each history begins. It is sent while nobody changes that, so that what is told last is newest.
+    async fn send_histories(&self, ends_beginning: bool) -> Result<(), CatalogueError> {
+        let begun = {
+            let shelf = self.read();
+            ask::begin_keep_history(&self.store, shelf.histories(), ends_beginning)?
+        };
+        begun.end().await
     }
 }
 

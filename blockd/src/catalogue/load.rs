@@ -77,7 +77,8 @@ impl Catalogue {
         let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
         name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
         // Before any volume may tell what it has no more use for.
-        ask::keep_history(&store, shelf.histories(), true).await.map_err(|error| unreadable(&error))?;
+        let told = ask::begin_keep_history(&store, shelf.histories(), true).map_err(|error| unreadable(&error))?;
+        told.end().await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
         opening.serve(volumes.into_iter().filter(is_whole).collect())?;
         report_unrecorded(&known);

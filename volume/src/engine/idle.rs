@@ -2,7 +2,7 @@
 //! settle and be packed with others. The next write opens a new one.
 
 use super::{Context, Volume};
-use units::Lsn;
+use units::{Lsn, VolumeId};
 
 /// Ticks without a change after which the open segment is sealed.
 const TICKS_UNTIL_SEALED: u32 = 60;
@@ -38,9 +38,11 @@ impl Volume {
         self.log.next_lsn == self.idle.next_lsn_at_tick && self.log.pending.is_empty() && self.log.in_flight.is_empty()
     }
 
-    /// Whether a segment will be sealed if nothing changes.
+    /// Whether a segment will be sealed if nothing changes. Not the system volume's, whose records a full pool takes as long
+    /// as they have room; nor one that is kept whole for history's sake, whose slot would not come back.
     pub(super) fn has_segment_to_seal(&self) -> bool {
-        !self.is_poisoned && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
+        let may_be = !self.is_poisoned && !self.time.is_kept() && self.id != VolumeId::SYSTEM;
+        may_be && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
     }
 
     fn seal_idle(&mut self, context: &mut Context<'_>) {

@@ -124,6 +124,10 @@ impl Replay {
     /// Takes in what a segment says.
     fn take(&mut self, (reader, superblock): Source<'_>, target: &ScrubTarget) -> Result<(), HistoryError> {
         let log = read_segment(&Wanted::of_target(reader, superblock, target)).map_err(HistoryError::Damage)?;
+        // Its slot is another's by now, or void.
+        if log.end() <= target.durable_lsn {
+            return Err(HistoryError::Gone(self.next_lsn));
+        }
         if log.end() <= self.next_lsn {
             return Ok(());
         }

@@ -17,9 +17,12 @@ impl<S: Store> Index<S> {
         self.owed.0 / u64::from(self.superblock().geometry.slot_blocks())
     }
 
-    /// A commit has changed live counts. What one segment loses to another is no loss.
+    /// A commit has changed live counts. What one segment loses to another is no loss, and what is kept for history's sake
+    /// cannot come back.
     pub(super) fn note_live_change(&mut self, live: &BTreeMap<SegmentId, i64>) {
-        let gained: i64 = live.values().sum();
+        let is_kept = |segment: &SegmentId| self.entry(*segment).is_some_and(|entry| self.is_history(&entry.row));
+        let counts = live.iter().filter(|(segment, change)| **change > 0 || !is_kept(segment));
+        let gained: i64 = counts.map(|(_, change)| change).sum();
         self.owe(gained.min(0).unsigned_abs());
     }
 
