@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
+use blockd::catalogue::CatalogueError;
 use blockd::listener::{Address, Listener, Service};
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::shard::ShardStats;
@@ -212,6 +213,8 @@ async fn an_attached_client_is_held_to_the_size_that_the_volume_has_now() {
     stream.write_all(&read_at((2 << 30) - 4096)).await.unwrap();
     take_reply(&mut stream, 4096).await;
     catalogue.resize("v", 1 << 30, false).await.unwrap();
+    let refused = catalogue.resize("v", (1 << 30) - 512, true).await.unwrap_err();
+    assert!(matches!(refused, CatalogueError::Request(_)), "{refused}");
     stream.write_all(&read_at(1 << 30)).await.unwrap();
     let mut reply = [0; REPLY_BYTES];
     stream.read_exact(&mut reply).await.unwrap();

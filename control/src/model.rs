@@ -307,7 +307,7 @@ pub struct CreateVolume {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeVolume {
-    /// The size, a multiple of 512.
+    /// The size, a multiple of 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
     /// The size with a unit, powers of 1024: `10G`.

@@ -6,7 +6,7 @@ use super::snapshots::missing;
 use super::{Book, Catalogue, CatalogueError, Entry, History, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
-use units::VolumeId;
+use units::{BLOCK_BYTES, VolumeId};
 use volume::error::ErrorKind;
 use volume::recover::fresh;
 use volume::request::Request;
@@ -71,7 +71,8 @@ impl Catalogue {
     /// Changes a volume's size.
     ///
     /// # Errors
-    /// [`CatalogueError::ShrinkRefused`] when data lies beyond the new size, unless `discard_tail`; or the volume's.
+    /// [`CatalogueError::ShrinkRefused`] when data lies beyond the new size, unless `discard_tail`;
+    /// [`CatalogueError::Request`] when that is no multiple of 4096; or the volume's.
     pub async fn resize(&self, name: &str, size_bytes: u64, discard_tail: bool) -> Result<Entry, CatalogueError> {
         let _book = self.book.lock().await;
         self.refuse_if_stopping()?;
@@ -86,6 +87,18 @@ impl Catalogue {
         discard_tail: bool,
     ) -> Result<Entry, CatalogueError> {
         let name = entry.name.as_str();
+        if size_bytes == entry.size_bytes {
+            return Ok(entry.clone());
+        }
+        if !size_bytes.is_multiple_of(BLOCK_BYTES) {
+            let (below, above) = (
+                size_bytes - size_bytes % BLOCK_BYTES,
+                size_bytes.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(size_bytes),
+            );
+            let detail =
+                format!("a volume is resized to a multiple of {BLOCK_BYTES} bytes: {below} and {above} are next");
+            return Err(CatalogueError::Request(detail));
+        }
         let request = Request::Resize { size_bytes, discard_tail };
         let (_, handle) = self.shard_of(entry.volume);
         match ask::submit(handle, entry.volume, request).await {
