@@ -14,21 +14,16 @@ space    1 GiB in 4 GiB, trimmed in random blocks of 4 KiB: seconds until as man
 """
 
 import argparse
-import http.client
-import json
 import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 
-CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(CACHE, "aljibe", "target"))
-MIB = 1 << 20
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness
+from harness import MIB, fio
+
 BLOCK = 4096
 UNIFORM_MAX = 2.5
 ZIPF_MAX = 2.0
@@ -38,81 +33,25 @@ LATENCY_SECONDS = 45
 LATENCY_LIVE = 50
 
 
-class Failed(Exception):
-    """A program did not do what was asked: the run is a failed run."""
-
-
-def run(command):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Failed(f"{os.path.basename(command[0])}: exit {done.returncode}: {said[0] if said else 'nothing said'}")
-    return done.stdout
-
-
-class Daemon:
-    """The daemon in a folder of its own, with a new pool."""
+class Daemon(harness.Daemon):
+    """A daemon whose pool and slots have the sizes asked for."""
 
     def __init__(self, arguments, pool_mib):
-        shutil.rmtree(arguments.work, ignore_errors=True)
-        os.makedirs(arguments.work)
-        self.program = arguments.aljibe
-        self.data = os.path.join(arguments.work, "data")
-        self.nbd = os.path.join(arguments.work, "nbd.sock")
-        self.api = os.path.join(arguments.work, "api.sock")
-        self.process = subprocess.Popen(
-            [self.program, "serve", "--data", self.data, "--nbd", f"unix:{self.nbd}", "--api", f"unix:{self.api}",
-             "--pool-size", f"{pool_mib}M", "--slot-size", f"{arguments.slot_mib}M"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        line = self.process.stdout.readline()
-        if not line.startswith("ready"):
-            raise Failed(f"the daemon does not serve: {line}")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(60)
-            print("the daemon did not stop in a minute", file=sys.stderr)
-
-    def ask(self, method, path, body=None):
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(self.api)
-        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
-        connection.close()
-        if answer.status >= 300:
-            raise Failed(f"{method} {path}: {answer.status} {text}")
-        return text
-
-    def slots(self):
-        return json.loads(self.ask("GET", "/v1/pool"))["slots"]
+        super().__init__(arguments, "--pool-size", f"{pool_mib}M", "--slot-size", f"{arguments.slot_mib}M")
 
     def bytes_so_far(self):
         """Bytes that clients wrote, that were appended to logs, and that compaction moved."""
-        text = self.ask("GET", "/metrics")
+        text, _ = self.ask("GET", "/metrics")
         names = [r'aljibe_request_bytes_total\{[^}]*operation="write"[^}]*\}', r"aljibe_log_appended_bytes_total\{[^}]*\}",
                  "aljibe_compaction_moved_bytes_total"]
         return [sum(float(value) for value in re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)) for name in names]
 
     def create(self, name, size_mib):
-        run([self.program, "volume", "create", name, "--size", f"{size_mib}M", "--data", self.data])
+        self.command("volume", "create", name, "--size", f"{size_mib}M")
 
     def fio(self, volume, *options):
         """Runs fio on a volume and returns its JSON of the one job."""
-        text = run(["fio", "--name=compaction", "--ioengine=nbd", f"--uri=nbd+unix:///{volume}?socket={self.nbd}",
-                    "--output-format=json", "--randrepeat=1", "--percentile_list=50:99:99.9:99.99", *options])
-        one = json.loads(text[text.index("{\n"):])["jobs"][0]
-        if one["error"] != 0:
-            raise Failed(f"fio: error {one['error']}")
-        return one
+        return fio(self.uri(volume), "--randrepeat=1", "--percentile_list=50:99:99.9:99.99", *options)
 
     def fill(self, volume):
         # Small enough that the end of a slot is not left empty.
@@ -249,31 +188,12 @@ def space(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     promises = {"uniform": uniform, "zipf": zipf, "latency": latency, "space": space}
-    parser.add_argument("promise", nargs="*", help=f"{', '.join(promises)} (all)")
-    parser.add_argument("--aljibe", default=os.path.join(TARGET, "release", "aljibe"))
-    parser.add_argument("--work", default=os.path.join(CACHE, "aljibe", "bench-compaction"))
     parser.add_argument("--pool-mib", type=int, default=4096, help="size of the pool (4096)")
     parser.add_argument("--slot-mib", type=int, default=8, help="size of a slot (8: 512 of them, as in 16 GiB of 32 MiB)")
     parser.add_argument("--live", type=int, default=75, help="percent of the pool that the volume takes (75)")
     parser.add_argument("--depth", type=int, default=64, help="writes in flight where they are not paced (64)")
     parser.add_argument("--rate", type=int, default=4000, help="paced writes a second (4000)")
-    arguments = parser.parse_args()
-    unknown = set(arguments.promise) - set(promises)
-    if unknown:
-        parser.error(f"no promise is called {', '.join(unknown)}")
-    is_kept = True
-    for name in arguments.promise or promises:
-        try:
-            for what, found, bound, side in promises[name](arguments):
-                keeps = found <= bound if side == "at most" else found >= bound
-                is_kept = is_kept and keeps
-                print(f"{name}: {found:.2f} {what}, {side} {bound}: {'kept' if keeps else 'MISSED'}", flush=True)
-        except Failed as failure:
-            is_kept = False
-            print(f"{name}: FAILED: {failure}", flush=True)
-        finally:
-            shutil.rmtree(arguments.work, ignore_errors=True)
-    sys.exit(0 if is_kept else 1)
+    harness.judge(harness.parse(parser, promises, "bench-compaction"), promises)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import time
 
 import nbd
 
-CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(CACHE, "aljibe", "target"))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness
+
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 RESTART_SECONDS_MAX = 2.0
 WRITTEN_BYTES = 4 << 30
@@ -126,13 +127,7 @@ def resident_mib(pid):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     promises = {"restart": restart, "idle": idle}
-    parser.add_argument("promise", nargs="*", help="restart, idle (both)")
-    parser.add_argument("--aljibe", default=os.path.join(TARGET, "release", "aljibe"))
-    parser.add_argument("--work", default=os.path.join(CACHE, "aljibe", "limits"))
-    arguments = parser.parse_args()
-    unknown = set(arguments.promise) - set(promises)
-    if unknown:
-        parser.error(f"no promise is called {', '.join(unknown)}")
+    arguments = harness.parse(parser, promises, "limits")
     is_kept = True
     for name in arguments.promise or promises:
         shutil.rmtree(arguments.work, ignore_errors=True)

@@ -16,20 +16,18 @@ diff         what differs of 64 TiB in 1,000 places is told in under a second, a
 """
 
 import argparse
-import http.client
 import json
 import os
-import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
 
-CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(CACHE, "aljibe", "target"))
-MIB = 1 << 20
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness
+from harness import MIB, Failed, fio, fio_command, run
+
 CREATE_MS_MAX = 10
 STALL_MS_MAX = 100
 PEER_RATIO_MIN = 20
@@ -46,54 +44,11 @@ SPACE_SECONDS_MAX = 60
 READ_SECONDS = 4
 
 
-class Failed(Exception):
-    """A program did not do what was asked: the run is a failed run."""
-
-
-def run(command, **options):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
-    return done.stdout
-
-
-class Daemon:
-    """The daemon in a folder of its own, and its API without the start of a program in between."""
+class Daemon(harness.Daemon):
+    """A daemon with room for some volumes of the size asked for."""
 
     def __init__(self, arguments):
-        self.program = arguments.aljibe
-        self.data = os.path.join(arguments.work, "data")
-        self.nbd = os.path.join(arguments.work, "nbd.sock")
-        self.api = os.path.join(arguments.work, "api.sock")
-        self.process = subprocess.Popen(
-            [self.program, "serve", "--data", self.data, "--nbd", f"unix:{self.nbd}", "--api", f"unix:{self.api}",
-             "--pool-size", f"{arguments.size_mib * 4 + 2048}M"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        line = self.process.stdout.readline()
-        if not line.startswith("ready"):
-            raise Failed(f"the daemon does not serve: {line}")
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-    def command(self, *words):
-        return run([self.program, *words, "--data", self.data])
-
-    def ask(self, method, path, body=None):
-        """One request; returns its answer and the milliseconds that it took."""
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(self.api)
-        begin = time.monotonic()
-        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read()
-        milliseconds = 1000 * (time.monotonic() - begin)
-        connection.close()
-        if answer.status >= 300:
-            raise Failed(f"{method} {path}: {answer.status} {text.decode(errors='replace')}")
-        return (json.loads(text) if text else None), milliseconds
+        super().__init__(arguments, "--pool-size", f"{arguments.size_mib * 4 + 2048}M")
 
     def snapshot(self, name):
         return self.ask("POST", "/v1/snapshots", {"snapshots": [name]})[1]
@@ -102,27 +57,7 @@ class Daemon:
         return self.ask("DELETE", f"/v1/snapshots/{name}")[1]
 
     def slots_used(self):
-        return self.ask("GET", "/v1/pool")[0]["slots"]["used"]
-
-    def uri(self, export):
-        return f"nbd+unix:///{export}?socket={self.nbd}"
-
-
-def fio(uri, *options):
-    """Runs fio on an export and returns its JSON of the one job."""
-    return report_of(run(fio_command(uri, *options)))
-
-
-def fio_command(uri, *options):
-    return ["fio", "--name=snapshots", "--ioengine=nbd", f"--uri={uri}", "--output-format=json", "--randrepeat=0",
-            *options]
-
-
-def report_of(text):
-    one = json.loads(text[text.index("{\n"):])["jobs"][0]
-    if one["error"] != 0:
-        raise Failed(f"fio: error {one['error']}")
-    return one
+        return self.slots()["used"]
 
 
 class Load:
@@ -170,8 +105,7 @@ def drop_caches():
 
 
 def create(arguments):
-    daemon = Daemon(arguments)
-    try:
+    with Daemon(arguments) as daemon:
         found = []
         for size in ("1G", "64T"):
             name = f"v{size}".lower()
@@ -181,8 +115,6 @@ def create(arguments):
             most = told("a snapshot", size, *under_load(daemon, name, lambda n: daemon.snapshot(f"{name}@s{n}")))
             found.append((f"ms for 99 of 100 snapshots of {size} under load", most, CREATE_MS_MAX, "at most"))
         return found
-    finally:
-        daemon.stop()
 
 
 def under_load(daemon, name, act):
@@ -218,8 +150,7 @@ def first_write(arguments):
     pattern = (*FIRST_WRITES, f"--number_ios={count}", f"--size={arguments.size_mib}M")
     without, after, peer = [], [], []
     for number in range(1, arguments.rounds + 1):
-        daemon = Daemon(arguments)
-        try:
+        with Daemon(arguments) as daemon:
             daemon.command("volume", "create", "bench", "--size", f"{arguments.size_mib}M")
             source = fill(arguments, daemon.uri("bench"))
             drop_caches()
@@ -227,9 +158,6 @@ def first_write(arguments):
             daemon.snapshot("bench@first")
             drop_caches()
             after.append(fio(daemon.uri("bench"), *pattern)["write"]["iops"])
-        finally:
-            daemon.stop()
-            shutil.rmtree(daemon.data)
         peer.append(qcow2(arguments, source, pattern))
         print(f"first-write: round {number}: without {without[-1]:,.0f} IOPS, after a snapshot {after[-1]:,.0f}, "
               f"qcow2 {peer[-1]:,.0f}", flush=True)
@@ -260,8 +188,7 @@ def qcow2(arguments, source, pattern):
 
 
 def thousand(arguments):
-    daemon = Daemon(arguments)
-    try:
+    with Daemon(arguments) as daemon:
         daemon.command("volume", "create", "bench", "--size", f"{arguments.size_mib}M")
         fill(arguments, daemon.uri("bench"))
         rate = 2000
@@ -285,8 +212,6 @@ def thousand(arguments):
         return [("ms, the longest write while they were taken", taking, STALL_MS_MAX, "at most"),
                 ("ms, the longest write while they were deleted", deleting, STALL_MS_MAX, "at most"),
                 ("s until the space was back", seconds, SPACE_SECONDS_MAX, "at most")]
-    finally:
-        daemon.stop()
 
 
 def timed_load(daemon, rate, act):
@@ -299,8 +224,7 @@ def timed_load(daemon, rate, act):
 
 
 def depth(arguments):
-    daemon = Daemon(arguments)
-    try:
+    with Daemon(arguments) as daemon:
         daemon.command("volume", "create", "bench-0", "--size", f"{arguments.size_mib}M")
         fill(arguments, daemon.uri("bench-0"))
         for level in range(1, DEPTH + 1):
@@ -319,13 +243,10 @@ def depth(arguments):
                 print(f"depth: {level} {state}: {figures[level, state]:,.0f} IOPS", flush=True)
         return [(f"of the reads at depth 1 at depth {DEPTH}, warm", figures[DEPTH, "warm"] / figures[1, "warm"], 0.8,
                  "at least")]
-    finally:
-        daemon.stop()
 
 
 def image(arguments):
-    daemon = Daemon(arguments)
-    try:
+    with Daemon(arguments) as daemon:
         begin = time.monotonic()
         daemon.command("image", "import", source_of(arguments), "base")
         print(f"image: imported {arguments.size_mib} MiB in {time.monotonic() - begin:.1f} s", flush=True)
@@ -346,13 +267,10 @@ def image(arguments):
             last = time.monotonic() - begin
         found.append(("s, the fiftieth volume", last))
         return [(what, seconds, IMAGE_SECONDS_MAX, "at most") for what, seconds in found]
-    finally:
-        daemon.stop()
 
 
 def diff(arguments):
-    daemon = Daemon(arguments)
-    try:
+    with Daemon(arguments) as daemon:
         found = []
         few = ("--rw=randwrite", "--bs=4k", "--number_ios=1000", "--norandommap")
         every_other = ("--rw=write:4k", "--bs=4k", "--iodepth=32", "--size=1G", "--number_ios=131072")
@@ -369,38 +287,15 @@ def diff(arguments):
             print(f"diff: {what}: {len(extents)} extents in {seconds:.2f} s", flush=True)
             found.append((f"s to tell {what}", seconds, bound, "at most"))
         return found
-    finally:
-        daemon.stop()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     promises = {"create": create, "first-write": first_write, "thousand": thousand, "depth": depth, "image": image,
                 "diff": diff}
-    parser.add_argument("promise", nargs="*", help=f"{', '.join(promises)} (all)")
-    parser.add_argument("--aljibe", default=os.path.join(TARGET, "release", "aljibe"))
-    parser.add_argument("--work", default=os.path.join(CACHE, "aljibe", "bench-snapshots"))
     parser.add_argument("--rounds", type=int, default=3, help="rounds of first-write (3)")
     parser.add_argument("--size-mib", type=int, default=2048, help="size of a volume (2048)")
-    arguments = parser.parse_args()
-    unknown = set(arguments.promise) - set(promises)
-    if unknown:
-        parser.error(f"no promise is called {', '.join(unknown)}")
-    is_kept = True
-    for name in arguments.promise or promises:
-        shutil.rmtree(arguments.work, ignore_errors=True)
-        os.makedirs(arguments.work)
-        try:
-            for what, found, bound, side in promises[name](arguments):
-                keeps = found <= bound if side == "at most" else found >= bound
-                is_kept = is_kept and keeps
-                print(f"{name}: {found:.2f} {what}, {side} {bound}: {'kept' if keeps else 'MISSED'}", flush=True)
-        except Failed as failure:
-            is_kept = False
-            print(f"{name}: FAILED: {failure}", flush=True)
-        finally:
-            shutil.rmtree(arguments.work, ignore_errors=True)
-    sys.exit(0 if is_kept else 1)
+    harness.judge(harness.parse(parser, promises, "bench-snapshots"), promises)
 
 
 if __name__ == "__main__":
