@@ -4,11 +4,11 @@
 use super::{CheckReport, ProblemKind};
 use crate::pool::{Index, ParcelPlace, SegmentRow};
 use crate::recover::{
-    HeaderAt, Listed, SlotSource, Walked, header_at, is_pack_header, pack_headers, row_of_parcel, walk_pack,
+    HeaderAt, Listed, SlotSource, Walked, header_at, is_pack_header, pack_headers, read_block, row_of_parcel, walk_pack,
 };
 use crate::store::{PoolReader, Store};
 use std::collections::BTreeMap;
-use units::{BLOCK_LEN, SegmentId, SlotIndex, VolumeId};
+use units::{SegmentId, SlotIndex, VolumeId};
 
 /// Where rows say that parcels are, by pack and segment. A row's own place comes before the one that it has left: a segment
 /// is in a pack once.
@@ -60,9 +60,7 @@ fn has_header<S: Store>(
     (pack, slot, at): (SegmentId, SlotIndex, u32),
 ) -> bool {
     let superblock = index.superblock();
-    let mut block = vec![0; BLOCK_LEN];
-    let read = reader.read_at(superblock.geometry.block_offset(slot, at), &mut block);
-    read.is_ok() && is_pack_header(superblock, pack, &block)
+    read_block(reader, superblock, (slot, at)).is_ok_and(|block| is_pack_header(superblock, pack, &block))
 }
 
 /// The parcel that a row names.

@@ -18,8 +18,8 @@ use super::RebuildReport;
 use crate::format::{SlotHeader, Superblock};
 use crate::pool::{Found, SegmentRow, Survivors};
 use crate::recover::{
-    HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, probe, read_segment,
-    row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
+    HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, probe, read_block,
+    read_segment, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
 };
 use crate::store::PoolReader;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,13 +123,11 @@ fn take_or_leave(
         SlotHeader::void_pack(superblock.pool, pack)
     };
     for at in pack_headers(superblock) {
-        let offset = superblock.geometry.block_offset(slot, at);
-        let mut block = vec![0; BLOCK_LEN];
         // One that the disk does not give stays: the other one says enough.
-        let is_readable = reader.read_at(offset, &mut block).is_ok();
-        if is_readable && !(is_used && is_pack_header(superblock, pack, &block)) {
+        let Ok(mut block) = read_block(reader, superblock, (slot, at)) else { continue };
+        if !(is_used && is_pack_header(superblock, pack, &block)) {
             header.encode(&mut block);
-            report.mends.push((offset, block));
+            report.mends.push((superblock.geometry.block_offset(slot, at), block));
         }
     }
 }
@@ -142,11 +140,10 @@ fn void_headers(
     report: &mut RebuildReport,
 ) {
     for at in pack_headers(superblock) {
-        let offset = superblock.geometry.block_offset(slot, at);
-        let mut block = vec![0; BLOCK_LEN];
-        if reader.read_at(offset, &mut block).is_ok() && is_pack_header(superblock, pack, &block) {
+        let Ok(mut block) = read_block(reader, superblock, (slot, at)) else { continue };
+        if is_pack_header(superblock, pack, &block) {
             SlotHeader::void_pack(superblock.pool, pack).encode(&mut block);
-            report.mends.push((offset, block));
+            report.mends.push((superblock.geometry.block_offset(slot, at), block));
         }
     }
 }

@@ -15,8 +15,8 @@ mod source;
 
 pub use damage::{Damage, DamageKind, Place};
 pub(crate) use pack::{
-    HeaderAt, Listed, Walked, header_at, is_pack_header, pack_headers, row_of_parcel, survivors_of, void_parcel,
-    walk_pack,
+    HeaderAt, Listed, Walked, header_at, is_pack_header, pack_headers, read_block, row_of_parcel, survivors_of,
+    void_parcel, walk_pack,
 };
 pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};

@@ -170,11 +170,9 @@ pub(crate) fn void_parcel(
     let start = &listed.start;
     let places = [start.header.block, start.header.copy].into_iter().zip(listed.void);
     let blocks = places.filter(|(_, void)| *void != Some(true)).filter_map(|(at, _)| {
-        let offset = superblock.geometry.block_offset(slot, at);
-        let mut block = vec![0; BLOCK_LEN];
-        reader.read_at(offset, &mut block).ok()?;
+        let mut block = read_block(reader, superblock, (slot, at)).ok()?;
         start.make_void(&mut block);
-        Some((offset, block))
+        Some((superblock.geometry.block_offset(slot, at), block))
     });
     blocks.collect()
 }
@@ -182,6 +180,17 @@ pub(crate) fn void_parcel(
 /// The blocks of a pack's slot that have its header, first and last.
 pub(crate) const fn pack_headers(superblock: &Superblock) -> [u32; 2] {
     [0, superblock.geometry.slot_blocks() - 1]
+}
+
+/// Reads a block of a slot.
+pub(crate) fn read_block(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    (slot, at): (SlotIndex, u32),
+) -> Result<Vec<u8>, DiskFault> {
+    let mut block = vec![0; BLOCK_LEN];
+    reader.read_at(superblock.geometry.block_offset(slot, at), &mut block)?;
+    Ok(block)
 }
 
 /// Whether a block has the header of a pack.
