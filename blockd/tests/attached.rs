@@ -6,13 +6,11 @@
 
 use blockd::catalogue::{Catalogue, CatalogueError, SnapshotName};
 use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Opening, Service};
-use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::shard::Message;
-use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
+use blockd::{ListenerLimits, Serving};
 use proto::nbd::client::{decode_greeting, decode_option_reply, encode_client_flags, encode_info, encode_request};
 use proto::nbd::constants::{command, option, option_reply};
 use proto::nbd::{Cookie, Refusal, ReplyStyle, RequestHeader, TlsPolicy};
-use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +19,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange};
 use volume::request::{Completion, Request};
+
+mod support;
 
 const SIZE_BYTES: u64 = 64 * BLOCK_BYTES;
 
@@ -57,28 +57,11 @@ struct Running {
     listening: JoinHandle<()>,
 }
 
-async fn serve(folder: &Path) -> Serving {
-    let config = PoolConfig {
-        pool: folder.join("pool"),
-        index: folder.join("index"),
-        shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 },
-        is_written_whole: false,
-    };
-    let how = ServingConfig {
-        shard_count: 2,
-        is_direct: false,
-        map_cache_bytes: 16 << 20,
-        limits: Limits::default(),
-        scrub_bytes_per_second: 1 << 30,
-    };
-    Serving::start(OpenPool::open_or_make(&config).unwrap(), how).await.unwrap()
-}
-
 impl Running {
     /// With volume "v" and its snapshot "old".
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let serving = serve(folder.path()).await;
+        let serving = support::serve(folder.path()).await;
         let catalogue = serving.catalogue();
         catalogue.create("v", SIZE_BYTES).await.unwrap();
         catalogue.create_snapshots(&[snapshot("old")], None).await.unwrap();

@@ -5,9 +5,8 @@
 
 use blockd::catalogue::{Catalogue, CatalogueError, Diff, DiffExtent, DiffTo, SnapshotName};
 use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Service};
-use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::shard::Message;
-use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
+use blockd::{ListenerLimits, Serving};
 use proto::nbd::client::{
     Body, OptionReply, decode_greeting, decode_option_reply, decode_reply, encode_client_flags, encode_info,
     encode_meta_context, encode_option, encode_request,
@@ -29,6 +28,8 @@ use volume::buffer::Buffer;
 use volume::error::Error;
 use volume::pool::Parent;
 use volume::request::{Completion, Request};
+
+mod support;
 
 /// The catalogue, and a snapshot of its volume "v" that is none.
 struct WithStranger {
@@ -58,21 +59,7 @@ struct Running {
 }
 
 async fn serve(folder: &Path) -> (Arc<Serving>, Listener) {
-    let config = PoolConfig {
-        pool: folder.join("pool"),
-        index: folder.join("index"),
-        shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 },
-        is_written_whole: false,
-    };
-    let pool = OpenPool::open_or_make(&config).unwrap();
-    let how = ServingConfig {
-        shard_count: 2,
-        is_direct: false,
-        map_cache_bytes: 16 << 20,
-        limits: Limits::default(),
-        scrub_bytes_per_second: 1 << 30,
-    };
-    let serving = Serving::start(pool, how).await.unwrap();
+    let serving = support::serve(folder).await;
     let address = Address::Unix(folder.join("socket"));
     let listener = Listener::bind(&[address], None, ListenerLimits::default()).await.unwrap();
     (Arc::new(serving), listener)
