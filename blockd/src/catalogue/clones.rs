@@ -7,7 +7,7 @@
 use super::book::Book;
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::boundary_of;
-use super::snapshots::{SnapshotEntry, SnapshotName, find};
+use super::snapshots::{SnapshotEntry, SnapshotName, find_sound};
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
 use units::VolumeId;
@@ -98,10 +98,7 @@ impl Catalogue {
     /// The record of a volume that begins as a snapshot, without its id.
     fn heir_of(&self, snapshot: &SnapshotName, name: &str) -> Result<VolumeRecord, CatalogueError> {
         let shelf = self.read();
-        let kept = find(&shelf, snapshot)?;
-        if let Some(reason) = shelf.damage_of_snapshot(kept) {
-            return Err(CatalogueError::Quarantined { name: snapshot.to_string(), reason: reason.clone() });
-        }
+        let kept = find_sound(&shelf, snapshot)?;
         Ok(VolumeRecord {
             id: 0,
             name: name.to_owned(),

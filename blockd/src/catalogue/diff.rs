@@ -1,7 +1,7 @@
 //! What a volume, or a later snapshot, has that a snapshot has not: part by part, so that no answer grows with the volume.
 
-use super::shelf::{KeptSnapshot, Shelf, boundary_of};
-use super::snapshots::{SnapshotName, find, missing};
+use super::shelf::boundary_of;
+use super::snapshots::{SnapshotName, find_sound, missing};
 use super::views::ViewLease;
 use super::{Catalogue, CatalogueError, ask};
 use std::sync::Arc;
@@ -151,15 +151,6 @@ fn push(extents: &mut Vec<DiffExtent>, (offset, len): (u64, u64), change: Change
     match extents.last_mut().filter(|last| last.is_data == is_data && end_of(last) == offset) {
         Some(last) => last.len = last.len.saturating_add(len),
         None => extents.push(DiffExtent { offset, len, is_data }),
-    }
-}
-
-/// A snapshot that can be read.
-fn find_sound<'a>(shelf: &'a Shelf, name: &SnapshotName) -> Result<&'a KeptSnapshot, CatalogueError> {
-    let kept = find(shelf, name)?;
-    match shelf.damage_of_snapshot(kept) {
-        Some(reason) => Err(CatalogueError::Quarantined { name: name.to_string(), reason: reason.clone() }),
-        None => Ok(kept),
     }
 }
 

@@ -433,13 +433,7 @@ impl Catalogue {
             state: SnapshotState::Live,
             is_base: true,
         };
-        let records = [Record::Snapshot(record.clone())];
-        let flush = async { self.begin_flushes(std::slice::from_ref(&entry)) };
-        let (written, begun) = tokio::join!(book.put_all(&records), flush);
-        if let Err(error) = written.and(begun) {
-            self.take_back(&book, &records).await;
-            return Err(error);
-        }
+        self.put_taken(&book, std::slice::from_ref(&entry), &[Record::Snapshot(record.clone())]).await?;
         tracing::debug!(name = entry.name, id, %lsn, "took a base of history");
         self.write().put_snapshot(KeptSnapshot { record, damage: None });
         Ok(())

@@ -140,11 +140,7 @@ impl Catalogue {
             return Err(CatalogueError::Request(detail));
         }
         let entry = self.make_clone(&mut book, &snapshot_of(image), name).await?;
-        let size_bytes = size_bytes.unwrap_or(entry.size_bytes);
-        if size_bytes == entry.size_bytes {
-            return Ok(entry);
-        }
-        let resized = self.resize_entry(&entry, size_bytes, false).await;
+        let resized = self.resize_entry(&entry, size_bytes.unwrap_or(entry.size_bytes), false).await;
         if resized.is_err() {
             // Whoever is told that it failed does not look for a volume.
             if let Err(error) = self.delete_entry(book, entry, true).await {

@@ -47,11 +47,7 @@ impl Catalogue {
             Err(error) => Err(error),
         };
         if made.is_err() {
-            let mut shelf = self.write();
-            shelf.forget_coming(name);
-            shelf.put_volume(begun.record);
-            drop(shelf);
-            self.cleaner.wake();
+            self.abandon(begun.record);
         }
         made.map_err(|error| {
             let is_gone = matches!(error, CatalogueError::NoHistory { .. });
@@ -98,14 +94,19 @@ impl Catalogue {
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            let mut shelf = self.write();
-            shelf.forget_coming(name);
-            shelf.put_volume(begun.record);
-            drop(shelf);
-            self.cleaner.wake();
+            self.abandon(begun.record);
             return Err(error);
         }
         Ok(begun)
+    }
+
+    /// Has the cleaner take a clone away that is not to be there: its record says so.
+    fn abandon(&self, record: VolumeRecord) {
+        let mut shelf = self.write();
+        shelf.forget_coming(&record.name);
+        shelf.put_volume(record);
+        drop(shelf);
+        self.cleaner.wake();
     }
 
     /// Makes the clone what the volume was; returns the size of that.

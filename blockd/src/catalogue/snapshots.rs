@@ -197,11 +197,7 @@ impl Catalogue {
             names.iter().zip(volumes).zip((first..).zip(&boundaries)).map(record).collect();
         let records: Vec<Record> =
             taken.iter().cloned().map(Record::Snapshot).chain(group.iter().cloned().map(Record::Group)).collect();
-        let (written, begun) = tokio::join!(book.put_all(&records), async { self.begin_flushes(volumes) });
-        if let Err(error) = written.and(begun) {
-            self.take_back(book, &records).await;
-            return Err(error);
-        }
+        self.put_taken(book, volumes, &records).await?;
         let mut shelf = self.write();
         group.into_iter().for_each(|group| shelf.put_group(group));
         for record in &taken {
@@ -225,9 +221,25 @@ impl Catalogue {
         ask::boundary(ask::submit(shard, volume, Request::Snapshot { id }).await?)
     }
 
+    /// Writes the records of snapshots of some volumes, whose operations are in the pool: with their sync all of it is durable.
+    /// What is refused is taken back.
+    pub(super) async fn put_taken(
+        &self,
+        book: &Book,
+        volumes: &[Entry],
+        records: &[Record],
+    ) -> Result<(), CatalogueError> {
+        let (written, begun) = tokio::join!(book.put_all(records), async { self.begin_flushes(volumes) });
+        let taken = written.and(begun);
+        if taken.is_err() {
+            self.take_back(book, records).await;
+        }
+        taken
+    }
+
     /// Has volumes learn that their snapshots are durable, upon which they write back what these show. Nobody waits for it:
     /// the sync of the records has all of it.
-    pub(super) fn begin_flushes(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
+    fn begin_flushes(&self, volumes: &[Entry]) -> Result<(), CatalogueError> {
         volumes.iter().try_for_each(|entry| {
             let (_, shard) = self.shard_of(entry.volume);
             ask::begin(shard, entry.volume, Request::Flush).map(drop)
@@ -255,6 +267,15 @@ pub(super) fn find<'a>(shelf: &'a Shelf, name: &SnapshotName) -> Result<&'a Kept
     }
     let missing = || CatalogueError::SnapshotNotFound { snapshot: name.to_string() };
     shelf.find_snapshot(&name.volume, &name.snapshot).ok_or_else(missing)
+}
+
+/// A snapshot that can be read.
+pub(super) fn find_sound<'a>(shelf: &'a Shelf, name: &SnapshotName) -> Result<&'a KeptSnapshot, CatalogueError> {
+    let kept = find(shelf, name)?;
+    match shelf.damage_of_snapshot(kept) {
+        Some(reason) => Err(CatalogueError::Quarantined { name: name.to_string(), reason: reason.clone() }),
+        None => Ok(kept),
+    }
 }
 
 pub(super) fn missing(volume: &str) -> CatalogueError {
