@@ -115,6 +115,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::SnapshotInUse
         | ErrorCode::SnapshotsUnrelated
         | ErrorCode::ImageImporting
+        | ErrorCode::ImportSuperseded
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
@@ -169,6 +170,7 @@ mod tests {
             | ErrorCode::SnapshotInUse
             | ErrorCode::SnapshotsUnrelated
             | ErrorCode::ImageImporting
+            | ErrorCode::ImportSuperseded
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,

@@ -149,25 +149,25 @@ async fn a_client_in_its_handshake_counts() {
     let catalogue = running.serving.catalogue();
     let source = || ("disk.raw".to_owned(), "1".to_owned());
     catalogue.import_image("i", SIZE_BYTES, source()).await.unwrap();
-    catalogue.mark_image("i", SIZE_BYTES).await.unwrap();
+    catalogue.mark_image("i", None, SIZE_BYTES).await.unwrap();
 
     let of_volume = catalogue.find("v", &client()).unwrap();
     let of_image = catalogue.find("i", &client()).unwrap();
     assert!(is_in_use(&catalogue.rollback(&snapshot("old"), "undo", false).await));
     assert!(is_in_use(&catalogue.delete("v", false).await));
-    assert!(is_in_use(&catalogue.seal_image("i").await));
+    assert!(is_in_use(&catalogue.seal_image("i", None).await));
     assert!(is_in_use(&catalogue.import_image("i", SIZE_BYTES, source()).await));
-    assert!(is_in_use(&catalogue.delete_image("i", false).await));
+    assert!(is_in_use(&catalogue.delete_image("i", None, false).await));
     assert!(catalogue.find("v", &client()).is_ok() && catalogue.find("i", &client()).is_ok(), "they were let in again");
 
     drop((of_volume, of_image));
     catalogue.import_image("i", SIZE_BYTES, source()).await.unwrap();
     assert!(catalogue.find("i", &client()).is_ok());
-    catalogue.seal_image("i").await.unwrap();
+    catalogue.seal_image("i", None).await.unwrap();
     catalogue.rollback(&snapshot("old"), "undo", false).await.unwrap();
     assert!(catalogue.find("v", &client()).is_ok() && catalogue.find("i", &client()).is_ok());
     catalogue.delete("v", false).await.unwrap();
-    catalogue.delete_image("i", false).await.unwrap();
+    catalogue.delete_image("i", None, false).await.unwrap();
     running.stop().await;
 }
 

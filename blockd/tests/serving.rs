@@ -456,8 +456,8 @@ async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
     let serving = start(folder.path()).await;
     let catalogue = serving.catalogue();
     catalogue.import_image("image", 1 << 20, ("disk".to_owned(), String::new())).await.unwrap();
-    catalogue.mark_image("image", 1 << 20).await.unwrap();
-    catalogue.seal_image("image").await.unwrap();
+    catalogue.mark_image("image", None, 1 << 20).await.unwrap();
+    catalogue.seal_image("image", None).await.unwrap();
     // Each waits for the records' lock in this order.
     let cloned = catalogue.clone_image("image", "vm", Some(4 << 20));
     let (cloned, deleted, made) = tokio::join!(cloned, catalogue.delete("vm", false), catalogue.create("vm", 2 << 20));
@@ -469,6 +469,41 @@ async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
     let (cloned, made) = tokio::join!(cloned, catalogue.create("vm", 2 << 20));
     assert!(cloned.is_err());
     assert_eq!(catalogue.show("vm").unwrap(), made.unwrap(), "what was made of the image is gone, and nothing else");
+    serving.stop().await.unwrap();
+}
+
+/// P2. What an import says late counts for no other of its name: neither for one that went on with its image, of which the
+/// rest was trimmed, nor for an image that was begun anew.
+#[tokio::test]
+async fn a_former_import_marks_seals_and_deletes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    let source = || ("disk".to_owned(), String::new());
+    let import = || catalogue.import_image("image", 1 << 20, source());
+    let claim_of = |entry: &Entry| entry.image.as_ref().unwrap().claim;
+    let first = import().await.unwrap();
+    let mut former = Some(claim_of(&first));
+    catalogue.mark_image("image", former, 4096).await.unwrap();
+    for is_begun_anew in [false, true] {
+        if is_begun_anew {
+            catalogue.delete_image("image", None, false).await.unwrap();
+        }
+        let now = import().await.unwrap();
+        assert_eq!(now.volume != first.volume, is_begun_anew);
+        let superseded = Err(CatalogueError::Superseded { name: "image".to_owned() });
+        assert_eq!(catalogue.mark_image("image", former, 1 << 20).await, superseded);
+        assert_eq!(catalogue.seal_image("image", former).await, superseded);
+        assert_eq!(catalogue.delete_image("image", former, true).await, superseded.map(drop));
+        assert_eq!(catalogue.show_image("image").unwrap(), now);
+        former = Some(claim_of(&now));
+    }
+    // It lasts: the daemon may end between the two.
+    serving.stop().await.unwrap();
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    catalogue.mark_image("image", former, 1 << 20).await.unwrap();
+    catalogue.seal_image("image", former).await.unwrap();
     serving.stop().await.unwrap();
 }
 

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     VolumeExists,
     /// The image is not copied whole, or is being copied from another source.
     ImageImporting,
+    /// The import that is meant is over: another one has begun since.
+    ImportSuperseded,
     /// A snapshot of that name is there already.
     SnapshotExists,
     /// Volumes began as the snapshot and need it, or clients read it.
@@ -94,7 +96,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -111,6 +113,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::VolumeExists,
         Self::ImageImporting,
+        Self::ImportSuperseded,
         Self::VolumeInUse,
         Self::ShrinkRefused,
         Self::VolumeQuarantined,
@@ -149,6 +152,7 @@ impl ErrorCode {
             Self::VolumeExists
             | Self::VolumeInUse
             | Self::ImageImporting
+            | Self::ImportSuperseded
             | Self::SnapshotExists
             | Self::SnapshotInUse
             | Self::SnapshotsUnrelated
@@ -181,6 +185,7 @@ impl ErrorCode {
             Self::VolumeNotFound => ("volume_not_found", "There is no such volume"),
             Self::ImageNotFound => ("image_not_found", "There is no such image"),
             Self::ImageImporting => ("image_importing", "The image is not ready"),
+            Self::ImportSuperseded => ("import_superseded", "Another import has begun"),
             Self::SnapshotNotFound => ("snapshot_not_found", "There is no such snapshot"),
             Self::HistoryNotFound => ("history_not_found", "The history does not reach so far"),
             Self::SnapshotExists => ("snapshot_exists", "The snapshot exists"),

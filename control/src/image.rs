@@ -26,6 +26,9 @@ pub struct Image {
     pub state_reason: Option<String>,
     /// Everything before it is copied from the source and on stable storage; the size once it is ready.
     pub copied_bytes: u64,
+    /// The number of its import, never used again; an import that is gone on with has another.
+    #[serde(default)]
+    pub claim: u64,
     /// What it was copied from.
     pub source: String,
     /// When its import began. RFC 3339.

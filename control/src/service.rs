@@ -39,11 +39,12 @@ pub trait Service: Send + Sync + 'static {
     /// taken, `image_importing` when the source is another, `volume_in_use` while somebody copies.
     fn import_image(&self, name: VolumeName, size: VolumeSize, source: (String, String)) -> Answer<'_, Image>;
 
-    /// Notes how far an import is.
-    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image>;
+    /// Notes how far an import is. Fails with `import_superseded` when that of the claim is over.
+    fn mark_image(&self, name: VolumeName, claim: Option<u64>, copied_bytes: u64) -> Answer<'_, Image>;
 
-    /// Seals an image. Fails with `image_importing` unless it is copied whole.
-    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image>;
+    /// Seals an image. Fails with `image_importing` unless it is copied whole, `import_superseded` when the import of the
+    /// claim is over.
+    fn seal_image(&self, name: VolumeName, claim: Option<u64>) -> Answer<'_, Image>;
 
     /// Every image, in any order.
     fn list_images(&self) -> Answer<'_, Vec<Image>>;
@@ -51,8 +52,9 @@ pub trait Service: Send + Sync + 'static {
     /// One image. Fails with `image_not_found`.
     fn show_image(&self, name: VolumeName) -> Answer<'_, Image>;
 
-    /// Deletes an image and its data, as [`Service::delete_volume`] does a volume.
-    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
+    /// Deletes an image and its data, as [`Service::delete_volume`] does a volume. Fails with `import_superseded` when the
+    /// import of the claim is over.
+    fn delete_image(&self, name: VolumeName, claim: Option<u64>, force: bool) -> Answer<'_, ()>;
 
     /// Makes a volume that begins as an image, as large as that or larger. Fails with `image_not_found`, `image_importing`,
     /// `volume_exists`.

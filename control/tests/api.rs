@@ -379,7 +379,14 @@ async fn an_image_is_imported_marked_and_sealed() {
     assert_eq!((image.state, image.copied_bytes), (ImageState::Importing, 0));
     api.post("/v1/images", &from("2")).await.problem(ErrorCode::ImageImporting);
     api.post("/v1/images/debian-12/seal", &json!({})).await.problem(ErrorCode::ImageImporting);
-    let marked: Image = api.post("/v1/images/debian-12/mark", &json!({"copied_bytes": 8192})).await.json();
+    let claim = image.claim;
+    let (path, other) = ("/v1/images/debian-12", claim + 1);
+    let mark = json!({"copied_bytes": 8192});
+    api.post(&format!("{path}/mark?claim={other}"), &mark).await.problem(ErrorCode::ImportSuperseded);
+    api.post(&format!("{path}/seal?claim={other}"), &json!({})).await.problem(ErrorCode::ImportSuperseded);
+    api.call("DELETE", &format!("{path}?force&claim={other}")).await.problem(ErrorCode::ImportSuperseded);
+    api.post(&format!("{path}/seal?import=1"), &json!({})).await.problem(ErrorCode::InvalidRequest);
+    let marked: Image = api.post(&format!("{path}/mark?claim={claim}"), &mark).await.json();
     assert_eq!(marked.copied_bytes, 8192);
     let sealed: Image = api.post("/v1/images/debian-12/seal", &json!({})).await.json();
     assert_eq!(sealed.state, ImageState::Ready);

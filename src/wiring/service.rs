@@ -189,16 +189,16 @@ impl Service for PoolService {
         })
     }
 
-    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
+    fn mark_image(&self, name: VolumeName, claim: Option<u64>, copied_bytes: u64) -> Answer<'_, Image> {
         Box::pin(async move {
-            let entry = self.catalogue.mark_image(name.as_str(), copied_bytes).await;
+            let entry = self.catalogue.mark_image(name.as_str(), claim, copied_bytes).await;
             self.shown_image(entry.map_err(service_error)?).await
         })
     }
 
-    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
+    fn seal_image(&self, name: VolumeName, claim: Option<u64>) -> Answer<'_, Image> {
         Box::pin(async move {
-            let entry = self.catalogue.seal_image(name.as_str()).await;
+            let entry = self.catalogue.seal_image(name.as_str(), claim).await;
             self.shown_image(entry.map_err(service_error)?).await
         })
     }
@@ -222,8 +222,8 @@ impl Service for PoolService {
         )
     }
 
-    fn delete_image(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
-        Box::pin(async move { self.catalogue.delete_image(name.as_str(), force).await.map_err(service_error) })
+    fn delete_image(&self, name: VolumeName, claim: Option<u64>, force: bool) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_image(name.as_str(), claim, force).await.map_err(service_error) })
     }
 
     fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
@@ -395,6 +395,7 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::Importing { .. } => {
             (ErrorCode::ImageImporting, "finish its import by the command that began it, or delete it")
         }
+        CatalogueError::Superseded { .. } => (ErrorCode::ImportSuperseded, "leave the image to that one"),
         CatalogueError::InUse { .. } => {
             (ErrorCode::VolumeInUse, "detach its clients, or delete it by force, which cuts them off")
         }

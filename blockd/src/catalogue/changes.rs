@@ -49,6 +49,7 @@ impl Catalogue {
         let created_ms = wall_ms();
         let (state, parent, line) = (VolumeState::Live, None, None);
         let name = name.to_owned();
+        let image = image.map(|image| Image { claim: id, ..image });
         let record = VolumeRecord { id, name, size_bytes, created_ms, state, parent, line, image, history };
         let name = record.name.as_str();
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {

@@ -33,6 +33,12 @@ pub enum CatalogueError {
         /// What it lacks.
         reason: String,
     },
+    /// The import that is meant is over: the image was deleted since, or another import has gone on with it.
+    #[error("another import of image {name} has begun since")]
+    Superseded {
+        /// The name.
+        name: String,
+    },
     /// Clients are attached.
     #[error("volume {name} has {connections} connections")]
     InUse {

@@ -27,6 +27,10 @@ pub struct Image {
     pub source_state: String,
     /// Everything before it is copied and on stable storage.
     pub copied_bytes: u64,
+    /// The number of its import, never used again: one that goes on has another, so that what a former one says late does
+    /// not count. 0 in records that were written before there was one.
+    #[serde(default)]
+    pub claim: u64,
 }
 
 impl Catalogue {
@@ -45,7 +49,7 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let known = self.read().names.get(name).map(|kept| kept.entry.clone());
         let Some(entry) = known else {
-            let image = Image { is_ready: false, source, source_state, copied_bytes: 0 };
+            let image = Image { is_ready: false, source, source_state, copied_bytes: 0, claim: 0 };
             return self.make(&mut book, (name, size_bytes), (Some(image), None)).await;
         };
         let exists = || CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes };
@@ -59,6 +63,9 @@ impl Catalogue {
             return Err(CatalogueError::Importing { name: name.to_owned(), reason });
         }
         let _vacant = self.vacate(name, false)?;
+        // Before anything is trimmed: what the former import had copied behind that counts no more.
+        let image = Image { claim: book.take_ids(1).await?, ..image.clone() };
+        let entry = self.note_image(&book, Entry { image: Some(image.clone()), ..entry }).await?;
         if let Some(rest) = size_bytes.checked_sub(image.copied_bytes).filter(|rest| *rest > 0)
             && let Ok(range) = ByteRange::new(image.copied_bytes, rest)
         {
@@ -71,11 +78,12 @@ impl Catalogue {
     /// Notes that everything before `copied_bytes` is copied and flushed.
     ///
     /// # Errors
-    /// [`CatalogueError::NoImage`]; [`CatalogueError::Importing`] when it cannot be that far.
-    pub async fn mark_image(&self, name: &str, copied_bytes: u64) -> Result<Entry, CatalogueError> {
+    /// [`CatalogueError::NoImage`]; [`CatalogueError::Superseded`]; [`CatalogueError::Importing`] when it cannot be that
+    /// far.
+    pub async fn mark_image(&self, name: &str, claim: Option<u64>, copied_bytes: u64) -> Result<Entry, CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        let entry = self.show_image(name)?;
+        let entry = self.claimed_image(name, claim)?;
         let image = entry.image.as_ref().filter(|image| !image.is_ready);
         let image =
             image.ok_or_else(|| CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes })?;
@@ -93,12 +101,12 @@ impl Catalogue {
     /// Seals an image whose copy is complete: nobody writes to it any more. Does nothing to one that is sealed.
     ///
     /// # Errors
-    /// [`CatalogueError::NoImage`]; [`CatalogueError::Importing`] unless all of it is copied; [`CatalogueError::InUse`]
-    /// while somebody may still write.
-    pub async fn seal_image(&self, name: &str) -> Result<Entry, CatalogueError> {
+    /// [`CatalogueError::NoImage`]; [`CatalogueError::Superseded`]; [`CatalogueError::Importing`] unless all of it is copied;
+    /// [`CatalogueError::InUse`] while somebody may still write.
+    pub async fn seal_image(&self, name: &str, claim: Option<u64>) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        let entry = self.show_image(name)?;
+        let entry = self.claimed_image(name, claim)?;
         let Some(image) = entry.image.clone().filter(|image| !image.is_ready) else { return Ok(entry) };
         if image.copied_bytes < entry.size_bytes {
             let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
@@ -113,11 +121,11 @@ impl Catalogue {
     /// Deletes an image and its data.
     ///
     /// # Errors
-    /// As [`Catalogue::delete`]; [`CatalogueError::NoImage`].
-    pub async fn delete_image(&self, name: &str, is_forced: bool) -> Result<(), CatalogueError> {
+    /// As [`Catalogue::delete`]; [`CatalogueError::NoImage`]; [`CatalogueError::Superseded`].
+    pub async fn delete_image(&self, name: &str, claim: Option<u64>, is_forced: bool) -> Result<(), CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        let entry = self.show_image(name)?;
+        let entry = self.claimed_image(name, claim)?;
         self.delete_entry(book, entry, is_forced).await
     }
 
@@ -157,6 +165,13 @@ impl Catalogue {
     pub fn show_image(&self, name: &str) -> Result<Entry, CatalogueError> {
         let entry = self.read().names.get(name).map(|kept| kept.entry.clone());
         entry.filter(|entry| entry.image.is_some()).ok_or_else(|| CatalogueError::NoImage { name: name.to_owned() })
+    }
+
+    /// The image of that name, as long as its import is the one that is meant, when one is.
+    fn claimed_image(&self, name: &str, claim: Option<u64>) -> Result<Entry, CatalogueError> {
+        let entry = self.show_image(name)?;
+        let is_meant = |claim| entry.image.as_ref().is_some_and(|image| image.claim == claim);
+        if claim.is_none_or(is_meant) { Ok(entry) } else { Err(CatalogueError::Superseded { name: name.to_owned() }) }
     }
 
     /// Every image, by name.

@@ -250,7 +250,7 @@ mod tests {
     /// Of characters that take the most room in a record's text.
     fn longest_image() -> Image {
         let source = "\\".repeat(super::super::IMAGE_SOURCE_BYTES_MAX);
-        Image { is_ready: false, source, source_state: "9".repeat(100), copied_bytes: 1 << 62 }
+        Image { is_ready: false, source, source_state: "9".repeat(100), copied_bytes: 1 << 62, claim: u64::MAX }
     }
 
     fn records() -> [Record; 3] {

@@ -2,13 +2,13 @@
 
 use super::Context;
 use super::answer::{Body, Named, Parameters, is_set, run_to_end};
-use super::volumes::DeleteParameters;
 use crate::error::{Problem, ServiceError};
 use crate::image::{Image, ImageList, ImportImage, MarkImage};
 use crate::name::VolumeName;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::Deserialize;
 
 /// Lists every image, those that are being imported, too.
 #[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList)))]
@@ -49,32 +49,40 @@ pub(super) async fn show(
 
 /// Notes how far an import is, so that it can go on from there.
 #[utoipa::path(post, path = "/v1/images/{name}/mark", request_body = MarkImage,
-    params(("name" = String, Path, description = "The image")), responses(
+    params(
+        ("name" = String, Path, description = "The image"),
+        ("claim" = Option<u64>, Query, description = "The import that is meant: refused when another one has begun since"),
+    ), responses(
     (status = 200, body = Image),
     (status = 404, body = Problem, description = "image_not_found"),
-    (status = 409, body = Problem, description = "volume_exists, image_importing"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing, import_superseded"),
 ))]
 pub(super) async fn mark(
     State(context): State<Context>,
     Named(name): Named<VolumeName>,
+    Parameters(parameters): Parameters<ClaimParameters>,
     Body(wanted): Body<MarkImage>,
 ) -> Result<Json<Image>, ServiceError> {
     let copied_bytes = wanted.copied_bytes;
-    Ok(Json(run_to_end(async move { context.service.mark_image(name, copied_bytes).await }).await?))
+    Ok(Json(run_to_end(async move { context.service.mark_image(name, parameters.claim, copied_bytes).await }).await?))
 }
 
 /// Seals an image that is copied whole: from then on it is only read and cloned.
 #[utoipa::path(post, path = "/v1/images/{name}/seal",
-    params(("name" = String, Path, description = "The image")), responses(
+    params(
+        ("name" = String, Path, description = "The image"),
+        ("claim" = Option<u64>, Query, description = "The import that is meant: refused when another one has begun since"),
+    ), responses(
     (status = 200, body = Image),
     (status = 404, body = Problem, description = "image_not_found"),
-    (status = 409, body = Problem, description = "image_importing, volume_in_use"),
+    (status = 409, body = Problem, description = "image_importing, import_superseded, volume_in_use"),
 ))]
 pub(super) async fn seal(
     State(context): State<Context>,
     Named(name): Named<VolumeName>,
+    Parameters(parameters): Parameters<ClaimParameters>,
 ) -> Result<Json<Image>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.seal_image(name).await }).await?))
+    Ok(Json(run_to_end(async move { context.service.seal_image(name, parameters.claim).await }).await?))
 }
 
 /// Deletes an image and its data. Refused while clients are attached, unless `force`.
@@ -82,10 +90,11 @@ pub(super) async fn seal(
     params(
         ("name" = String, Path, description = "The image"),
         ("force" = Option<bool>, Query, description = "Cut attached clients off first"),
+        ("claim" = Option<u64>, Query, description = "The import that is meant: refused when another one has begun since"),
     ), responses(
     (status = 204, description = "Gone"),
     (status = 404, body = Problem, description = "image_not_found"),
-    (status = 409, body = Problem, description = "volume_in_use"),
+    (status = 409, body = Problem, description = "volume_in_use, import_superseded"),
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
@@ -93,6 +102,22 @@ pub(super) async fn delete(
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;
-    run_to_end(async move { context.service.delete_image(name, is_forced).await }).await?;
+    run_to_end(async move { context.service.delete_image(name, parameters.claim, is_forced).await }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClaimParameters {
+    /// The import that is meant; whichever it is, without.
+    claim: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteParameters {
+    /// Cut attached clients off first: `?force` or `?force=true`.
+    force: Option<String>,
+    /// The import that is meant; whichever it is, without.
+    claim: Option<u64>,
 }

@@ -164,5 +164,5 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteParameters {
     /// Cut attached clients off first: `?force` or `?force=true`.
-    pub(super) force: Option<String>,
+    force: Option<String>,
 }

@@ -32,6 +32,7 @@ impl MemoryService {
             state: ImageState::Importing,
             state_reason: None,
             copied_bytes: 0,
+            claim: state.last_id,
             source: source.0.clone(),
             created_at: "2026-01-02T03:04:05Z".parse().unwrap(),
             nbd_uris: vec![format!("nbd://127.0.0.1:10809/{name}")],
@@ -52,15 +53,17 @@ impl MemoryService {
         Ok(image.clone())
     }
 
-    pub(super) fn mark(&self, name: &VolumeName, copied_bytes: u64) -> Result<Image, ServiceError> {
+    pub(super) fn mark(&self, name: &VolumeName, claim: Option<u64>, copied_bytes: u64) -> Result<Image, ServiceError> {
         self.change_image(name, |image| {
+            check_claim(image, claim)?;
             image.copied_bytes = copied_bytes;
             Ok(())
         })
     }
 
-    pub(super) fn seal(&self, name: &VolumeName) -> Result<Image, ServiceError> {
+    pub(super) fn seal(&self, name: &VolumeName, claim: Option<u64>) -> Result<Image, ServiceError> {
         self.change_image(name, |image| {
+            check_claim(image, claim)?;
             if image.copied_bytes < image.size_bytes {
                 return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
             }
@@ -68,4 +71,11 @@ impl MemoryService {
             Ok(())
         })
     }
+}
+
+pub(super) fn check_claim(image: &Image, claim: Option<u64>) -> Result<(), ServiceError> {
+    if claim.is_none_or(|claim| claim == image.claim) {
+        return Ok(());
+    }
+    Err(ServiceError::new(ErrorCode::ImportSuperseded, "another import"))
 }

@@ -2,6 +2,8 @@
 
 mod images;
 
+use images::check_claim;
+
 use control::metrics::{self, VolumeMetrics};
 use control::{
     Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageState, KeepHistory, MomentName, Pool,
@@ -203,12 +205,12 @@ impl Service for MemoryService {
         Box::pin(async move { self.import(&name, size, source) })
     }
 
-    fn mark_image(&self, name: VolumeName, copied_bytes: u64) -> Answer<'_, Image> {
-        Box::pin(async move { self.mark(&name, copied_bytes) })
+    fn mark_image(&self, name: VolumeName, claim: Option<u64>, copied_bytes: u64) -> Answer<'_, Image> {
+        Box::pin(async move { self.mark(&name, claim, copied_bytes) })
     }
 
-    fn seal_image(&self, name: VolumeName) -> Answer<'_, Image> {
-        Box::pin(async move { self.seal(&name) })
+    fn seal_image(&self, name: VolumeName, claim: Option<u64>) -> Answer<'_, Image> {
+        Box::pin(async move { self.seal(&name, claim) })
     }
 
     fn list_images(&self) -> Answer<'_, Vec<Image>> {
@@ -221,9 +223,9 @@ impl Service for MemoryService {
         Box::pin(async move { self.change_image(&name, |_| Ok(())) })
     }
 
-    fn delete_image(&self, name: VolumeName, _force: bool) -> Answer<'_, ()> {
+    fn delete_image(&self, name: VolumeName, claim: Option<u64>, _force: bool) -> Answer<'_, ()> {
         Box::pin(async move {
-            self.change_image(&name, |_| Ok(()))?;
+            self.change_image(&name, |image| check_claim(image, claim))?;
             self.state.lock().unwrap().images.remove(name.as_str());
             Ok(())
         })

@@ -11,7 +11,7 @@ use crate::nbd::{Connection, Dialer, NbdError, NbdUri};
 use crate::output::Output;
 use crate::progress::ProgressBar;
 use crate::qemu::{ImageFile, ReadFormat, Server};
-use control::{Image, ImageState, ImportImage, MarkImage, VolumeName};
+use control::{ErrorCode, Image, ImageState, ImportImage, MarkImage, VolumeName};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ struct Source {
 /// Tells the daemon and the user how far the copy is.
 struct Watch<'a> {
     client: &'a Client,
-    name: &'a VolumeName,
+    image: &'a Image,
     bar: ProgressBar,
     size_bytes: u64,
 }
@@ -58,7 +58,7 @@ pub(super) fn run(
             source_state: source.state.clone(),
         };
         let image: Image = client.post_within("/v1/images", &wanted).await?;
-        let watch = Watch { client, name, bar: ProgressBar::new(output), size_bytes };
+        let watch = Watch { client, image: &image, bar: ProgressBar::new(output), size_bytes };
         let (source, copied) = fill(daemon, source, &image, watch).await;
         let copied = match copied {
             Ok(()) => source.check_unchanged().map_err(|failure| (true, failure)),
@@ -67,7 +67,7 @@ pub(super) fn run(
         if let Err((is_source_bad, failure)) = copied {
             return Err(give_up(client, &image, failure, is_source_bad).await);
         }
-        seal(client, name).await
+        seal(client, &image).await
     })?;
     output.show(&image, || described(&image))
 }
@@ -133,7 +133,7 @@ async fn fill(
     if image.state != ImageState::Importing || image.copied_bytes >= size_bytes {
         return (source, Ok(()));
     }
-    let target = match daemon.connect(image).await {
+    let target = match enter(daemon, image).await {
         Ok(target) => Arc::new(target),
         Err(failure) => return (source, Err((false, failure))),
     };
@@ -145,6 +145,23 @@ async fn fill(
     }
     let copied = copied.map(drop).map_err(|error| (source.is_bad(&error), copy_failure(&error, true, &source.name)));
     (source, copied)
+}
+
+/// Connects to the export of an image that is to be written, as long as this import has it. The export is found by name;
+/// once it is entered, the image is no other's but by force, which hangs up.
+async fn enter(daemon: &Daemon, image: &Image) -> Result<Connection, Failure> {
+    let target = daemon.connect(image).await?;
+    let now: Image = daemon.client.fetch_within(&path_of(&image.name)).await?;
+    if now.claim != image.claim {
+        target.close().await;
+        return Err(superseded(image));
+    }
+    Ok(target)
+}
+
+fn superseded(image: &Image) -> Failure {
+    let detail = format!("another import of image {} has begun: this one has ended", image.name);
+    Failure::new(Exit::Conflict, ErrorCode::ImportSuperseded.as_str(), detail)
 }
 
 /// Deletes what a bad source began; says of the rest how to go on.
@@ -160,12 +177,15 @@ async fn give_up(client: &Client, image: &Image, failure: Failure, is_source_bad
         let detail = format!("image {name} was deleted while it was imported: run the command again to begin anew");
         return Failure::new(Exit::NotFound, "image_not_found", detail);
     }
+    if now.as_ref().is_ok_and(|now| now.claim != image.claim) {
+        return superseded(image);
+    }
     if !is_source_bad || now.is_ok_and(|now| now.state == ImageState::Ready) {
         let detail =
             format!("{}: the same command goes on with the import, `image delete {name}` ends it", failure.detail);
         return Failure { detail, ..failure };
     }
-    match client.delete_within(&format!("{}?force=true", path_of(name))).await {
+    match client.delete_within(&format!("{}?force=true&claim={}", path_of(name), image.claim)).await {
         Ok(()) => Failure { detail: format!("{}: the image is not made", failure.detail), ..failure },
         Err(error) => {
             let detail = format!("{}; what is copied of it is left: {error}", failure.detail);
@@ -174,8 +194,8 @@ async fn give_up(client: &Client, image: &Image, failure: Failure, is_source_bad
     }
 }
 
-async fn seal(client: &Client, name: &VolumeName) -> Result<Image, Failure> {
-    let path = format!("{}/seal", path_of(name.as_str()));
+async fn seal(client: &Client, image: &Image) -> Result<Image, Failure> {
+    let path = format!("{}/seal?claim={}", path_of(&image.name), image.claim);
     let mut tries = SEAL_TRIES;
     loop {
         match client.post_within(&path, &serde_json::json!({})).await {
@@ -194,7 +214,7 @@ impl Observer for Watch<'_> {
 
     async fn flushed(&mut self, position: u64) -> Result<(), Failure> {
         let copied_bytes = position.next_multiple_of(SECTOR_BYTES).min(self.size_bytes);
-        let path = format!("{}/mark", path_of(self.name.as_str()));
+        let path = format!("{}/mark?claim={}", path_of(&self.image.name), self.image.claim);
         self.client.post_within::<Image>(&path, &MarkImage { copied_bytes }).await.map(drop)
     }
 }

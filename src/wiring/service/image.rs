@@ -29,6 +29,7 @@ impl PoolService {
             state,
             state_reason: shown.state_reason,
             copied_bytes: known.as_ref().map_or(0, |image| image.copied_bytes),
+            claim: known.as_ref().map_or(0, |image| image.claim),
             source: known.map(|image| image.source).unwrap_or_default(),
             created_at: shown.created_at,
             nbd_uris: shown.nbd_uris,
