@@ -1,7 +1,7 @@
 //! How fast the logs of all volumes may grow together while slots are few.
 //!
 //! The store's thread sets the pace, the shards keep to it: a batch that begins with a write waits until what was appended
-//! before it has been paid for by time. So each write waits a little, and none for a whole slot. Reads, trims, snapshots and
+//! before it has been paid for by time, and goes alone. So each write waits a little, and none for a whole slot. Reads, trims, snapshots and
 //! the system volume do not wait, though what they append is counted too.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,8 +11,9 @@ use units::Monotonic;
 /// What may be appended at once after a pause, as the time that it takes at the pace.
 const BURST: Duration = Duration::from_millis(10);
 
-/// The longest that one append keeps the next waiting: the pace may have changed by then.
-const DEBT_MAX: Duration = Duration::from_millis(250);
+/// The most that is owed, whatever does not wait has appended: no write waits longer for its turn. At the slowest pace the
+/// largest batch takes half a second, and several shards may have let one go at the same moment.
+const DEBT_MAX: Duration = Duration::from_secs(4);
 
 /// The pace of appends. The shards' clocks begin at the same moment.
 #[derive(Debug, Default)]
@@ -24,15 +25,23 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Sets the pace, in bytes a second; `None` is no limit.
+    /// Sets the pace, in bytes a second; `None` is no limit, and nothing is owed any more.
     pub(crate) fn set(&self, rate: Option<u64>) {
         self.rate.store(rate.map_or(0, |rate| rate.max(1)), Relaxed);
+        if rate.is_none() {
+            self.paid_at.store(0, Relaxed);
+        }
+    }
+
+    /// Whether there is a pace to be kept.
+    pub(crate) fn is_on(&self) -> bool {
+        self.rate.load(Relaxed) > 0
     }
 
     /// When the next write may be appended; `None` is now.
     pub(crate) fn opens_at(&self, now: Monotonic) -> Option<Monotonic> {
         let paid_at = Monotonic(self.paid_at.load(Relaxed));
-        (self.rate.load(Relaxed) > 0 && paid_at > now).then_some(paid_at)
+        (self.is_on() && paid_at > now).then_some(paid_at)
     }
 
     /// Counts what is appended.
@@ -81,6 +90,26 @@ mod tests {
         assert!(longest < Duration::from_millis(15), "{longest:?}");
     }
 
+    /// P6. The largest batches keep to the slowest pace, too, though several shards let one go at the same moment.
+    #[test]
+    fn large_batches_of_several_shards_keep_to_a_slow_pace() {
+        let throttle = Throttle::default();
+        throttle.set(Some(8 * MIB));
+        let (mut now, mut bytes) = (Monotonic(1 << 40), 0);
+        let end = now.plus(Duration::from_secs(60));
+        while now < end {
+            // Each has looked before any was counted.
+            for _ in 0..6 {
+                throttle.charge(now, 4 * MIB);
+                bytes += 4 * MIB;
+            }
+            let next = throttle.opens_at(now).unwrap();
+            assert!(next.since(now) <= DEBT_MAX);
+            now = next;
+        }
+        assert!((480 * MIB..=504 * MIB).contains(&bytes), "{bytes} bytes in a minute");
+    }
+
     #[test]
     fn without_a_pace_nothing_waits_and_one_that_ends_lets_all_go() {
         let throttle = Throttle::default();
@@ -92,6 +121,8 @@ mod tests {
         assert_eq!(throttle.opens_at(now), Some(now.plus(DEBT_MAX)));
         throttle.set(None);
         assert_eq!(throttle.opens_at(now), None);
+        throttle.set(Some(MIB));
+        assert_eq!(throttle.opens_at(now), None, "what was owed is forgiven");
     }
 
     #[test]

@@ -39,7 +39,12 @@ impl Shard {
             let is_exempt = id == VolumeId::SYSTEM || slot.closing.is_some() || !slot.volume.is_write_next();
             let is_open = || self.throttled.is_empty() && self.throttle.opens_at(self.now).is_none();
             if std::mem::take(&mut is_its_turn) || is_exempt || is_open() {
-                slot.volume.poll_append(&mut context);
+                if self.throttle.is_on() {
+                    // Whether the next may go is asked when this one has been counted.
+                    slot.volume.poll_one_append(&mut context);
+                } else {
+                    slot.volume.poll_append(&mut context);
+                }
             } else if !self.throttled.contains(&place) {
                 self.throttled.push(place);
             }

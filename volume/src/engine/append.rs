@@ -38,6 +38,15 @@ impl Volume {
     /// Gives out what has gathered since the last call as appends. The driver calls it when it has handed over every event
     /// it has, so that what arrived together shares a batch.
     pub fn poll_append(&mut self, context: &mut Context<'_>) {
+        self.append_up_to(context, usize::MAX);
+    }
+
+    /// As [`Volume::poll_append`], but one batch at most: the driver asks again when that may go, too.
+    pub fn poll_one_append(&mut self, context: &mut Context<'_>) {
+        self.append_up_to(context, 1);
+    }
+
+    fn append_up_to(&mut self, context: &mut Context<'_>, batches_max: usize) {
         self.end_hold_if_late(context);
         if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
             // Writes wait for the store rather than take memory without bound, but not for one that fails.
@@ -48,7 +57,8 @@ impl Volume {
             }
             return;
         }
-        while self.may_begin_batch() {
+        let mut batches = 0;
+        while batches < batches_max && self.may_begin_batch() {
             let mut cut = self.cut_batch();
             if self.hold.is_on() {
                 cut = Cut { operations: cut.operations.min(self.snapshots_in_front()), payload_blocks: 0 };
@@ -59,6 +69,7 @@ impl Volume {
                 }
             } else {
                 self.append_batch(context, cut);
+                batches += 1;
             }
         }
     }

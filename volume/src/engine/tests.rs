@@ -67,7 +67,11 @@ struct Driver {
 
 impl Driver {
     fn new(slots: u32) -> Self {
-        let geometry = Geometry { slot_bytes: SLOT_BYTES, slot_count: slots };
+        Self::with_slots(slots, SLOT_BYTES)
+    }
+
+    fn with_slots(slots: u32, slot_bytes: u64) -> Self {
+        let geometry = Geometry { slot_bytes, slot_count: slots };
         let config = VolumeConfig {
             pool: PoolId([1; 16]),
             geometry,
@@ -77,7 +81,7 @@ impl Driver {
         };
         Self {
             volume: Volume::open(config, recover::fresh(VolumeId(7), 4 * MIB)),
-            pool: vec![0; (POOL_DATA_OFFSET + SLOT_BYTES * u64::from(slots)) as usize],
+            pool: vec![0; (POOL_DATA_OFFSET + slot_bytes * u64::from(slots)) as usize],
             buffers: BufferPool::new(1 << 20),
             queue: Vec::new(),
             slots_left: slots,
@@ -122,13 +126,17 @@ impl Driver {
     }
 
     fn poll(&mut self) {
+        self.poll_up_to(false);
+    }
+
+    fn poll_up_to(&mut self, is_one: bool) {
         let mut context = Context {
             now: Monotonic(self.now),
             wall_ms: self.wall_ms,
             buffers: &mut self.buffers,
             actions: &mut self.queue,
         };
-        self.volume.poll_append(&mut context);
+        if is_one { self.volume.poll_one_append(&mut context) } else { self.volume.poll_append(&mut context) }
     }
 
     /// Carries out all that can be, until nothing is left.
@@ -348,6 +356,25 @@ fn a_failed_append_goes_on_in_another_segment() {
     assert!(ids.iter().all(|id| driver.replies[id].is_ok()));
     let expected: Vec<u8> = (0..4_u8).flat_map(|n| [n + 2; 4096]).collect();
     assert_eq!(driver.read(0, 16384).unwrap(), expected);
+}
+
+/// P6. Where a driver slows writers down, what has gathered goes batch by batch.
+#[test]
+fn one_batch_goes_at_a_time_when_no_more_is_asked_for() {
+    let appended = |is_one: bool| {
+        let mut driver = Driver::with_slots(3, 16 * MIB);
+        driver.write(0, &[1; 4096]).unwrap();
+        // No two of them fit into one batch.
+        let len = 3 * MIB;
+        let ids = [2, 3].map(|n| driver.ask(write(0, &vec![n; len as usize], false)));
+        driver.poll_up_to(is_one);
+        let count = driver.queue.iter().filter(|action| matches!(action, Action::Append { .. })).count();
+        driver.run();
+        assert!(ids.iter().all(|id| driver.replies[id].is_ok()));
+        assert!(driver.read(0, len).unwrap().iter().all(|byte| *byte == 3));
+        count
+    };
+    assert_eq!((appended(true), appended(false)), (1, 2));
 }
 
 /// P6. The write that failed was not acknowledged, so what was stays.
