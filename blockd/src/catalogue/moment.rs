@@ -252,6 +252,24 @@ mod tests {
         assert_eq!(found(&shelf, 3000), Some(2), "one that is given up is not cloned");
         shelf.put_volume(VolumeRecord { parent: Some(boundary_of(&base(2, 1, 900).record)), ..volume(7, 9000, None) });
         assert_eq!(shelf.take_base(2).map(|record| record.state), Some(SnapshotState::Pin));
-        assert_eq!(shelf.histories(), [(VolumeId(1), Lsn(4)), (VolumeId(5), Lsn(6))].into());
+        assert_eq!(found(&shelf, 2000), None);
+    }
+
+    /// P2. The log behind a base is kept until the record that gives the base up is durable: a start before that believes in
+    /// it. One whose record could not be written is a base again.
+    #[test]
+    fn a_base_is_counted_until_its_end_is_durable() {
+        let mut shelf = Shelf::default();
+        shelf.put_volume(volume(1, 500, None));
+        shelf.put_snapshot(base(2, 1, 900));
+        shelf.put_snapshot(base(3, 1, 2000));
+        let kept = |lsn| [(VolumeId(1), Lsn(lsn))].into();
+        let given_up = shelf.take_base(2).unwrap();
+        assert_eq!((shelf.histories(), shelf.bases_of(1).count()), (kept(2), 1));
+        shelf.end_taking(2, None);
+        assert_eq!((shelf.histories(), shelf.bases_of(1).count()), (kept(2), 2));
+        assert_eq!(shelf.take_base(2), Some(given_up.clone()));
+        shelf.end_taking(2, Some(&given_up));
+        assert_eq!((shelf.histories(), shelf.bases_of(1).count()), (kept(3), 1));
     }
 }

@@ -304,9 +304,12 @@ impl Shelf {
 
     /// The bases of a volume's history, oldest first.
     pub(super) fn bases_of(&self, volume: u64) -> impl Iterator<Item = &SnapshotRecord> {
-        let is_base = |record: &&SnapshotRecord| {
-            record.is_base && record.state == SnapshotState::Live && !self.going.contains(&record.id)
-        };
+        self.recorded_bases_of(volume).filter(|record| !self.going.contains(&record.id))
+    }
+
+    /// Those too that are being given up: as long as that is not durable, a start finds them again.
+    fn recorded_bases_of(&self, volume: u64) -> impl Iterator<Item = &SnapshotRecord> {
+        let is_base = |record: &&SnapshotRecord| record.is_base && record.state == SnapshotState::Live;
         self.taken_of(volume).map(|kept| &kept.record).filter(is_base)
     }
 
@@ -319,7 +322,7 @@ impl Shelf {
     pub(super) fn histories(&self) -> BTreeMap<VolumeId, Lsn> {
         let lines = self.lines.keys().filter(|line| self.head_of(**line).is_some());
         let volumes = lines.flat_map(|line| self.volumes_of(*line));
-        volumes.filter_map(|volume| Some((VolumeId(volume), Lsn(self.bases_of(volume).next()?.lsn)))).collect()
+        volumes.filter_map(|volume| Some((VolumeId(volume), Lsn(self.recorded_bases_of(volume).next()?.lsn)))).collect()
     }
 
     /// Takes a base of history out of use; returns its record as it is to be: kept, without use, for volumes that began as it.
