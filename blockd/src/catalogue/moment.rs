@@ -131,7 +131,7 @@ impl Catalogue {
         }
         copying.wait_for(0).await?;
         let read = reading.await.map_err(|_| CatalogueError::Ended("the replay of a log"))?;
-        read.map_err(|error| error_of(&error, &begun.record.name))?;
+        read.map_err(|error| error_of(&error, self.read().is_log_kept(&begun.base), &begun.record.name))?;
         ask::submit(copying.shard, volume, Request::Flush).await?;
         Ok(copying.size_bytes)
     }
@@ -203,9 +203,12 @@ impl Copying<'_> {
     }
 }
 
-fn error_of(error: &HistoryError, name: &str) -> CatalogueError {
+/// Where the log was given up while it was read, what looks damaged is what has taken its place.
+fn error_of(error: &HistoryError, is_kept: bool, name: &str) -> CatalogueError {
+    let is_gone = CatalogueError::NoHistory { name: name.to_owned(), since_ms: None };
     let kind = match error {
-        HistoryError::Gone(_) => return CatalogueError::NoHistory { name: name.to_owned(), since_ms: None },
+        HistoryError::Gone(_) => return is_gone,
+        HistoryError::Damage(_) | HistoryError::Rotten(..) if !is_kept => return is_gone,
         HistoryError::Damage(_) | HistoryError::Rotten(..) => ErrorKind::Corrupt,
         HistoryError::Disk(_) | HistoryError::Stopped => ErrorKind::Unavailable,
     };
@@ -217,6 +220,7 @@ mod tests {
     use super::super::record::SnapshotState;
     use super::super::shelf::KeptSnapshot;
     use super::*;
+    use units::SegmentId;
 
     fn volume(id: u64, created_ms: u64, line: Option<u64>) -> VolumeRecord {
         let (name, state) = ("vm".to_owned(), VolumeState::Live);
@@ -253,6 +257,23 @@ mod tests {
         shelf.put_volume(VolumeRecord { parent: Some(boundary_of(&base(2, 1, 900).record)), ..volume(7, 9000, None) });
         assert_eq!(shelf.take_base(2).map(|record| record.state), Some(SnapshotState::Pin));
         assert_eq!(found(&shelf, 2000), None);
+    }
+
+    /// P2. A log that was given up while a clone read it has no damage: there is no such history any more.
+    #[test]
+    fn a_log_that_goes_while_it_is_read_is_no_damage() {
+        let mut shelf = Shelf::default();
+        shelf.put_volume(volume(1, 500, None));
+        shelf.put_snapshot(base(2, 1, 900));
+        shelf.put_snapshot(base(3, 1, 2000));
+        let begun = base(2, 1, 900).record;
+        let rotten = HistoryError::Rotten(SegmentId(4), 5);
+        let failed = |shelf: &Shelf| error_of(&rotten, shelf.is_log_kept(&begun), "vm");
+        assert!(matches!(failed(&shelf), CatalogueError::Volume(error) if error.kind == ErrorKind::Corrupt));
+        let given_up = shelf.take_base(2).unwrap();
+        assert!(matches!(failed(&shelf), CatalogueError::Volume(_)), "it is kept until that is durable");
+        shelf.end_taking(2, Some(&given_up));
+        assert!(matches!(failed(&shelf), CatalogueError::NoHistory { .. }));
     }
 
     /// P2. The log behind a base is kept until the record that gives the base up is durable: a start before that believes in

@@ -325,6 +325,11 @@ impl Shelf {
         volumes.filter_map(|volume| Some((VolumeId(volume), Lsn(self.recorded_bases_of(volume).next()?.lsn)))).collect()
     }
 
+    /// Whether the log behind a base of history is still kept.
+    pub(super) fn is_log_kept(&self, base: &SnapshotRecord) -> bool {
+        self.histories().get(&VolumeId(base.of)).is_some_and(|from| from.0 <= base.lsn)
+    }
+
     /// Takes a base of history out of use; returns its record as it is to be: kept, without use, for volumes that began as it.
     pub(super) fn take_base(&mut self, id: u64) -> Option<SnapshotRecord> {
         let record = &self.snapshots.get(&id)?.record;
