@@ -48,6 +48,12 @@ impl Client {
         decode(&self.call(Method::POST, path, body.into())?)
     }
 
+    /// As [`Self::post`], of what takes as long as it takes.
+    pub(crate) fn post_long<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).context("cannot encode the request")?;
+        decode(&self.runtime.block_on(self.send_within(Duration::MAX, self.request(Method::POST, path, body.into())?))?)
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.call(Method::DELETE, path, Bytes::new()).map(|_| ())
     }
@@ -87,15 +93,18 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
-        let request = self.request(method, path, body)?;
+        self.send_within(ANSWER_DURATION_MAX, self.request(method, path, body)?).await
+    }
+
+    async fn send_within(&self, limit: Duration, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
         match &self.address {
             Address::Tcp { host, port } => {
                 let stream = self.connect(TcpStream::connect((host.as_str(), *port))).await?;
-                self.exchange(stream, request).await
+                self.exchange(stream, request, limit).await
             }
             Address::Unix(path) => {
                 let stream = self.connect(UnixStream::connect(path)).await?;
-                self.exchange(stream, request).await
+                self.exchange(stream, request, limit).await
             }
         }
     }
@@ -118,15 +127,14 @@ impl Client {
         }
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, Failure>
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>, limit: Duration) -> Result<Bytes, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let answer = timeout(ANSWER_DURATION_MAX, exchange(stream, request)).await;
-        let (status, body) = match answer {
+        let (status, body) = match timeout(limit, exchange(stream, request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(self.unreachable(&format!("{error:#}"))),
-            Err(_) => return Err(self.unreachable(&format!("no answer within {ANSWER_DURATION_MAX:?}"))),
+            Err(_) => return Err(self.unreachable(&format!("no answer within {limit:?}"))),
         };
         if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
     }

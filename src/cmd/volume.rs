@@ -36,7 +36,7 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
                 }
                 CloneSource::Moment(moment) => {
                     let wanted = CloneMoment { name, at: moment.at().to_string() };
-                    client.post(&format!("{}/clone", path_of(moment.volume())), &wanted)?
+                    client.post_long(&format!("{}/clone", path_of(moment.volume())), &wanted)?
                 }
             };
             output.show(&volume, || described(&volume))

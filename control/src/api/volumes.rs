@@ -100,14 +100,14 @@ pub(super) async fn history(
 }
 
 /// Makes a volume that begins as this one was at the beginning of a second: with all that had been answered before, and
-/// nothing that was asked for later. What was written since the last base before it is copied.
+/// nothing that was asked for later. What was written since the last base before it is copied, and the answer comes when all
+/// of it is there: this request has no limit of time.
 #[utoipa::path(post, path = "/v1/volumes/{name}/clone", request_body = CloneMoment,
     params(("name" = String, Path, description = "The volume")), responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found, history_not_found"),
     (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
-    (status = 504, body = Problem, description = "timeout: it takes longer, and is made all the same"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn clone(

@@ -314,6 +314,7 @@ impl Service for MemoryService {
 
     fn clone_moment(&self, moment: MomentName, name: VolumeName) -> Answer<'_, Volume> {
         Box::pin(async move {
+            self.wait_if_held().await;
             let mut state = self.state.lock().unwrap();
             let volume = state.find(moment.volume())?.clone();
             if volume.history.is_none() {
