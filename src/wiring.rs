@@ -18,7 +18,9 @@ use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
 use control::Service;
 use proto::nbd::TlsPolicy;
 use service::PoolService;
+use std::fmt::Write;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -152,13 +154,25 @@ fn uris(nbd: &[Address], is_tls: bool) -> Vec<String> {
     let scheme = if is_tls { "nbds" } else { "nbd" };
     let uri = |address: &Address| match address {
         Address::Tcp { .. } => format!("{scheme}://{address}/{{name}}"),
-        Address::Unix(path) => format!("{scheme}+unix:///{{name}}?socket={}", absolute(path)),
+        Address::Unix(path) => format!("{scheme}+unix:///{{name}}?socket={}", escaped(&absolute(path))),
     };
     nbd.iter().map(uri).collect()
 }
 
-fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A path as a query of a URI has it: `%` and a number for every byte but those that mean nothing there. RFC 3986 2.3.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(char::from(*byte)),
+            _ => write!(text, "%{byte:02X}").expect("a text takes all"),
+        }
+    }
+    text
 }
 
 /// What the exit code and the words are for a pool that is not served.
@@ -174,4 +188,20 @@ pub(crate) fn failure_of(error: OpenError) -> Failure {
         OpenError::System { .. } | OpenError::Shard(_) | OpenError::Disk(_) => (Exit::Failure, "failed"),
     };
     Failure::new(exit, code, format!("{:#}", anyhow::Error::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nbd::{Host, NbdUri};
+
+    /// What is told of a socket leads to it, whatever it is called.
+    #[test]
+    fn the_path_of_a_socket_is_escaped() {
+        let path = "/run/a b%41?x=1#y&z/{name}/nbd.sock";
+        let uris = uris(&[Address::Unix(path.into())], false);
+        assert_eq!(uris, ["nbd+unix:///{name}?socket=/run/a%20b%2541%3Fx%3D1%23y%26z/%7Bname%7D/nbd.sock"]);
+        let uri: NbdUri = uris[0].replace("{name}", "vm").parse().unwrap();
+        assert_eq!((uri.host, uri.export.as_str()), (Host::Unix(path.into()), "vm"));
+    }
 }
