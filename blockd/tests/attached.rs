@@ -10,8 +10,9 @@ use blockd::shard::Message;
 use blockd::{ListenerLimits, Serving};
 use proto::nbd::client::{decode_greeting, decode_option_reply, encode_client_flags, encode_info, encode_request};
 use proto::nbd::constants::{command, option, option_reply};
-use proto::nbd::{Cookie, Refusal, ReplyStyle, RequestHeader, TlsPolicy};
+use proto::nbd::{Cookie, Export, Refusal, ReplyStyle, RequestHeader, TlsPolicy};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -29,11 +30,18 @@ struct Slow {
     catalogue: Arc<Catalogue>,
     arrived: Semaphore,
     may_go: Semaphore,
+    /// How often a client was given a volume.
+    found: AtomicU64,
 }
 
 impl Exports for Slow {
     fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal> {
+        self.found.fetch_add(1, Ordering::Relaxed);
         self.catalogue.find(name, client)
+    }
+
+    fn describe(&self, name: &str, client: &Client) -> Result<Export, Refusal> {
+        self.catalogue.describe(name, client)
     }
 
     fn open(&self, found: Found) -> Opening<'_> {
@@ -67,7 +75,12 @@ impl Running {
         catalogue.create_snapshots(&[snapshot("old")], None).await.unwrap();
         let address = Address::Unix(folder.path().join("socket"));
         let listener = Listener::bind(&[address], None, ListenerLimits::default()).await.unwrap();
-        let exports = Arc::new(Slow { catalogue, arrived: Semaphore::new(0), may_go: Semaphore::new(0) });
+        let exports = Arc::new(Slow {
+            catalogue,
+            arrived: Semaphore::new(0),
+            may_go: Semaphore::new(0),
+            found: AtomicU64::new(0),
+        });
         let service = Service { exports: Arc::clone(&exports) as Arc<_>, tls_policy: TlsPolicy::Off, tls: None };
         let (stop, stopped) = watch::channel(false);
         let listening = tokio::spawn(listener.serve(Arc::new(service), stopped));
@@ -76,20 +89,26 @@ impl Running {
 
     /// Asks to enter "v"; returns when the export is found and the answer is not given.
     async fn knock(&self) -> UnixStream {
+        let stream = self.ask(option::GO).await;
+        self.exports.arrived.acquire().await.unwrap().forget();
+        stream
+    }
+
+    /// Sends an option that names "v".
+    async fn ask(&self, option: u32) -> UnixStream {
         let mut stream = UnixStream::connect(self.folder.path().join("socket")).await.unwrap();
         take(&mut stream, |bytes| decode_greeting(bytes).unwrap()).await;
         let mut hello = Vec::new();
         encode_client_flags(3, &mut hello);
-        encode_info(option::GO, "v", &[], &mut hello);
+        encode_info(option, "v", &[], &mut hello);
         stream.write_all(&hello).await.unwrap();
-        self.exports.arrived.acquire().await.unwrap().forget();
         stream
     }
 
     /// Lets it enter, and writes to block 0; tells whether that was acknowledged.
     async fn enter_and_write(&self, mut stream: UnixStream) -> bool {
         self.exports.may_go.add_permits(1);
-        while take(&mut stream, |bytes| decode_option_reply(bytes).unwrap()).await.kind != option_reply::ACK {}
+        acknowledged(&mut stream).await;
         let (flags, offset, length_bytes) = (0, 0, BLOCK_BYTES);
         let header = RequestHeader { flags, command: command::WRITE, cookie: Cookie(5), offset, length_bytes };
         let mut request = Vec::new();
@@ -104,6 +123,10 @@ impl Running {
         self.listening.await.unwrap();
         self.serving.stop().await.unwrap();
     }
+}
+
+async fn acknowledged(stream: &mut UnixStream) {
+    while take(stream, |bytes| decode_option_reply(bytes).unwrap()).await.kind != option_reply::ACK {}
 }
 
 /// Takes what is decoded off the stream; nothing else has been sent.
@@ -168,6 +191,21 @@ async fn a_client_in_its_handshake_counts() {
     assert!(catalogue.find("v", &client()).is_ok() && catalogue.find("i", &client()).is_ok());
     catalogue.delete("v", false).await.unwrap();
     catalogue.delete_image("i", None, false).await.unwrap();
+    running.stop().await;
+}
+
+/// Whoever only asks what a volume is like is attached to none, at no moment, and keeps nobody from deleting it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_asks_is_not_attached() {
+    let running = Running::start().await;
+    let mut stream = running.ask(option::INFO).await;
+    acknowledged(&mut stream).await;
+    assert_eq!(running.exports.found.load(Ordering::Relaxed), 0);
+    let catalogue = running.serving.catalogue();
+    let described = catalogue.describe("v", &client()).unwrap();
+    assert_eq!(described, catalogue.find("v", &client()).unwrap().export);
+    catalogue.delete("v", false).await.unwrap();
+    drop(stream);
     running.stop().await;
 }
 

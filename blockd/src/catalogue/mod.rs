@@ -35,14 +35,14 @@ pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use views::ViewLease;
 
-use crate::listener::{Client, Exports, Found, Listing, Opening, describe};
+use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};
 use crate::open::PoolFile;
 use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
 use book::{Book, Pen};
 use cleaner::Cleaner;
 use history::HistoryKeeper;
-use proto::nbd::Refusal;
+use proto::nbd::{Export, Purpose, Refusal};
 use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,21 +196,11 @@ impl Catalogue {
 
 impl Exports for Catalogue {
     fn find(&self, name: &str, _client: &Client) -> Result<Found, Refusal> {
-        if self.is_stopping() {
-            return Err(Refusal::Shutdown);
-        }
-        if let Some((volume, snapshot)) = name.split_once('@') {
-            return self.find_view(name, volume, snapshot);
-        }
-        let shelf = self.read();
-        let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
-        let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
-        let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
-        let export = describe(name, entry.size_bytes, is_read_only);
-        let shard = self.shard_of(entry.volume).1.clone();
-        // Counted while the shelf is locked: whoever wants the volume without clients looks then.
-        let found = Found { attachment: clients.attach(), ..Found::new(export, entry.volume, shard) };
-        Ok(with_changes(found, &shelf, (entry.volume.0, u64::MAX)))
+        self.look_up(name, Purpose::Enter)
+    }
+
+    fn describe(&self, name: &str, _client: &Client) -> Result<Export, Refusal> {
+        self.look_up(name, Purpose::Describe).map(|found| found.export)
     }
 
     fn open(&self, found: Found) -> Opening<'_> {
@@ -245,6 +235,28 @@ impl Exports for Catalogue {
 }
 
 impl Catalogue {
+    fn look_up(&self, name: &str, purpose: Purpose) -> Result<Found, Refusal> {
+        if self.is_stopping() {
+            return Err(Refusal::Shutdown);
+        }
+        if let Some((volume, snapshot)) = name.split_once('@') {
+            return self.find_view(name, volume, snapshot);
+        }
+        let shelf = self.read();
+        let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
+        let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
+        let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
+        let export = describe(name, entry.size_bytes, is_read_only);
+        let shard = self.shard_of(entry.volume).1.clone();
+        let attachment = match purpose {
+            // Counted while the shelf is locked: whoever wants the volume without clients looks then.
+            Purpose::Enter => clients.attach(),
+            Purpose::Describe => Attachment::default(),
+        };
+        let found = Found { attachment, ..Found::new(export, entry.volume, shard) };
+        Ok(with_changes(found, &shelf, (entry.volume.0, u64::MAX)))
+    }
+
     fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
         let shelf = self.read();
         let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);

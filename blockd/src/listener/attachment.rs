@@ -1,5 +1,6 @@
-//! Who uses a volume: every client counts from the moment that it finds the volume until its connection is gone. In between
-//! it is in the last steps of its handshake, or on its way to the shard, which knows nothing of it yet.
+//! Who uses a volume: every client counts from the moment that it finds the volume which it enters until its connection is
+//! gone. In between it is in the last steps of its handshake, or on its way to the shard, which knows nothing of it yet. Who
+//! only asks what a volume is like does not count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

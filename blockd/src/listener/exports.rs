@@ -13,11 +13,19 @@ use volume::pool::Parent;
 
 /// Finds exports by name. Called on tokio's threads: it answers from memory.
 pub trait Exports: Send + Sync {
-    /// The export of that name, empty for the default one, for this client.
+    /// The export of that name, empty for the default one, for this client, which enters it.
     ///
     /// # Errors
     /// Why the client does not get it.
     fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal>;
+
+    /// The export of that name, for a client that only asks: it is counted nowhere.
+    ///
+    /// # Errors
+    /// As of [`Exports::find`].
+    fn describe(&self, name: &str, client: &Client) -> Result<Export, Refusal> {
+        self.find(name, client).map(|found| found.export)
+    }
 
     /// Makes an export that was found ready for a client that enters it. Only then is it told that it may.
     fn open(&self, found: Found) -> Opening<'_> {

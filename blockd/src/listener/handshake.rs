@@ -4,7 +4,7 @@
 use super::exports::{Client, Exports, Found};
 use crate::nbd::Permit;
 use crate::shard::{Message, NewConnection, ShardEnded};
-use proto::nbd::{CloseReason, Handshake, Negotiated, Purpose, Step, TlsPolicy};
+use proto::nbd::{CloseReason, Export, Handshake, Negotiated, Purpose, Refusal, Step, TlsPolicy};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -182,18 +182,16 @@ impl Session<'_> {
     }
 
     async fn find(&mut self, handshake: &mut Handshake, name: &str, purpose: Purpose) {
-        let found = match self.exports.find(name, &self.client) {
-            Ok(found) if purpose == Purpose::Enter => self.exports.open(found).await,
-            found => found,
+        let export = match purpose {
+            Purpose::Describe => self.exports.describe(name, &self.client),
+            Purpose::Enter => self.enter(name).await,
         };
-        match found {
-            Ok(found) => {
-                handshake.answer_export(Ok(found.export.clone()));
-                if purpose == Purpose::Enter {
-                    self.found = Some(found);
-                }
-            }
-            Err(refusal) => handshake.answer_export(Err(refusal)),
-        }
+        handshake.answer_export(export);
+    }
+
+    async fn enter(&mut self, name: &str) -> Result<Export, Refusal> {
+        let found = self.exports.find(name, &self.client)?;
+        let found = self.found.insert(self.exports.open(found).await?);
+        Ok(found.export.clone())
     }
 }
