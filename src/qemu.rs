@@ -19,8 +19,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// Where the tools come from.
-const PACKAGE: &str = "qemu-utils";
+/// What `qemu-img info` may take of memory and of a processor: whoever made the file may have made it to take all.
+const INFO_LIMITS: Limits = Limits { memory_bytes: 1 << 30, cpu_seconds: Some(30) };
+
+/// What `qemu-img check` may take. It counts every cluster in memory, 32 MiB for each TiB as a rule.
+const CHECK_LIMITS: Limits = Limits { memory_bytes: 4 << 30, cpu_seconds: None };
+
+/// With this prlimit tells that there is no such tool.
+const NO_TOOL: i32 = 127;
 
 /// Most bytes kept of what a tool says.
 const SAID_BYTES_MAX: u64 = 64 << 10;
@@ -51,6 +57,13 @@ pub(crate) enum WriteFormat {
     Raw,
     /// QEMU's.
     Qcow2,
+}
+
+/// What a tool may take of this machine.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    memory_bytes: u64,
+    cpu_seconds: Option<u32>,
 }
 
 /// An image file that was looked at.
@@ -85,7 +98,7 @@ impl ImageFile {
             return Err(Failure::new(Exit::Usage, "source_refused", detail));
         }
         header::check_alone(&path, format)?;
-        let mut command = Command::new("qemu-img");
+        let mut command = qemu_img(INFO_LIMITS);
         command.args(["info", "--output=json"]).args(format.map(|format| format!("--format={}", format.name())));
         let said = run(command.arg("--").arg(&path)).map_err(|failure| {
             let detail = format!("cannot read {}: {}", path.display(), failure.detail);
@@ -199,7 +212,7 @@ impl Drop for Server {
 
 /// Checks what the format's own tables tell: a file that was cut short is found out before it is copied.
 fn check(path: &Path, format: ReadFormat) -> Result<(), Failure> {
-    let mut command = Command::new("qemu-img");
+    let mut command = qemu_img(CHECK_LIMITS);
     command.args(["check", "--output=json", &format!("--format={}", format.name()), "--"]).arg(path);
     let (status, _, said) = output_of(&mut command)?;
     // 3: space is lost, and nothing else; 63: the format has nothing to check.
@@ -294,22 +307,32 @@ impl WriteFormat {
     }
 }
 
-/// Runs a tool to its end and returns what it printed.
+/// One that keeps to limits: prlimit sets them and becomes qemu-img.
+fn qemu_img(limits: Limits) -> Command {
+    let mut command = Command::new("prlimit");
+    command.arg("--core=0").arg(format!("--as={}", limits.memory_bytes));
+    command.args(limits.cpu_seconds.map(|seconds| format!("--cpu={seconds}"))).args(["--", "qemu-img"]);
+    command
+}
+
+/// Runs qemu-img to its end and returns what it printed.
 fn run(command: &mut Command) -> Result<Vec<u8>, Failure> {
     let (status, printed, said) = output_of(command)?;
     if status.success() {
         return Ok(printed);
     }
-    let tool = command.get_program().to_string_lossy().into_owned();
-    Err(source_failed(failed(&tool, status, &said)))
+    Err(source_failed(failed("qemu-img", status, &said)))
 }
 
-/// How a tool ended, what it printed, and what it said.
+/// How qemu-img ended, what it printed, and what it said.
 fn output_of(command: &mut Command) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| not_started(command.get_program(), &error))?;
     let (printed, said) = (keep(child.stdout.take()), keep(child.stderr.take()));
     let status = child.wait().context("cannot wait for a child")?;
+    if status.code() == Some(NO_TOOL) {
+        return Err(not_started("qemu-img", &io::ErrorKind::NotFound.into()));
+    }
     Ok((status, printed.join().unwrap_or_default(), said.join().unwrap_or_default()))
 }
 
@@ -349,10 +372,11 @@ fn source_failed(detail: String) -> Failure {
 }
 
 fn not_started(tool: impl AsRef<OsStr>, error: &io::Error) -> Failure {
+    let package = if tool.as_ref() == "prlimit" { "util-linux" } else { "qemu-utils" };
     let tool = tool.as_ref().display();
     if error.kind() == io::ErrorKind::NotFound {
         let detail =
-            format!("{tool} is not installed: on Debian it is in package {PACKAGE} (apt-get install {PACKAGE})");
+            format!("{tool} is not installed: on Debian it is in package {package} (apt-get install {package})");
         return Failure::new(Exit::NotFound, "tool_not_found", detail);
     }
     Failure::new(Exit::Failure, "failed", format!("cannot start {tool}: {error}"))

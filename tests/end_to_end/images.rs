@@ -4,8 +4,8 @@ use crate::daemon::Daemon;
 use crate::fake_source::{Behaviour, FakeSource};
 use crate::tool::{self, are_here, json, noise, output_of, run, succeed, wait_until};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -279,10 +279,40 @@ fn a_tool_that_is_missing_is_named_with_its_package() {
     let daemon = Daemon::start();
     let raw = daemon.folder().join("disk.raw");
     disk(&raw);
-    let mut command = Command::new(crate::daemon::binary());
-    command.args(["image", "import", text(&raw), "os", "--data"]).arg(daemon.data());
-    let (code, said) = exit_code(command.env("PATH", daemon.folder()));
+    let import = || {
+        let mut command = Command::new(crate::daemon::binary());
+        command.args(["image", "import", text(&raw), "os", "--data"]).arg(daemon.data());
+        exit_code(command.env("PATH", daemon.folder()))
+    };
+    let (code, said) = import();
+    assert!(code == NOT_FOUND && said.contains("util-linux"), "{code}: {said}");
+    let prlimit = output_of(tool::command("sh").args(["-c", "command -v prlimit"])).stdout;
+    symlink(String::from_utf8(prlimit).unwrap().trim(), daemon.folder().join("prlimit")).unwrap();
+    let (code, said) = import();
     assert!(code == NOT_FOUND && said.contains("qemu-utils"), "{code}: {said}");
+}
+
+/// What looks at a file that anybody may have made cannot take the machine: neither its memory nor a processor for long.
+#[test]
+fn a_tool_that_looks_at_an_image_has_limits() {
+    if !are_here("a_tool_that_looks_at_an_image_has_limits", &["qemu-img", "qemu-nbd"]) {
+        return;
+    }
+    let daemon = Daemon::start();
+    let (qcow2, tools) = (daemon.folder().join("disk.qcow2"), daemon.folder().join("tools"));
+    run("qemu-img", ["create", "-q", "-f", "qcow2", text(&qcow2), "1M"]);
+    fs::create_dir(&tools).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    // KiB and seconds, of each call.
+    let fake = format!(
+        "#!/bin/sh\necho $1 $(ulimit -v) $(ulimit -t) >> {0}/said\nPATH={path} exec qemu-img \"$@\"\n",
+        text(&tools)
+    );
+    fs::write(tools.join("qemu-img"), fake).unwrap();
+    fs::set_permissions(tools.join("qemu-img"), Permissions::from_mode(0o755)).unwrap();
+    succeed(daemon.aljibe(&["image", "import", text(&qcow2), "os"]).env("PATH", format!("{}:{path}", text(&tools))));
+    let said = fs::read_to_string(tools.join("said")).unwrap();
+    assert_eq!(said, "info 1048576 30\ncheck 4194304 unlimited\n");
 }
 
 /// P1, P2. Volumes begin as an image, as many as are wanted, each on its own; they outlive it.
