@@ -24,7 +24,12 @@ const EXTENTS_MAX: usize = 1024;
 pub(super) struct Book {
     pen: Pen,
     next_id: u64,
+    /// What block 0 says: ids below it are given out without a word.
+    reserved_to: u64,
 }
+
+/// So many ids are reserved at a time; those that are left at a stop are never used.
+const RESERVED_IDS: u64 = 64;
 
 /// Writes records that are there, and takes them away.
 #[derive(Debug, Clone)]
@@ -51,7 +56,7 @@ pub(super) struct Records {
 impl Book {
     /// Reads every record; one that has rotted hides no other.
     pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Records), CatalogueError> {
-        let mut book = Self { pen: Pen { shard }, next_id: 1 };
+        let mut book = Self { pen: Pen { shard }, next_id: 1, reserved_to: 1 };
         let blocks = book.read(0, 1).await?;
         match parse::<Head>(0, &blocks)? {
             Some(head) if head.format != CATALOGUE_FORMAT => {
@@ -59,7 +64,7 @@ impl Book {
                 let detail = format!("the catalogue has format {found}, this program reads format {known}");
                 return Err(CatalogueError::Damaged(detail));
             }
-            Some(head) => book.next_id = head.next_id,
+            Some(head) => (book.next_id, book.reserved_to) = (head.next_id, head.next_id),
             None => return Ok((book, Records::default())),
         }
         let mut records = Records::default();
@@ -126,12 +131,16 @@ impl Book {
 
     /// Takes ids that were never used and never will be again, one behind the other; returns the first.
     ///
-    /// They are not taken durably: what bears one is, once its record is, which lies behind this in the log. Until then
+    /// They are not reserved durably: what bears one is, once its record is, which lies behind this in the log. Until then
     /// nothing outside of this process may count on the id.
     pub(super) async fn take_ids(&mut self, count: u64) -> Result<u64, CatalogueError> {
         let first = self.next_id;
         let next_id = first.saturating_add(count);
-        self.write(0, encode(&Head { format: CATALOGUE_FORMAT, next_id }), false).await?;
+        if next_id > self.reserved_to {
+            let reserved_to = first.saturating_add(count.max(RESERVED_IDS));
+            self.write(0, encode(&Head { format: CATALOGUE_FORMAT, next_id: reserved_to }), false).await?;
+            self.reserved_to = reserved_to;
+        }
         self.next_id = next_id;
         Ok(first)
     }
