@@ -20,6 +20,14 @@ pub enum Safeguard {
     SecondCheck,
     /// A slot is free only once its void header is durable.
     VoidFirst,
+    /// A volume that is held begins no batch but of snapshots.
+    Hold,
+    /// A boundary is not deleted while something hangs on it.
+    HeirsBoundary,
+    /// The deletion of a boundary leaves what the one before it shows.
+    OtherBoundaries,
+    /// The deletion of a boundary takes away all that nothing else shows.
+    EveryUnneeded,
 }
 
 #[cfg(feature = "negative-controls")]

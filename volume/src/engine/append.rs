@@ -60,7 +60,7 @@ impl Volume {
         let mut batches = 0;
         while batches < batches_max && self.may_begin_batch() {
             let mut cut = self.cut_batch();
-            if self.hold.is_on() {
+            if self.hold.keeps_back() {
                 cut = Cut { operations: cut.operations.min(self.snapshots_in_front()), payload_blocks: 0 };
             }
             if cut.operations == 0 {
@@ -81,7 +81,7 @@ impl Volume {
     }
 
     fn may_begin_batch(&self) -> bool {
-        let waiting = if self.hold.is_on() { self.snapshots_in_front() } else { self.log.pending.len() };
+        let waiting = if self.hold.keeps_back() { self.snapshots_in_front() } else { self.log.pending.len() };
         waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
     }
 

@@ -7,6 +7,7 @@
 //! A hold ends by itself, for writes wait for it. Whoever lets go is told whether it had, and then knows nothing of order.
 
 use super::{Context, Volume, poisoned, reply};
+use crate::controls::{Safeguard, is_missing};
 use crate::error::{Error, ErrorKind};
 use crate::request::{Completion, RequestId};
 use std::time::Duration;
@@ -25,6 +26,11 @@ pub(super) struct Hold {
 impl Hold {
     pub(super) const fn is_on(&self) -> bool {
         self.until.is_some()
+    }
+
+    /// Whether only snapshots may be appended.
+    pub(super) fn keeps_back(&self) -> bool {
+        self.is_on() && !is_missing(Safeguard::Hold)
     }
 }
 

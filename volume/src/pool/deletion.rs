@@ -8,6 +8,7 @@ use super::Parent;
 use super::index::Index;
 use super::rows;
 use super::walk::{Unneeded, Walk};
+use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,9 @@ struct Gone {
 
 impl Gone {
     fn add(&mut self, volume: VolumeId, unneeded: &Unneeded<'_>) {
+        if is_missing(Safeguard::EveryUnneeded) {
+            return;
+        }
         unneeded.count(&mut self.live);
         let Unneeded { version, above, .. } = unneeded;
         let mut delete = |generation| {
@@ -91,7 +95,7 @@ impl<S: Store> Index<S> {
     /// Whether something hangs on a boundary, which is then not deleted: a clone, or a view.
     #[must_use]
     pub fn is_pinned(&self, volume: VolumeId, generation: u64) -> bool {
-        self.heirs(Parent { volume, generation }).next().is_some()
+        self.heirs(Parent { volume, generation }).next().is_some() && !is_missing(Safeguard::HeirsBoundary)
     }
 
     /// Begins to delete a boundary, which is then needed no more; `None` when it is not there.

@@ -10,6 +10,7 @@
 use super::index::{Index, io};
 use super::rows;
 use super::versions::{Version, count_change};
+use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::Page;
@@ -56,7 +57,7 @@ struct Span {
 
 impl Span {
     fn is_above_its_floor(&self, generation: u64) -> bool {
-        self.below.is_none_or(|below| generation > below)
+        self.below.is_none_or(|below| generation > below) || is_missing(Safeguard::OtherBoundaries)
     }
 
     /// The first and the last generation of the hidden, or of those that hide them.
