@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 pub(super) enum Chore {
     /// Write the record of a snapshot whose name is gone.
     Snapshot(SnapshotRecord),
-    /// Write the record of a volume whose name is gone, and that is needed.
-    Ghost(VolumeRecord),
+    /// Write the record of a volume whose name is gone: it is needed, or is needed no more.
+    Volume(VolumeRecord),
     /// Throw away what a volume without a name has now: only ends of its generations are needed.
     Empty(u64),
     /// Delete a snapshot's boundary, then its record.
@@ -64,16 +64,18 @@ fn of_snapshot(shelf: &Shelf, record: &SnapshotRecord) -> Option<Chore> {
 }
 
 fn of_volume(shelf: &Shelf, record: &VolumeRecord) -> Option<Chore> {
-    if is_to_be_erased(shelf, record) {
-        return Some(erase(shelf, record));
-    }
+    let restated = |state| Some(Chore::Volume(VolumeRecord { state, ..record.clone() }));
+    let is_to_be_erased = is_to_be_erased(shelf, record);
     let is_ghost = match record.state {
+        // Its own record says so before anything of it goes: what is left of a log must not be held against records.
+        VolumeState::Ghost if is_to_be_erased => return restated(VolumeState::Deleting),
         VolumeState::Ghost => false,
         VolumeState::Live => shelf.is_former(record),
+        VolumeState::Deleting if is_to_be_erased => return Some(erase(shelf, record)),
         VolumeState::Deleting => shelf.is_parent(record.id) || has_snapshots(shelf, record),
     };
     if is_ghost {
-        return Some(Chore::Ghost(VolumeRecord { state: VolumeState::Ghost, ..record.clone() }));
+        return restated(VolumeState::Ghost);
     }
     let is_full = record.state == VolumeState::Ghost && !shelf.is_emptied(record.id);
     (is_full && !shelf.is_unsure()).then_some(Chore::Empty(record.id))
@@ -166,11 +168,12 @@ mod tests {
     fn apply(shelf: &mut Shelf, chore: &Chore) {
         match chore {
             Chore::Snapshot(record) => shelf.put_snapshot(KeptSnapshot { record: record.clone(), damage: None }),
-            Chore::Ghost(record) => shelf.put_volume(record.clone()),
+            Chore::Volume(record) => shelf.put_volume(record.clone()),
             Chore::Empty(id) => shelf.note_emptied(*id),
             Chore::Delete(record) => shelf.forget_snapshot(record.id),
             Chore::DeleteOrphan(boundary) => shelf.forget_orphan(*boundary),
             Chore::Erase(volume, snapshots) => {
+                assert_eq!(shelf.volume(*volume).unwrap().state, VolumeState::Deleting, "a start does not open it");
                 snapshots.iter().for_each(|id| shelf.forget_snapshot(*id));
                 shelf.forget_volume(*volume);
             }
@@ -209,7 +212,7 @@ mod tests {
         // One record makes it a former volume, even where the other was not written before a crash.
         shelf.put_volume(volume(4, VolumeState::Live, Some((1, 0)), Some(1)));
         let done = settle(&mut shelf);
-        assert!(matches!(done.as_slice(), [Chore::Ghost(_), Chore::Empty(1)]), "{done:?}");
+        assert!(matches!(done.as_slice(), [Chore::Volume(_), Chore::Empty(1)]), "{done:?}");
         assert_eq!(shelf.volume(1).unwrap().state, VolumeState::Ghost);
         assert_eq!(shelf.head_of(1).map(|head| head.id), Some(4));
         assert_eq!(shelf.snapshots_of(1).count(), 2);

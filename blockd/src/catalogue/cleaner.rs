@@ -101,7 +101,7 @@ impl Catalogue {
                 self.book.lock().await.put(&Record::Snapshot(record.clone())).await?;
                 self.write().put_snapshot(KeptSnapshot { record: record.clone(), damage: None });
             }
-            Chore::Ghost(record) => {
+            Chore::Volume(record) => {
                 self.book.lock().await.put(&Record::Volume(record.clone())).await?;
                 self.write().put_volume(record.clone());
             }
