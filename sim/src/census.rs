@@ -72,6 +72,30 @@ pub enum Fault {
     Slow,
     /// The process ended with a snapshot that was answered and not recorded.
     SnapshotUnrecorded,
+    /// A snapshot was deleted, and its boundary with it.
+    SnapshotDeleted,
+    /// A volume that was deleted, or rolled back, was erased.
+    VolumeErased,
+    /// A volume was made of a snapshot of another, whose name it took.
+    RolledBack,
+    /// What a volume without a name had beyond its snapshots was thrown away.
+    GhostEmptied,
+    /// Snapshots of several volumes were taken at one point.
+    GroupTaken,
+    /// Such snapshots were given up.
+    GroupGivenUp,
+    /// A crash while such were being taken, or recorded.
+    CrashInGroup,
+    /// A crash while a clone was being made.
+    CrashInClone,
+    /// A crash while a volume was being rolled back.
+    CrashInRollback,
+    /// A crash while the deletion of a snapshot or a volume was being recorded.
+    CrashInDeletion,
+    /// A crash while a volume was being erased.
+    CrashInErasing,
+    /// A crash while something else was being done for what is on its way out.
+    CrashInCleaning,
     /// A clone or a view was opened before its parent had written back what it shows.
     HeirEarly,
     /// Segments were moved to a pack.
@@ -82,6 +106,8 @@ pub enum Fault {
     SegmentSuspect,
     /// A crash while segments were being moved.
     CrashInCompaction,
+    /// Volumes were asked for the slots that they keep open.
+    SlotsFew,
 }
 
 /// How often each fault came.

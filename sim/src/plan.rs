@@ -27,14 +27,18 @@ pub enum Profile {
     Chain,
     /// A small world whose first life crashes after a number of steps that the seed tells.
     Sweep,
-    /// Snapshots, views of them and clones, among crashes and, in some worlds, faults.
+    /// Snapshots, views of them, clones, deletions, rollbacks and groups, among crashes; in some worlds among faults or lies
+    /// of the disk, in some in a pool that fills.
     Families,
     /// P1, P2, P6: a small pool that fills with what is overwritten, so that compaction never rests, among all faults.
     Compaction,
+    /// A small world with all that [`Profile::Families`] has, whose first life crashes after a number of steps that the
+    /// seed tells.
+    FamilySweep,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 11] = [
+pub const PROFILES: [Profile; 12] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -46,6 +50,7 @@ pub const PROFILES: [Profile; 11] = [
     Profile::Sweep,
     Profile::Families,
     Profile::Compaction,
+    Profile::FamilySweep,
 ];
 
 impl Profile {
@@ -60,25 +65,31 @@ impl Profile {
     pub const fn seed(self, seed: u64) -> u64 {
         (self as u64) << 56 | seed & 0x00ff_ffff_ffff_ffff
     }
+
+    /// Whether its seeds tell when the first life crashes.
+    const fn is_sweep(self) -> bool {
+        matches!(self, Self::Sweep | Self::FamilySweep)
+    }
 }
 
 /// Steps of a first life at most that a sweep cuts short.
 pub const SWEEP_STEPS_MAX: u64 = 1 << 16;
 
-/// Where a seed of [`Profile::Sweep`] tells the step.
+/// Where a seed of a sweep tells the step.
 const SWEEP_SHIFT: u32 = 40;
 
-/// The seed of the same small world that crashes after `step`.
+/// The seed of the same small world of `profile` that crashes after `step`.
 #[must_use]
-pub const fn sweep_seed(seed: u64, step: u64) -> u64 {
-    Profile::Sweep.seed(seed) & !((SWEEP_STEPS_MAX - 1) << SWEEP_SHIFT) | (step % SWEEP_STEPS_MAX) << SWEEP_SHIFT
+pub const fn sweep_seed(profile: Profile, seed: u64, step: u64) -> u64 {
+    profile.seed(seed) & !((SWEEP_STEPS_MAX - 1) << SWEEP_SHIFT) | (step % SWEEP_STEPS_MAX) << SWEEP_SHIFT
 }
 
 /// The step after which the first life of the world of `seed` crashes, where the seed tells one, and the seed of all chance.
 #[must_use]
 pub const fn crash_of(seed: u64) -> (Option<u64>, u64) {
-    if matches!(Profile::of(seed), Profile::Sweep) {
-        return (Some(seed >> SWEEP_SHIFT & (SWEEP_STEPS_MAX - 1)), sweep_seed(seed, 0));
+    let profile = Profile::of(seed);
+    if profile.is_sweep() {
+        return (Some(seed >> SWEEP_SHIFT & (SWEEP_STEPS_MAX - 1)), sweep_seed(profile, seed, 0));
     }
     (None, seed)
 }
@@ -236,6 +247,11 @@ impl Plan {
             Profile::Sweep => self.make_small(random),
             Profile::Families => self.add_families(random),
             Profile::Compaction => self.make_tight(random),
+            Profile::FamilySweep => {
+                self.make_small(random);
+                self.geometry.slot_count = random.within(40, 60) as u32;
+                self.families = 500;
+            }
         }
     }
 
@@ -260,13 +276,18 @@ impl Plan {
     }
 
     fn add_families(&mut self, random: &mut Random) {
-        if random.chance(300) {
-            self.add_faults(random);
-            self.rates.map_page = 0;
+        self.geometry.slot_count = random.within(60, 120) as u32;
+        match random.below(10) {
+            0..3 => {
+                self.add_faults(random);
+                self.rates.map_page = 0;
+            }
+            3..5 => self.add_lies(random),
+            5..8 => self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: random.within(30, 60) as u32 },
+            _ => {}
         }
         self.ends = Ends { kill: 300, power: 300, in_start: 100, store_deleted: 250 };
         self.families = *random.pick(&[20, 60, 200]);
-        self.geometry.slot_count = random.within(60, 120) as u32;
         self.lives = random.within(2, 6);
     }
 

@@ -83,16 +83,16 @@ pub fn check(profile: Profile, count: u64, wanted: &[Fault]) {
     assert!(count < SEEDS || missed.is_empty(), "{profile:?}: {count} seeds never met {missed:?}");
 }
 
-/// Runs each of `count` small worlds once for every step of its first life, with a crash after it.
+/// Runs each of `count` small worlds of a profile once for every step of its first life, with a crash after it.
 ///
 /// # Panics
 /// When one finds something, with the command that replays it.
-pub fn sweep(count: u64) {
+pub fn sweep(profile: Profile, count: u64) {
     let base = base();
     let outcome = run_all(count, |index| {
         let mut total = Outcome::default();
         for step in 0..SWEEP_STEPS_MAX {
-            let seed = sweep_seed(base.wrapping_add(index), step);
+            let seed = sweep_seed(profile, base.wrapping_add(index), step);
             let outcome = run(seed, Broken::Nothing).map_err(|finding| (seed, finding))?;
             add(&mut total, &outcome);
             if !outcome.was_cut {
@@ -101,7 +101,7 @@ pub fn sweep(count: u64) {
         }
         Ok(total)
     });
-    print(&format!("{:?}: every step of {count} seeds from {base:#x}: {outcome}", Profile::Sweep));
+    print(&format!("{profile:?}: every step of {count} seeds from {base:#x}: {outcome}"));
 }
 
 /// Runs `one` for each index below `count`, on every core.

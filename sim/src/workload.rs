@@ -46,6 +46,10 @@ pub enum Wish {
     Snapshot(VolumeId),
     /// Flush, so that the snapshot of this id can be recorded.
     FlushFor(VolumeId),
+    /// Be still, for the snapshots of a group.
+    Hold,
+    /// Go on.
+    Release,
 }
 
 /// Draws the next wish of a client of a volume of `size_bytes`.

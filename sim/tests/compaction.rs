@@ -16,6 +16,7 @@ fn what_is_moved_is_there_as_it_was_written() {
             Fault::RoundGivenUp,
             Fault::SegmentSuspect,
             Fault::CrashInCompaction,
+            Fault::SlotsFew,
             Fault::Kill,
             Fault::PowerCut,
             Fault::Rebuild,

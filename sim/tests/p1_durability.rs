@@ -36,5 +36,5 @@ fn what_was_given_up_does_not_come_back() {
 /// P1, P3. A kill or a power cut at every write, sync and commit of a small world, one after the other.
 #[test]
 fn no_step_is_a_bad_one_to_crash_at() {
-    seeds::sweep(seeds::count().div_ceil(50));
+    seeds::sweep(Profile::Sweep, seeds::count().div_ceil(50));
 }

@@ -55,7 +55,31 @@ impl Oracle {
         })
     }
 
-    /// The same for a clone, whose own writes bear `tag`.
+    /// Holds what a snapshot shows to what `volume` knows by now: every change that was answered before `last`, when the
+    /// last snapshot of its group was taken.
+    ///
+    /// # Errors
+    /// When a change that came after this snapshot was answered before that.
+    pub fn hold_to(&mut self, volume: &Self, last: Step) -> Result<(), String> {
+        let is_before = |operation: &Operation| operation.acked().is_some_and(|ended| ended < last);
+        for (shown, now) in self.operations.iter_mut().zip(&volume.operations) {
+            if is_before(now) {
+                (shown.ended, shown.is_acked) = (now.ended, true);
+            }
+        }
+        let mut later = (0..).zip(&volume.operations).skip(self.operations.len());
+        // Zeroes over zeros change nothing, and may be answered at any time.
+        if let Some((op, lacked)) = later.find(|(_, operation)| !operation.is_zero && is_before(operation)) {
+            return Err(format!(
+                "{op:x} of {:?} is not in its snapshot ({lacked}), the last was taken {last}",
+                self.tags
+            ));
+        }
+        self.durable_before = self.durable_before.max(last);
+        Ok(())
+    }
+
+    /// What a clone of it begins with, whose own writes bear `tag`.
     #[must_use]
     pub fn with_tag(&self, tag: u64) -> Self {
         let mut oracle = self.clone();

@@ -83,11 +83,13 @@ impl World {
             }
             (Wish::FlushFor(id), Completion::Done) => {
                 oracle.flushed(asked.started);
-                self.note_recorded(*id);
+                self.note_flushed(*id, true);
                 Ok(())
             }
+            (Wish::Hold | Wish::Release, Completion::Done) => Ok(()),
             (Wish::Snapshot(id), Completion::Snapshot(boundary)) => {
-                asked.moment.clone().map_or(Ok(()), |moment| self.take_snapshot(site, *id, (moment, *boundary)))
+                let Some(moment) = asked.moment.clone() else { return Ok(()) };
+                self.take_snapshot(site, *id, (moment, *boundary), !asked.is_waited)
             }
             (Wish::Cache(_), Completion::Done) => Ok(()),
             (Wish::Resize { size_bytes, discard_tail }, Completion::Done) => {
@@ -114,6 +116,10 @@ impl World {
         if let Wish::Resize { size_bytes, .. } = &asked.wish {
             oracle.end_resize(*size_bytes, false, is_refused);
         }
+        if let Wish::FlushFor(id) = &asked.wish {
+            self.note_flushed(*id, false);
+        }
+        let oracle = &mut self.sites[site].oracle;
         match asked.op {
             Some(op) if is_refused => oracle.refuse(op),
             Some(op) => oracle.end(op, now, false),
@@ -140,6 +146,7 @@ impl World {
                 let has_met = injected.may_revive || (is_change && injected.tainted + injected.map_pages > 0);
                 self.excuse.corrupt || has_met
             }
+            ErrorKind::Unavailable if matches!(asked.wish, Wish::Hold | Wish::Release) => self.is_hold_over(),
             ErrorKind::Unavailable => {
                 // What a clone inherits may never come when its parent is poisoned.
                 let is_orphan = injected.syncs > 0 && self.has_families();

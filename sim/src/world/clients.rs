@@ -44,12 +44,16 @@ impl World {
     }
 
     pub(super) fn ask_next(&mut self, site: usize) -> Checked {
-        if !self.is_open || self.requests_left == 0 || self.sites[site].volume.is_none() {
+        if !self.is_open || self.requests_left == 0 || !self.takes_clients(site) {
             return Ok(());
         }
         self.requests_left -= 1;
         self.draw_mishaps();
         if self.plan.families > 0 && self.random.chance(self.plan.families) && self.act_on_families(site)? {
+            return Ok(());
+        }
+        // Its view may have been closed.
+        if self.sites[site].volume.is_none() {
             return Ok(());
         }
         let size_bytes = self.sites[site].oracle.size_bytes();
@@ -107,6 +111,8 @@ impl World {
                 (Request::Resize { size_bytes, discard_tail }, Some(op), had_data)
             }
             Wish::Checkpoint => (Request::Checkpoint, None, false),
+            Wish::Hold => (Request::Hold, None, false),
+            Wish::Release => (Request::Release, None, false),
         }
     }
 
@@ -138,11 +144,11 @@ impl World {
 
     /// Whether the clients have asked all and nothing is under way.
     pub(super) fn is_at_rest(&self) -> bool {
-        let is_done = self.requests_left == 0 || self.sites.iter().all(|site| site.volume.is_none());
+        let is_done = self.requests_left == 0 || !(0..self.sites.len()).any(|at| self.takes_clients(at));
         // What a volume tries again and again while a kind of request fails is no unrest.
         let is_idle = |site: &super::Site| site.is_idle() || (self.outage.is_some() && site.asked.is_empty());
         let is_compaction_idle = self.compaction.is_idle(self.index.as_ref()) || self.outage.is_some();
-        let has_all = self.families.waiting.is_empty() || self.outage.is_some();
+        let has_all = (self.families.waiting.is_empty() && self.is_catalogue_at_rest()) || self.outage.is_some();
         is_done && has_all && self.jobs.is_empty() && is_compaction_idle && self.sites.iter().all(is_idle)
     }
 
@@ -176,6 +182,7 @@ fn end_of(wish: &Wish) -> u64 {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
+        Wish::Hold | Wish::Release => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use volume::compact::{CompactionFigures, Compactor, Context, News};
 use volume::error::DiskFault;
 use volume::io::Event;
-use volume::pool::{Index, LeaseClass};
+use volume::pool::{Index, Lease, LeaseClass};
 
 /// The compactor and what is under way for it.
 #[derive(Debug, Default)]
@@ -63,14 +63,7 @@ impl World {
         act(&mut self.compaction.compactor, &mut Context { index, actions: &mut actions, news: &mut news });
         self.note_compaction(&before);
         self.carry_out(Owner::Compactor, actions)?;
-        for news in news {
-            if let News::Tell(volume, event) = news
-                && let Some(site) = self.sites.iter().position(|site| site.id == volume && site.volume.is_some())
-            {
-                self.trace.tell(|| format!("{site}: is told {event:?}"));
-                self.answer_later(site, event);
-            }
-        }
+        news.into_iter().for_each(|news| self.take_news(news));
         let wants_turn = self.index.as_ref().is_some_and(|index| self.compaction.compactor.wants_turn(index));
         if wants_turn && !self.compaction.is_turn_due {
             self.compaction.is_turn_due = true;
@@ -78,6 +71,20 @@ impl World {
             self.after(delay, Happening::CompactorTurn);
         }
         self.answer_parked()
+    }
+
+    fn take_news(&mut self, news: News) {
+        match news {
+            News::Tell(volume, event) => {
+                let open = self.sites.iter().position(|site| site.id == volume && site.volume.is_some());
+                if let Some(site) = open {
+                    self.trace.tell(|| format!("{site}: is told {event:?}"));
+                    self.answer_later(site, event);
+                }
+            }
+            News::Erased(volume, result) => self.note_erased(volume, result.map_err(|fault| fault.to_string())),
+            News::Freed => {}
+        }
     }
 
     fn note_compaction(&mut self, before: &CompactionFigures) {
@@ -105,22 +112,27 @@ impl World {
     pub(super) fn answer_lease(&mut self, site: usize, class: LeaseClass) -> Checked {
         let result = self.lease(class)?;
         self.trace.tell(|| format!("{site}: leased {result:?}"));
-        if result == Err(DiskFault::NoSpace) && self.is_freeing() {
+        if result == Err(DiskFault::NoSpace) && self.may_gain_slots(site) {
             self.compaction.parked.push_back((site, class));
             return self.with_compactor(|_, _| ());
         }
-        self.answer_later(site, Event::Leased { result });
+        self.answer_leased(site, result);
         Ok(())
+    }
+
+    fn answer_leased(&mut self, site: usize, result: Result<Lease, DiskFault>) {
+        result.into_iter().for_each(|lease| self.families.note_spare(self.sites[site].id, lease));
+        self.answer_later(site, Event::Leased { result });
     }
 
     fn answer_parked(&mut self) -> Checked {
         let parked = std::mem::take(&mut self.compaction.parked);
         for (site, class) in parked {
             let result = self.lease(class)?;
-            if result == Err(DiskFault::NoSpace) && self.is_freeing() {
+            if result == Err(DiskFault::NoSpace) && self.may_gain_slots(site) {
                 self.compaction.parked.push_back((site, class));
             } else {
-                self.answer_later(site, Event::Leased { result });
+                self.answer_leased(site, result);
             }
         }
         Ok(())

@@ -13,10 +13,10 @@ use volume::request::{Completion, Reply};
 const RELEASE_ROUNDS: u32 = 6;
 
 /// How long the space of what was trimmed may take to come back, at the most.
-const RELEASE_TIME_MAX: u64 = 60_000 * MS;
+pub(super) const RELEASE_TIME_MAX: u64 = 60_000 * MS;
 
 /// Segments that a volume without data may keep: the open one, and those whose trims or footers are newer.
-const EMPTY_SEGMENTS_MAX: usize = 3;
+pub(super) const EMPTY_SEGMENTS_MAX: usize = 3;
 
 impl World {
     /// Checks the pool, makes its index anew, compares, and empties the volumes.
@@ -32,12 +32,18 @@ impl World {
         self.start()?;
         self.read_back()?;
         self.rest_and_check()?;
-        // Snapshots keep what they show.
+        self.take_families_apart()?;
+        // What lies may have kept is no volume's own.
         if self.has_families() { Ok(()) } else { self.empty_volumes() }
     }
 
     fn rest_and_check(&mut self) -> Checked {
+        self.let_chores_end()?;
         for site in self.open_sites() {
+            if self.sites[site].volume.is_none() {
+                // What could not be erased before is erased meanwhile.
+                continue;
+            }
             let reply = self.ask_and_wait(site, Wish::Checkpoint)?;
             self.must_succeed(&reply, "a checkpoint of a volume at rest")?;
         }
@@ -45,10 +51,12 @@ impl World {
         let Some(index) = &self.index else { return Ok(()) };
         let report = check(index, &self.disk, CheckOptions { verify_data: true });
         self.trace.note(&[40, report.problems.len() as u64]);
-        match report.problems.iter().find(|problem| !self.is_known(problem)) {
-            Some(problem) => Err(Finding(format!("the check of the pool finds: {problem:?}"))),
-            None => Ok(()),
+        if let Some(problem) = report.problems.iter().find(|problem| !self.is_known(problem)) {
+            return Err(Finding(format!("the check of the pool finds: {problem:?}")));
         }
+        self.check_live_blocks()?;
+        self.check_ghosts()?;
+        self.let_segments_go()
     }
 
     /// Whether what was injected explains a problem.
@@ -58,7 +66,7 @@ impl World {
         let is_known_footer = has_refused && problem.detail.contains("the footer is damaged");
         // A slot that could not be read at a start is kept until a rebuild reads it.
         let is_kept_slot = self.disk.faults() > 0 && problem.detail.contains("kept out of use");
-        let is_map = matches!(problem.kind, ProblemKind::Map | ProblemKind::LiveCount);
+        let is_map = matches!(problem.kind, ProblemKind::Map | ProblemKind::LiveCount | ProblemKind::Lineage);
         let is_known_page = self.injected.map_pages > 0 && is_map;
         self.injected.lies > 0 || is_known_footer || is_kept_slot || is_known_page
     }
@@ -132,7 +140,7 @@ impl World {
         self.index.as_ref().map(|index| index.segments(self.sites[site].id)).unwrap_or_default()
     }
 
-    fn let_pass(&mut self, time: u64) -> Checked {
+    pub(super) fn let_pass(&mut self, time: u64) -> Checked {
         let until = self.now + time + MS;
         while self.now < until && self.advance()? {}
         Ok(())

@@ -61,9 +61,18 @@ impl World {
     fn stop(&mut self) -> Checked {
         self.come_to_rest()?;
         self.check_slots()?;
+        if self.outage.is_none() {
+            // The counting is to read what is there.
+            self.store.set_faults(0, 0);
+            self.check_live_blocks()?;
+            self.apply_rates(self.rates);
+        }
         if self.random.chance(500) {
             for site in self.open_sites() {
-                self.ask_and_wait(site, Wish::Checkpoint)?;
+                // One that is being erased may be closed meanwhile.
+                if self.sites[site].volume.is_some() {
+                    self.ask_and_wait(site, Wish::Checkpoint)?;
+                }
             }
             if self.random.chance(500) {
                 self.come_to_rest()?;
@@ -125,7 +134,7 @@ impl World {
 
     /// Nothing of the process is left.
     pub(super) fn end_process(&mut self) {
-        self.end_views();
+        self.end_catalogue();
         self.is_open = false;
         self.requests_left = 0;
         self.queue.clear();
@@ -133,6 +142,7 @@ impl World {
         self.leases.clear();
         self.index = None;
         self.compaction = Compaction::default();
+        self.sealing = super::sealing::Sealing::default();
         for site in &mut self.sites {
             site.volume = None;
             site.asked.clear();
@@ -152,7 +162,7 @@ impl World {
         }
         self.read_back_views()?;
         self.is_reading_back = false;
-        if self.sites.iter().all(|site| site.volume.is_some() || site.is_view) {
+        if (0..self.sites.len()).all(|at| self.sites[at].volume.is_some() || !self.is_to_be_opened(at)) {
             self.loss = Loss::Nothing;
             self.is_order_lost = false;
         }

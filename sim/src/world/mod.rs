@@ -12,6 +12,7 @@ mod families;
 mod leases;
 mod life;
 mod rot;
+mod sealing;
 mod start;
 mod store_thread;
 
@@ -26,6 +27,7 @@ use crate::trace::{Finding, Trace};
 use clients::Asked;
 use compaction::Compaction;
 use driver::{Owner, Transfers};
+use families::VolumeState;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use units::{Lsn, Monotonic, PoolId, VolumeId};
@@ -45,6 +47,10 @@ pub enum Broken {
     FlushBarrier,
     /// The store is told of a boundary after the pages that come after it.
     BoundaryOrder,
+    /// A snapshot is deleted though a volume began as it.
+    SnapshotPin,
+    /// What a volume without a name has beyond its snapshots is kept.
+    FullGhosts,
 }
 
 /// What a run came to.
@@ -100,6 +106,8 @@ enum Happening {
     StoreTurn,
     StoreAnswers(usize, Event),
     Record(usize, VolumeId),
+    Recorded,
+    DeletionTurn,
     OutageEnds,
 }
 
@@ -111,6 +119,16 @@ struct Site {
     /// Of a clone or a view.
     parent: Option<Parent>,
     is_view: bool,
+    /// The first of the volumes that had its name one after the other.
+    line: VolumeId,
+    /// What its record says.
+    state: VolumeState,
+    /// Something is done with its name: no client asks it.
+    is_leaving: bool,
+    /// Without a name, and holds ends of generations only.
+    is_emptied: bool,
+    /// Its record has been taken away.
+    is_gone: bool,
     /// None while the daemon is down, and when the volume is damaged.
     volume: Option<Volume>,
     is_damaged: bool,
@@ -134,6 +152,11 @@ impl Site {
             created_bytes,
             parent: None,
             is_view: false,
+            line: id,
+            state: VolumeState::Live,
+            is_leaving: false,
+            is_emptied: false,
+            is_gone: false,
             volume: None,
             is_damaged: false,
             last_lsn: Lsn::ZERO,
@@ -193,6 +216,7 @@ pub struct World {
     superblock: Superblock,
     sites: Vec<Site>,
     compaction: Compaction,
+    sealing: sealing::Sealing,
     families: families::Families,
     jobs: VecDeque<store_thread::Job>,
     store_turn_at: u64,
@@ -255,6 +279,7 @@ impl World {
             index: None,
             superblock,
             compaction: Compaction::default(),
+            sealing: sealing::Sealing::default(),
             families: families::Families::default(),
             jobs: VecDeque::new(),
             store_turn_at: 0,
@@ -371,13 +396,18 @@ impl World {
             Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
             Happening::CompactorTick => {
                 self.after(TICK, Happening::CompactorTick);
+                self.tick_sealing();
                 self.tick_compactor()?;
                 self.tick_waiting()?;
+                self.tick_cleaner();
             }
             Happening::Record(site, id) => self.record(site, id)?,
+            Happening::Recorded => self.end_record()?,
+            Happening::DeletionTurn => self.turn_deletions()?,
             Happening::CompactorTurn => self.turn_compactor()?,
             Happening::OutageEnds => self.end_outage(),
         }
+        self.go_on_with_catalogue()?;
         Ok(true)
     }
 

@@ -92,6 +92,7 @@ impl World {
         self.disk.drop_cache();
         let superblock = self.read_superblock()?;
         let mut index = self.open_index(&superblock)?;
+        self.resume_deletions(&mut index);
         let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
         // The superblock that was read may be in the page cache only, left by a start that was killed.
         self.start_sync()?;
@@ -108,8 +109,8 @@ impl World {
         }
         let recovered = self.recover_all(&index, may_fault)?;
         self.write_recovered(&mut index, recovered)?;
-        self.reconcile(&index).map_err(Failed::Found)?;
         self.index = Some(index);
+        self.wake_cleaner();
         self.open_compactor().map_err(Failed::Found)?;
         for site in 0..self.sites.len() {
             if self.sites[site].volume.is_some() {
@@ -178,7 +179,7 @@ impl World {
         may_fault: bool,
     ) -> Result<Vec<(usize, Recovered)>, Failed> {
         let mut all = Vec::new();
-        for site in 0..self.sites.len() {
+        for site in (0..self.sites.len()).filter(|at| self.is_to_be_opened(*at)).collect::<Vec<_>>() {
             let known = index.known(self.sites[site].id, self.sites[site].created_bytes);
             match recover(&self.disk, &self.superblock, &known) {
                 Ok(recovered) => {
@@ -241,10 +242,18 @@ impl World {
             let Recovered { volume, next_lsn, boundaries, .. } = recovered;
             index.note_recovered_boundaries(*volume, *next_lsn, boundaries).map_err(faulted)?;
         }
+        let next_lsns = all.iter().map(|(_, recovered)| (recovered.volume, recovered.next_lsn)).collect();
+        self.reconcile(index, &next_lsns).map_err(Failed::Found)?;
+        // Parents come before what began as them.
         for (site, recovered) in all {
-            let volume = Volume::open(self.config(), recovered);
-            self.sites[site].is_damaged = false;
-            self.sites[site].volume = Some(volume);
+            self.sites[site].is_damaged = self.is_condemned(index, site);
+            if self.sites[site].is_damaged && self.injected.lies == 0 {
+                let heir = recovered.volume;
+                return Err(Failed::Found(Finding(format!("P1: volume {heir} has lost what it began as"))));
+            }
+            if !self.sites[site].is_damaged {
+                self.sites[site].volume = Some(Volume::open(self.config(), recovered));
+            }
         }
         Ok(())
     }

@@ -43,7 +43,10 @@ pub(super) enum Job {
     Unpinned(usize, SegmentId),
     /// The catalogue asks, behind what the volumes have told of their boundaries.
     OpenView(VolumeId),
-    MakeClone(VolumeId),
+    NoteParent(VolumeId),
+    Delete(Parent),
+    Closed(VolumeId),
+    Erase(VolumeId),
 }
 
 impl World {
@@ -65,14 +68,14 @@ impl World {
             Action::Unpinned { segment } => Job::Unpinned(site, segment),
             Action::Append { .. } | Action::Fetch { .. } | Action::Sync { .. } | Action::Reply(_) => return Ok(()),
         };
-        match (&job, self.broken) {
-            (Job::NoteBoundary(..), super::Broken::BoundaryOrder) => self.families.held.push(job),
-            (Job::WriteBack { .. }, super::Broken::BoundaryOrder) => {
-                self.jobs.push_back(job);
+        let is_late = self.broken == super::Broken::BoundaryOrder;
+        if is_late && matches!(job, Job::NoteBoundary(..)) {
+            self.families.held.push(job);
+        } else {
+            let is_write_back = matches!(job, Job::WriteBack { .. });
+            self.jobs.push_back(job);
+            if is_late && is_write_back {
                 self.jobs.extend(self.families.held.drain(..));
-            }
-            (_, super::Broken::Nothing | super::Broken::FlushBarrier) | (_, super::Broken::BoundaryOrder) => {
-                self.jobs.push_back(job);
             }
         }
         self.await_turn();
@@ -130,7 +133,10 @@ impl World {
             Job::NoteBoundary(site, boundary) => drop(index.note_boundary(self.sites[site].id, boundary)),
             Job::Lease { site, class } => self.answer_lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.
-            Job::Note(row) => drop(index.note_segment(row)),
+            Job::Note(row) => {
+                let _ = index.note_segment(row);
+                self.families.not_spare(row.volume, row.segment);
+            }
             Job::Release(segment) => drop(index.release(segment)),
             Job::Settle(site, settled) => {
                 let volume = self.sites[site].id;
@@ -142,7 +148,10 @@ impl World {
                 self.answer_later(site, Event::ChangesLoaded { id, result });
             }
             Job::OpenView(id) => drop(self.open_view(id)?),
-            Job::MakeClone(id) => self.make_clone(id)?,
+            Job::NoteParent(heir) => self.note_parent_of(heir)?,
+            Job::Delete(boundary) => self.delete_boundary(boundary)?,
+            Job::Closed(volume) => self.note_closed(volume)?,
+            Job::Erase(volume) => self.erase_volume(volume)?,
             Job::LoadPlace(site, segment) => {
                 let volume = self.sites[site].id;
                 let place = self.compaction.compactor.hold(index, volume, segment);
@@ -166,6 +175,15 @@ impl World {
         let failed = self.families.waiting.take_failed(index, volume);
         self.fail_jobs(failed);
         Ok(())
+    }
+
+    /// A volume is closed, and has asked all that it will.
+    fn note_closed(&mut self, volume: VolumeId) -> Checked {
+        self.families.waiting.forget(volume);
+        let Some(index) = &self.index else { return Ok(()) };
+        let failed = self.families.waiting.take_failed(index, volume);
+        self.fail_jobs(failed);
+        self.with_compactor(|compactor, context| compactor.closed(context, volume))
     }
 
     /// Time passes for those who wait.
