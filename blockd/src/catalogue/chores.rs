@@ -64,30 +64,26 @@ fn of_snapshot(shelf: &Shelf, record: &SnapshotRecord) -> Option<Chore> {
 }
 
 fn of_volume(shelf: &Shelf, record: &VolumeRecord) -> Option<Chore> {
-    let restated = |state| Some(Chore::Volume(VolumeRecord { state, ..record.clone() }));
-    let is_to_be_erased = is_to_be_erased(shelf, record);
-    let is_ghost = match record.state {
+    let restated = |state| Chore::Volume(VolumeRecord { state, ..record.clone() });
+    match record.state {
+        VolumeState::Live => shelf.is_former(record).then(|| restated(VolumeState::Ghost)),
         // Its own record says so before anything of it goes: what is left of a log must not be held against records.
-        VolumeState::Ghost if is_to_be_erased => return restated(VolumeState::Deleting),
-        VolumeState::Ghost => false,
-        VolumeState::Live => shelf.is_former(record),
-        VolumeState::Deleting if is_to_be_erased => return Some(erase(shelf, record)),
-        VolumeState::Deleting => shelf.is_parent(record.id) || has_snapshots(shelf, record),
-    };
-    if is_ghost {
-        return restated(VolumeState::Ghost);
+        VolumeState::Ghost if is_to_be_erased(shelf, record) => Some(restated(VolumeState::Deleting)),
+        VolumeState::Ghost => (!shelf.is_emptied(record.id) && !shelf.is_unsure()).then_some(Chore::Empty(record.id)),
+        VolumeState::Deleting if is_to_be_erased(shelf, record) => {
+            Some(Chore::Erase(record.id, shelf.taken_of(record.id).map(|kept| kept.record.id).collect()))
+        }
+        VolumeState::Deleting => {
+            let is_needed = shelf.is_parent(record.id) || has_snapshots(shelf, record);
+            is_needed.then(|| restated(VolumeState::Ghost))
+        }
     }
-    let is_full = record.state == VolumeState::Ghost && !shelf.is_emptied(record.id);
-    (is_full && !shelf.is_unsure()).then_some(Chore::Empty(record.id))
 }
 
-/// What erases a volume, when nothing is left that needs it.
+/// What erases a volume whose deletion is recorded, when nothing is left that needs it.
 pub(super) fn erasing(shelf: &Shelf, volume: u64) -> Option<Chore> {
-    shelf.volume(volume).filter(|record| is_to_be_erased(shelf, record)).map(|record| erase(shelf, record))
-}
-
-fn erase(shelf: &Shelf, record: &VolumeRecord) -> Chore {
-    Chore::Erase(record.id, shelf.taken_of(record.id).map(|kept| kept.record.id).collect())
+    let chore = shelf.volume(volume).and_then(|record| of_volume(shelf, record));
+    chore.filter(|chore| matches!(chore, Chore::Erase(..)))
 }
 
 /// Whether nobody needs anything of a volume any more.

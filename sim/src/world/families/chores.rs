@@ -49,19 +49,18 @@ impl World {
     }
 
     fn chore_of_volume(&self, site: &Site) -> Option<Chore> {
-        let is_to_be_erased = self.is_to_be_erased(site);
-        let is_ghost = match site.state {
-            VolumeState::Ghost if is_to_be_erased => return Some(Chore::Volume(site.id, VolumeState::Deleting)),
-            VolumeState::Ghost => false,
-            VolumeState::Live => self.is_former(site),
-            VolumeState::Deleting if is_to_be_erased => return Some(Chore::Erase(site.id)),
-            VolumeState::Deleting => self.is_parent(site.id) || self.has_snapshots(site),
-        };
-        if is_ghost {
-            return Some(Chore::Volume(site.id, VolumeState::Ghost));
+        let restated = |state| Chore::Volume(site.id, state);
+        match site.state {
+            VolumeState::Live => self.is_former(site).then_some(restated(VolumeState::Ghost)),
+            VolumeState::Ghost if self.is_to_be_erased(site) => Some(restated(VolumeState::Deleting)),
+            VolumeState::Ghost => {
+                (!site.is_emptied && self.broken != Broken::FullGhosts).then_some(Chore::Empty(site.id))
+            }
+            VolumeState::Deleting if self.is_to_be_erased(site) => Some(Chore::Erase(site.id)),
+            VolumeState::Deleting => {
+                (self.is_parent(site.id) || self.has_snapshots(site)).then_some(restated(VolumeState::Ghost))
+            }
         }
-        let is_full = site.state == VolumeState::Ghost && !site.is_emptied;
-        (is_full && self.broken != Broken::FullGhosts).then_some(Chore::Empty(site.id))
     }
 
     /// Whether nobody needs anything of a volume any more.
