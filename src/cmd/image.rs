@@ -105,7 +105,19 @@ fn dialer(flags: &NbdFlags) -> Result<Dialer, Failure> {
 }
 
 impl Daemon {
-    /// Connects to the daemon's export of an image: by the first of its addresses that answers.
+    /// Connects to the export of an image that is the one that is meant, by its id and its import; `other` is what is said
+    /// when it is not. The export is found by name: once it is entered, the image is no other's but by force, which hangs up.
+    async fn enter(&self, image: &Image, other: fn(&Image) -> Failure) -> Result<Connection, Failure> {
+        let connection = self.connect(image).await?;
+        let now: Image = self.client.fetch_within(&path_of(&image.name)).await?;
+        if (now.id, now.claim) != (image.id, image.claim) {
+            connection.close().await;
+            return Err(other(image));
+        }
+        Ok(connection)
+    }
+
+    /// Connects to the daemon's export of an image's name: by the first of its addresses that answers.
     async fn connect(&self, image: &Image) -> Result<Connection, Failure> {
         if let Some(reason) = image.state_reason.as_ref().filter(|_| image.state == ImageState::Quarantined) {
             let detail = format!("image {} is damaged and set aside: {reason}", image.name);

@@ -5,8 +5,9 @@ use crate::fake_source::{Behaviour, FakeSource};
 use crate::tool::{self, are_here, json, noise, output_of, run, succeed, wait_until};
 use serde_json::Value;
 use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +17,7 @@ const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const CONFLICT: i32 = 4;
 const DAMAGE: i32 = 7;
+const TRY_LATER: i32 = 8;
 
 /// A disk with data, zeros that were written, and holes.
 pub(crate) fn disk(path: &Path) {
@@ -271,6 +273,54 @@ fn a_bad_source_leaves_no_image() {
     let (code, said) = exit_code(&mut daemon.aljibe(&["image", "import", &source.uri(), "bad"]));
     assert!(code == 1 && said.contains("Input/output error"), "{code}: {said}");
     assert!(json(&mut daemon.aljibe(&["image", "list"]))["images"].as_array().unwrap().is_empty());
+    daemon.stop_without_complaint();
+}
+
+/// Answers requests for JSON as the daemon does, but runs `meanwhile` before the first answer is given away.
+fn slow_api(daemon: &Daemon, mut meanwhile: Vec<Command>) -> PathBuf {
+    let (socket, api) = (daemon.folder().join("slow.sock"), daemon.data().join("api.sock"));
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut first_line = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            reader.read_line(&mut first_line).unwrap();
+            while reader.read_line(&mut String::new()).unwrap() > 2 {}
+            let path = first_line.split(' ').nth(1).unwrap();
+            let mut upstream = UnixStream::connect(&api).unwrap();
+            // Which hangs up behind its answer.
+            write!(upstream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = Vec::new();
+            upstream.read_to_end(&mut answer).unwrap();
+            meanwhile.drain(..).for_each(|mut command| drop(succeed(&mut command)));
+            stream.write_all(&answer).unwrap();
+        }
+    });
+    socket
+}
+
+/// P2. An export is of the image that had the name when it began: never of another one that took the name since.
+#[test]
+fn an_export_is_never_of_another_image_of_that_name() {
+    if !are_here("an_export_is_never_of_another_image_of_that_name", &["qemu-img", "qemu-nbd"]) {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let (raw, other) = (daemon.folder().join("disk.raw"), daemon.folder().join("other.raw"));
+    disk(&raw);
+    fs::write(&other, noise(8, MIB)).unwrap();
+    let back = daemon.folder().join("back.raw");
+    succeed(&mut daemon.aljibe(&["image", "import", text(&raw), "os"]));
+    let made_anew =
+        [&["image", "delete", "os"][..], &["image", "import", text(&other), "os"]].map(|words| daemon.aljibe(words));
+    let api = format!("unix:{}", text(&slow_api(&daemon, made_anew.into())));
+    let mut export = tool::command(crate::daemon::binary());
+    let (code, said) = exit_code(export.args(["image", "export", "os", text(&back), "--api", &api]));
+    assert!(code == TRY_LATER && said.contains("another"), "{code}: {said}");
+    assert!(!back.exists());
+    // The other one, by its own right.
+    succeed(&mut daemon.aljibe(&["image", "export", "os", text(&back)]));
+    run("cmp", [&other, &back]);
     daemon.stop_without_complaint();
 }
 

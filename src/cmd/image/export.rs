@@ -51,7 +51,7 @@ async fn write(
     (path, format): (&Path, WriteFormat),
     mut bar: ProgressBar,
 ) -> Result<u64, Failure> {
-    let source = Arc::new(daemon.connect(image).await?);
+    let source = Arc::new(daemon.enter(image, changed).await?);
     let (server, target) = qemu::make(path, format, source.facts().size_bytes, &daemon.dialer).await?;
     let target = Arc::new(target);
     let copied = copy(&source, &target, 0, &mut bar).await;
@@ -62,6 +62,11 @@ async fn write(
     }
     server.end().await?;
     Ok(copied.written_bytes)
+}
+
+fn changed(image: &Image) -> Failure {
+    let detail = format!("image {} is another one by now than when this began: begin anew", image.name);
+    Failure::new(Exit::TryLater, "image_changed", detail)
 }
 
 /// Gives work up when the user or the system wants the command to end, so that what it has begun goes.

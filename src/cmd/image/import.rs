@@ -133,7 +133,7 @@ async fn fill(
     if image.state != ImageState::Importing || image.copied_bytes >= size_bytes {
         return (source, Ok(()));
     }
-    let target = match enter(daemon, image).await {
+    let target = match daemon.enter(image, superseded).await {
         Ok(target) => Arc::new(target),
         Err(failure) => return (source, Err((false, failure))),
     };
@@ -145,18 +145,6 @@ async fn fill(
     }
     let copied = copied.map(drop).map_err(|error| (source.is_bad(&error), copy_failure(&error, true, &source.name)));
     (source, copied)
-}
-
-/// Connects to the export of an image that is to be written, as long as this import has it. The export is found by name;
-/// once it is entered, the image is no other's but by force, which hangs up.
-async fn enter(daemon: &Daemon, image: &Image) -> Result<Connection, Failure> {
-    let target = daemon.connect(image).await?;
-    let now: Image = daemon.client.fetch_within(&path_of(&image.name)).await?;
-    if now.claim != image.claim {
-        target.close().await;
-        return Err(superseded(image));
-    }
-    Ok(target)
 }
 
 fn superseded(image: &Image) -> Failure {
