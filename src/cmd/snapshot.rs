@@ -24,7 +24,7 @@ pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failur
         SnapshotVerb::Diff { since, to } => diff::run(&client, output, &since, &to),
         SnapshotVerb::Reclaim { names, dry_run: _ } => {
             let wanted = ReclaimSnapshots { snapshots: names.iter().map(ToString::to_string).collect() };
-            let found: Reclaimed = client.post("/v1/snapshots/reclaim", &wanted)?;
+            let found: Reclaimed = client.post_long("/v1/snapshots/reclaim", &wanted)?;
             output.show(&found, || format!("would give back {}", sized(found.reclaim_bytes)))
         }
         SnapshotVerb::Delete { names } => delete(&client, output, &names),

@@ -43,7 +43,7 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
         }
         VolumeVerb::Rollback { snapshot, force } => {
             let wanted = RollbackVolume { snapshot: snapshot.name().to_string(), force };
-            let rolled: RolledBack = client.post(&format!("{}/rollback", path_of(snapshot.volume())), &wanted)?;
+            let rolled: RolledBack = client.post_long(&format!("{}/rollback", path_of(snapshot.volume())), &wanted)?;
             output.show(&rolled, || {
                 let undo = format!("undo  aljibe volume rollback {}\n", rolled.undo.name);
                 format!("{}{undo}", described(&rolled.volume))

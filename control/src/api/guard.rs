@@ -18,8 +18,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Most characters of an id that a client may give.
 const REQUEST_ID_LEN_MAX: usize = 64;
 
-/// Copies what a log says, however long that takes: a limit would leave in doubt whether the clone will be there.
-const UNLIMITED_ROUTE: &str = "/v1/volumes/{name}/clone";
+/// What takes as long as it takes: to copy what a log says, or to write back what a volume holds in memory alone and look
+/// through what has changed. A limit would leave in doubt what becomes of it.
+const UNLIMITED_ROUTES: [&str; 3] =
+    ["/v1/volumes/{name}/clone", "/v1/volumes/{name}/rollback", "/v1/snapshots/reclaim"];
 
 /// Watches over one request.
 pub(super) async fn watch(State(context): State<Context>, request: Request, next: Next) -> Response {
@@ -44,7 +46,7 @@ async fn answer(context: &Context, request: Request, next: Next) -> Response {
     {
         return refusal.into_response();
     }
-    if request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == UNLIMITED_ROUTE) {
+    if request.extensions().get::<MatchedPath>().is_some_and(|route| UNLIMITED_ROUTES.contains(&route.as_str())) {
         return next.run(request).await;
     }
     let limit = context.options.request_duration_max;

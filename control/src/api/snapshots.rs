@@ -120,7 +120,8 @@ pub(super) async fn clone(
     Ok(made(volume))
 }
 
-/// Tells what the deletion of snapshots would give back. Deletes nothing.
+/// Tells what the deletion of snapshots would give back. Deletes nothing. The answer comes when all of it is counted: this
+/// request has no limit of time.
 #[utoipa::path(post, path = "/v1/snapshots/reclaim", request_body = ReclaimSnapshots, responses(
     (status = 200, body = Reclaimed),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),

@@ -122,7 +122,7 @@ pub(super) async fn clone(
 }
 
 /// Makes a volume what it was at one of its snapshots, after a snapshot of what it is now. Refused while clients are
-/// attached, unless `force`.
+/// attached, unless `force`. The answer comes when that is done: this request has no limit of time.
 #[utoipa::path(post, path = "/v1/volumes/{name}/rollback", request_body = RollbackVolume,
     params(("name" = String, Path, description = "The volume")), responses(
     (status = 200, body = RolledBack),

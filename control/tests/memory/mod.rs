@@ -298,6 +298,7 @@ impl Service for MemoryService {
 
     fn reclaim_snapshots(&self, names: Vec<SnapshotName>) -> Answer<'_, u64> {
         Box::pin(async move {
+            self.wait_if_held().await;
             let state = self.state.lock().unwrap();
             names.iter().map(|name| state.find_snapshot(name).map(|_| 4096)).sum()
         })
@@ -336,6 +337,7 @@ impl Service for MemoryService {
 
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
         Box::pin(async move {
+            self.wait_if_held().await;
             let mut state = self.state.lock().unwrap();
             state.find_snapshot(&snapshot)?;
             let volume = state.find(snapshot.volume())?.clone();
