@@ -15,7 +15,7 @@
 //! because the pack does not give back what was written, changes nothing: header and payload are checked where they are read.
 
 use super::RebuildReport;
-use crate::format::{SlotHeader, Superblock};
+use crate::format::{SlotHeader, Superblock, decode_batch, decode_parcel_start};
 use crate::pool::{Found, SegmentRow, Survivors};
 use crate::recover::{
     HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, probe, read_block,
@@ -98,7 +98,7 @@ fn take_pack(
 }
 
 /// A pack in which something counts gets what is missing of its headers. One in which nothing does becomes void; but where
-/// it once counted and some parcel cannot be told any more, its slot is kept.
+/// it once counted, or may have, and some parcel cannot be told any more, its slot is kept.
 fn take_or_leave(
     superblock: &Superblock,
     reader: &dyn PoolReader,
@@ -106,6 +106,12 @@ fn take_or_leave(
     is_used: bool,
     (found, report): (&mut Found, &mut RebuildReport),
 ) {
+    if walked.parcels.is_empty() && !is_as_before(reader, superblock, slot) {
+        let detail = "no header of any parcel is left: volumes may lack what they held";
+        report.notes.push(format!("pack {pack} in slot {slot}: {detail}"));
+        found.kept.insert(slot);
+        return;
+    }
     // Of a pack that was not written to its end nothing is used, or void.
     if walked.lost > 0 && (is_used || walked.parcels.iter().any(Listed::is_void)) {
         let detail = format!("of {} parcels no header is left: volumes may lack what they held", walked.lost);
@@ -130,6 +136,15 @@ fn take_or_leave(
             report.mends.push((superblock.geometry.block_offset(slot, at), block));
         }
     }
+}
+
+/// Whether a slot has what it had before where the first parcel of its pack would be: a power cut left nothing of the pack
+/// but its own header, and nothing was ever moved to it.
+fn is_as_before(reader: &dyn PoolReader, superblock: &Superblock, slot: SlotIndex) -> bool {
+    let mut source = SlotSource::new(reader, superblock.geometry, slot);
+    let is_batch = matches!(source.with_header_at(1, decode_batch), Ok(Ok(_)));
+    is_batch
+        || source.block(1).is_ok_and(|block| decode_parcel_start(block).is_ok() || block.iter().all(|byte| *byte == 0))
 }
 
 /// A pack of which a stop left one header, when the other one was void, becomes void.

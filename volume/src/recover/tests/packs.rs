@@ -205,6 +205,54 @@ fn a_rotten_header_of_a_parcel_is_told() {
     assert_eq!(index.segments(VOLUME).len(), rows.len());
 }
 
+/// P1, P2. A pack of which no parcel can be told any more may have the only copy of what was moved there: a rebuild tells of
+/// it, and leaves it as it is.
+#[test]
+fn a_pack_of_which_no_parcel_is_told_is_kept() {
+    for is_unreadable in [false, true] {
+        let (mut world, rows) = aged();
+        let pack = world.pack(&segments(&rows[..3]));
+        world.void_left();
+        let places = segments(&rows[..3]).into_iter().filter_map(|segment| world.index.segment(segment)?.parcel);
+        for block in places.flat_map(|place| place.headers()).collect::<Vec<_>>() {
+            if is_unreadable {
+                world.pool.unreadable.insert(world.superblock.geometry.block_offset(pack.slot, block) / 4096);
+            } else {
+                world.rot(pack.slot, block);
+            }
+        }
+        let (_, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert!(report.notes.len() == 1 && report.notes[0].contains("no header of any parcel"), "{report:?}");
+        assert_eq!(report.kept_slots, [pack.slot]);
+        let slot = world.superblock.geometry.slot_offset(pack.slot)..=world.at(pack.slot, 31) as u64;
+        assert!(!report.mends.iter().any(|(offset, _)| slot.contains(offset)), "it is written to");
+    }
+}
+
+/// P1, P6. A pack of which a power cut left nothing but its own header is void, and no damage is told: where its first parcel
+/// would be is what the slot held before, a segment, another pack or nothing.
+#[test]
+fn a_pack_of_which_nothing_but_its_header_is_there_is_void() {
+    let (mut world, rows) = aged();
+    let older = world.pack(&segments(&rows[2..3]));
+    world.void_left();
+    let (lease, _) = world.write_pack(&segments(&rows[..2]));
+    for before in [Some(rows[3].slot), Some(older.slot), None] {
+        match before {
+            Some(before) => {
+                let from = world.at(before, 1);
+                let to = world.at(lease.slot, 1);
+                world.pool.bytes.copy_within(from..from + 30 * BLOCK_LEN, to);
+            }
+            None => world.zero(lease.slot, 1..31),
+        }
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert!(report.notes.is_empty() && report.kept_slots.is_empty(), "{report:?}");
+        assert!(!index.used_slots().contains(&lease.slot));
+        assert_eq!(report.mends.len(), 2, "both of its headers");
+    }
+}
+
 /// P1, P6. Whichever block of a pack the disk does not give, a rebuild finds all that was moved there.
 #[test]
 fn a_block_of_a_pack_that_cannot_be_read_costs_nothing_but_its_data() {
