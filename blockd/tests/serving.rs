@@ -390,6 +390,27 @@ fn is_clean(index: &Index<RocksStore>, file: &PoolFile) -> bool {
     check(index, file, CheckOptions { verify_data: true }).is_clean()
 }
 
+/// P2. What the index has begun to erase is not opened, whatever its record says: that may be one which was to give a clone of
+/// a moment its name, and was written in spite of an error. It can be deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_index_has_begun_to_erase_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = start(folder.path()).await;
+    let half = serving.catalogue().create("half", 1 << 30).await.unwrap();
+    write(&serving, "half", 0, 3).await;
+    serving.stop().await.unwrap();
+    let (file, mut opened) = open_for_check(&folder.path().join("pool"), &folder.path().join("index")).unwrap();
+    opened.note_erasing(half.volume).unwrap();
+    opened.into_store().close().unwrap();
+    drop(file);
+    let serving = start(folder.path()).await;
+    let catalogue = serving.catalogue();
+    assert!(catalogue.volume_stats(half.volume).await.unwrap().is_none(), "it is open");
+    catalogue.delete("half", false).await.unwrap();
+    assert_eq!(slots_of(folder.path(), half.volume), [] as [u64; 0]);
+    serving.stop().await.unwrap();
+}
+
 /// P1. A kill in the midst of the erasing of a volume leaves nothing that is called damage: not by a check, not by a rebuild,
 /// and the next start goes on with it.
 #[tokio::test(flavor = "multi_thread")]

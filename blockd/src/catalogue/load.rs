@@ -27,7 +27,8 @@ pub(crate) struct Beginning {
     pub(crate) config: VolumeConfig,
     /// What the index knows, by volume.
     pub(crate) known: BTreeMap<VolumeId, Known>,
-    /// Volumes of which a part may be gone, since they were being erased.
+    /// Volumes of which a part may be gone, since they were being erased. Their records say so too, but for one that was to
+    /// give a clone of a moment its name: written in spite of an error, it says that the clone is there.
     pub(crate) erasing: BTreeSet<VolumeId>,
 }
 
