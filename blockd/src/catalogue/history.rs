@@ -266,10 +266,21 @@ impl Catalogue {
         ask::submit(shard, volume, Request::KeepTime { is_kept }).await.map(drop)
     }
 
-    /// A volume may have been deleted, and lives on without history.
+    /// Tells the index where each history begins when that is not as it was `told`: a volume may have been deleted, and lives
+    /// on without history.
     async fn tell_if_changed(&self, told: &mut BTreeMap<VolumeId, Lsn>) {
-        let histories = self.read().histories();
-        if histories != *told && self.send_histories(false).await.is_ok() {
+        let (histories, begun) = {
+            let shelf = self.read();
+            let histories = shelf.histories();
+            if histories == *told {
+                return;
+            }
+            let begun = ask::begin_keep_history(&self.store, histories.clone(), false);
+            (histories, begun)
+        };
+        if let Ok(begun) = begun
+            && begun.end().await.is_ok()
+        {
             *told = histories;
         }
     }
