@@ -4,7 +4,7 @@
     model.py [fill] [whole] [reserve] [policy] [slots] [pool] [batch] [--pool-gib N] [--overwrites N] [--seed N]
 
 fill     write amplification by how full the pool is, under uniform, zipf 0.99 and sequential overwrites
-whole    the same where a segment is moved whole, into one pack, as the compactor does it, instead of cut where a pack ends
+whole    the same where a segment is moved whole, into one pack: why the compactor cuts it into parts
 reserve  by the share of slots that is kept free
 policy   by the choice of victims and the number of output ages
 slots    by the size of a slot

@@ -34,9 +34,10 @@ const APPENDS_IN_FLIGHT_MAX: usize = 4;
 /// Sealed segments of a volume that a restart may have to replay.
 const UNFOLDED_SEGMENTS_MAX: usize = 32;
 
-/// The same in a pool of `slots`: a small one must checkpoint before it is full of segments that only a checkpoint frees.
+/// The same in a pool of `slots`: a small one must checkpoint before it is full of segments that cannot be compacted before
+/// they are in the stored map.
 fn unfolded_segments_max(slots: u32) -> usize {
-    usize::try_from(slots / 8).unwrap_or(UNFOLDED_SEGMENTS_MAX).clamp(2, UNFOLDED_SEGMENTS_MAX)
+    usize::try_from(slots / 32).unwrap_or(UNFOLDED_SEGMENTS_MAX).clamp(2, UNFOLDED_SEGMENTS_MAX)
 }
 
 /// A pool being served.
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_small_pool_checkpoints_before_it_is_full() {
-        assert_eq!([1, 8, 24, 64, 256, 4000].map(unfolded_segments_max), [2, 2, 3, 8, 32, 32]);
+        assert_eq!([1, 8, 24, 64, 256, 4000].map(unfolded_segments_max), [2, 2, 2, 2, 8, 32]);
     }
 
     async fn start(folder: &Path) -> Serving {

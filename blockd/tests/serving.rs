@@ -436,7 +436,7 @@ async fn a_half_erased_volume_is_no_damage() {
             let mut header = vec![0; BLOCK_LEN];
             SlotHeader::void(file.superblock().pool, row.segment, row.volume, row.first_lsn).encode(&mut header);
             let writable = OpenOptions::new().write(true).open(&pool).unwrap();
-            writable.write_all_at(&header, file.superblock().geometry.slot_offset(row.slot)).unwrap();
+            writable.write_all_at(&header, file.superblock().geometry.slot_offset(row.a_slot())).unwrap();
         }
         assert!(!is_clean(&opened, &file), "nothing says that it is being erased");
         opened.note_erasing(gone.volume).unwrap();

@@ -105,7 +105,7 @@ pub enum Action {
         class: LeaseClass,
     },
     /// Note in the store that a segment has been opened or sealed. No answer.
-    NoteSegment(SegmentRow),
+    NoteSegment(Box<SegmentRow>),
     /// Note how far the volume has no more use for its segments as a tail of its log. Each is given back, or moved, when
     /// no stored page names it. No answer.
     Settle(Settled),
@@ -168,7 +168,7 @@ pub enum Event {
         /// Of the action.
         segment: SegmentId,
         /// `None` when there is no such segment.
-        place: Option<Place>,
+        place: Option<Box<Place>>,
     },
     /// Some pages, from the first that were asked for on, have been compared.
     ChangesLoaded {
@@ -188,7 +188,7 @@ pub enum Event {
     /// [`Action::Unpinned`] once nothing reads it where it was.
     Moved {
         /// Its row now.
-        row: SegmentRow,
+        row: Box<SegmentRow>,
         /// Which of its blocks are left.
         survivors: Arc<Survivors>,
     },

@@ -77,8 +77,9 @@ impl<'a, S: Store> AtRest<'a, S> {
         let mut content = vec![0; BLOCK_LEN];
         let Some((location, check)) = self.locate(block)? else { return Ok(content) };
         let place = self.index.place(location.segment).ok_or(RestError::Corrupt)?;
-        let at = place.block_of(location.block, 1).ok_or(RestError::Corrupt)?;
-        self.reader.read_at(self.superblock.geometry.block_offset(place.row.slot, at), &mut content)?;
+        let at =
+            place.row.locate(place.survivors.as_deref(), u32::from(location.block), 1).ok_or(RestError::Corrupt)?;
+        self.reader.read_at(self.superblock.geometry.block_offset(at.slot, at.block), &mut content)?;
         let is_whole = block_check(location.segment, u32::from(location.block), &content) == check;
         is_whole.then_some(content).ok_or(RestError::Corrupt)
     }
@@ -113,7 +114,7 @@ mod tests {
         let blocks: Vec<_> = (0..3).map(|block| volume.read(BlockIndex(block)).unwrap()).collect();
         assert_eq!(blocks, [content_of(Lsn(1), 0), content_of(Lsn(2), 0), vec![0; BLOCK_LEN]]);
         assert_eq!(volume.read(BlockIndex(1 << 20)).unwrap(), vec![0; BLOCK_LEN]);
-        world.rot(folded.slot, 2);
+        world.rot(folded.a_slot(), 2);
         let mut volume = AtRest::find(&world.index, &world.pool, &known).unwrap();
         assert_eq!(volume.read(BlockIndex(0)), Err(RestError::Corrupt));
     }

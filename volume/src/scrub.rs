@@ -6,12 +6,13 @@
 
 use crate::error::DiskFault;
 use crate::format::{Superblock, block_check};
-use crate::pool::{ParcelPlace, ScrubTarget};
+use crate::pool::{Home, ParcelPlace, ScrubTarget};
 use crate::recover::{
     Damage, DamageKind, HeaderAt, Place, SegmentLog, SlotSource, Wanted, header_at, is_pack_header, pack_headers,
     read_segment,
 };
 use crate::store::PoolReader;
+use std::collections::BTreeMap;
 use std::fmt;
 use units::{BLOCK_LEN, BlockIndex, SegmentId, SlotIndex, VolumeId};
 
@@ -88,11 +89,12 @@ pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTar
     if log.is_empty() {
         return scrubbed;
     }
-    if let Some(parcel) = row.parcel {
-        check_pack(reader, superblock, (target, parcel), &mut scrubbed);
-        check_parcel(reader, superblock, (target, parcel), &mut scrubbed);
-    } else {
-        check_own_slot(&wanted, target, &log, &mut scrubbed);
+    match &row.home {
+        Home::Own(slot) => check_own_slot(&wanted, (target, *slot), &log, &mut scrubbed),
+        Home::Parcels(parcels) => parcels.each().for_each(|(part, place)| {
+            check_pack(reader, superblock, (target, place), &mut scrubbed);
+            check_parcel(reader, superblock, (target, part, place), &mut scrubbed);
+        }),
     }
     Payload { reader, superblock, target }.check(&log, &mut scrubbed);
     scrubbed
@@ -107,12 +109,12 @@ fn check_pack(
 ) {
     for at in pack_headers(superblock) {
         let mut block = vec![0; BLOCK_LEN];
-        let badness = match reader.read_at(superblock.geometry.block_offset(target.row.slot, at), &mut block) {
+        let badness = match reader.read_at(superblock.geometry.block_offset(parcel.slot, at), &mut block) {
             Ok(()) if is_pack_header(superblock, parcel.pack, &block) => continue,
             Ok(()) => Badness::Rotten,
             Err(_) => Badness::Unreadable,
         };
-        scrubbed.bad.push(BadBlock { segment: parcel.pack, ..bad(target, at, Part::Header, badness) });
+        scrubbed.bad.push(BadBlock { segment: parcel.pack, ..bad(target, (parcel.slot, at), Part::Header, badness) });
     }
 }
 
@@ -120,36 +122,41 @@ fn check_pack(
 fn check_parcel(
     reader: &dyn PoolReader,
     superblock: &Superblock,
-    (target, parcel): (&ScrubTarget, ParcelPlace),
+    (target, part, parcel): (&ScrubTarget, usize, ParcelPlace),
     scrubbed: &mut Scrubbed,
 ) {
-    let mut source = SlotSource::new(reader, superblock.geometry, target.row.slot);
+    let mut source = SlotSource::new(reader, superblock.geometry, parcel.slot);
     for at in parcel.headers() {
-        let badness = match header_at(&mut source, superblock, (&target.row, parcel, at)) {
+        let badness = match header_at(&mut source, superblock, (&target.row, (part, parcel), at)) {
             HeaderAt::Whole(_) | HeaderAt::Void => continue,
             HeaderAt::Rotten => Badness::Rotten,
             HeaderAt::Unreadable(_) => Badness::Unreadable,
         };
-        scrubbed.bad.push(bad(target, at, Part::Parcel, badness));
+        scrubbed.bad.push(bad(target, (parcel.slot, at), Part::Parcel, badness));
     }
 }
 
 /// What tells of a segment in its own slot: header, batches and footer, of which each can stand in for another.
-fn check_own_slot(wanted: &Wanted<'_>, target: &ScrubTarget, log: &SegmentLog, scrubbed: &mut Scrubbed) {
+fn check_own_slot(
+    wanted: &Wanted<'_>,
+    (target, slot): (&ScrubTarget, SlotIndex),
+    log: &SegmentLog,
+    scrubbed: &mut Scrubbed,
+) {
     let last_block = wanted.superblock.geometry.slot_blocks() - 1;
     if log.header.is_none() {
-        scrubbed.bad.push(bad(target, 0, Part::Header, Badness::Rotten));
+        scrubbed.bad.push(bad(target, (slot, 0), Part::Header, Badness::Rotten));
     }
     if !log.has_footer {
         // Its batches told what there is. A footer that may be on its way to the disk is not missed.
         if target.is_settled {
-            scrubbed.bad.push(bad(target, last_block, Part::Footer, Badness::Rotten));
+            scrubbed.bad.push(bad(target, (slot, last_block), Part::Footer, Badness::Rotten));
         }
         return;
     }
     match read_segment(&Wanted { distrusts_footer: true, ..*wanted }) {
         Ok(batches) if batches.has_footer => {}
-        Ok(batches) => scrubbed.bad.push(bad(target, batches.filled_blocks, Part::Batch, Badness::Rotten)),
+        Ok(batches) => scrubbed.bad.push(bad(target, (slot, batches.filled_blocks), Part::Batch, Badness::Rotten)),
         Err(damage) => scrubbed.bad.extend(of_damage(target, &damage)),
     }
 }
@@ -163,13 +170,25 @@ struct Payload<'a> {
 
 impl Payload<'_> {
     fn check(&self, log: &SegmentLog, scrubbed: &mut Scrubbed) {
-        let parcel = self.target.row.parcel;
+        let slot_blocks = self.superblock.geometry.slot_blocks();
         // In a parcel, payload is behind each other in the order of its entries.
-        let mut next = parcel.map(|parcel| parcel.payload());
+        let mut next = match self.target.row.home {
+            Home::Own(_) => BTreeMap::new(),
+            Home::Parcels(parcels) => parcels.each().map(|(part, at)| (part, (at.slot, at.payload()))).collect(),
+        };
         log.each(|lsn, operation, written_at, checks| {
             let count = operation.payload_blocks();
-            let at = next.unwrap_or(written_at);
-            next = next.map(|next| next + count);
+            let at = match self.target.row.home {
+                Home::Own(slot) => (slot, written_at),
+                Home::Parcels(parcels) => {
+                    let Some((slot, next)) = next.get_mut(&parcels.cut.part_of(written_at, slot_blocks)) else {
+                        return;
+                    };
+                    let at = (*slot, *next);
+                    *next += count;
+                    at
+                }
+            };
             if count > 0 && lsn <= self.target.durable_lsn {
                 self.check_run(at, (operation.range.first, written_at), checks, scrubbed);
             }
@@ -177,14 +196,20 @@ impl Payload<'_> {
     }
 
     /// Blocks behind each other in the slot, which were written for blocks of the volume behind each other.
-    fn check_run(&self, at: u32, (first, written_at): (BlockIndex, u32), checks: &[u32], scrubbed: &mut Scrubbed) {
+    fn check_run(
+        &self,
+        (slot, at): (SlotIndex, u32),
+        (first, written_at): (BlockIndex, u32),
+        checks: &[u32],
+        scrubbed: &mut Scrubbed,
+    ) {
         let mut by = 0_u32;
         for checks in checks.chunks(PAYLOAD_BLOCKS) {
             let mut bytes = vec![0; checks.len() * BLOCK_LEN];
-            let read = self.read(at + by, &mut bytes);
+            let read = self.read((slot, at + by), &mut bytes);
             for (check, block) in checks.iter().zip(bytes.chunks_exact_mut(BLOCK_LEN)) {
                 // One that cannot be read hides none beside it.
-                let read = read.or_else(|_| self.read(at + by, block));
+                let read = read.or_else(|_| self.read((slot, at + by), block));
                 let place = written_at + by;
                 let badness = match read {
                     Ok(()) if block_check(self.target.row.segment, place, block) == *check => None,
@@ -194,7 +219,7 @@ impl Payload<'_> {
                 scrubbed.blocks += 1;
                 if let Some(badness) = badness {
                     let written_as = Some((BlockIndex(first.0 + u64::from(by)), place));
-                    let found = bad(self.target, at + by, Part::Payload, badness);
+                    let found = bad(self.target, (slot, at + by), Part::Payload, badness);
                     scrubbed.bad.push(BadBlock { written_as, ..found });
                 }
                 by += 1;
@@ -202,23 +227,21 @@ impl Payload<'_> {
         }
     }
 
-    fn read(&self, block: u32, buffer: &mut [u8]) -> Result<(), DiskFault> {
-        self.reader.read_at(self.superblock.geometry.block_offset(self.target.row.slot, block), buffer)
+    fn read(&self, (slot, block): (SlotIndex, u32), buffer: &mut [u8]) -> Result<(), DiskFault> {
+        self.reader.read_at(self.superblock.geometry.block_offset(slot, block), buffer)
     }
 }
 
-const fn bad(target: &ScrubTarget, block: u32, part: Part, badness: Badness) -> BadBlock {
+const fn bad(target: &ScrubTarget, (slot, block): (SlotIndex, u32), part: Part, badness: Badness) -> BadBlock {
     let row = &target.row;
-    BadBlock { volume: row.volume, segment: row.segment, slot: row.slot, block, part, badness, written_as: None }
+    BadBlock { volume: row.volume, segment: row.segment, slot, block, part, badness, written_as: None }
 }
 
 /// The block that keeps a segment from being read.
 fn of_damage(target: &ScrubTarget, damage: &Damage) -> Option<BadBlock> {
-    let (Place { block, .. }, part, badness) = match damage.kind {
+    let (Place { slot, block, .. }, part, badness) = match damage.kind {
         DamageKind::Unreadable { place, .. } if place.block == 0 => (place, Part::Header, Badness::Unreadable),
-        DamageKind::Unreadable { place, .. } if target.row.parcel.is_some() => {
-            (place, Part::Parcel, Badness::Unreadable)
-        }
+        DamageKind::Unreadable { place, .. } if target.row.is_moved() => (place, Part::Parcel, Badness::Unreadable),
         DamageKind::Unreadable { place, .. } => (place, Part::Batch, Badness::Unreadable),
         DamageKind::HeaderRot { place, .. } => (place, Part::Batch, Badness::Rotten),
         DamageKind::OtherHeader { place } | DamageKind::Chain { place, .. } => (place, Part::Header, Badness::Rotten),
@@ -226,7 +249,7 @@ fn of_damage(target: &ScrubTarget, damage: &Damage) -> Option<BadBlock> {
         // Of a log as a whole: no reading of one segment says so.
         DamageKind::Missing { .. } => return None,
     };
-    Some(bad(target, block, part, badness))
+    Some(bad(target, (slot, block), part, badness))
 }
 
 impl fmt::Display for Part {

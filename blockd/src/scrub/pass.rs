@@ -90,7 +90,7 @@ impl<'a> Pass<'a> {
         let found: Vec<_> = before.iter().map(|target| (target, self.scrub(target).bad)).collect();
         let after = self.targets(slot, before.iter().map(|target| target.row.segment).collect())?;
         let is_there = |target: &ScrubTarget| {
-            let place = |target: &ScrubTarget| (target.row.segment, target.row.slot, target.row.parcel);
+            let place = |target: &ScrubTarget| (target.row.segment, target.row.home);
             after.iter().any(|after| place(after) == place(target))
         };
         let found = found.into_iter().filter(|(target, _)| is_there(target));
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
     fn targets(&self, slot: SlotIndex, segments: Vec<SegmentId>) -> Option<Vec<ScrubTarget>> {
         self.ask(move |index| {
             let targets = segments.into_iter().filter_map(|segment| index.scrub_target(segment));
-            targets.filter(|target| target.row.slot == slot).collect()
+            targets.filter_map(|target| target.within(slot)).collect()
         })
     }
 

@@ -72,7 +72,7 @@ pub enum StoreAsk {
         class: LeaseClass,
     },
     /// Note a segment. No answer.
-    NoteSegment(SegmentRow),
+    NoteSegment(Box<SegmentRow>),
     /// Note how far a volume has no more use for its segments as a tail of its log. No answer.
     Settle {
         /// Whose.
@@ -104,15 +104,15 @@ pub enum StoreAsk {
 impl StoreAsk {
     /// Who asks.
     #[must_use]
-    pub const fn volume(&self) -> VolumeId {
+    pub fn volume(&self) -> VolumeId {
         match self {
+            Self::NoteSegment(row) => row.volume,
             Self::LoadPage { volume, .. }
             | Self::LoadPlace { volume, .. }
             | Self::LoadChanges { volume, .. }
             | Self::WriteBack { volume, .. }
             | Self::NoteBoundary { volume, .. }
             | Self::Lease { volume, .. }
-            | Self::NoteSegment(SegmentRow { volume, .. })
             | Self::Settle { volume, .. }
             | Self::Unpinned { volume, .. }
             | Self::Closed { volume }

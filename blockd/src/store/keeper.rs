@@ -318,7 +318,7 @@ impl Keeper {
             }
             StoreAsk::LoadPlace { volume, segment } => {
                 let place = self.compactor.hold(&self.index, volume, segment);
-                self.events.push((volume, Event::Place { segment, place }));
+                self.events.push((volume, Event::Place { segment, place: place.map(Box::new) }));
             }
             StoreAsk::NoteBoundary { volume, boundary } => {
                 // The index knows it all the same, and writes it before anything that it must come before.
@@ -328,7 +328,7 @@ impl Keeper {
             StoreAsk::NoteSegment(row) => {
                 self.not_spare(row.volume, row.segment);
                 // Nothing is lost when it is not noted: the next start finds the segment by its header.
-                let _ = self.index.note_segment(row);
+                let _ = self.index.note_segment(*row);
             }
             StoreAsk::Settle { volume, settled } => {
                 self.index.settle(volume, settled);

@@ -30,6 +30,11 @@ impl Compaction {
     pub(super) fn is_moving(&self) -> bool {
         self.compactor.is_moving()
     }
+
+    /// Packs that have a slot and do not count.
+    pub(super) fn packs_under_way(&self) -> usize {
+        self.compactor.packs_under_way()
+    }
 }
 
 impl World {

@@ -87,7 +87,7 @@ impl World {
         let Some(index) = &self.index else { return Ok(()) };
         let figures = index.figures();
         // Where a sync failed, what the compactor had begun stays as it is until the next start.
-        let packs = index.packs().count() + index.left_places().count() + usize::from(self.compaction.is_moving());
+        let packs = index.packs().count() + index.left_places().count() + self.compaction.packs_under_way();
         let held = self.sites.len() * SPARES_MAX + self.leases.len() + packs;
         if u64::from(figures.slots_used) <= figures.segments + held as u64 {
             return Ok(());

@@ -37,7 +37,7 @@ pub(super) enum Job {
         site: usize,
         class: LeaseClass,
     },
-    Note(SegmentRow),
+    Note(Box<SegmentRow>),
     Release(SegmentId),
     Settle(usize, Settled),
     Unpinned(usize, SegmentId),
@@ -134,7 +134,7 @@ impl World {
             Job::Lease { site, class } => self.answer_lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.
             Job::Note(row) => {
-                let _ = index.note_segment(row);
+                let _ = index.note_segment(*row);
                 self.families.not_spare(row.volume, row.segment);
             }
             Job::Release(segment) => drop(index.release(segment)),
@@ -155,7 +155,7 @@ impl World {
             Job::LoadPlace(site, segment) => {
                 let volume = self.sites[site].id;
                 let place = self.compaction.compactor.hold(index, volume, segment);
-                self.answer_later(site, Event::Place { segment, place });
+                self.answer_later(site, Event::Place { segment, place: place.map(Box::new) });
             }
             Job::Unpinned(site, segment) => {
                 let volume = self.sites[site].id;

@@ -5,7 +5,7 @@ use crate::error::DiskFault;
 use crate::format::{Geometry, Operation, OperationKind, block_check};
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
-use crate::pool::{Index, SegmentRow, Survivors, Version, count_change};
+use crate::pool::{Index, Live, LiveChange, SegmentRow, Stretch, Survivors, Version, count_change};
 use crate::recover::{SegmentLog, beyond};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +131,7 @@ pub(super) fn check<S: Store>(
         index.segments(volume).into_iter().map(|row| (row.segment, row)).collect();
     let survivors = rows.keys().filter_map(|segment| Some((*segment, index.survivors(*segment)?.as_ref()))).collect();
     let verifier = Verifier { geometry: index.superblock().geometry, reader, volume, rows: &rows, survivors };
-    let mut counts: BTreeMap<SegmentId, i64> = BTreeMap::new();
+    let mut counts = LiveChange::none(index.superblock().geometry.slot_blocks());
     let mut next = PageIndex(0);
     loop {
         let versions = match versions_from(index, volume, next) {
@@ -182,19 +182,22 @@ fn check_counts<S: Store>(
     index: &Index<S>,
     volume: VolumeId,
     rows: &BTreeMap<SegmentId, SegmentRow>,
-    counts: &BTreeMap<SegmentId, i64>,
+    counts: &LiveChange,
     report: &mut CheckReport,
 ) {
+    let counts: BTreeMap<SegmentId, Option<Live>> =
+        counts.each().map(|(segment, by)| (segment, Live::default().after(by))).collect();
     let all: BTreeSet<SegmentId> = rows.keys().chain(counts.keys()).copied().collect();
     for segment in all {
-        let counted = counts.get(&segment).map_or(0, |count| count.unsigned_abs());
+        let live = counts.get(&segment).copied().unwrap_or_else(|| Some(Live::default()));
+        let counted = live.map_or(u64::MAX, |live| live.total());
         if !rows.contains_key(&segment) {
             let detail = format!("{counted} blocks are mapped to segment {segment}, which the volume does not have");
             report.add(ProblemKind::Map, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
             continue;
         }
-        let kept = index.live_blocks(segment);
-        if kept != Some(counted) {
+        if index.live(segment) != live {
+            let kept = index.live_blocks(segment);
             let kept = kept.map_or_else(|| "is lost".to_owned(), |kept| format!("is {kept}"));
             let detail = format!("the live count of segment {segment} {kept}, and {counted} blocks are mapped to it");
             report.add(ProblemKind::LiveCount, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
@@ -276,19 +279,36 @@ impl Verifier<'_> {
     fn verify_run(&self, block: u64, location: Location, checks: &[[u8; 4]], report: &mut CheckReport) {
         // One without a row is told with the counts.
         let Some(row) = self.rows.get(&location.segment) else { return };
-        let mut bytes = vec![0; checks.len() * BLOCK_LEN];
         let survivors = self.survivors.get(&location.segment).copied();
         let count = u32::try_from(checks.len()).unwrap_or(u32::MAX);
-        let Some(first) = row.block_of(survivors, u32::from(location.block), count) else {
-            let place = format!("segment {}, slot {}, block {}", location.segment, row.slot, location.block);
-            let detail = format!("{} blocks from block {block} on are not all left ({place})", checks.len());
-            report.add(ProblemKind::Map, Some(self.volume), format!("{detail}: run `aljibe pool rebuild`"));
-            return;
-        };
-        let offset = self.geometry.block_offset(row.slot, first);
+        let mut rest = checks;
+        let mut at = (block, location);
+        for stretch in row.stretches(survivors, u32::from(location.block), count) {
+            let Some(stretch) = stretch else {
+                let place = format!("segment {}, slot {}, block {}", location.segment, row.a_slot(), at.1.block);
+                let detail = format!("{} blocks from block {} on are not all left ({place})", rest.len(), at.0);
+                report.add(ProblemKind::Map, Some(self.volume), format!("{detail}: run `aljibe pool rebuild`"));
+                return;
+            };
+            let (checks, others) = rest.split_at_checked(stretch.count as usize).unwrap_or((rest, &[]));
+            self.verify_stretch(at, stretch, checks, report);
+            at = (at.0 + u64::from(stretch.count), at.1.plus(stretch.count));
+            rest = others;
+        }
+    }
+
+    fn verify_stretch(
+        &self,
+        (block, location): (u64, Location),
+        Stretch { slot, block: first, .. }: Stretch,
+        checks: &[[u8; 4]],
+        report: &mut CheckReport,
+    ) {
+        let mut bytes = vec![0; checks.len() * BLOCK_LEN];
+        let offset = self.geometry.block_offset(slot, first);
         let end = first as usize + checks.len();
         if end > self.geometry.slot_blocks() as usize || self.reader.read_at(offset, &mut bytes).is_err() {
-            let detail = format!("{} blocks from block {block} on cannot be read from slot {}", checks.len(), row.slot);
+            let detail = format!("{} blocks from block {block} on cannot be read from slot {slot}", checks.len());
             report.add(ProblemKind::Data, Some(self.volume), format!("{detail}: look at the disk"));
             return;
         }
@@ -296,7 +316,7 @@ impl Verifier<'_> {
         for ((content, check), by) in bytes.chunks_exact(BLOCK_LEN).zip(checks).zip(0_u32..) {
             let at = u32::from(location.block) + by;
             if block_check(location.segment, at, content) != u32::from_le_bytes(*check) {
-                let place = format!("segment {}, slot {}, block {at}", location.segment, row.slot);
+                let place = format!("segment {}, slot {slot}, block {at}", location.segment);
                 let detail = format!("block {} fails its check ({place})", block + u64::from(by));
                 report.add(ProblemKind::Data, Some(self.volume), format!("{detail}: write it anew from a copy"));
             }

@@ -2,17 +2,16 @@
 //! parcel that a row names is there, with its header whole in both places.
 
 use super::{CheckReport, ProblemKind};
-use crate::pool::{Index, ParcelPlace, SegmentRow};
+use crate::pool::{Index, ParcelPlace, Parcels, SegmentRow};
 use crate::recover::{
-    HeaderAt, Listed, SlotSource, Walked, header_at, is_pack_header, pack_headers, read_block, row_of_parcel, walk_pack,
+    HeaderAt, Listed, SlotSource, Walked, header_at, is_pack_header, pack_headers, place_of, read_block, walk_pack,
 };
 use crate::store::{PoolReader, Store};
 use std::collections::BTreeMap;
 use units::{SegmentId, SlotIndex, VolumeId};
 
-/// Where rows say that parcels are, by pack and segment. A row's own place comes before the one that it has left: a segment
-/// is in a pack once.
-type Named = BTreeMap<(SegmentId, SegmentId), SegmentRow>;
+/// Where rows say that parcels are, those too that segments have left: by pack, segment and part, which is in a pack once.
+type Named = BTreeMap<(SegmentId, SegmentId, usize), (SegmentRow, ParcelPlace)>;
 
 pub(super) fn check<S: Store>(index: &Index<S>, reader: &dyn PoolReader, report: &mut CheckReport) {
     let named = named(index);
@@ -29,29 +28,32 @@ pub(super) fn check<S: Store>(index: &Index<S>, reader: &dyn PoolReader, report:
             }
         }
         let walked = walk_pack(reader, index.superblock(), (slot, pack));
-        let rows = named.range((pack, SegmentId(0))..=(pack, SegmentId::MAX)).map(|(_, row)| row);
-        for row in rows {
-            of_row(index, reader, (row, &walked), &mut add);
+        let of_pack = named.range((pack, SegmentId(0), 0)..=(pack, SegmentId::MAX, usize::MAX));
+        for ((_, _, part), (row, place)) in of_pack {
+            of_row(index, reader, (row, (*part, *place), &walked), &mut add);
         }
         if walked.lost > 0 {
             add(None, format!("{} of its parcels have no header that is whole", walked.lost));
         }
         for Listed { start, .. } in walked.parcels.iter().filter(|listed| !listed.is_void()) {
-            let row = row_of_parcel(slot, start);
-            if named.get(&(pack, row.segment)).is_none_or(|named| named.parcel != row.parcel) {
-                let detail = format!("segment {} at block {} is named by no row", row.segment, start.header.block);
-                add(Some(row.volume), detail);
+            let header = &start.header;
+            let named = named.get(&(pack, header.segment, usize::from(header.part)));
+            if named.is_none_or(|(_, named)| *named != place_of(slot, start)) {
+                let detail = format!("segment {} at block {} is named by no row", header.segment, header.block);
+                add(Some(header.volume), detail);
             }
         }
     }
 }
 
 fn named<S: Store>(index: &Index<S>) -> Named {
-    let rows = index.rows().map(|(row, _)| row);
-    let left = index.left_places().filter_map(|(segment, left)| {
-        Some(SegmentRow { slot: left.slot, parcel: left.parcel, ..index.segment(segment)? })
-    });
-    rows.chain(left).filter_map(|row| Some(((row.parcel?.pack, row.segment), row))).collect()
+    let rows = index.rows().map(|(row, _)| *row);
+    let left = index.left_places().filter_map(|(segment, home)| Some(SegmentRow { home, ..index.segment(segment)? }));
+    let of_row = |row: SegmentRow| {
+        let parcels: Vec<_> = row.home.parcels().into_iter().flat_map(Parcels::each).collect();
+        parcels.into_iter().map(move |(part, place)| ((place.pack, row.segment, part), (row, place)))
+    };
+    rows.chain(left).flat_map(of_row).collect()
 }
 
 fn has_header<S: Store>(
@@ -67,16 +69,15 @@ fn has_header<S: Store>(
 fn of_row<S: Store>(
     index: &Index<S>,
     reader: &dyn PoolReader,
-    (row, walked): (&SegmentRow, &Walked),
+    (row, (part, place), walked): (&SegmentRow, (usize, ParcelPlace), &Walked),
     add: &mut impl FnMut(Option<VolumeId>, String),
 ) {
     let superblock = index.superblock();
-    let Some(place) = row.parcel else { return };
     let is_it = |listed: &Listed| {
-        let found = row_of_parcel(row.slot, &listed.start);
-        (found.segment, found.volume, found.first_lsn, found.parcel)
-            == (row.segment, row.volume, row.first_lsn, row.parcel)
-            && row.last_lsn == found.last_lsn
+        let header = &listed.start.header;
+        (header.segment, header.volume, header.first_lsn, Some(header.last_lsn))
+            == (row.segment, row.volume, row.first_lsn, row.last_lsn)
+            && (usize::from(header.part), place_of(place.slot, &listed.start)) == (part, place)
     };
     if !walked.parcels.iter().any(is_it) {
         let ParcelPlace { block, copy, .. } = place;
@@ -84,9 +85,9 @@ fn of_row<S: Store>(
         add(Some(row.volume), detail);
         return;
     }
-    let mut source = SlotSource::new(reader, superblock.geometry, row.slot);
+    let mut source = SlotSource::new(reader, superblock.geometry, place.slot);
     for block in place.headers() {
-        let what = match header_at(&mut source, superblock, (row, place, block)) {
+        let what = match header_at(&mut source, superblock, (row, (part, place), block)) {
             // Void: a stop came before its row went.
             HeaderAt::Whole(_) | HeaderAt::Void => continue,
             HeaderAt::Rotten => "is damaged".to_owned(),

@@ -48,7 +48,7 @@ pub(super) fn check<S: Store>(
             Ok(log) => {
                 report.operations += log.entries.len() as u64;
                 let is_own = log.header.is_some_and(|header| header.slot_use == SlotUse::Segment);
-                let is_segment = is_own || (row.parcel.is_some() && !log.is_empty());
+                let is_segment = is_own || (row.is_moved() && !log.is_empty());
                 // A stop came while its header was made void, or between that and its row: the volume gives it back when
                 // it is open again.
                 if is_segment || index.live_blocks(row.segment) != Some(0) {
@@ -86,7 +86,7 @@ fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {
         // A rebuild found it without a whole batch; it is given back as dead.
         return;
     }
-    if log.header.is_none() && row.parcel.is_none() {
+    if log.header.is_none() && !row.is_moved() {
         add(ProblemKind::Slot, "the header is damaged: what its first batch or its footer says is used".to_owned());
     }
     if !log.has_footer {
@@ -113,5 +113,5 @@ fn check_order(before: Option<&SegmentLog>, log: &SegmentLog, report: &mut Check
 }
 
 fn at(row: &SegmentRow) -> String {
-    segment_of_slot(row.segment, row.slot)
+    segment_of_slot(row.segment, row.a_slot())
 }

@@ -69,11 +69,11 @@ fn each_planted_fault_is_found() {
     type Plant = fn(&mut World, &[SegmentRow]);
     let plants: [(&str, Plant, &[ProblemKind]); 12] = [
         ("a superblock rots", |world, _| world.pool.bytes[4096 + 20] ^= 1, &[Superblock]),
-        ("a slot header rots", |world, rows| world.rot(rows[1].slot, 0), &[Slot]),
-        ("a footer rots", |world, rows| world.rot(rows[1].slot, 31), &[Log]),
-        ("a batch header rots", |world, rows| world.rot(rows[1].slot, 1), &[Log]),
+        ("a slot header rots", |world, rows| world.rot(rows[1].a_slot(), 0), &[Slot]),
+        ("a footer rots", |world, rows| world.rot(rows[1].a_slot(), 31), &[Log]),
+        ("a batch header rots", |world, rows| world.rot(rows[1].a_slot(), 1), &[Log]),
         // Blocks 4 and 5 are trimmed or overwritten since.
-        ("a live block rots", |world, rows| world.rot(rows[1].slot, 2), &[Data]),
+        ("a live block rots", |world, rows| world.rot(rows[1].a_slot(), 2), &[Data]),
         ("a slot cannot be read", make_unreadable, &[Log, Data]),
         ("a segment is overwritten by another's", overwrite, &[Log, Data]),
         (
@@ -147,12 +147,12 @@ fn a_clone_without_its_boundary_is_found() {
 }
 
 fn make_unreadable(world: &mut World, rows: &[SegmentRow]) {
-    let at = world.superblock.geometry.slot_offset(rows[0].slot) / 4096;
+    let at = world.superblock.geometry.slot_offset(rows[0].a_slot()) / 4096;
     world.pool.unreadable = (at..at + 30).collect();
 }
 
 fn overwrite(world: &mut World, rows: &[SegmentRow]) {
-    let (from, to) = (world.at(rows[0].slot, 0), world.at(rows[1].slot, 0));
+    let (from, to) = (world.at(rows[0].a_slot(), 0), world.at(rows[1].a_slot(), 0));
     world.pool.bytes.copy_within(from..from + (128 << 10), to);
 }
 

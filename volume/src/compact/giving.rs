@@ -11,11 +11,11 @@ use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::format::{ParcelStart, SlotHeader, decode_parcel_start};
 use crate::io::{Action, Event, FetchPiece, IoId};
-use crate::pool::{Index, ParcelPlace};
+use crate::pool::{Home, Index, ParcelPlace, SegmentRow};
 use crate::store::Store;
 use smallvec::smallvec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use units::{BLOCK_LEN, SegmentId, SlotIndex, VolumeId};
+use units::{BLOCK_LEN, SegmentId, VolumeId};
 
 /// Most places made void in one round.
 const ROUND_MAX: usize = 64;
@@ -23,7 +23,7 @@ const ROUND_MAX: usize = 64;
 /// A place. Of one segment the one that it has left comes first: no older place may outlive a newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Going {
-    /// Where a segment was before it was moved.
+    /// Where a segment was, or parts of it, before they were moved.
     Left(SegmentId),
     /// Where a dead segment is.
     Segment(SegmentId),
@@ -60,7 +60,7 @@ struct Round {
     /// The volume that is to be forgotten, when they are one's.
     erases: Option<VolumeId>,
     /// First blocks of the headers of parcels: of these one sector changes, and the others stay as they are.
-    reading: BTreeMap<IoId, (Going, SlotIndex, ParcelPlace)>,
+    reading: BTreeMap<IoId, (Going, ParcelPlace)>,
     writing: BTreeMap<IoId, Going>,
     failed: BTreeSet<Going>,
     sync: Option<IoId>,
@@ -187,11 +187,11 @@ impl Giving {
     pub(super) fn on_fetched<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids, event: Event) {
         let Event::Fetched { id, buffer, result } = event else { return };
         let Some(round) = &mut self.round else { return };
-        let Some((place, slot, parcel)) = round.reading.remove(&id) else { return };
+        let Some((place, parcel)) = round.reading.remove(&id) else { return };
         match void_header(buffer, parcel).filter(|_| result.is_ok()) {
             Some(block) => {
                 for at in parcel.headers() {
-                    let pool_offset = context.index.superblock().geometry.block_offset(slot, at);
+                    let pool_offset = context.index.superblock().geometry.block_offset(parcel.slot, at);
                     round.write(context, ids, (place, pool_offset, Buffer::copy_of(&block)));
                 }
             }
@@ -269,11 +269,11 @@ impl Giving {
     fn free<S: Store>(&mut self, context: &mut Context<'_, S>, voided: impl IntoIterator<Item = Going>) {
         for place in voided {
             let index = &mut *context.index;
-            let pack = pack_of(index, place);
+            let packs = packs_of(index, place);
             let freed = match place {
                 Going::Left(segment) => index.release_left(segment),
                 // Its row tells whose the place is that it has left.
-                Going::Segment(segment) if index.left_place(segment).is_some() => Err(DiskFault::Io),
+                Going::Segment(segment) if index.left_of(segment).is_some() => Err(DiskFault::Io),
                 Going::Segment(segment) => index.release(segment),
                 Going::Pack(pack) => index.release_pack(pack),
             };
@@ -285,8 +285,9 @@ impl Giving {
             if freed.is_err() {
                 self.voided.push(place);
                 self.waits_for_tick = true;
-            } else if let Some(pack) = pack.filter(|pack| index.is_empty_pack(*pack)) {
-                self.give(Going::Pack(pack));
+            } else {
+                let empty = packs.into_iter().filter(|pack| index.is_empty_pack(*pack));
+                empty.for_each(|pack| self.give(Going::Pack(pack)));
             }
         }
         context.news.push(News::Freed);
@@ -297,32 +298,30 @@ impl Round {
     fn begin<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) {
         let superblock = *context.index.superblock();
         for place in self.places.clone() {
-            let Some((slot, parcel, header)) = place_of(context.index, place) else {
+            let Some((home, header)) = place_of(context.index, place) else {
                 self.places.remove(&place);
                 continue;
             };
-            match parcel {
-                None => {
-                    let mut block = Buffer::zeroed(BLOCK_LEN);
-                    header.encode(block.as_mut_slice());
-                    // The header of a pack is in its last block once more.
-                    let copy = matches!(place, Going::Pack(_)).then(|| superblock.geometry.slot_blocks() - 1);
-                    for at in [0].into_iter().chain(copy) {
-                        let pool_offset = superblock.geometry.block_offset(slot, at);
-                        self.write(context, ids, (place, pool_offset, Buffer::copy_of(block.as_slice())));
-                    }
+            if let Some(slot) = home.own() {
+                let mut block = Buffer::zeroed(BLOCK_LEN);
+                header.encode(block.as_mut_slice());
+                // The header of a pack is in its last block once more.
+                let copy = matches!(place, Going::Pack(_)).then(|| superblock.geometry.slot_blocks() - 1);
+                for at in [0].into_iter().chain(copy) {
+                    let pool_offset = superblock.geometry.block_offset(slot, at);
+                    self.write(context, ids, (place, pool_offset, Buffer::copy_of(block.as_slice())));
                 }
-                Some(parcel) => {
-                    let id = ids.next();
-                    self.reading.insert(id, (place, slot, parcel));
-                    let offset_of = |at| superblock.geometry.block_offset(slot, at);
-                    let [first, copy] = parcel.headers().map(offset_of);
-                    let pieces = smallvec![
-                        FetchPiece { pool_offset: first, buffer_offset: 0, len: BLOCK_LEN },
-                        FetchPiece { pool_offset: copy, buffer_offset: BLOCK_LEN, len: BLOCK_LEN },
-                    ];
-                    context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(2 * BLOCK_LEN), pieces });
-                }
+            }
+            for parcel in home.each_parcel().filter(|parcel| !parcel.is_nowhere()) {
+                let id = ids.next();
+                self.reading.insert(id, (place, parcel));
+                let offset_of = |at| superblock.geometry.block_offset(parcel.slot, at);
+                let [first, copy] = parcel.headers().map(offset_of);
+                let pieces = smallvec![
+                    FetchPiece { pool_offset: first, buffer_offset: 0, len: BLOCK_LEN },
+                    FetchPiece { pool_offset: copy, buffer_offset: BLOCK_LEN, len: BLOCK_LEN },
+                ];
+                context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(2 * BLOCK_LEN), pieces });
             }
         }
         self.sync_if_written(context, ids);
@@ -348,14 +347,18 @@ impl Round {
     }
 }
 
-/// Up to so many places of a volume's segments as one round takes.
-fn places_of<S: Store>(index: &Index<S>, volume: VolumeId) -> BTreeSet<Going> {
-    let segments = index.segments(volume).into_iter().map(|row| row.segment).take(ROUND_MAX);
-    let places = segments.flat_map(|segment| {
-        let left = index.left_place(segment).map(|_| Going::Left(segment));
-        left.into_iter().chain([Going::Segment(segment)])
-    });
-    places.collect()
+/// Up to so many places of a volume's segments as one round takes: of each first those that it has left, and all but its
+/// trunk, which goes last.
+fn places_of<S: Store>(index: &mut Index<S>, volume: VolumeId) -> BTreeSet<Going> {
+    let segments: Vec<SegmentId> = index.segments(volume).into_iter().map(|row| row.segment).take(ROUND_MAX).collect();
+    let mut place_of = |segment| {
+        if index.left_of(segment).is_some() || index.leave_trunk(segment) == Ok(true) {
+            Going::Left(segment)
+        } else {
+            Going::Segment(segment)
+        }
+    };
+    segments.into_iter().map(&mut place_of).collect()
 }
 
 fn volume_of<S: Store>(index: &Index<S>, place: Going) -> Option<VolumeId> {
@@ -365,27 +368,26 @@ fn volume_of<S: Store>(index: &Index<S>, place: Going) -> Option<VolumeId> {
     }
 }
 
-/// The pack that a place is in.
-fn pack_of<S: Store>(index: &Index<S>, place: Going) -> Option<SegmentId> {
-    let parcel = match place {
-        Going::Left(segment) => index.left_place(segment)?.parcel,
-        Going::Segment(segment) => index.segment(segment)?.parcel,
+/// The packs that a place is in.
+fn packs_of<S: Store>(index: &Index<S>, place: Going) -> BTreeSet<SegmentId> {
+    let home = match place {
+        Going::Left(segment) => index.left_of(segment).copied(),
+        Going::Segment(segment) => index.segment(segment).map(|row| row.home),
         Going::Pack(_) => None,
     };
-    parcel.map(|parcel| parcel.pack)
+    home.iter().flat_map(Home::each_parcel).map(|parcel| parcel.pack).collect()
 }
 
 /// Where a place is, and the header that makes it void when it is a slot of its own.
-fn place_of<S: Store>(index: &Index<S>, place: Going) -> Option<(SlotIndex, Option<ParcelPlace>, SlotHeader)> {
+fn place_of<S: Store>(index: &Index<S>, place: Going) -> Option<(Home, SlotHeader)> {
     let pool = index.superblock().pool;
-    let of = |segment, slot, parcel| {
-        let row = index.segment(segment)?;
-        Some((slot, parcel, SlotHeader::void(pool, row.segment, row.volume, row.first_lsn)))
-    };
+    let void = |row: &SegmentRow| SlotHeader::void(pool, row.segment, row.volume, row.first_lsn);
     match place {
-        Going::Left(segment) => index.left_place(segment).and_then(|left| of(segment, left.slot, left.parcel)),
-        Going::Segment(segment) => index.segment(segment).and_then(|row| of(segment, row.slot, row.parcel)),
-        Going::Pack(pack) => index.pack_slot(pack).map(|slot| (slot, None, SlotHeader::void_pack(pool, pack))),
+        Going::Left(segment) => {
+            index.left_of(segment).zip(index.segment(segment)).map(|(left, row)| (*left, void(&row)))
+        }
+        Going::Segment(segment) => index.segment(segment).map(|row| (row.home, void(&row))),
+        Going::Pack(pack) => index.pack_slot(pack).map(|slot| (Home::Own(slot), SlotHeader::void_pack(pool, pack))),
     }
 }
 

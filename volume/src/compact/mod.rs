@@ -149,16 +149,20 @@ impl Compactor {
     /// are nothing to wait for.
     #[must_use]
     pub fn is_freeing<S: Store>(&self, index: &Index<S>) -> bool {
-        let is_moving = self.round.as_ref().is_some_and(|round| round.makes_progress() && !self.waits_for_tick);
-        self.giving.is_freeing() || (!self.giving.is_poisoned && (is_moving || self.would_look(index)))
+        self.giving.is_freeing() || (!self.giving.is_poisoned && (self.goes_on() || self.would_look(index)))
     }
 
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle<S: Store>(&self, index: &Index<S>) -> bool {
-        let is_moving = self.round.as_ref().is_some_and(Round::makes_progress);
-        let may_go_on = is_moving && !self.waits_for_tick && !self.giving.is_poisoned;
+        let may_go_on = self.goes_on() && !self.giving.is_poisoned;
         self.giving.is_idle() && !may_go_on && !self.wants_turn(index)
+    }
+
+    /// Whether a round is under way that waits for nothing but the disk.
+    fn goes_on(&self) -> bool {
+        let goes_on = |round: &Round| round.makes_progress() && (round.gives_up() || !self.waits_for_tick);
+        self.round.as_ref().is_some_and(goes_on)
     }
 
     /// Whether time alone will make it act.
@@ -175,7 +179,7 @@ impl Compactor {
             return false;
         }
         match &self.round {
-            Some(round) => round.wants_turn() && !self.waits_for_tick,
+            Some(round) => round.wants_turn() && (round.gives_up() || !self.waits_for_tick),
             None => self.would_look(index),
         }
     }
@@ -202,6 +206,12 @@ impl Compactor {
     #[must_use]
     pub fn shortage<S: Store>(&self, index: &Index<S>) -> Option<Shortage> {
         Need::of(index).shortage().filter(|_| self.is_freeing(index))
+    }
+
+    /// Packs that are being written, or given up.
+    #[must_use]
+    pub fn packs_under_way(&self) -> usize {
+        self.round.as_ref().map_or(0, Round::packs_under_way)
     }
 
     /// What it has done.
@@ -241,12 +251,12 @@ impl Compactor {
         let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
         let victims = choose::victims(context.index, is_out, &self.overheads);
         let slot_blocks = context.index.superblock().geometry.slot_blocks();
-        let count = choose::count(&victims, need, slot_blocks);
-        self.has_found = count.is_some();
-        let Some(count) = count else { return };
-        let items = victims.into_iter().take(count).map(|victim| victim.items);
-        let segments = items.map(|items| items.into_iter().map(|(segment, _)| segment).collect()).collect();
-        self.round = Some(Round::begin(context, segments));
+        let victims = choose::pick(victims, need, slot_blocks);
+        self.has_found = !victims.is_empty();
+        if self.has_found {
+            let slots = victims.into_iter().map(|victim| victim.segments).collect();
+            self.round = Some(Round::begin(context, slots));
+        }
     }
 
     /// Where a segment is, for `heir`, which is told of what becomes of it from now on. `None` when there is no such
@@ -261,12 +271,11 @@ impl Compactor {
     fn take<S: Store>(&mut self, context: &mut Context<'_, S>, progress: Result<Progress, Trouble>) {
         match progress {
             Ok(Progress::More) => {
-                if let Some(pack) = self.round.as_ref().and_then(Round::is_voiding) {
-                    self.giving.give(Going::Pack(pack));
-                }
+                let voiding = self.round.as_ref().and_then(Round::is_voiding).unwrap_or_default();
+                voiding.iter().for_each(|pack| self.giving.give(Going::Pack(*pack)));
             }
-            Ok(Progress::Moved(segments, blocks)) => {
-                self.figures.packs_written += 1;
+            Ok(Progress::Moved { segments, packs, blocks }) => {
+                self.figures.packs_written += packs as u64;
                 self.figures.segments_moved += segments.len() as u64;
                 self.figures.blocks_moved += blocks as u64;
                 segments.into_iter().for_each(|segment| self.tell_moved(context, segment));
@@ -283,7 +292,9 @@ impl Compactor {
         let Some(survivors) = context.index.survivors(segment) else { return };
         self.giving.pin(Going::Left(segment));
         for reader in self.holders.ask(segment, row.volume) {
-            context.news.push(News::Tell(reader, Event::Moved { row, survivors: Arc::clone(survivors) }));
+            context
+                .news
+                .push(News::Tell(reader, Event::Moved { row: Box::new(row), survivors: Arc::clone(survivors) }));
         }
     }
 
@@ -304,6 +315,8 @@ impl Compactor {
                 self.resting.extend(round.segments());
                 None
             }
+            // What must stay is no victim of the next round.
+            Trouble::Changed => None,
             Trouble::Failed(why) => {
                 self.waits_for_tick = true;
                 Some(why.to_owned())
@@ -327,7 +340,7 @@ impl Compactor {
         let volumes: BTreeSet<VolumeId> =
             round.segments().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
         self.overheads.extend(round.overheads);
-        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| row.parcel.is_none()));
+        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| !row.is_moved()));
         volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
     }
 
@@ -346,7 +359,16 @@ impl Compactor {
             let segment = row.segment;
             let is_held = self.round.as_ref().is_some_and(|round| round.holds(segment));
             // While the place is not void that it has left, a rebuild would find that one.
-            if is_held || self.giving.has(segment) || context.index.left_place(segment).is_some() {
+            if is_held || self.giving.has(segment) || context.index.left_of(segment).is_some() {
+                continue;
+            }
+            // What went wrong is tried again when the volume is looked at next.
+            match context.index.leave_trunk(segment) {
+                Ok(true) => self.tell_moved(context, segment),
+                Ok(false) => {}
+                Err(_) => continue,
+            }
+            if context.index.left_of(segment).is_some() {
                 continue;
             }
             self.giving.pin(Going::Segment(segment));
@@ -435,10 +457,10 @@ impl Compactor {
         }
     }
 
-    /// A round ends once the pack that it gave up is void.
+    /// A round ends once the packs that it gave up are void.
     fn note_void<S: Store>(&mut self, context: &mut Context<'_, S>) {
         let voiding = self.round.as_ref().and_then(Round::is_voiding);
-        if voiding.is_some_and(|pack| context.index.pack_slot(pack).is_none()) {
+        if voiding.is_some_and(|packs| packs.iter().all(|pack| context.index.pack_slot(*pack).is_none())) {
             self.end_round(context);
         }
     }

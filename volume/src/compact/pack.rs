@@ -1,18 +1,19 @@
-//! Writing a pack: what is left of one segment after the other is read where it is, checked block by block, and written;
+//! Writing a pack: what is left of one part of a segment after the other is read where it is, checked block by block, and written;
 //! behind the payload's writes comes the parcel's header, behind all parcels the directory, and at last the pack's header.
 //! Then, once that is durable, all of it is read back and checked again.
 
+use super::choose::Piece;
 use super::parcel::{Target, parcel_of};
 use super::round::{Moving, Trouble};
 use super::{Context, Ids};
 use crate::buffer::Buffer;
 use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
-use crate::pool::{Index, Lease, Move, ParcelPlace};
+use crate::pool::{Index, Lease, ParcelPlace};
 use crate::store::Store;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
-use units::{BLOCK_LEN, SegmentId};
+use units::{BLOCK_LEN, SegmentId, SlotIndex};
 
 /// Blocks that are read or written at a time.
 const CHUNK_BLOCKS: usize = 128;
@@ -30,6 +31,7 @@ pub(super) struct Pack {
 #[derive(Debug)]
 pub(super) struct Written {
     segment: SegmentId,
+    part: usize,
     place: ParcelPlace,
     has_holes: bool,
     header: Vec<u8>,
@@ -41,7 +43,7 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Copying {
     pub(super) pack: Pack,
-    left: VecDeque<SegmentId>,
+    left: VecDeque<Piece>,
     /// The parcel that is being filled, and how many of its blocks are written.
     now: Option<(Written, usize)>,
     /// How many parcels there will be.
@@ -80,18 +82,9 @@ enum Part {
 }
 
 impl Pack {
-    /// What the index is to be told once all of it is as it ought to be.
-    pub(super) fn moves(&self, moving: &BTreeMap<SegmentId, Moving>) -> Vec<Move> {
-        let moves = self.parcels.iter().filter_map(|parcel| {
-            let survivors = moving.get(&parcel.segment)?.survivors.clone();
-            let (segment, has_holes) = (parcel.segment, parcel.has_holes);
-            Some(Move { segment, parcel: parcel.place, survivors, has_holes })
-        });
-        moves.collect()
-    }
-
-    pub(super) fn segments(&self) -> Vec<SegmentId> {
-        self.parcels.iter().map(|parcel| parcel.segment).collect()
+    /// Its parcels: of which segment and part, where they are, and whether they have trims or zeroes.
+    pub(super) fn places(&self) -> impl Iterator<Item = (SegmentId, usize, ParcelPlace, bool)> {
+        self.parcels.iter().map(|parcel| (parcel.segment, parcel.part, parcel.place, parcel.has_holes))
     }
 
     pub(super) fn payload_blocks(&self) -> usize {
@@ -141,9 +134,9 @@ impl Pack {
 }
 
 impl Written {
-    fn of(superblock: &Superblock, moving: &Moving, target: Target) -> Self {
+    fn of(superblock: &Superblock, (moving, part): (&Moving, usize), slot: SlotIndex, target: Target) -> Self {
         let log = &moving.log;
-        let parcel = parcel_of(superblock, log, &moving.survivors, target);
+        let parcel = parcel_of(superblock, (log, part), &moving.survivors, target);
         let (header_blocks, header) = (parcel.header_blocks(), &parcel.header);
         let (pack, block, copy) = (header.pack, header.block, header.copy);
         let (moves, clean_lsn) = (header.moves, header.clean_lsn);
@@ -151,7 +144,8 @@ impl Written {
             parcel.entries.iter().flat_map(|entry| (entry.block..).take(entry.operation.payload_blocks() as usize));
         Self {
             segment: log.row.segment,
-            place: ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn },
+            part,
+            place: ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn },
             has_holes: parcel.entries.iter().any(|entry| entry.operation.makes_holes()),
             header: encode_parcel(&parcel),
             blocks: own.zip(parcel.checks.iter().copied()).collect(),
@@ -182,13 +176,13 @@ impl Copying {
     pub(super) fn begin<S: Store>(
         context: &mut Context<'_, S>,
         ids: &mut Ids,
-        (lease, segments, moving): (Lease, Vec<SegmentId>, &BTreeMap<SegmentId, Moving>),
+        (lease, pieces, moving): (Lease, Vec<Piece>, &BTreeMap<SegmentId, Moving>),
     ) -> Result<(Self, IoId), Trouble> {
         let pack = Pack { lease, parcels: Vec::new(), directory: Vec::new() };
         let mut copying = Self {
             pack,
-            count: u32::try_from(segments.len()).unwrap_or(u32::MAX),
-            left: segments.into(),
+            count: u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+            left: pieces.into(),
             now: None,
             end: 1,
             directory: context.index.superblock().geometry.slot_blocks() - 1,
@@ -207,17 +201,16 @@ impl Copying {
     ) -> Result<IoId, Trouble> {
         let superblock = *context.index.superblock();
         if self.now.is_none() {
-            let Some(segment) = self.left.pop_front() else {
+            let Some((segment, part)) = self.left.pop_front() else {
                 self.step = Step::Directory;
                 self.pack.fill_directory(&superblock);
                 let directory = Buffer::copy_of(&self.pack.directory);
                 return Ok(self.write(context, ids, (self.directory, directory)));
             };
             let moving = moving.get(&segment).ok_or(Trouble::Suspect(segment))?;
-            let (pack, parcels) = (self.pack.lease.segment, self.count);
-            let (clean_lsn, drops_trims) = (moving.clean_lsn, moving.drops_trims);
-            let target = Target { pack, parcels, block: self.end, copy_end: self.directory, clean_lsn, drops_trims };
-            let parcel = Written::of(&superblock, moving, target);
+            let lease = self.pack.lease;
+            let target = moving.target((lease.segment, self.count), (self.end, self.directory));
+            let parcel = Written::of(&superblock, (moving, part), lease.slot, target);
             if self.end as usize + parcel.total_blocks() > parcel.place.copy as usize {
                 return Err(Trouble::Suspect(segment));
             }
@@ -344,7 +337,8 @@ fn pieces_of<S: Store>(index: &Index<S>, segment: SegmentId, blocks: &[u32]) -> 
     let geometry = index.superblock().geometry;
     let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
     for (at, block) in blocks.iter().enumerate() {
-        let pool_offset = geometry.block_offset(row.slot, row.block_of(survivors, *block, 1)?);
+        let there = row.locate(survivors, *block, 1)?;
+        let pool_offset = geometry.block_offset(there.slot, there.block);
         match pieces.last_mut() {
             Some(last) if last.pool_offset + last.len as u64 == pool_offset => last.len += BLOCK_LEN,
             _ => pieces.push(FetchPiece { pool_offset, buffer_offset: at * BLOCK_LEN, len: BLOCK_LEN }),

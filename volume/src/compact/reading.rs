@@ -1,4 +1,4 @@
-//! Reading what segments wrote, where they are: the footer of a slot, or the header of a parcel. Nothing is believed that
+//! Reading what segments wrote, where they are: the footer of a slot, or the headers of parcels. Nothing is believed that
 //! fails its check, and what has no whole index is not looked into any further.
 
 use super::{Context, Ids};
@@ -6,11 +6,11 @@ use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::format::{Geometry, Superblock, decode_footer_trailer};
 use crate::io::{Action, FetchPiece, IoId};
-use crate::pool::SegmentRow;
+use crate::pool::{Home, ParcelPlace, SegmentRow};
 use crate::recover::{SegmentLog, Wanted, read_segment};
 use crate::store::PoolReader;
 use smallvec::SmallVec;
-use units::{BLOCK_LEN, Lsn};
+use units::{BLOCK_LEN, Lsn, SlotIndex};
 
 /// The reading of one segment's index.
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub(super) enum Read {
     Nothing,
 }
 
+/// Blocks that are to be read: the slot, the first, and how many.
+type Wanting = (SlotIndex, u32, u32);
+
 /// What has been read of the pool.
 #[derive(Debug, Default)]
 struct Pieces(Vec<(u64, Vec<u8>)>);
@@ -49,17 +52,21 @@ impl PoolReader for Pieces {
 }
 
 impl Reading {
-    /// Begins with the header of a parcel in both its places, or with both ends of a slot.
+    /// Begins with the headers of parcels in both their places, or with both ends of a slot.
     pub(super) fn begin<S>(
         context: &mut Context<'_, S>,
         ids: &mut Ids,
         (row, geometry): (SegmentRow, Geometry),
     ) -> (Self, IoId) {
         let last = geometry.slot_blocks() - 1;
-        let wanted =
-            row.parcel.map_or([(0, 1), (last, 1)], |parcel| parcel.headers().map(|at| (at, parcel.header_blocks)));
-        let mut reading =
-            Self { row, pieces: Pieces::default(), asked: SmallVec::new(), has_trailer: row.parcel.is_some() };
+        let wanted: Vec<Wanting> = match &row.home {
+            Home::Own(slot) => vec![(*slot, 0, 1), (*slot, last, 1)],
+            Home::Parcels(parcels) => {
+                let headers = |at: ParcelPlace| at.headers().map(|block| (at.slot, block, at.header_blocks));
+                parcels.places().flat_map(headers).collect()
+            }
+        };
+        let mut reading = Self { row, pieces: Pieces::default(), asked: SmallVec::new(), has_trailer: row.is_moved() };
         let id = reading.ask(context, ids, (geometry, &wanted));
         (reading, id)
     }
@@ -68,12 +75,12 @@ impl Reading {
         &mut self,
         context: &mut Context<'_, S>,
         ids: &mut Ids,
-        (geometry, wanted): (Geometry, &[(u32, u32)]),
+        (geometry, wanted): (Geometry, &[Wanting]),
     ) -> IoId {
         let mut len = 0;
         self.asked.clear();
-        for (block, count) in wanted {
-            let pool_offset = geometry.block_offset(self.row.slot, *block);
+        for (slot, block, count) in wanted {
+            let pool_offset = geometry.block_offset(*slot, *block);
             self.asked.push(FetchPiece { pool_offset, buffer_offset: len, len: *count as usize * BLOCK_LEN });
             len += *count as usize * BLOCK_LEN;
         }
@@ -100,8 +107,8 @@ impl Reading {
             let Some(blocks) = trailer.map(|trailer| trailer.index_blocks).filter(|blocks| *blocks < last) else {
                 return Read::Nothing;
             };
-            if blocks > 0 {
-                let id = self.ask(context, ids, (superblock.geometry, &[(last - blocks, blocks)]));
+            if let Some(slot) = self.row.own_slot().filter(|_| blocks > 0) {
+                let id = self.ask(context, ids, (superblock.geometry, &[(slot, last - blocks, blocks)]));
                 return Read::More(id);
             }
         }
@@ -121,7 +128,7 @@ impl Reading {
         };
         let log = read_segment(&wanted).ok()?;
         // Without its header, the volume's size before the segment is not told.
-        let is_whole = log.has_footer && (log.header.is_some() || self.row.parcel.is_some());
+        let is_whole = log.has_footer && (log.header.is_some() || self.row.is_moved());
         (is_whole && !log.is_empty() && log.last_lsn == last).then_some(log)
     }
 }

@@ -1,22 +1,23 @@
 //! One round: some slots become fewer. What is left of their segments is found, copied to packs, made durable, read back,
-//! and found again before the segments get their new places.
+//! and found again before the segments get their new places, all at once: the parts of one may be in several packs.
 //!
 //! Nothing is changed before the last step, so that whatever goes wrong leaves every segment where it is. What was written to
-//! a pack that is given up is made void before any of its segments may leave or move again: a rebuild would take an old
+//! packs that are given up is made void before any of their segments may leave or move again: a rebuild would take an old
 //! parcel for its segment.
 
-use super::choose::{self, Item};
+use super::choose::{self, Item, Piece};
 use super::pack::{Copying, Pack, Verifying};
-use super::parcel::{Target, parcel_of};
+use super::parcel::{Target, cut_of, parcel_of};
 use super::reading::{Read, Reading};
 use super::{Context, Ids};
 use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
+use crate::format::{Cut, PartSet, Superblock};
 use crate::io::{Action, Event, IoId};
-use crate::pool::{Lease, LeaseClass, SurvivorOutcome, SurvivorSearch, Survivors};
+use crate::pool::{Home, Lease, LeaseClass, Move, Parcels, SegmentRow, SurvivorOutcome, SurvivorSearch, Survivors};
 use crate::recover::SegmentLog;
 use crate::store::Store;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use units::{Lsn, SegmentId, VolumeId};
 
 /// Pages of maps that are looked at in one turn.
@@ -29,19 +30,28 @@ pub(super) enum Trouble {
     Suspect(SegmentId),
     /// The disk does not give it.
     Unreadable(SegmentId),
-    /// Its volume is closed, or no slot is gained by it any more.
+    /// No slot is gained by it any more.
     Pointless,
+    /// Of what it was to move something must stay by now: its volume is closed, or wants it whole.
+    Changed,
     /// Something else failed: all of it may be tried again.
     Failed(&'static str),
     /// A sync failed.
     Poisoned,
 }
 
-/// A segment that is to be moved.
+/// A segment that is to be moved, or some parts of one.
 #[derive(Debug)]
 pub(super) struct Moving {
+    /// What is in those parts.
     pub(super) log: SegmentLog,
     pub(super) survivors: Survivors,
+    /// Into how many parts it is cut; of one in its own slot only known once the survivors are.
+    pub(super) cut: Cut,
+    /// Those that leave where they are.
+    pub(super) parts: PartSet,
+    /// Those that go to packs: the trunk, and where something is left.
+    pub(super) stays: PartSet,
     /// The stored map was complete up to here when the survivors were found.
     pub(super) clean_lsn: Lsn,
     /// Its trims say nothing any more.
@@ -53,8 +63,8 @@ pub(super) struct Moving {
 pub(super) enum Progress {
     /// There is more to do.
     More,
-    /// Segments have their new places; blocks that were copied.
-    Moved(Vec<SegmentId>, usize),
+    /// Segments have their new places; packs, and blocks that were copied to them.
+    Moved { segments: Vec<SegmentId>, packs: usize, blocks: usize },
     /// All of it is done.
     Over,
 }
@@ -64,16 +74,23 @@ pub(super) enum Progress {
 pub(super) struct Round {
     /// By the slots that they are in.
     victims: Vec<Vec<SegmentId>>,
+    parts: BTreeMap<SegmentId, PartSet>,
     moving: BTreeMap<SegmentId, Moving>,
     volumes: BTreeMap<SegmentId, VolumeId>,
     /// What is still to be written, a pack each.
-    packs: VecDeque<Vec<SegmentId>>,
+    packs: VecDeque<Vec<Piece>>,
+    /// Those that are written, but for being durable.
+    written: VecDeque<Pack>,
+    /// Those that were read back, and are what was written.
+    verified: Vec<Pack>,
     stage: Stage,
     /// What is under way on the disk.
     io: Option<IoId>,
     /// Blocks beside payload of the segments that were looked at.
     pub(super) overheads: BTreeMap<SegmentId, u32>,
     is_given_up: bool,
+    /// The index was told, and it is not known whether the store has it.
+    is_switch_open: bool,
     /// It goes on with the next tick, or when slots have become free.
     waits: bool,
 }
@@ -81,36 +98,53 @@ pub(super) struct Round {
 #[derive(Debug)]
 enum Stage {
     /// What the segments wrote is read, the last one first.
-    Reading(Vec<SegmentId>, Option<Reading>),
+    Reading(Vec<SegmentId>, Option<Box<Reading>>),
     Searching(SurvivorSearch),
     /// The next pack wants a slot.
     Packing,
-    Leasing(Vec<SegmentId>),
+    Leasing(Vec<Piece>),
     Copying(Box<Copying>),
-    Syncing(Pack),
+    Syncing,
     Verifying(Verifying),
     /// Looks for survivors again.
-    Checking(Pack, Option<SurvivorSearch>),
-    /// A pack is to be noted, so that it is made void.
-    GivingUp(Lease, Vec<SegmentId>),
-    /// It is being made void.
-    Voiding(SegmentId),
+    Checking(Option<SurvivorSearch>),
+    /// Packs are to be noted, so that they are made void.
+    GivingUp(Vec<Lease>, BTreeSet<SegmentId>),
+    /// They are being made void.
+    Voiding(Vec<SegmentId>),
     Over,
 }
 
 impl Round {
-    pub(super) fn begin<S: Store>(context: &Context<'_, S>, victims: Vec<Vec<SegmentId>>) -> Self {
-        let segments: Vec<SegmentId> = victims.iter().flatten().copied().collect();
+    /// Begins with some slots, by the parts of segments that are in them.
+    pub(super) fn begin<S: Store>(context: &Context<'_, S>, victims: Vec<Vec<(SegmentId, PartSet)>>) -> Self {
+        let mut parts: BTreeMap<SegmentId, PartSet> = BTreeMap::new();
+        for (segment, here) in victims.iter().flatten() {
+            let all = parts.entry(*segment).or_default();
+            *all = all.and(*here);
+        }
         let volume_of = |segment: &SegmentId| Some((*segment, context.index.segment(*segment)?.volume));
+        // The last one is read first: in the order of the slots.
+        let mut segments: Vec<SegmentId> = Vec::with_capacity(parts.len());
+        for (segment, _) in victims.iter().flatten() {
+            if !segments.contains(segment) {
+                segments.push(*segment);
+            }
+        }
+        let of_slot = |here: Vec<(SegmentId, PartSet)>| here.into_iter().map(|(segment, _)| segment).collect();
         Self {
             volumes: segments.iter().filter_map(volume_of).collect(),
-            victims,
+            victims: victims.into_iter().map(of_slot).collect(),
+            parts,
             moving: BTreeMap::new(),
             packs: VecDeque::new(),
+            written: VecDeque::new(),
+            verified: Vec::new(),
             stage: Stage::Reading(segments, None),
             io: None,
             overheads: BTreeMap::new(),
             is_given_up: false,
+            is_switch_open: false,
             waits: false,
         }
     }
@@ -139,9 +173,15 @@ impl Round {
         !is_waiting
     }
 
-    /// Whether slots may come of it before anything else happens.
+    /// Whether slots may come of it before anything else happens. Those of packs that are being made void are given back by
+    /// others.
     pub(super) const fn makes_progress(&self) -> bool {
-        !self.waits && !matches!(self.stage, Stage::GivingUp(..) | Stage::Voiding(_))
+        !self.waits && !matches!(self.stage, Stage::Voiding(_))
+    }
+
+    /// Whether it gives its packs up: that need not wait for what made it do so.
+    pub(super) const fn gives_up(&self) -> bool {
+        matches!(self.stage, Stage::GivingUp(..))
     }
 
     /// Whether it found no slot for the next pack.
@@ -149,41 +189,71 @@ impl Round {
         self.waits && matches!(self.stage, Stage::Packing)
     }
 
+    /// Packs that have a slot and do not count.
+    pub(super) fn packs_under_way(&self) -> usize {
+        let now = match &self.stage {
+            Stage::Leasing(_) | Stage::Copying(_) | Stage::Verifying(_) => 1,
+            Stage::GivingUp(leases, _) => leases.len(),
+            Stage::Voiding(packs) => packs.len(),
+            Stage::Reading(..)
+            | Stage::Searching(_)
+            | Stage::Packing
+            | Stage::Syncing
+            | Stage::Checking(_)
+            | Stage::Over => 0,
+        };
+        now + self.written.len() + self.verified.len()
+    }
+
     /// Something has changed that it may have waited for.
     pub(super) const fn retry(&mut self) {
         self.waits = false;
     }
 
-    /// The pack that it waits for to be void.
-    pub(super) const fn is_voiding(&self) -> Option<SegmentId> {
-        if let Stage::Voiding(pack) = self.stage { Some(pack) } else { None }
+    /// The packs that it waits for to be void.
+    pub(super) fn is_voiding(&self) -> Option<&[SegmentId]> {
+        if let Stage::Voiding(packs) = &self.stage { Some(packs) } else { None }
     }
 
     /// Takes one step that needs nothing of the disk.
     pub(super) fn turn<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) -> Result<Progress, Trouble> {
         if self.is_given_up && !matches!(self.stage, Stage::GivingUp(..)) {
-            return Err(Trouble::Pointless);
+            return Err(Trouble::Changed);
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Reading(segments, _) => self.read_next(context, ids, segments)?,
             Stage::Searching(search) => self.search(context, search)?,
             Stage::Packing => {
-                let Some(segments) = self.packs.pop_front() else { return Ok(Progress::Over) };
-                self.stage = Stage::Leasing(segments);
-                context.actions.push(Action::Lease { class: LeaseClass::Compaction });
-            }
-            Stage::Checking(pack, search) => return self.check(context, pack, search),
-            Stage::GivingUp(lease, segments) => {
-                if context.index.give_up_pack(lease, &segments).is_ok() {
-                    self.stage = Stage::Voiding(lease.segment);
+                if let Some(pieces) = self.packs.pop_front() {
+                    self.stage = Stage::Leasing(pieces);
+                    context.actions.push(Action::Lease { class: LeaseClass::Compaction });
+                } else if self.moving.is_empty() {
+                    return Ok(Progress::Over);
+                } else if self.written.is_empty() {
+                    // All that is left of the segments is dead.
+                    self.stage = Stage::Checking(None);
                 } else {
-                    self.stage = Stage::GivingUp(lease, segments);
+                    let id = ids.next();
+                    self.stage = Stage::Syncing;
+                    self.io = Some(id);
+                    context.actions.push(Action::Sync { id });
+                }
+            }
+            Stage::Checking(search) => return self.check(context, search),
+            Stage::GivingUp(leases, segments) => {
+                if context.index.give_up_packs(&leases, &segments).is_ok() {
+                    if leases.is_empty() {
+                        return Ok(Progress::Over);
+                    }
+                    self.stage = Stage::Voiding(leases.iter().map(|lease| lease.segment).collect());
+                } else {
+                    self.stage = Stage::GivingUp(leases, segments);
                     self.waits = true;
                 }
             }
             stage @ (Stage::Leasing(_)
             | Stage::Copying(_)
-            | Stage::Syncing(_)
+            | Stage::Syncing
             | Stage::Verifying(_)
             | Stage::Voiding(_)
             | Stage::Over) => self.stage = stage,
@@ -203,20 +273,33 @@ impl Round {
             for (segment, moving) in &mut self.moving {
                 let row = context.index.volume_row(moving.log.row.volume).ok_or(Trouble::Suspect(*segment))?;
                 moving.clean_lsn = row.folded_to.max(moving.log.last_lsn);
-                search.add(moving.log.row.volume, *segment, &moving.log.entries);
+                moving.add_to(&mut search, *segment);
             }
             self.stage = Stage::Searching(search);
             return Ok(());
         };
-        let Some(row) = context.index.segment(segment) else {
+        let Some(row) = self.row_of(context, segment) else {
             segments.pop();
             self.stage = Stage::Reading(segments, None);
             return Ok(());
         };
         let (reading, id) = Reading::begin(context, ids, (row, geometry));
-        self.stage = Stage::Reading(segments, Some(reading));
+        self.stage = Stage::Reading(segments, Some(Box::new(reading)));
         self.io = Some(id);
         Ok(())
+    }
+
+    /// The row of a segment with the parts alone that are to be moved.
+    fn row_of<S: Store>(&self, context: &Context<'_, S>, segment: SegmentId) -> Option<SegmentRow> {
+        let row = context.index.segment(segment)?;
+        let home = match row.home {
+            Home::Own(_) => row.home,
+            Home::Parcels(parcels) => {
+                let parcels = parcels.only(self.parts.get(&segment).copied()?);
+                Home::Parcels(Some(parcels).filter(|parcels| !parcels.is_empty())?)
+            }
+        };
+        Some(SegmentRow { home, ..row })
     }
 
     fn search<S: Store>(&mut self, context: &Context<'_, S>, mut search: SurvivorSearch) -> Result<(), Trouble> {
@@ -225,23 +308,21 @@ impl Round {
             return Ok(());
         }
         let superblock = *context.index.superblock();
-        let mut sizes: BTreeMap<SegmentId, u32> = BTreeMap::new();
+        let mut sizes: BTreeMap<SegmentId, Vec<Item>> = BTreeMap::new();
         for (segment, outcome) in search.finish() {
             let Some(moving) = self.moving.get_mut(&segment) else { continue };
             if outcome.is_suspect {
                 return Err(Trouble::Suspect(segment));
             }
-            moving.survivors = dropping(outcome.survivors);
-            let (clean_lsn, copy_end) = (moving.clean_lsn, superblock.geometry.slot_blocks());
-            let drops_trims = moving.drops_trims;
-            let target = Target { pack: segment, parcels: 1, block: 1, copy_end, clean_lsn, drops_trims };
-            let parcel = parcel_of(&superblock, &moving.log, &moving.survivors, target);
-            self.overheads.insert(segment, 2 * parcel.header_blocks());
-            sizes.insert(segment, parcel.pack_blocks());
+            let items = moving.cut(&superblock, segment, dropping(outcome.survivors));
+            let total: u32 = items.iter().map(|(_, size)| size).sum();
+            self.overheads.insert(segment, total - moving.survivors.count());
+            sizes.insert(segment, items);
         }
-        let sized = |segment: &SegmentId| Some((*segment, *sizes.get(segment)?));
+        // What of one segment is in several slots goes with the first of them.
+        let mut sized = |segment: &SegmentId| sizes.remove(segment).unwrap_or_default();
         let victims: Vec<Vec<Item>> =
-            self.victims.iter().map(|victim| victim.iter().filter_map(sized).collect()).collect();
+            self.victims.iter().map(|victim| victim.iter().flat_map(&mut sized).collect()).collect();
         let packs = choose::packs(&victims, superblock.geometry.slot_blocks()).ok_or(Trouble::Pointless)?;
         if packs.len() >= victims.len() {
             return Err(Trouble::Pointless);
@@ -256,47 +337,53 @@ impl Round {
     fn check<S: Store>(
         &mut self,
         context: &mut Context<'_, S>,
-        pack: Pack,
         search: Option<SurvivorSearch>,
     ) -> Result<Progress, Trouble> {
-        let mut search = search.unwrap_or_else(|| self.search_again(context, &pack));
-        match step(context, &mut search) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.stage = Stage::Checking(pack, Some(search));
-                return Ok(Progress::More);
-            }
-            Err(trouble) => {
-                self.stage = Stage::Checking(pack, None);
-                return Err(trouble);
-            }
+        self.stage = Stage::Checking(None);
+        let mut search = search.unwrap_or_else(|| {
+            let mut search = SurvivorSearch::new(context.index.superblock().geometry.slot_blocks());
+            self.moving.iter().for_each(|(segment, moving)| moving.add_to(&mut search, *segment));
+            search
+        });
+        if !step(context, &mut search)? {
+            self.stage = Stage::Checking(Some(search));
+            return Ok(Progress::More);
         }
         if let Some(trouble) = self.first_wrong(context, search.finish()) {
-            self.stage = Stage::Checking(pack, None);
             return Err(trouble);
         }
-        if context.index.relocate(pack.lease, pack.moves(&self.moving)).is_err() {
+        let leases: Vec<Lease> = self.verified.iter().map(|pack| pack.lease).collect();
+        if context.index.relocate(&leases, self.moves()).is_err() {
             // It may have come through all the same: only the same again, or taking it back, ends that.
-            self.stage = Stage::Checking(pack, None);
+            self.is_switch_open = true;
             self.waits = true;
             return Ok(Progress::More);
         }
-        for segment in pack.segments() {
-            self.moving.remove(&segment);
-            self.volumes.remove(&segment);
-        }
+        self.is_switch_open = false;
+        self.volumes.retain(|segment, _| !self.moving.contains_key(segment));
+        let segments = std::mem::take(&mut self.moving).into_keys().collect();
+        let blocks = self.verified.iter().map(Pack::payload_blocks).sum();
         self.stage = Stage::Packing;
-        Ok(Progress::Moved(pack.segments(), pack.payload_blocks()))
+        Ok(Progress::Moved { segments, packs: std::mem::take(&mut self.verified).len(), blocks })
     }
 
-    fn search_again<S: Store>(&self, context: &Context<'_, S>, pack: &Pack) -> SurvivorSearch {
-        let mut search = SurvivorSearch::new(context.index.superblock().geometry.slot_blocks());
-        for segment in pack.segments() {
-            if let Some(moving) = self.moving.get(&segment) {
-                search.add(moving.log.row.volume, segment, &moving.log.entries);
+    /// What the index is to be told once all packs are as they ought to be.
+    fn moves(&self) -> Vec<Move> {
+        let mut moves: BTreeMap<SegmentId, Move> = BTreeMap::new();
+        for (segment, moving) in &self.moving {
+            let (segment, parts, parcels) = (*segment, moving.parts, Parcels::none(moving.cut));
+            let (survivors, has_holes) = (moving.survivors.clone(), moving.log.row.has_holes);
+            moves.insert(segment, Move { segment, parts, parcels, survivors, has_holes });
+        }
+        for (segment, part, place, has_holes) in self.verified.iter().flat_map(Pack::places) {
+            if let Some(moved) = moves.get_mut(&segment) {
+                moved.parcels = moved.parcels.with(part, place);
+                if part == 0 {
+                    moved.has_holes = has_holes;
+                }
             }
         }
-        search
+        moves.into_values().collect()
     }
 
     fn first_wrong<S: Store>(
@@ -310,7 +397,7 @@ impl Round {
         found.into_iter().find_map(|(segment, outcome)| {
             let copied = self.moving.get(&segment).map(|moving| &moving.survivors);
             if !context.index.may_move(segment) {
-                return Some(Trouble::Pointless);
+                return Some(Trouble::Changed);
             }
             let is_right = copied.is_some_and(|copied| outcome.survivors.is_within(copied)) && !outcome.is_suspect;
             (!is_right).then_some(Trouble::Suspect(segment))
@@ -326,9 +413,9 @@ impl Round {
     ) -> Option<Result<(), Trouble>> {
         match event {
             Event::Leased { result } => {
-                let Stage::Leasing(segments) = &mut self.stage else { return None };
-                let segments = std::mem::take(segments);
-                Some(self.on_leased(context, ids, (result, segments)))
+                let Stage::Leasing(pieces) = &mut self.stage else { return None };
+                let pieces = std::mem::take(pieces);
+                Some(self.on_leased(context, ids, (result, pieces)))
             }
             Event::Fetched { id, buffer, result } => {
                 self.io.take_if(|io| *io == id)?;
@@ -340,15 +427,13 @@ impl Round {
             }
             Event::Synced { id, result } => {
                 self.io.take_if(|io| *io == id)?;
-                let stage = std::mem::replace(&mut self.stage, Stage::Over);
-                let Stage::Syncing(pack) = stage else { return Some(Err(Trouble::Failed("a sync out of turn"))) };
+                if !matches!(self.stage, Stage::Syncing) {
+                    return Some(Err(Trouble::Failed("a sync out of turn")));
+                }
                 if result.is_err() {
-                    self.stage = Stage::Syncing(pack);
                     return Some(Err(Trouble::Poisoned));
                 }
-                let (verifying, id) = Verifying::begin(context, ids, pack);
-                self.stage = Stage::Verifying(verifying);
-                self.io = Some(id);
+                self.verify_next(context, ids);
                 Some(Ok(()))
             }
             Event::Request { .. }
@@ -363,18 +448,30 @@ impl Round {
         }
     }
 
+    /// Begins to read the next pack back; when there is none, what was copied is held against the map once more.
+    fn verify_next<S: Store>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) {
+        self.stage = match self.written.pop_front() {
+            None => Stage::Checking(None),
+            Some(pack) => {
+                let (verifying, id) = Verifying::begin(context, ids, pack);
+                self.io = Some(id);
+                Stage::Verifying(verifying)
+            }
+        };
+    }
+
     fn on_leased<S: Store>(
         &mut self,
         context: &mut Context<'_, S>,
         ids: &mut Ids,
-        (result, segments): (Result<Lease, DiskFault>, Vec<SegmentId>),
+        (result, pieces): (Result<Lease, DiskFault>, Vec<Piece>),
     ) -> Result<(), Trouble> {
         match result {
             Ok(lease) if self.is_given_up => {
                 context.index.give_back(lease);
-                Err(Trouble::Pointless)
+                Err(Trouble::Changed)
             }
-            Ok(lease) => match Copying::begin(context, ids, (lease, segments, &self.moving)) {
+            Ok(lease) => match Copying::begin(context, ids, (lease, pieces, &self.moving)) {
                 Ok((copying, id)) => {
                     self.stage = Stage::Copying(Box::new(copying));
                     self.io = Some(id);
@@ -386,7 +483,7 @@ impl Round {
                 }
             },
             Err(DiskFault::NoSpace) => {
-                self.packs.push_front(segments);
+                self.packs.push_front(pieces);
                 self.stage = Stage::Packing;
                 self.waits = true;
                 Ok(())
@@ -402,7 +499,7 @@ impl Round {
         (buffer, result): (crate::buffer::Buffer, Result<(), DiskFault>),
     ) -> Result<(), Trouble> {
         if self.is_given_up {
-            return Err(Trouble::Pointless);
+            return Err(Trouble::Changed);
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Reading(mut segments, Some(mut reading)) => {
@@ -412,9 +509,9 @@ impl Round {
                 match reading.on_fetched(context, ids, (&superblock, &buffer)) {
                     Read::Nothing => return Err(Trouble::Suspect(segment)),
                     Read::Whole(log) => {
-                        let (survivors, clean_lsn) = (Survivors::default(), log.last_lsn);
+                        let parts = self.parts.get(&segment).copied().unwrap_or_default();
                         let drops_trims = log.row.has_holes && context.index.has_spent_trims(&log.row);
-                        self.moving.insert(segment, Moving { log: *log, survivors, clean_lsn, drops_trims });
+                        self.moving.insert(segment, Moving::new(*log, parts, drops_trims));
                         segments.pop();
                         self.stage = Stage::Reading(segments, None);
                     }
@@ -441,7 +538,8 @@ impl Round {
                 };
                 self.io = match next {
                     Ok(None) => {
-                        self.stage = Stage::Checking(verifying.pack, None);
+                        self.verified.push(verifying.pack);
+                        self.verify_next(context, ids);
                         return Ok(());
                     }
                     next => {
@@ -455,8 +553,8 @@ impl Round {
             | Stage::Searching(_)
             | Stage::Packing
             | Stage::Leasing(_)
-            | Stage::Syncing(_)
-            | Stage::Checking(..)
+            | Stage::Syncing
+            | Stage::Checking(_)
             | Stage::GivingUp(..)
             | Stage::Voiding(_)
             | Stage::Over) => {
@@ -476,17 +574,15 @@ impl Round {
             return Err(Trouble::Failed("a write out of turn"));
         };
         let next = match result {
-            _ if self.is_given_up => Err(Trouble::Pointless),
+            _ if self.is_given_up => Err(Trouble::Changed),
             Ok(()) => copying.on_appended(context, ids, &self.moving),
             Err(DiskFault::NoSpace) => Err(Trouble::Failed("no space on the host for a pack")),
             Err(DiskFault::Io) => Err(Trouble::Failed("a write to a pack failed")),
         };
         match next {
             Ok(None) => {
-                let id = ids.next();
-                self.stage = Stage::Syncing(copying.pack);
-                self.io = Some(id);
-                context.actions.push(Action::Sync { id });
+                self.written.push_back(copying.pack);
+                self.stage = Stage::Packing;
                 Ok(())
             }
             Ok(id) => {
@@ -501,29 +597,71 @@ impl Round {
         }
     }
 
-    /// Ends without the moves that are not done yet; `false` while a pack has still to be made void. Nothing is under way.
+    /// Ends without the moves that are not done yet; `false` while packs have still to be made void. Nothing is under way.
     pub(super) fn give_up<S: Store>(&mut self, context: &mut Context<'_, S>) -> bool {
         self.packs.clear();
         self.waits = false;
         let pack = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Copying(copying) => copying.pack,
-            Stage::Syncing(pack) | Stage::Checking(pack, _) => pack,
-            Stage::Verifying(verifying) => verifying.pack,
+            Stage::Copying(copying) => Some(copying.pack),
+            Stage::Verifying(verifying) => Some(verifying.pack),
             Stage::Reading(..)
             | Stage::Searching(_)
             | Stage::Packing
             | Stage::Leasing(_)
+            | Stage::Syncing
+            | Stage::Checking(_)
             | Stage::GivingUp(..)
             | Stage::Voiding(_)
-            | Stage::Over => return true,
+            | Stage::Over => None,
         };
-        if pack.has_header() {
-            self.stage = Stage::GivingUp(pack.lease, pack.segments());
-            return false;
+        let mut leases = Vec::new();
+        for pack in self.written.drain(..).chain(self.verified.drain(..)).chain(pack) {
+            if pack.has_header() {
+                leases.push(pack.lease);
+            } else {
+                // Without a header nothing in it counts.
+                context.index.give_back(pack.lease);
+            }
         }
-        // Without a header nothing in it counts.
-        context.index.give_back(pack.lease);
-        true
+        if leases.is_empty() && !self.is_switch_open {
+            return true;
+        }
+        self.stage = Stage::GivingUp(leases, self.moving.keys().copied().collect());
+        false
+    }
+}
+
+impl Moving {
+    fn new(log: SegmentLog, parts: PartSet, drops_trims: bool) -> Self {
+        let cut = log.row.home.parcels().map_or(Cut::WHOLE, |parcels| parcels.cut);
+        let (survivors, clean_lsn, stays) = (Survivors::default(), log.last_lsn, PartSet::default());
+        Self { log, survivors, cut, parts, stays, clean_lsn, drops_trims }
+    }
+
+    fn add_to(&self, search: &mut SurvivorSearch, segment: SegmentId) {
+        search.add((self.log.row.volume, segment), (self.cut, self.parts), &self.log.entries);
+    }
+
+    /// Cuts it into the parts that go to packs; returns these and what each takes there.
+    fn cut(&mut self, superblock: &Superblock, segment: SegmentId, survivors: Survivors) -> Vec<Item> {
+        let slot_blocks = superblock.geometry.slot_blocks();
+        if self.log.row.own_slot().is_some() {
+            self.cut = cut_of(survivors.count(), slot_blocks);
+        }
+        let parts = (0..self.cut.parts()).filter(|part| self.parts.contains(*part));
+        let stays = |part: &usize| *part == 0 || survivors.count_in(self.cut.span(*part, slot_blocks)) > 0;
+        self.stays = parts.filter(stays).collect();
+        self.survivors = survivors;
+        let target = self.target((segment, 1), (1, slot_blocks));
+        let parts = (0..self.cut.parts()).filter(|part| self.stays.contains(*part));
+        let size = |part| parcel_of(superblock, (&self.log, part), &self.survivors, target).pack_blocks();
+        parts.map(|part| ((segment, part), size(part))).collect()
+    }
+
+    /// Where a part of it goes, in a pack of so many parcels: its first block, and the one behind the header's copy.
+    pub(super) const fn target(&self, (pack, parcels): (SegmentId, u32), (block, copy_end): (u32, u32)) -> Target {
+        let (clean_lsn, drops_trims, cut, parts) = (self.clean_lsn, self.drops_trims, self.cut, self.stays);
+        Target { pack, parcels, block, copy_end, clean_lsn, drops_trims, cut, parts }
     }
 }
 
@@ -543,5 +681,5 @@ fn dropping(survivors: Survivors) -> Survivors {
     if let Some(word) = words.iter_mut().find(|word| **word != 0) {
         *word &= *word - 1;
     }
-    Survivors::of_words(words)
+    Survivors::of_words(survivors.slot_blocks(), words)
 }

@@ -1,13 +1,14 @@
 //! The compactor, driven by hand. The order of what it does under faults in quantity is the simulator's work.
 
+mod parts;
+
 use super::*;
 use crate::check::{CheckOptions, check};
-use crate::pool::{ParcelPlace, Parent, SegmentRow, Settled};
+use crate::pool::{Home, ParcelPlace, Parent, SegmentRow, Settled};
 use crate::rebuild::rebuild;
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::recover::walk_pack;
 use crate::store::PoolReader;
-use units::SlotIndex;
 
 /// A compactor, and a disk that answers when it is told to.
 struct Driver {
@@ -261,9 +262,9 @@ impl Disk {
         }
     }
 
-    fn parcels(&self) -> Vec<(SegmentId, ParcelPlace, SlotIndex)> {
+    fn parcels(&self) -> Vec<(SegmentId, ParcelPlace)> {
         let rows = [VOLUME, OTHER_VOLUME].into_iter().flat_map(|volume| self.world.index.segments(volume));
-        rows.filter_map(|row| Some((row.segment, row.parcel?, row.slot))).collect()
+        rows.flat_map(|row| row.home.each_parcel().map(move |place| (row.segment, place)).collect::<Vec<_>>()).collect()
     }
 
     fn used(&self) -> u32 {
@@ -336,8 +337,9 @@ fn trims_are_dropped_once_nothing_older_holds_what_they_took() {
     assert!(left[1..6].contains(&true), "older ones were moved with them: {left:?}");
     let rows = disk.world.index.segments(VOLUME);
     assert!(rows[1..6].iter().all(|row| disk.world.index.has_spent_trims(row)), "by now they say nothing");
-    let parcel = rows[0].parcel.unwrap();
-    let dirty = SegmentRow { parcel: Some(ParcelPlace { clean_lsn: oldest_last, ..parcel }), ..rows[0] };
+    let parcels = *rows[0].home.parcels().unwrap();
+    let dirty = parcels.with(0, ParcelPlace { clean_lsn: oldest_last, ..parcels.of(0).unwrap() });
+    let dirty = SegmentRow { home: Home::Parcels(dirty), ..rows[0] };
     disk.world.index.note_segment(dirty).unwrap();
     assert!(!disk.world.index.has_spent_trims(&rows[1]), "the oldest may hold what was trimmed after it was moved");
     disk.world.index.note_segment(rows[0]).unwrap();
@@ -384,7 +386,7 @@ fn a_segment_with_a_bad_block_is_not_moved() {
     let mut disk = Disk::aged();
     let row = disk.world.index.segments(VOLUME)[1];
     // Its second write.
-    disk.world.rot(row.slot, 14);
+    disk.world.rot(row.a_slot(), 14);
     disk.run();
     assert_eq!(disk.world.index.segment(row.segment), Some(row));
     assert_eq!(disk.compactor.figures().suspects, 1);
@@ -397,7 +399,7 @@ fn a_segment_with_a_bad_block_is_not_moved() {
 fn a_segment_that_cannot_be_read_is_tried_again_later() {
     let mut disk = Disk::aged();
     let row = disk.world.index.segments(VOLUME)[1];
-    let first = disk.world.superblock.geometry.slot_offset(row.slot) / 4096;
+    let first = disk.world.superblock.geometry.slot_offset(row.a_slot()) / 4096;
     disk.world.pool.unreadable = (first..first + 32).collect();
     disk.run();
     assert_eq!(disk.world.index.segment(row.segment), Some(row));
@@ -408,7 +410,7 @@ fn a_segment_that_cannot_be_read_is_tried_again_later() {
     disk.world.fold(VOLUME);
     disk.settle();
     (0..REST_TICKS / 8 + 1).for_each(|_| disk.run());
-    assert!(disk.world.index.segment(row.segment).unwrap().parcel.is_some());
+    assert!(disk.world.index.segment(row.segment).unwrap().is_moved());
     disk.is_clean();
 }
 
@@ -504,7 +506,7 @@ fn a_volume_that_is_half_erased_is_no_damage() {
             let left = rebuilt.segments(OTHER_VOLUME).len();
             halves += usize::from(left > 0 && left < Disk::aged().world.index.segments(OTHER_VOLUME).len());
             let other = index.segments(VOLUME)[0];
-            disk.world.rot(other.slot, u32::from(other.parcel.is_some()));
+            disk.world.rot(other.a_slot(), u32::from(other.is_moved()));
             let report = check(&disk.world.index, &disk.world.pool, options);
             let is_of_other = report.problems.iter().any(|found| found.volume == Some(OTHER_VOLUME));
             assert!(!report.is_clean() && !is_of_other, "after {steps} steps: {:#?}", report.problems);
@@ -522,7 +524,8 @@ fn a_parcel_of_which_one_header_has_rotted_is_given_back_by_the_other() {
     for copy in [0, 1] {
         let mut disk = Disk::aged();
         disk.run();
-        let (segment, place, slot) = disk.parcels()[0];
+        let (segment, place) = disk.parcels()[0];
+        let slot = place.slot;
         disk.world.rot(slot, place.headers()[copy]);
         disk.act(|compactor, context| compactor.erase(context, VOLUME));
         disk.run();
@@ -546,7 +549,8 @@ fn a_parcel_of_which_one_header_has_rotted_moves_on() {
     for copy in [0, 1] {
         let mut disk = Disk::aged();
         disk.run();
-        let (segment, place, slot) = disk.parcels()[0];
+        let (segment, place) = disk.parcels()[0];
+        let slot = place.slot;
         disk.world.rot(slot, place.headers()[copy]);
         let row = disk.world.index.segment(segment).unwrap();
         let (actions, news) = (&mut Vec::new(), &mut Vec::new());

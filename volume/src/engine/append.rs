@@ -11,7 +11,7 @@ use crate::format::{
 };
 use crate::io::{Action, IoId};
 use crate::map::Location;
-use crate::pool::{Boundary, Lease, LeaseClass, SegmentRow};
+use crate::pool::{Boundary, Home, Lease, LeaseClass, SegmentRow};
 use units::{BLOCK_LEN, Lsn, VolumeId};
 
 /// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
@@ -221,14 +221,13 @@ impl Volume {
         let row = SegmentRow {
             segment: open.segment,
             volume: self.id,
-            slot: open.slot,
-            parcel: None,
+            home: Home::Own(open.slot),
             first_lsn: open.first_lsn,
             last_lsn: None,
             has_holes: false,
         };
         self.segments.insert(row.segment, row);
-        context.actions.push(Action::NoteSegment(row));
+        context.actions.push(Action::NoteSegment(Box::new(row)));
         self.log.open = Some(open);
         true
     }
@@ -246,7 +245,7 @@ impl Volume {
         if let Some(row) = self.segments.get_mut(&open.segment) {
             row.last_lsn = Some(last_lsn);
             row.has_holes = open.has_holes;
-            context.actions.push(Action::NoteSegment(*row));
+            context.actions.push(Action::NoteSegment(Box::new(*row)));
         }
         let footer = open.footer((self.config.pool, self.id, self.epoch), self.size_bytes, self.log.chain);
         let bytes = encode_footer(&footer);
@@ -349,7 +348,7 @@ impl Volume {
             {
                 // A place that takes no footer must not keep the whole log from being folded. The index then has the
                 // segment as open, so that the next start looks into it.
-                context.actions.push(Action::NoteSegment(SegmentRow { last_lsn: None, ..*row }));
+                context.actions.push(Action::NoteSegment(Box::new(SegmentRow { last_lsn: None, ..*row })));
             }
         } else {
             footer.state = FooterState::Written;

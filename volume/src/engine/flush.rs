@@ -69,7 +69,7 @@ impl Volume {
         self.durable_lsn = self.durable_lsn.max(covered);
         for segment in self.log.end_sync() {
             if let Some(row) = self.segments.get(&segment) {
-                context.actions.push(Action::NoteSegment(*row));
+                context.actions.push(Action::NoteSegment(Box::new(*row)));
             }
         }
         let durable_lsn = self.durable_lsn;

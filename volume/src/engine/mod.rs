@@ -254,7 +254,7 @@ impl Volume {
             Event::Synced { id, result } => self.on_synced(context, id, result),
             Event::PageLoaded { page, result } => self.on_page_loaded(context, page, result),
             Event::Place { segment, place } => self.on_place(context, segment, place),
-            Event::Moved { row, survivors } => self.on_moved(context, row, survivors),
+            Event::Moved { row, survivors } => self.on_moved(context, &row, survivors),
             Event::Leaves { segment } => self.on_leaves(context, segment),
             Event::ChangesLoaded { id, result } => self.on_changes_loaded(context, id, result),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),

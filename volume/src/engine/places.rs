@@ -66,10 +66,10 @@ impl Volume {
         self.places.waiters.entry(segment).or_default().push(parked);
     }
 
-    pub(super) fn on_place(&mut self, context: &mut Context<'_>, segment: SegmentId, place: Option<Place>) {
+    pub(super) fn on_place(&mut self, context: &mut Context<'_>, segment: SegmentId, place: Option<Box<Place>>) {
         let waiters = self.places.waiters.remove(&segment).unwrap_or_default();
         let is_there = place.is_some();
-        self.places.known.extend(place.map(|place| (segment, place)));
+        self.places.known.extend(place.map(|place| (segment, *place)));
         for parked in waiters {
             if is_there {
                 self.resume(context, parked);

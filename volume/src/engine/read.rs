@@ -6,6 +6,7 @@ use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::block_check;
 use crate::io::{Action, FetchPiece, IoId};
 use crate::map::{Location, ResolvedRun};
+use crate::pool::Stretch;
 use crate::request::{Completion, REQUEST_BYTES_MAX, RequestId};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -114,7 +115,7 @@ impl Volume {
         let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
         for run in &fetch.runs {
             let Some(location) = run.location else { continue };
-            let Some(pool_offset) = self.pool_offset(location, run.count) else {
+            let Some(()) = self.add_pieces(location, run, &mut pieces) else {
                 if fetch.is_second_try {
                     // It was overwritten since the first try, and what is left of its segment was moved. What is there now
                     // is as right an answer.
@@ -129,14 +130,6 @@ impl Volume {
                 self.end_fetch(context, fetch.purpose, buffer, Err(Error::new(ErrorKind::Corrupt, detail)));
                 return;
             };
-            add_piece(
-                &mut pieces,
-                FetchPiece {
-                    pool_offset,
-                    buffer_offset: run.at as usize * BLOCK_LEN,
-                    len: run.count as usize * BLOCK_LEN,
-                },
-            );
         }
         if pieces.is_empty() {
             self.end_fetch(context, fetch.purpose, buffer, Ok(fetch.runs.iter().all(|run| run.location.is_none())));
@@ -148,19 +141,22 @@ impl Volume {
         context.actions.push(Action::Fetch { id: IoId(FETCH_BIT | key as u64), buffer, pieces });
     }
 
-    /// Where `count` blocks from `location` on are in the pool, which are neighbours wherever they are.
-    fn pool_offset(&self, location: Location, count: u32) -> Option<u64> {
-        let (slot, block) = match self.segments.get(&location.segment) {
-            Some(row) => {
-                let survivors = row.parcel.and_then(|_| self.survivors.get(&location.segment));
-                (row.slot, row.block_of(survivors.map(AsRef::as_ref), u32::from(location.block), count)?)
-            }
-            None => {
-                let place = self.places.of(location.segment)?;
-                (place.row.slot, place.block_of(location.block, count)?)
-            }
+    /// Adds where the blocks of a run from `location` on are in the pool: in one piece, but where the segment is cut into
+    /// parts. `None` when it does not have all of them.
+    fn add_pieces(&self, location: Location, run: &ResolvedRun, pieces: &mut SmallVec<[FetchPiece; 2]>) -> Option<()> {
+        let (row, survivors) = match self.segments.get(&location.segment) {
+            Some(row) => (row, self.survivors.get(&location.segment)),
+            None => self.places.of(location.segment).map(|place| (&place.row, place.survivors.as_ref()))?,
         };
-        Some(self.config.geometry.block_offset(slot, block))
+        let mut buffer_offset = run.at as usize * BLOCK_LEN;
+        for stretch in row.stretches(survivors.map(AsRef::as_ref), u32::from(location.block), run.count) {
+            let Stretch { slot, block, count } = stretch?;
+            let pool_offset = self.config.geometry.block_offset(slot, block);
+            let len = count as usize * BLOCK_LEN;
+            add_piece(pieces, FetchPiece { pool_offset, buffer_offset, len });
+            buffer_offset += len;
+        }
+        Some(())
     }
 
     pub(super) fn on_fetched(

@@ -91,12 +91,12 @@ impl Volume {
     }
 
     /// A segment is somewhere else now.
-    pub(super) fn on_moved(&mut self, context: &mut Context<'_>, row: SegmentRow, survivors: Arc<Survivors>) {
+    pub(super) fn on_moved(&mut self, context: &mut Context<'_>, row: &SegmentRow, survivors: Arc<Survivors>) {
         if row.volume == self.id {
-            self.segments.insert(row.segment, row);
+            self.segments.insert(row.segment, *row);
             self.survivors.insert(row.segment, survivors);
         } else {
-            self.places.note_moved(row, survivors);
+            self.places.note_moved(*row, survivors);
         }
         self.release.moved.insert(row.segment, self.reads.next_number());
         self.unpin(context);
@@ -134,12 +134,14 @@ impl Volume {
     }
 
     fn make_void(&mut self, context: &mut Context<'_>, row: &SegmentRow) {
+        // One that was moved holds an operation.
+        let Some(slot) = row.own_slot() else { return };
         let header = SlotHeader::void(self.config.pool, row.segment, self.id, row.first_lsn);
         let mut block = context.buffers.take(BLOCK_LEN);
         header.encode(block.as_mut_slice());
         let id = self.next_io();
         self.release.voiding.insert(id, row.segment);
-        let pool_offset = self.config.geometry.slot_offset(row.slot);
+        let pool_offset = self.config.geometry.slot_offset(slot);
         context.actions.push(Action::Append { id, pool_offset, buffers: vec![block] });
     }
 

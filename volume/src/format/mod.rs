@@ -8,6 +8,7 @@
 mod batch;
 mod bytes;
 mod checksum;
+mod cut;
 mod footer;
 mod operation;
 mod pack;
@@ -18,6 +19,7 @@ mod vectors;
 
 pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch, names_batch_of};
 pub use checksum::block_check;
+pub use cut::{Cut, PartSet};
 pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};
 pub use pack::{
@@ -30,7 +32,7 @@ pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock}
 use std::fmt;
 
 /// The version that this code writes.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// The oldest version that it reads, and all up to the one that it writes.
 pub const FORMAT_VERSION_OLDEST: u16 = 1;

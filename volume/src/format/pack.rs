@@ -1,6 +1,6 @@
 //! A pack: a slot of compaction output. After its slot header ([`SlotUse::Pack`](super::SlotUse)) parcels follow one
-//! behind the other, each with what is left of one segment. A block keeps the location and the check value that it was
-//! written with, so a parcel says which blocks of the segment's slot its payload was. In the last blocks of the slot is the
+//! behind the other, each with what is left of one segment or of a part of one ([`Cut`]). A block keeps the location and the
+//! check value that it was written with, so a parcel says which blocks of the segment's slot its payload was. In the last blocks of the slot is the
 //! pack's directory: all headers once more, byte for byte. It ends with the slot header; before it is the header of the
 //! first parcel, before that the second one's, and so on.
 //!
@@ -24,11 +24,14 @@
 //! | 88 | 8 | key id: 0, not encrypted |
 //! | 96 | 4 | block of the slot where this header begins once more, in the directory |
 //! | 100 | 4 | parcels of the pack |
-//! | 104 | 8 | zero |
+//! | 104 | 1 | which part of the segment this is (since version 3, before that 0) |
+//! | 105 | 1 | into how many parts the segment is cut, as a power of two: 0 to 3 (since version 3, before that 0) |
+//! | 106 | 1 | a bit for each part that was written with this one, for the same commit (since version 3, before that 0) |
+//! | 107 | 5 | zero |
 //! | 112 | 8 | clean LSN: what is here is what the map named when it was complete up to here |
 //! | 120 | 4 | chain before the segment's first batch |
 //! | 124 | 4 | CRC of the header of the segment's last batch |
-//! | 128 | 4 | move: 1 where the segment was copied from its own slot, one more with each copy of a copy |
+//! | 128 | 4 | move: 1 where the part was copied from the segment's own slot, one more with each copy of a copy |
 //! | 132 | 4 | number of entries |
 //! | 136 | 4 | blocks of payload |
 //! | 140 | 4 | blocks of this header |
@@ -44,7 +47,7 @@
 use super::bytes::{Reader, Writer, expect_crc};
 use super::checksum::crc32c;
 use super::operation::DESCRIPTOR_BYTES;
-use super::{CHECK_BYTES, FormatError, Operation};
+use super::{CHECK_BYTES, Cut, FormatError, Operation, PartSet};
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId, SECTOR_BYTES, SegmentId, VolumeId};
 
 const MAGIC: [u8; 8] = *b"ALJPARC\0";
@@ -78,6 +81,12 @@ pub struct ParcelHeader {
     pub pack: SegmentId,
     /// Whose blocks these are: locations name it, and check values are made with it.
     pub segment: SegmentId,
+    /// Which part of it, below `cut.parts()`.
+    pub part: u8,
+    /// Into how many parts it is cut.
+    pub cut: Cut,
+    /// The parts that were written with this one, it among them, and that come to count with it.
+    pub parts: PartSet,
     /// Whose segment that is.
     pub volume: VolumeId,
     /// Of the segment's last batch.
@@ -94,7 +103,7 @@ pub struct ParcelHeader {
     pub chain_before: u32,
     /// CRC of the header of the segment's last batch.
     pub chain_after: u32,
-    /// How often the segment was moved; at least once.
+    /// How often the part was moved; at least once.
     pub moves: u32,
 }
 
@@ -109,7 +118,7 @@ pub struct ParcelEntry {
     pub block: u32,
 }
 
-/// One segment's survivors.
+/// The survivors of a segment, or of a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
     /// The segment as a whole.
@@ -226,8 +235,11 @@ fn decode_header(r: &mut Reader<'_>) -> Result<ParcelHeader, FormatError> {
             r.u32()?
         },
         parcels: r.u32()?,
+        part: r.u8()?,
+        cut: Cut::of_log2(r.u8()?).ok_or(FormatError::Field("number of parts"))?,
+        parts: PartSet::of_bits(r.u8()?),
         clean_lsn: {
-            let _zeros = r.u64()?;
+            let _zeros: [u8; 5] = r.take()?;
             Lsn(r.u64()?)
         },
         chain_before: r.u32()?,
@@ -253,6 +265,10 @@ impl ParcelHeader {
             "move"
         } else if self.parcels == 0 {
             "parcels"
+        } else if usize::from(self.part) >= self.cut.parts() {
+            "part"
+        } else if !self.parts.is_empty() && !self.parts.may_be_of(self.cut, usize::from(self.part)) {
+            "parts of the commit"
         } else {
             return Ok(());
         };
@@ -331,7 +347,11 @@ impl ParcelStart {
         [header.last_lsn.0, header.size_bytes, 0].into_iter().for_each(|field| w.u64(field));
         w.u32(header.copy);
         w.u32(header.parcels);
-        [0, header.clean_lsn.0].into_iter().for_each(|field| w.u64(field));
+        w.u8(header.part);
+        w.u8(header.cut.log2());
+        w.u8(header.parts.bits());
+        w.put(&[0; 5]);
+        w.u64(header.clean_lsn.0);
         w.u32(header.chain_before);
         w.u32(header.chain_after);
         w.u32(header.moves);

@@ -244,6 +244,8 @@ mod tests {
         let pack = vectors::block(include_str!("../../vectors/slot-header-pack-v2.hex"));
         let header = SlotHeader::pack(PoolId([9; 16]), SegmentId(78), 5);
         assert_eq!(SlotHeader::decode(&pack), Ok(header));
+        let pack = vectors::block(include_str!("../../vectors/slot-header-pack-v3.hex"));
+        assert_eq!(SlotHeader::decode(&pack), Ok(header));
         assert_eq!(encoded(&header), pack);
     }
 }

@@ -132,10 +132,9 @@ impl Replay {
             return Ok(());
         }
         // One that was moved has only what pages name.
-        if log.row.first_lsn > self.next_lsn || log.row.parcel.is_some() {
-            return Err(HistoryError::Gone(self.next_lsn));
-        }
-        self.slots.insert(log.row.segment, log.row.slot);
+        let own = log.row.own_slot().filter(|_| log.row.first_lsn <= self.next_lsn);
+        let slot = own.ok_or(HistoryError::Gone(self.next_lsn))?;
+        self.slots.insert(log.row.segment, slot);
         log.each(|lsn, operation, block, checks| {
             if !self.has_ended && lsn == self.next_lsn {
                 self.take_operation(lsn, operation, log.row.segment, (block, checks));

@@ -99,7 +99,7 @@ fn history_stays_until_it_is_given_up() {
     assert!(world.index.may_move(first.segment) && world.index.may_move(second.segment));
     assert_eq!(world.index.keep_history(&later), []);
     let (lease, moves) = world.write_pack(&[second.segment]);
-    world.index.relocate(lease, moves).unwrap();
+    world.index.relocate(&[lease], moves).unwrap();
     assert!(replayed(&world, base, 500).is_ok(), "all of that is in the first");
     assert_eq!(replayed(&world, base, 9000), Err(HistoryError::Gone(Lsn(6))), "a gap is told");
     world.index.keep_history(&BTreeMap::new());
@@ -113,7 +113,7 @@ fn an_end_that_is_missing_is_told() {
     let (mut world, base) = world_with_history();
     let targets = world.index.history_targets(VOLUME, base.lsn);
     let last = targets.last().unwrap().row;
-    world.pool.write(world.superblock.geometry.block_offset(last.slot, 0), &{
+    world.pool.write(world.superblock.geometry.block_offset(last.a_slot(), 0), &{
         let mut block = vec![0; BLOCK_LEN];
         SlotHeader::void(world.superblock.pool, last.segment, VOLUME, last.first_lsn).encode(&mut block);
         block
@@ -127,6 +127,6 @@ fn rot_in_the_past_is_told() {
     let (mut world, base) = world_with_history();
     let second = world.index.segments(VOLUME)[1];
     // Of the batch with the trim: slot header, batch header, then what was written to block 5.
-    world.rot(second.slot, 2);
+    world.rot(second.a_slot(), 2);
     assert_eq!(replayed(&world, base, 9000), Err(HistoryError::Rotten(second.segment, 2)));
 }

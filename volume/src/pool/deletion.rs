@@ -4,16 +4,16 @@
 //! anew. From then on write-backs keep nothing for it, so that what the walk has passed stays in order. The boundaries of
 //! a volume are deleted one after the other: until its row goes, a boundary counts as a neighbour of the others.
 
-use super::Parent;
 use super::index::Index;
 use super::rows;
 use super::walk::{Unneeded, Walk};
+use super::{LiveChange, Parent};
 use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store, StoreWrite};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use units::{SegmentId, VolumeId};
+use units::VolumeId;
 
 /// Most steps in one commit: bounds the versions that it deletes.
 const STEPS_MAX: usize = 256;
@@ -66,10 +66,10 @@ impl fmt::Display for DeletionError {
 impl std::error::Error for DeletionError {}
 
 /// What one commit takes away.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gone {
     writes: Vec<StoreWrite>,
-    live: BTreeMap<SegmentId, i64>,
+    live: LiveChange,
 }
 
 impl Gone {
@@ -137,7 +137,8 @@ impl<S: Store> Index<S> {
             return Ok(true);
         }
         let mut walk = deletion.walk.clone();
-        let (mut gone, mut seen) = (Gone::default(), BTreeSet::new());
+        let live = LiveChange::none(self.superblock().geometry.slot_blocks());
+        let (mut gone, mut seen) = (Gone { writes: Vec::new(), live }, BTreeSet::new());
         let mut steps = 0;
         let mut is_over = false;
         while !is_over && (steps < steps_max.min(STEPS_MAX) || !walk.is_between_pages()) {

@@ -1,8 +1,7 @@
 //! What a volume takes, in figures that are cheap: what the index knows without looking at pages. What a single snapshot
 //! holds is dear, and is found by [`super::Reclaim`].
 
-use super::Index;
-use super::rows::LIVE_UNKNOWN;
+use super::{Home, Index};
 use crate::store::Store;
 use units::{BLOCK_BYTES, VolumeId};
 
@@ -48,14 +47,15 @@ impl<S: Store> Index<S> {
         for entry in self.entries_of(volume) {
             space.segments += 1;
             match entry.live {
-                LIVE_UNKNOWN => space.unknown_segments += 1,
-                live => space.live_blocks += live,
+                None => space.unknown_segments += 1,
+                Some(live) => space.live_blocks += live.total(),
             }
-            space.pool_bytes += match entry.row.parcel {
-                None => slot_bytes,
-                Some(parcel) => {
+            space.pool_bytes += match entry.row.home {
+                Home::Own(_) => slot_bytes,
+                Home::Parcels(parcels) => {
                     let left = self.survivors(entry.row.segment).map_or(0, |left| left.count());
-                    (2 * u64::from(parcel.header_blocks) + u64::from(left)) * BLOCK_BYTES
+                    let headers: u32 = parcels.places().map(|place| 2 * place.header_blocks).sum();
+                    u64::from(headers + left) * BLOCK_BYTES
                 }
             };
         }

@@ -4,7 +4,6 @@
 //! From where on the catalogue's records tell, durably; the index is told of it before anything may leave or move. A segment
 //! with an operation behind that neither leaves nor moves.
 
-use super::rows::LIVE_UNKNOWN;
 use super::{Index, ScrubTarget, SegmentRow};
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -61,8 +60,8 @@ impl<S: Store> Index<S> {
         let newest_first = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX)).rev();
         let entries = newest_first.filter_map(|(_, segment)| self.entry(*segment));
         let kept = entries.take_while(|entry| self.is_history(&entry.row));
-        let is_counted = |row: &SegmentRow| row.parcel.is_none() && row.last_lsn.is_some_and(|last| last <= folded_to);
-        let counted = kept.filter(|entry| is_counted(&entry.row) && entry.live != LIVE_UNKNOWN);
-        counted.map(|entry| slot_blocks.saturating_sub(entry.live)).sum()
+        let is_counted = |row: &SegmentRow| !row.is_moved() && row.last_lsn.is_some_and(|last| last <= folded_to);
+        let counted = kept.filter(|entry| is_counted(&entry.row)).filter_map(|entry| entry.live);
+        counted.map(|live| slot_blocks.saturating_sub(live.total())).sum()
     }
 }

@@ -4,10 +4,10 @@ use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
 use super::owed::Owed;
-use super::rows::{self, LIVE_UNKNOWN, PoolRow};
+use super::rows::{self, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{
-    BoundaryRow, Found, LeaseClass, LeftPlace, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow,
+    BoundaryRow, Found, Home, LeaseClass, Live, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow,
 };
 use crate::compact::CompactionFigures;
 use crate::error::DiskFault;
@@ -41,7 +41,7 @@ pub struct Index<S> {
     /// Which segments have a parcel in each pack, by their rows.
     pub(super) parcels: BTreeSet<(SegmentId, SegmentId)>,
     /// Places that segments have left and that are not void yet.
-    pub(super) left: BTreeMap<SegmentId, LeftPlace>,
+    pub(super) left: BTreeMap<SegmentId, Home>,
     /// What each open volume has no more use for.
     pub(super) settled: BTreeMap<VolumeId, Settled>,
     /// Of each volume with history, the operation behind which its log is kept whole.
@@ -68,7 +68,8 @@ pub struct Index<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) row: SegmentRow,
-    pub(super) live: u64,
+    /// `None` where the count has been lost: the segment is never taken for dead.
+    pub(super) live: Option<Live>,
 }
 
 impl<S: Store> Index<S> {
@@ -87,7 +88,10 @@ impl<S: Store> Index<S> {
     /// Makes an index of what was found in the pool, with ids above those that were used.
     pub(crate) fn create_with(store: S, superblock: &Superblock, found: &Found) -> Result<Self, OpenError> {
         let rows = found.segments.values().map(|(row, survivors)| {
-            StoreWrite::Put(rows::segment_key(row.segment), rows::encode_segment(row, 0, survivors.as_ref()))
+            StoreWrite::Put(
+                rows::segment_key(row.segment),
+                rows::encode_segment(row, Some(Live::default()), survivors.as_ref()),
+            )
         });
         let rows = rows.chain(found.kept.iter().map(|slot| StoreWrite::Put(rows::kept_key(*slot), Vec::new())));
         let packs = found.packs.iter();
@@ -190,9 +194,9 @@ impl<S: Store> Index<S> {
     pub(super) fn put_entry(&mut self, entry: Entry) {
         let key = (entry.row.volume, entry.row.segment);
         self.owned.insert(key);
-        self.forget_parcel(entry.row.segment);
-        self.parcels.extend(entry.row.parcel.map(|parcel| (parcel.pack, entry.row.segment)));
-        if entry.live == 0 && entry.row.last_lsn.is_some() && !entry.row.has_holes {
+        self.forget_parcels(entry.row.segment);
+        self.parcels.extend(entry.row.home.each_parcel().map(|place| (place.pack, entry.row.segment)));
+        if entry.live.is_some_and(|live| live.total() == 0) && entry.row.last_lsn.is_some() && !entry.row.has_holes {
             self.unnamed.insert(key);
         } else {
             self.unnamed.remove(&key);
@@ -217,8 +221,9 @@ impl<S: Store> Index<S> {
                     if self.segments.contains_key(&row.segment) {
                         continue;
                     }
-                    writes.push(self.row_write(&Entry { row, live: 0 }));
-                    self.put_entry(Entry { row, live: 0 });
+                    let entry = Entry { row, live: Some(Live::default()) };
+                    writes.push(self.row_write(&entry));
+                    self.put_entry(entry);
                     self.adopted.push(row.segment);
                     self.slots.take_out(slot);
                 }
@@ -331,12 +336,17 @@ impl<S: Store> Index<S> {
     /// Blocks of `segment` that stored pages name; `None` when there is no such segment or the count has been lost.
     #[must_use]
     pub fn live_blocks(&self, segment: SegmentId) -> Option<u64> {
-        self.segments.get(&segment).map(|entry| entry.live).filter(|live| *live != LIVE_UNKNOWN)
+        self.live(segment).map(|live| live.total())
+    }
+
+    /// The same by eighths of its slot.
+    pub(crate) fn live(&self, segment: SegmentId) -> Option<Live> {
+        self.segments.get(&segment)?.live
     }
 
     /// Every segment, with the blocks of it that stored pages name; `None` where the count has been lost.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (SegmentRow, Option<u64>)> {
-        self.segments.values().map(|entry| (entry.row, Some(entry.live).filter(|live| *live != LIVE_UNKNOWN)))
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&SegmentRow, Option<Live>)> {
+        self.segments.values().map(|entry| (&entry.row, entry.live))
     }
 
     /// Segments that the store did not know when it was opened.
@@ -392,8 +402,8 @@ impl<S: Store> Index<S> {
 
     /// The slots that hold a segment.
     pub(crate) fn used_slots(&self) -> BTreeSet<SlotIndex> {
-        let left = self.left.values().map(|place| place.slot);
-        let of_rows = self.segments.values().map(|entry| entry.row.slot);
+        let left = self.left.values().filter_map(Home::own);
+        let of_rows = self.segments.values().filter_map(|entry| entry.row.own_slot());
         of_rows.chain(self.packs.values().copied()).chain(left).collect()
     }
 
@@ -403,7 +413,7 @@ impl<S: Store> Index<S> {
     /// # Errors
     /// [`DiskFault::Io`] when the store failed. The index knows it all the same, and writes it with its next commit.
     pub fn note_segment(&mut self, row: SegmentRow) -> Result<(), DiskFault> {
-        let live = self.entry(row.segment).map_or(0, |entry| entry.live);
+        let live = self.entry(row.segment).map_or_else(|| Some(Live::default()), |entry| entry.live);
         self.put_entry(Entry { row, live });
         self.unsaved.insert(row.segment);
         self.commit(Vec::new(), Durability::Lazy)
@@ -415,19 +425,16 @@ impl<S: Store> Index<S> {
     /// [`DiskFault::Io`] when the store failed: the segment stays until it is released again.
     pub fn release(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
         let Some(entry) = self.segments.get(&segment) else { return Ok(()) };
-        let slot = entry.row.slot;
-        let is_moved = entry.row.parcel.is_some();
+        let own = entry.row.own_slot();
         // The slot is leased again only after a durable commit, of a new window, so that this one may be lazy.
         self.commit(vec![StoreWrite::Delete(rows::segment_key(segment))], Durability::Lazy)?;
         self.forget(segment);
-        if !is_moved {
-            self.free_slot(slot);
-        }
+        own.into_iter().for_each(|slot| self.free_slot(slot));
         Ok(())
     }
 
     fn forget(&mut self, segment: SegmentId) {
-        self.forget_parcel(segment);
+        self.forget_parcels(segment);
         if let Some(Entry { row, .. }) = self.segments.remove(&segment) {
             self.owned.remove(&(row.volume, segment));
             self.unnamed.remove(&(row.volume, segment));
@@ -465,14 +472,13 @@ impl<S: Store> Index<S> {
         self.lineage.remove(volume);
         self.erasing.remove(&volume);
         for row in rows {
-            if row.parcel.is_some() {
-                // What is beside it in the pack stays.
-                self.owe(self.entry(row.segment).map_or(0, |entry| entry.live));
+            if row.is_moved() {
+                // What is beside it in packs stays.
+                self.owe(self.live_blocks(row.segment).unwrap_or(0));
             }
             self.forget(row.segment);
-            let left = self.left.remove(&row.segment);
-            let own = left.filter(|place| place.parcel.is_none()).map(|place| place.slot);
-            own.into_iter().chain(row.parcel.is_none().then_some(row.slot)).for_each(|slot| self.free_slot(slot));
+            let left = self.left.remove(&row.segment).and_then(|places| places.own());
+            left.into_iter().chain(row.own_slot()).for_each(|slot| self.free_slot(slot));
         }
         Ok(())
     }
@@ -483,8 +489,8 @@ impl<S: Store> Index<S> {
         let free = u32::try_from(self.slots.free_count()).unwrap_or(u32::MAX);
         let kept = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
         let mut live_blocks: BTreeMap<VolumeId, u64> = self.volumes.keys().map(|volume| (*volume, 0)).collect();
-        for entry in self.segments.values().filter(|entry| entry.live != LIVE_UNKNOWN) {
-            *live_blocks.entry(entry.row.volume).or_default() += entry.live;
+        for entry in self.segments.values() {
+            *live_blocks.entry(entry.row.volume).or_default() += entry.live.map_or(0, |live| live.total());
         }
         PoolFigures {
             slots_total: self.slots.total(),

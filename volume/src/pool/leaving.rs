@@ -9,8 +9,7 @@
 //! What is kept for history's sake stays, and is not moved.
 
 use super::index::Entry;
-use super::rows::LIVE_UNKNOWN;
-use super::{Index, SegmentRow};
+use super::{Index, Parcels, SegmentRow};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store};
 use units::{Lsn, SegmentId, VolumeId};
@@ -42,7 +41,7 @@ impl<S: Store> Index<S> {
         let Some(settled) = self.settled.get(&volume) else { return Vec::new() };
         let folded_to = self.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
         let is_dead = |entry: &&Entry| {
-            entry.live == 0
+            entry.live.is_some_and(|live| live.total() == 0)
                 && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
                 && entry.row.segment <= settled.up_to
                 && entry.row.segment < settled.newest_durable
@@ -64,17 +63,17 @@ impl<S: Store> Index<S> {
     pub fn may_move(&self, segment: SegmentId) -> bool {
         let Some(entry) = self.entry(segment) else { return false };
         let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
-        entry.live != LIVE_UNKNOWN
+        entry.live.is_some()
             && !self.is_history(&entry.row)
             && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
             && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
-            && self.left_place(segment).is_none()
+            && self.left_of(segment).is_none()
     }
 
     /// Whether the trims of a folded segment say nothing any more, so that they need not be kept when it is moved.
     ///
     /// That is so when no older segment holds, wherever a rebuild would look, what they took. Claim: it does not, when the
-    /// volume never had a snapshot and inherits nothing, and every older segment lies in a pack alone, with what the map
+    /// volume never had a snapshot and inherits nothing, and every older segment lies in packs alone, with what the map
     /// named when it was complete to this segment's end or later. Proof: a volume without generations has one map. At a moment
     /// at or after the trim, that names for a block which the trim took nothing, or what was written after the trim, which
     /// is in this segment or a newer one. So no older segment had such a block among its survivors then, and nothing is
@@ -86,8 +85,9 @@ impl<S: Store> Index<S> {
         let Some(last) = row.last_lsn else { return false };
         let has_one_map = self.volume_row(row.volume).is_some_and(|volume| volume.generation == 0);
         let is_clean = |older: SegmentId| {
-            let parcel = self.entry(older).and_then(|entry| entry.row.parcel);
-            parcel.is_some_and(|parcel| parcel.clean_lsn >= last) && self.left_place(older).is_none()
+            let is_clean = |parcels: &Parcels| parcels.places().all(|place| place.clean_lsn >= last);
+            let home = self.entry(older).map(|entry| entry.row.home);
+            home.is_some_and(|home| home.parcels().is_some_and(is_clean)) && self.left_of(older).is_none()
         };
         self.is_first
             && has_one_map
@@ -100,7 +100,7 @@ impl<S: Store> Index<S> {
 
     /// Whether a segment is sealed and its volume open, and it could be moved if only it were folded.
     pub(crate) fn is_sealed_of_open(&self, segment: SegmentId) -> bool {
-        self.left_place(segment).is_none()
+        self.left_of(segment).is_none()
             && self
                 .entry(segment)
                 .is_some_and(|entry| entry.row.last_lsn.is_some() && self.settled.contains_key(&entry.row.volume))

@@ -1,7 +1,7 @@
 //! Reading the rows of the store when an index is opened.
 
 use super::index::Entry;
-use super::{BoundaryRow, LeftPlace, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
+use super::{BoundaryRow, Home, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Rows {
     pub(super) segments: Vec<Entry>,
     pub(super) survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     pub(super) packs: BTreeMap<SegmentId, SlotIndex>,
-    pub(super) left: BTreeMap<SegmentId, LeftPlace>,
+    pub(super) left: BTreeMap<SegmentId, Home>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     pub(super) parents: BTreeMap<VolumeId, Parent>,
@@ -45,21 +45,24 @@ impl Rows {
         })?;
         each(store, rows::SEGMENT_KEYS, |key, value| {
             let (row, live, survivors) = rows::decode_segment(key, value)?;
-            match row.parcel {
-                None => all.take(row.slot, slot_count, "the slot of a segment's row")?,
-                Some(parcel) if all.packs.get(&parcel.pack) == Some(&row.slot) => {}
-                Some(_) => return Err(OpenError::Corrupt("the pack of a segment's row")),
+            match row.home {
+                Home::Own(slot) => all.take(slot, slot_count, "the slot of a segment's row")?,
+                Home::Parcels(parcels) => {
+                    if parcels.places().any(|place| all.packs.get(&place.pack) != Some(&place.slot)) {
+                        return Err(OpenError::Corrupt("the pack of a segment's row"));
+                    }
+                }
             }
             all.survivors.extend(survivors.map(|survivors| (row.segment, Arc::new(survivors))));
             all.segments.push(Entry { row, live });
             Ok(())
         })?;
         each(store, rows::LEFT_KEYS, |key, value| {
-            let (segment, place) = rows::decode_left(key, value)?;
-            all.left.insert(segment, place);
-            match place.parcel {
-                None => all.take(place.slot, slot_count, "the slot of a place that was left"),
-                Some(_) => Ok(()),
+            let (segment, places) = rows::decode_left(key, value)?;
+            all.left.insert(segment, places);
+            match places.own() {
+                Some(slot) => all.take(slot, slot_count, "the slot of a place that was left"),
+                None => Ok(()),
             }
         })?;
         each(store, rows::VOLUME_KEYS, |key, value| {

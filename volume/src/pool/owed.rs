@@ -2,9 +2,8 @@
 //! back within a time, whatever else is in the slots. What is overwritten is not owed, since more of the same slots dies
 //! by itself. Forgotten by a restart.
 
-use super::Index;
+use super::{Index, LiveChange};
 use crate::store::Store;
-use std::collections::BTreeMap;
 use units::{SegmentId, SlotIndex};
 
 /// Blocks that are owed.
@@ -19,9 +18,9 @@ impl<S: Store> Index<S> {
 
     /// A commit has changed live counts. What one segment loses to another is no loss, and what is kept for history's sake
     /// cannot come back.
-    pub(super) fn note_live_change(&mut self, live: &BTreeMap<SegmentId, i64>) {
-        let is_kept = |segment: &SegmentId| self.entry(*segment).is_some_and(|entry| self.is_history(&entry.row));
-        let counts = live.iter().filter(|(segment, change)| **change > 0 || !is_kept(segment));
+    pub(super) fn note_live_change(&mut self, live: &LiveChange) {
+        let is_kept = |segment: SegmentId| self.entry(segment).is_some_and(|entry| self.is_history(&entry.row));
+        let counts = live.totals().filter(|(segment, change)| *change > 0 || !is_kept(*segment));
         let gained: i64 = counts.map(|(_, change)| change).sum();
         self.owe(gained.min(0).unsigned_abs());
     }

@@ -1,13 +1,17 @@
-//! Moving segments into a pack, as the index sees it: one durable commit gives all of them their new places.
+//! Moving segments into packs, as the index sees it: one durable commit gives all of them their new places.
 //!
-//! A pack is written whole before any row names it, and all of it is named by that commit: a pack without a row, and a
+//! Packs are written whole before any row names them, and all of them are named by that commit: a pack without a row, and a
 //! parcel that no row names, count for nothing. The places before stay taken until they are void, durably: a row tells
 //! them, so that a start goes on where a stop came between.
+//!
+//! A segment leaves its own slot at once, with all its parts; after that each part of it goes its own way. Only the trunk
+//! stays as long as there is anything of the segment.
 
 use super::index::{Entry, Index, io};
 use super::rows;
-use super::{Lease, ParcelPlace, SegmentRow, Survivors};
+use super::{Home, Lease, Parcels, SegmentRow, Survivors};
 use crate::error::DiskFault;
+use crate::format::PartSet;
 use crate::io::PageIndex;
 use crate::map::Page;
 use crate::store::{Durability, Store, StoreWrite};
@@ -15,77 +19,107 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use units::{SegmentId, SlotIndex, VolumeId};
 
-/// The new place of a segment.
+/// The new places of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     /// The segment.
     pub segment: SegmentId,
-    /// Where in the pack.
-    pub parcel: ParcelPlace,
-    /// Which of its blocks are left.
+    /// The parts that leave where they are; of one in its own slot all.
+    pub parts: PartSet,
+    /// Where these go. One that goes nowhere is dead.
+    pub parcels: Parcels,
+    /// Which blocks of these are left.
     pub survivors: Survivors,
-    /// Whether trims or zeroes are among what is left.
+    /// Whether trims or zeroes are among what is left of the segment.
     pub has_holes: bool,
 }
 
-/// A place that a segment has left, and that is not void yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeftPlace {
-    /// The slot: the segment's own, or that of a pack.
-    pub slot: SlotIndex,
-    /// Where in the pack.
-    pub parcel: Option<ParcelPlace>,
-}
-
 impl<S: Store> Index<S> {
-    /// Gives `moves` their places in the pack that `lease` was filled as; durable when it returns.
+    /// Gives `moves` their places in the packs that `leases` were filled as; durable when it returns.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed, or one of the segments is not there or has not been void where it was
-    /// before: nothing is changed.
-    pub fn relocate(&mut self, lease: Lease, moves: Vec<Move>) -> Result<(), DiskFault> {
-        let mut writes = vec![StoreWrite::Put(rows::pack_key(lease.segment), rows::encode_pack(lease.slot))];
+    /// [`DiskFault::Io`] when the store failed, or one of the segments is not there, would lose its trunk, or has not been
+    /// void where it was before: nothing is changed.
+    pub fn relocate(&mut self, leases: &[Lease], moves: Vec<Move>) -> Result<(), DiskFault> {
+        self.relocate_as(leases, moves, Durability::Durable)
+    }
+
+    fn relocate_as(&mut self, leases: &[Lease], moves: Vec<Move>, durability: Durability) -> Result<(), DiskFault> {
+        let packs = leases.iter().map(|lease| (rows::pack_key(lease.segment), rows::encode_pack(lease.slot)));
+        let mut writes: Vec<StoreWrite> = packs.map(|(key, value)| StoreWrite::Put(key, value)).collect();
         let mut after = Vec::with_capacity(moves.len());
         for moved in moves {
-            let old = *self.entry(moved.segment).ok_or(DiskFault::Io)?;
-            if self.left.contains_key(&moved.segment) {
+            let segment = moved.segment;
+            let old = *self.entry(segment).ok_or(DiskFault::Io)?;
+            if self.left.contains_key(&segment) {
                 return Err(DiskFault::Io);
             }
-            let place = LeftPlace { slot: old.row.slot, parcel: old.row.parcel };
-            let row =
-                SegmentRow { slot: lease.slot, parcel: Some(moved.parcel), has_holes: moved.has_holes, ..old.row };
-            let value = rows::encode_segment(&row, old.live, Some(&moved.survivors));
-            writes.push(StoreWrite::Put(rows::segment_key(row.segment), value));
-            writes.push(StoreWrite::Put(rows::left_key(row.segment), rows::encode_left(&place)));
-            after.push((Entry { row, live: old.live }, place, moved.survivors));
+            let (home, left, survivors) = match old.row.home {
+                Home::Own(_) => (moved.parcels, old.row.home, moved.survivors),
+                Home::Parcels(before) => {
+                    let survivors = self.survivors(segment).ok_or(DiskFault::Io)?;
+                    let slot_blocks = self.superblock().geometry.slot_blocks();
+                    let parts = (0..before.cut.parts()).filter(|part| moved.parts.contains(*part));
+                    let spans = parts.map(|part| before.cut.span(part, slot_blocks));
+                    let start = survivors.as_ref().clone();
+                    let survivors = spans.fold(start, |all, span| all.replaced(span, &moved.survivors));
+                    let home = before.replaced(moved.parts, &moved.parcels);
+                    (home, Home::Parcels(before.only(moved.parts)), survivors)
+                }
+            };
+            if home.of(0).is_none() {
+                return Err(DiskFault::Io);
+            }
+            let row = SegmentRow { home: Home::Parcels(home), has_holes: moved.has_holes, ..old.row };
+            let value = rows::encode_segment(&row, old.live, Some(&survivors));
+            writes.push(StoreWrite::Put(rows::segment_key(segment), value));
+            writes.push(StoreWrite::Put(rows::left_key(segment), rows::encode_left(&left)));
+            after.push((Entry { row, live: old.live }, left, survivors));
         }
-        self.commit(writes, Durability::Durable)?;
-        self.slots.noted(lease.segment);
-        self.put_pack(lease.segment, lease.slot);
-        for (entry, place, survivors) in after {
-            self.left.insert(entry.row.segment, place);
+        self.commit(writes, durability)?;
+        self.note_packs(leases);
+        for (entry, left, survivors) in after {
+            self.left.insert(entry.row.segment, left);
             self.survivors.insert(entry.row.segment, Arc::new(survivors));
             self.put_entry(entry);
         }
         Ok(())
     }
 
-    /// The places that segments have left and that are not void yet.
-    pub fn left_places(&self) -> impl Iterator<Item = (SegmentId, LeftPlace)> {
-        self.left.iter().map(|(segment, place)| (*segment, *place))
-    }
-
-    /// The place that a segment has left is void, durably: the slot is free when it was its own.
+    /// Leaves nothing but its trunk to a dead segment; `false` when that is all there is of it, or it is in its own slot. The
+    /// trunk is to go last: what it trimmed may be in the other parts, and a rebuild must not find these without it. To be
+    /// durable before any of them is made void ([`Index::make_durable`]).
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed: the place stays taken.
+    /// As [`Index::relocate`].
+    pub fn leave_trunk(&mut self, segment: SegmentId) -> Result<bool, DiskFault> {
+        let Some(row) = self.segment(segment) else { return Ok(false) };
+        let Home::Parcels(parcels) = row.home else { return Ok(false) };
+        let parts = parcels.parts().without(PartSet::TRUNK);
+        if parts.is_empty() {
+            return Ok(false);
+        }
+        let survivors = Survivors::none(self.superblock().geometry.slot_blocks());
+        let parcels = Parcels::none(parcels.cut);
+        let moved = Move { segment, parts, parcels, survivors, has_holes: row.has_holes };
+        self.relocate_as(&[], vec![moved], Durability::Lazy)?;
+        Ok(true)
+    }
+
+    /// The places that segments have left and that are not void yet.
+    pub fn left_places(&self) -> impl Iterator<Item = (SegmentId, Home)> {
+        self.left.iter().map(|(segment, places)| (*segment, *places))
+    }
+
+    /// The places that a segment has left are void, durably: the slot is free when it was its own.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed: the places stay taken.
     pub fn release_left(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
-        let Some(place) = self.left.get(&segment).copied() else { return Ok(()) };
+        let Some(places) = self.left.get(&segment).copied() else { return Ok(()) };
         self.commit(vec![StoreWrite::Delete(rows::left_key(segment))], Durability::Lazy)?;
         self.left.remove(&segment);
-        if place.parcel.is_none() {
-            self.free_slot(place.slot);
-        }
+        places.own().into_iter().for_each(|slot| self.free_slot(slot));
         Ok(())
     }
 
@@ -124,7 +158,7 @@ impl<S: Store> Index<S> {
 
     /// Whether nothing is in a pack that counts.
     pub(crate) fn is_empty_pack(&self, pack: SegmentId) -> bool {
-        let mut left = self.left.values().filter_map(|place| place.parcel);
+        let mut left = self.left.values().flat_map(Home::each_parcel);
         self.packs.contains_key(&pack) && self.parcels_of(pack).next().is_none() && left.all(|place| place.pack != pack)
     }
 
@@ -135,44 +169,53 @@ impl<S: Store> Index<S> {
 
     /// The packs with places that segments have left and that are not void yet.
     pub(crate) fn packs_left(&self) -> BTreeSet<SegmentId> {
-        self.left.values().filter_map(|place| Some(place.parcel?.pack)).collect()
+        self.left.values().flat_map(Home::each_parcel).map(|place| place.pack).collect()
     }
 
-    /// The segments that are in a pack.
+    /// The segments of which a part is in a pack.
     pub(crate) fn parcels_of(&self, pack: SegmentId) -> impl Iterator<Item = SegmentId> {
         self.parcels.range((pack, SegmentId(0))..=(pack, SegmentId(u64::MAX))).map(|(_, segment)| *segment)
     }
 
-    /// The place that a segment has left and that is not void yet.
-    pub(crate) fn left_place(&self, segment: SegmentId) -> Option<LeftPlace> {
-        self.left.get(&segment).copied()
+    /// The places that a segment has left and that are not void yet.
+    pub(crate) fn left_of(&self, segment: SegmentId) -> Option<&Home> {
+        self.left.get(&segment)
     }
 
     /// A segment is no longer where its row says.
-    pub(super) fn forget_parcel(&mut self, segment: SegmentId) {
-        if let Some(parcel) = self.entry(segment).and_then(|entry| entry.row.parcel) {
-            self.parcels.remove(&(parcel.pack, segment));
+    pub(super) fn forget_parcels(&mut self, segment: SegmentId) {
+        if let Some(home) = self.entry(segment).map(|entry| entry.row.home) {
+            home.each_parcel().for_each(|place| {
+                self.parcels.remove(&(place.pack, segment));
+            });
         }
     }
 
-    /// Notes a pack that was written and to which nothing was moved, nor will be: durable when it returns. It is empty, and
-    /// its slot is free once it is void. Where it cannot be told whether [`Index::relocate`] came through before it failed,
-    /// this takes it back.
+    fn note_packs(&mut self, leases: &[Lease]) {
+        for lease in leases {
+            self.slots.noted(lease.segment);
+            self.put_pack(lease.segment, lease.slot);
+        }
+    }
+
+    /// Notes packs that were written and to which nothing was moved, nor will be: durable when it returns. They are empty, and
+    /// their slots are free once they are void. Where it cannot be told whether [`Index::relocate`] came through before it
+    /// failed, this takes it back.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed: to be called again.
-    pub fn give_up_pack(&mut self, lease: Lease, segments: &[SegmentId]) -> Result<(), DiskFault> {
-        let mut writes = vec![StoreWrite::Put(rows::pack_key(lease.segment), rows::encode_pack(lease.slot))];
+    pub fn give_up_packs(&mut self, leases: &[Lease], segments: &BTreeSet<SegmentId>) -> Result<(), DiskFault> {
+        let packs = leases.iter().map(|lease| (rows::pack_key(lease.segment), rows::encode_pack(lease.slot)));
+        let mut writes: Vec<StoreWrite> = packs.map(|(key, value)| StoreWrite::Put(key, value)).collect();
         for entry in segments.iter().filter_map(|segment| self.entry(*segment)) {
             writes.push(self.row_write(entry));
-            writes.push(match self.left_place(entry.row.segment) {
-                Some(place) => StoreWrite::Put(rows::left_key(entry.row.segment), rows::encode_left(&place)),
+            writes.push(match self.left_of(entry.row.segment) {
+                Some(places) => StoreWrite::Put(rows::left_key(entry.row.segment), rows::encode_left(places)),
                 None => StoreWrite::Delete(rows::left_key(entry.row.segment)),
             });
         }
         self.commit(writes, Durability::Durable)?;
-        self.slots.noted(lease.segment);
-        self.put_pack(lease.segment, lease.slot);
+        self.note_packs(leases);
         Ok(())
     }
 

@@ -2,9 +2,11 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | 0 | the pool: version 3, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
-//! | 1, segment 8 | a segment: volume 8, slot 4, flags 1 (bit 0 sealed, 1 holes, 2 moved), first and last LSN 8 each, live 8; |
-//! | | of one that was moved: pack 8, block, copy, header blocks, moves 4 each, clean LSN 8, a bit for each block that is left |
+//! | 0 | the pool: version 4, pool id 16, generation 8, window's first segment 8, next segment 8, the window's slots 4 each |
+//! | 1, segment 8 | a segment: volume 8, flags 1 (bit 0 sealed, 1 holes, 2 live count lost), first and last LSN 8 each, live |
+//! | | blocks of each eighth 4; where it is; of one that was moved: blocks of a slot 4, a bit for each block that is left |
+//! | | Where it is: 0, slot 4; or 1, cut 1, a bit for each part that is somewhere 1, and for each of these pack 8, slot, block, |
+//! | | copy, header blocks, moves 4 each, clean LSN 8 |
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
 //! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
@@ -12,7 +14,7 @@
 //! | | flags 1 (bit 0: it is being deleted) |
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
-//! | 8, segment 8 | the place that a segment has left, not void yet: slot 4, and in a pack the same six numbers |
+//! | 8, segment 8 | the places that a segment has left, not void yet: as where it is |
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
@@ -22,18 +24,18 @@
 
 use super::OpenError;
 use super::lineage::Parent;
-use super::place::ParcelPlace;
-use super::relocate::LeftPlace;
+use super::live::Live;
+use super::place::{Home, ParcelPlace, Parcels};
 use super::survivors::Survivors;
-use crate::format::FormatError;
+use crate::format::{Cut, FormatError, PartSet};
 use crate::io::PageIndex;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
 /// The version of keys and values; another one is made anew from the pool.
-const INDEX_VERSION: u16 = 3;
+const INDEX_VERSION: u16 = 4;
 
-/// A live count that has been lost: the segment is never taken for dead.
-pub(super) const LIVE_UNKNOWN: u64 = u64::MAX;
+/// Blocks of the largest slot.
+const BLOCKS_MAX: u32 = 1 << 16;
 
 pub(super) const POOL_KEY: &[u8] = &[0];
 pub(super) const SCRUB_KEY: &[u8] = &[15];
@@ -56,10 +58,8 @@ pub struct SegmentRow {
     pub segment: SegmentId,
     /// Whose blocks it holds.
     pub volume: VolumeId,
-    /// Where it is: its own slot, or that of the pack that it was moved to.
-    pub slot: SlotIndex,
-    /// Where in the pack, when it was moved.
-    pub parcel: Option<ParcelPlace>,
+    /// Where it is.
+    pub home: Home,
     /// The first operation in it.
     pub first_lsn: Lsn,
     /// The last operation in it; `None` while it is open.
@@ -152,73 +152,111 @@ impl PoolRow {
     }
 }
 
-pub(super) fn encode_segment(row: &SegmentRow, live: u64, survivors: Option<&Survivors>) -> Vec<u8> {
+/// Encodes a segment's row, its live counts, and which of its blocks are left where it was moved.
+pub(super) fn encode_segment(row: &SegmentRow, live: Option<Live>, survivors: Option<&Survivors>) -> Vec<u8> {
     let mut out = row.volume.0.to_le_bytes().to_vec();
-    out.extend_from_slice(&row.slot.0.to_le_bytes());
-    let flags = [row.last_lsn.is_some(), row.has_holes, row.parcel.is_some()];
+    let flags = [row.last_lsn.is_some(), row.has_holes, live.is_none()];
     out.push(flags.into_iter().zip(0..).map(|(flag, bit)| u8::from(flag) << bit).sum());
     out.extend_from_slice(&row.first_lsn.0.to_le_bytes());
     out.extend_from_slice(&row.last_lsn.unwrap_or(Lsn::ZERO).0.to_le_bytes());
-    out.extend_from_slice(&live.to_le_bytes());
-    if let Some(parcel) = row.parcel {
-        encode_parcel(&parcel, &mut out);
-        let words = survivors.into_iter().flat_map(Survivors::words);
-        out.extend(words.flat_map(|word| word.to_le_bytes()));
+    out.extend(live.unwrap_or_default().eighths().into_iter().flat_map(u32::to_le_bytes));
+    put_home(&row.home, &mut out);
+    if let Some(survivors) = survivors.filter(|_| row.is_moved()) {
+        out.extend_from_slice(&survivors.slot_blocks().to_le_bytes());
+        out.extend(survivors.words().iter().flat_map(|word| word.to_le_bytes()));
     }
     out
 }
 
-/// Decodes a segment's row, its live count, and which of its blocks are left where it was moved.
-pub(super) fn decode_segment(key: &[u8], value: &[u8]) -> Result<(SegmentRow, u64, Option<Survivors>), OpenError> {
+/// What the row of a segment says: it, its live counts where they are not lost, and which of its blocks are left where it
+/// was moved.
+type Decoded = (SegmentRow, Option<Live>, Option<Survivors>);
+
+/// Decodes a segment's row.
+pub(super) fn decode_segment(key: &[u8], value: &[u8]) -> Result<Decoded, OpenError> {
     let parse = || {
         let segment = SegmentId(read_key(key, SEGMENTS)?);
         let mut fields = Fields(value);
         let volume = VolumeId(fields.u64()?);
-        let slot = SlotIndex(fields.u32()?);
         let [flags] = fields.take()?;
         let first_lsn = Lsn(fields.u64()?);
         let last = Lsn(fields.u64()?);
-        let live = fields.u64()?;
+        let mut eighths = [0; Cut::PARTS_MAX];
+        for live in &mut eighths {
+            *live = fields.u32().filter(|live| *live <= BLOCKS_MAX)?;
+        }
+        let live = (flags & 4 == 0).then(|| Live::of_eighths(eighths));
         let last_lsn = (flags & 1 != 0).then_some(last);
-        let parcel = if flags & 4 == 0 { None } else { Some(decode_parcel(&mut fields)?) };
-        let survivors = if parcel.is_some() { Some(decode_survivors(std::mem::take(&mut fields.0))?) } else { None };
-        let row = SegmentRow { segment, volume, slot, parcel, first_lsn, last_lsn, has_holes: flags & 2 != 0 };
+        let home = take_home(&mut fields)?;
+        // The trunk is there as long as anything is.
+        home.parcels().map_or(Some(()), |parcels| parcels.of(0).map(|_| ()))?;
+        let survivors = if home.own().is_some() { None } else { Some(take_survivors(&mut fields)?) };
+        let row = SegmentRow { segment, volume, home, first_lsn, last_lsn, has_holes: flags & 2 != 0 };
         (fields.0.is_empty() && flags < 8).then_some((row, live, survivors))
     };
     parse().ok_or(OpenError::Corrupt("a segment's row"))
 }
 
-fn decode_survivors(bytes: &[u8]) -> Option<Survivors> {
-    let (words, rest) = bytes.as_chunks::<8>();
+fn take_survivors(fields: &mut Fields<'_>) -> Option<Survivors> {
+    let slot_blocks = fields.u32()?;
+    let (words, rest) = std::mem::take(&mut fields.0).as_chunks::<8>();
+    let is_whole = rest.is_empty() && words.len() as u64 == u64::from(slot_blocks).div_ceil(u64::from(u64::BITS));
     let words = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-    rest.is_empty().then(|| Survivors::of_words(words))
+    is_whole.then(|| Survivors::of_words(slot_blocks, words))
 }
 
-fn encode_parcel(parcel: &ParcelPlace, out: &mut Vec<u8>) {
-    out.extend_from_slice(&parcel.pack.0.to_le_bytes());
-    out.extend([parcel.block, parcel.copy, parcel.header_blocks, parcel.moves].into_iter().flat_map(u32::to_le_bytes));
-    out.extend_from_slice(&parcel.clean_lsn.0.to_le_bytes());
+fn put_home(home: &Home, out: &mut Vec<u8>) {
+    match home {
+        Home::Own(slot) => {
+            out.push(0);
+            out.extend_from_slice(&slot.0.to_le_bytes());
+        }
+        Home::Parcels(parcels) => {
+            out.extend([1, parcels.cut.log2(), parcels.parts().bits()]);
+            for ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn } in parcels.places() {
+                out.extend_from_slice(&pack.0.to_le_bytes());
+                out.extend([slot.0, block, copy, header_blocks, moves].into_iter().flat_map(u32::to_le_bytes));
+                out.extend_from_slice(&clean_lsn.0.to_le_bytes());
+            }
+        }
+    }
 }
 
-fn decode_parcel(fields: &mut Fields<'_>) -> Option<ParcelPlace> {
-    let pack = SegmentId(fields.u64()?);
-    let (block, copy, header_blocks, moves) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
-    Some(ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn: Lsn(fields.u64()?) })
+fn take_home(fields: &mut Fields<'_>) -> Option<Home> {
+    let [kind] = fields.take()?;
+    match kind {
+        0 => Some(Home::Own(SlotIndex(fields.u32()?))),
+        1 => {
+            let [cut, parts] = fields.take()?;
+            let cut = Cut::of_log2(cut)?;
+            let mut parcels = Parcels::none(cut);
+            for part in (0..Cut::PARTS_MAX).filter(|part| PartSet::of_bits(parts).contains(*part)) {
+                let (pack, slot) = (SegmentId(fields.u64()?), SlotIndex(fields.u32()?));
+                let (block, copy, header_blocks, moves) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+                let clean_lsn = Lsn(fields.u64()?);
+                if [block, copy, header_blocks].into_iter().any(|blocks| blocks > BLOCKS_MAX) {
+                    return None;
+                }
+                parcels = parcels.with(part, ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn });
+            }
+            (parcels.parts() == PartSet::of_bits(parts) && !parcels.is_empty()).then_some(Home::Parcels(parcels))
+        }
+        _ => None,
+    }
 }
 
-pub(super) fn encode_left(place: &LeftPlace) -> Vec<u8> {
-    let mut out = place.slot.0.to_le_bytes().to_vec();
-    place.parcel.iter().for_each(|parcel| encode_parcel(parcel, &mut out));
+pub(super) fn encode_left(places: &Home) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_home(places, &mut out);
     out
 }
 
-pub(super) fn decode_left(key: &[u8], value: &[u8]) -> Result<(SegmentId, LeftPlace), OpenError> {
+pub(super) fn decode_left(key: &[u8], value: &[u8]) -> Result<(SegmentId, Home), OpenError> {
     let parse = || {
         let segment = SegmentId(read_key(key, LEFT)?);
         let mut fields = Fields(value);
-        let slot = SlotIndex(fields.u32()?);
-        let parcel = if fields.0.is_empty() { None } else { Some(decode_parcel(&mut fields)?) };
-        fields.0.is_empty().then_some((segment, LeftPlace { slot, parcel }))
+        let places = take_home(&mut fields)?;
+        fields.0.is_empty().then_some((segment, places))
     };
     parse().ok_or(OpenError::Corrupt("the row of a place that was left"))
 }

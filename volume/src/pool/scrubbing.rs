@@ -7,10 +7,10 @@ use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::{Found, Location, PAGE_BLOCKS};
 use crate::store::{Durability, Store, StoreWrite};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use units::{BlockIndex, Lsn, SegmentId, SlotIndex, VolumeId};
 
-/// A segment as a scrub is to read it.
+/// A segment, or what of it is in one slot, as a scrub is to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScrubTarget {
     /// The segment, where it is now.
@@ -21,20 +21,32 @@ pub struct ScrubTarget {
     pub is_settled: bool,
 }
 
+impl ScrubTarget {
+    /// What of it is in a slot; `None` when nothing is.
+    #[must_use]
+    pub fn within(self, slot: SlotIndex) -> Option<Self> {
+        let home = self.row.home.within(slot)?;
+        Some(Self { row: SegmentRow { home, ..self.row }, ..self })
+    }
+}
+
 impl<S: Store> Index<S> {
     /// The slots that hold segments, from `first` on, with those segments in the order in which they are there.
     #[must_use]
     pub fn scrub_order(&self, first: SlotIndex) -> Vec<(SlotIndex, Vec<SegmentId>)> {
         let mut slots: BTreeMap<SlotIndex, Vec<(u32, SegmentId)>> = BTreeMap::new();
-        for row in self.owned.iter().filter_map(|(_, segment)| self.entry(*segment)).map(|entry| entry.row) {
-            if row.slot >= first {
-                let block = row.parcel.map_or(0, |parcel| parcel.block);
-                slots.entry(row.slot).or_default().push((block, row.segment));
+        for row in self.owned.iter().filter_map(|(_, segment)| self.entry(*segment)).map(|entry| &entry.row) {
+            let own = row.own_slot().map(|slot| (slot, 0));
+            let places = row.home.each_parcel().map(|place| (place.slot, place.block));
+            for (slot, block) in own.into_iter().chain(places).filter(|(slot, _)| *slot >= first) {
+                slots.entry(slot).or_default().push((block, row.segment));
             }
         }
         let in_order = |(slot, mut segments): (SlotIndex, Vec<(u32, SegmentId)>)| {
             segments.sort_unstable();
-            (slot, segments.into_iter().map(|(_, segment)| segment).collect())
+            let mut seen = BTreeSet::new();
+            let once = segments.into_iter().map(|(_, segment)| segment).filter(|segment| seen.insert(*segment));
+            (slot, once.collect())
         };
         slots.into_iter().map(in_order).collect()
     }

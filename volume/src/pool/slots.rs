@@ -45,15 +45,22 @@ impl Slots {
 
     /// Free slots that are not for `class`. From data 1 % are kept back, four at least, three in a small pool: for trims,
     /// which a full pool must take, and for compaction. Of these trims leave two, or one, so that slots of which little is
-    /// live can always become fewer.
+    /// live can always become fewer; in a larger pool up to eight, since a round has all its packs written before it gives
+    /// any slot back, and nine slots that are 85 % live make eight packs.
     pub(super) const fn kept_back(&self, class: LeaseClass) -> u32 {
         let is_small = self.total < SMALL_POOL_SLOTS;
+        let for_compaction = match self.total / 100 {
+            _ if is_small => 1,
+            0..=2 => 2,
+            slots if slots < 8 => slots,
+            _ => 8,
+        };
         match class {
-            LeaseClass::Data if is_small => 3,
-            LeaseClass::Data if self.total < 400 => 4,
-            LeaseClass::Data => self.total / 100,
-            LeaseClass::Reserve if is_small => 1,
-            LeaseClass::Reserve => 2,
+            LeaseClass::Data => {
+                let hundredth = self.total / 100;
+                if hundredth > for_compaction + 2 { hundredth } else { for_compaction + 2 }
+            }
+            LeaseClass::Reserve => for_compaction,
             LeaseClass::Compaction => 0,
         }
     }

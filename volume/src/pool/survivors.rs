@@ -6,10 +6,11 @@
 //! that names a block of the segment that it did not write, or wrote for another block of the volume.
 
 use crate::error::DiskFault;
-use crate::format::{OperationKind, ParcelEntry};
+use crate::format::{Cut, OperationKind, ParcelEntry, PartSet};
 use crate::io::PageIndex;
 use crate::map::{Found, PAGE_BLOCKS, Page};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use units::{BlockIndex, BlockRange, SegmentId, VolumeId};
 
 const WORD_BITS: u32 = u64::BITS;
@@ -17,6 +18,7 @@ const WORD_BITS: u32 = u64::BITS;
 /// A set of blocks of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survivors {
+    slot_blocks: u32,
     words: Vec<u64>,
 }
 
@@ -24,7 +26,7 @@ impl Survivors {
     /// None of a slot of so many blocks.
     #[must_use]
     pub fn none(slot_blocks: u32) -> Self {
-        Self { words: vec![0; slot_blocks.div_ceil(WORD_BITS) as usize] }
+        Self { slot_blocks, words: vec![0; slot_blocks.div_ceil(WORD_BITS) as usize] }
     }
 
     /// Whether `block` is one of them.
@@ -33,21 +35,55 @@ impl Survivors {
         self.words.get((block / WORD_BITS) as usize).is_some_and(|word| word >> (block % WORD_BITS) & 1 == 1)
     }
 
-    /// How many of them come before `block`: where in a parcel's payload it is. `None` when it is not one of them.
+    /// Blocks of the slot.
     #[must_use]
-    pub fn rank(&self, block: u32) -> Option<u32> {
-        let (at, bit) = ((block / WORD_BITS) as usize, block % WORD_BITS);
-        let (before, word) = (self.words.get(..at)?, self.words.get(at)?);
-        let within = word & ((1 << bit) - 1);
-        self.contains(block).then(|| before.iter().chain([&within]).map(|word| word.count_ones()).sum())
+    pub const fn slot_blocks(&self) -> u32 {
+        self.slot_blocks
     }
 
-    /// Where `count` neighbouring blocks from `first` on are in a parcel's payload. `None` when one of them is not among them.
+    /// How many of them are in `span`.
     #[must_use]
-    pub fn rank_of_run(&self, first: u32, count: u32) -> Option<u32> {
-        let between = count.checked_sub(1)?;
-        let (rank, last) = (self.rank(first)?, self.rank(first.checked_add(between)?)?);
-        (last - rank == between).then_some(rank)
+    pub fn count_in(&self, span: Range<u32>) -> u32 {
+        let words = (span.start / WORD_BITS)..span.end.div_ceil(WORD_BITS);
+        let count = |at: u32| {
+            let word = self.words.get(at as usize).copied().unwrap_or(0);
+            let first = span.start.saturating_sub(at * WORD_BITS).min(WORD_BITS);
+            let end = span.end.saturating_sub(at * WORD_BITS).min(WORD_BITS);
+            let up_to = |bit: u32| 1_u64.checked_shl(bit).map_or(u64::MAX, |above| above - 1);
+            (word & up_to(end) & !up_to(first)).count_ones()
+        };
+        words.map(count).sum()
+    }
+
+    /// Where in a parcel's payload `count` neighbouring blocks from `first` on are: how many of the survivors come before in
+    /// `span`, the blocks that the parcel is of. `None` when one of them is not among them.
+    #[must_use]
+    pub fn rank_of_run(&self, span: Range<u32>, (first, count): (u32, u32)) -> Option<u32> {
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        let is_all = self.contains(first) && self.contains(last) && self.count_in(first..last) == last - first;
+        is_all.then(|| self.count_in(span.start..first))
+    }
+
+    /// Those in `span` alone.
+    #[must_use]
+    pub fn within(&self, span: Range<u32>) -> Self {
+        let mut within = Self::none(self.slot_blocks);
+        span.filter(|block| self.contains(*block)).for_each(|block| within.insert(block));
+        within
+    }
+
+    /// Those in `span` taken from `other`, all else as it is.
+    #[must_use]
+    pub fn replaced(&self, span: Range<u32>, other: &Self) -> Self {
+        let mut all = self.within(0..span.start);
+        all.add(&other.within(span.clone()));
+        all.add(&self.within(span.end..self.slot_blocks));
+        all
+    }
+
+    /// Adds those of `other`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
     }
 
     /// A bit a block, the lowest bit of a word first.
@@ -58,8 +94,8 @@ impl Survivors {
 
     /// The set that [`Survivors::words`] tells.
     #[must_use]
-    pub const fn of_words(words: Vec<u64>) -> Self {
-        Self { words }
+    pub const fn of_words(slot_blocks: u32, words: Vec<u64>) -> Self {
+        Self { slot_blocks, words }
     }
 
     /// How many there are.
@@ -95,6 +131,8 @@ pub struct Outcome {
 /// What one segment wrote.
 #[derive(Debug)]
 struct Written {
+    /// The blocks of its slot that it is about: those of the parts that are to be moved.
+    about: Survivors,
     /// In the order of the blocks of its slot: the first block, how many, and the block of the volume that it is of.
     runs: Vec<(u32, u32, BlockIndex)>,
     outcome: Outcome,
@@ -125,11 +163,19 @@ impl Search {
         Self { slot_blocks, segments: BTreeMap::new(), pages: BTreeSet::new() }
     }
 
-    /// Adds a segment of `volume`, with what it wrote or what is left of it, by the index of the place where it is. Before
-    /// the first step.
-    pub fn add(&mut self, volume: VolumeId, segment: SegmentId, entries: &[ParcelEntry]) {
+    /// Adds a segment of `volume`, or those `parts` of it, with what it wrote or what is left of it, by the index of the places
+    /// where it is. Before the first step.
+    pub fn add(
+        &mut self,
+        (volume, segment): (VolumeId, SegmentId),
+        (cut, parts): (Cut, PartSet),
+        entries: &[ParcelEntry],
+    ) {
         let outcome = Outcome { survivors: Survivors::none(self.slot_blocks), is_suspect: false };
-        let mut written = Written { runs: Vec::new(), outcome };
+        let mut about = Survivors::none(self.slot_blocks);
+        let spans = (0..cut.parts()).filter(|part| parts.contains(*part)).map(|part| cut.span(part, self.slot_blocks));
+        spans.flatten().for_each(|block| about.insert(block));
+        let mut written = Written { about, runs: Vec::new(), outcome };
         let mut end = 0;
         for entry in entries.iter().filter(|entry| entry.operation.kind == OperationKind::Write) {
             let count = entry.operation.payload_blocks();
@@ -170,7 +216,10 @@ impl Search {
             let Found::Data { location, .. } = found else { return };
             let Some(written) = self.segments.get_mut(&location.segment) else { return };
             let start = page.0 * u64::from(PAGE_BLOCKS) + u64::from(first);
-            for (target, block) in (start..start + u64::from(len)).zip(u32::from(location.block)..) {
+            let named = (start..start + u64::from(len)).zip(u32::from(location.block)..);
+            for (target, block) in
+                named.filter(|(_, block)| written.about.contains(*block) || *block >= self.slot_blocks)
+            {
                 written.outcome.is_suspect |= written.target(block) != Some(BlockIndex(target));
                 written.outcome.survivors.insert(block);
             }

@@ -6,12 +6,11 @@
 
 use super::index::{Index, io};
 use super::rows;
-use super::{Boundary, BoundaryRow};
+use super::{Boundary, BoundaryRow, LiveChange};
 use crate::error::DiskFault;
 use crate::io::{LoadedPage, PageIndex};
 use crate::map::{Found, PAGE_BLOCKS, Page};
 use crate::store::{Durability, Store, StoreWrite};
-use std::collections::BTreeMap;
 use std::ops::Range;
 use units::{Lsn, SegmentId, VolumeId};
 
@@ -160,11 +159,11 @@ pub(crate) fn count_change(
     (old, new): (Option<&Page>, Option<&Page>),
     below: Option<&Page>,
     above: &[&Page],
-    live: &mut BTreeMap<SegmentId, i64>,
+    live: &mut LiveChange,
 ) {
     let (old, new, below) = (places(old), places(new), places(below));
     let above: Vec<Vec<u64>> = above.iter().map(|page| places(Some(*page))).collect();
-    let mut add = |place: u64, runs: i64| *live.entry(SegmentId(place >> 16)).or_default() += runs;
+    let mut add = |place: u64, runs: i64| live.add(SegmentId(place >> 16), block_of(place), runs);
     for (at, ((old, new), below)) in old.into_iter().zip(new).zip(below).enumerate() {
         if old == new {
             continue;
@@ -178,7 +177,12 @@ pub(crate) fn count_change(
             add(new, 1 - runs_above(new));
         }
     }
-    live.retain(|_, by| *by != 0);
+}
+
+/// The block of the slot that a place tells.
+fn block_of(place: u64) -> u32 {
+    let [low, high, ..] = place.to_le_bytes();
+    u32::from(u16::from_le_bytes([low, high]))
 }
 
 /// Stands for a hole: block 0 of a slot holds its header.

@@ -7,6 +7,7 @@
 //!
 //! Between two boundaries that follow one another a page has one version at most.
 
+use super::LiveChange;
 use super::index::{Index, io};
 use super::rows;
 use super::versions::{Version, count_change};
@@ -15,8 +16,8 @@ use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::Page;
 use crate::store::Store;
-use std::collections::{BTreeMap, BTreeSet};
-use units::{SegmentId, VolumeId};
+use std::collections::BTreeSet;
+use units::VolumeId;
 
 /// Where a walk is.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ pub(super) struct Unneeded<'a> {
 
 impl Unneeded<'_> {
     /// Adds to `live` what segments lose with it.
-    pub(super) fn count(&self, live: &mut BTreeMap<SegmentId, i64>) {
+    pub(super) fn count(&self, live: &mut LiveChange) {
         // Whoever inherits from this version would keep its boundary; so nobody but the next version is above it.
         count_change((Some(self.content), None), self.below, &[self.above_content], live);
     }
@@ -277,6 +278,7 @@ impl<S: Store> Index<S> {
     /// # Errors
     /// [`DiskFault::Io`] when the store failed, or holds a page that is none.
     pub fn reclaim_some(&self, search: &mut Reclaim, steps_max: usize) -> Result<bool, DiskFault> {
+        let slot_blocks = self.superblock().geometry.slot_blocks();
         for _ in 0..steps_max {
             let Reclaim { walk, seen, blocks } = search;
             let runs = walk.runs.len();
@@ -284,9 +286,9 @@ impl<S: Store> Index<S> {
                 walk,
                 |page| seen.insert(page),
                 |unneeded| {
-                    let mut live = BTreeMap::new();
+                    let mut live = LiveChange::none(slot_blocks);
                     unneeded.count(&mut live);
-                    *blocks += live.values().map(|by| by.unsigned_abs()).sum::<u64>();
+                    *blocks += live.totals().map(|(_, by)| by.unsigned_abs()).sum::<u64>();
                 },
             )?;
             if is_over {

@@ -6,15 +6,15 @@
 //! ([`super::lineage`]); its first version of a page is written full.
 
 use super::index::{Entry, Index};
-use super::rows::{self, LIVE_UNKNOWN};
+use super::rows;
 use super::versions::{Version, count_change};
-use super::{BoundaryRow, Inheritance, VolumeRow};
+use super::{BoundaryRow, Inheritance, LiveChange, VolumeRow};
 use crate::error::DiskFault;
 use crate::io::PageIndex;
 use crate::map::{Page, PageWrite};
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::BTreeMap;
-use units::{Lsn, SegmentId, VolumeId};
+use units::{Lsn, VolumeId};
 
 /// Most stored pages that are dropped in one commit.
 const DROPPED_PAGES_MAX: usize = 256;
@@ -170,7 +170,8 @@ impl<S: Store> Index<S> {
         changes: &PageChanges,
         row: VolumeRow,
     ) -> Result<(), DiskFault> {
-        let (mut writes, mut live, mut mapped) = (Vec::new(), BTreeMap::new(), 0_i64);
+        let live = LiveChange::none(self.superblock().geometry.slot_blocks());
+        let (mut writes, mut live, mut mapped) = (Vec::new(), live, 0_i64);
         for (page, change) in changes {
             change.add_writes((volume, generation), *page, &mut writes);
             mapped += change.count(&mut live);
@@ -207,21 +208,18 @@ impl<S: Store> Index<S> {
     }
 
     /// Segments whose live counts change, as they are to be.
-    pub(super) fn entries_after(&self, live: &BTreeMap<SegmentId, i64>) -> Result<Vec<Entry>, DiskFault> {
+    pub(super) fn entries_after(&self, live: &LiveChange) -> Result<Vec<Entry>, DiskFault> {
         let mut after = Vec::new();
-        for (segment, by) in live.iter().filter(|(_, by)| **by != 0) {
-            let Some(entry) = self.entry(*segment) else {
+        for (segment, by) in live.each() {
+            let Some(entry) = self.entry(segment) else {
                 // A page may name no segment without a row: the volume notes each before it appends to it.
-                if *by > 0 {
+                if by.iter().any(|by| *by > 0) {
                     return Err(DiskFault::Io);
                 }
                 continue;
             };
-            let live = match entry.live {
-                LIVE_UNKNOWN => LIVE_UNKNOWN,
-                // A count that has gone wrong keeps the segment for ever rather than lose a block.
-                live => live.checked_add_signed(*by).unwrap_or(LIVE_UNKNOWN),
-            };
+            // A count that has gone wrong keeps the segment for ever rather than lose a block.
+            let live = entry.live.and_then(|live| live.after(by));
             after.push(Entry { live, ..*entry });
         }
         Ok(after)
@@ -249,7 +247,7 @@ impl PageChange {
     }
 
     /// Adds what segments gain and lose; returns what the volume as it is now gains in mapped blocks.
-    fn count(&self, live: &mut BTreeMap<SegmentId, i64>) -> i64 {
+    fn count(&self, live: &mut LiveChange) -> i64 {
         let replaced = self.replaced.as_ref().map(|(_, page)| page);
         count_change((replaced, Some(&self.new)), self.below.as_ref(), &[], live);
         let visible = replaced.or(self.below.as_ref());

@@ -1,9 +1,10 @@
 //! What the slots hold: segments in slots of their own, and what is left of others in packs.
 //!
-//! A segment may be in several places, where a stop came before the older one was void. The one that was moved least often
-//! counts, when it is whole: it holds all that the others do, and is void only after a later one was durable. Else the next
-//! one that is whole counts. The others are made void, so that none comes back when the one that counts is gone. Where none is
-//! whole the first parcel counts, which nobody takes for the torn end of a log: its volume is damaged, and is not served.
+//! A segment, or a part of one, may be in several places, where a stop came before the older one was void. The one that was
+//! moved least often counts, when it is whole: it holds all that the others do, and is void only after a later one was
+//! durable. Else the next one that is whole counts. The others are made void, so that none comes back when the one that counts
+//! is gone. Where none is whole the first parcel counts, which nobody takes for the torn end of a log: its volume is damaged,
+//! and is not served. A segment's own slot counts for all parts, and these for it where they are whole and none is missing.
 //!
 //! A later place is as good as an older one. It lacks blocks that no page of any version named when it was written, with the
 //! map complete to its clean LSN, and holds everything else, what makes holes and ends generations too. What made those
@@ -15,11 +16,11 @@
 //! because the pack does not give back what was written, changes nothing: header and payload are checked where they are read.
 
 use super::RebuildReport;
-use crate::format::{SlotHeader, Superblock, decode_batch, decode_parcel_start};
-use crate::pool::{Found, SegmentRow, Survivors};
+use crate::format::{PartSet, SlotHeader, Superblock, decode_batch, decode_parcel_start};
+use crate::pool::{Found, Home, Parcels, SegmentRow, Survivors};
 use crate::recover::{
-    HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, probe, read_block,
-    read_segment, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
+    HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, place_of, probe,
+    read_block, read_segment, row_of_parcel, survivors_of, tell_apart, void_parcel, walk_pack,
 };
 use crate::store::PoolReader;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,7 @@ pub(super) fn look_into_slots(superblock: &Superblock, reader: &dyn PoolReader, 
                     Some((other, _)) => {
                         let (row, wrong) = tell_apart(reader, superblock, *other, row);
                         let detail = format!("the disk wrote something of it to slot {wrong} too");
-                        report.notes.push(format!("segment {} is in slot {}, and {detail}", row.segment, row.slot));
+                        report.notes.push(format!("segment {} is in slot {}, and {detail}", row.segment, row.a_slot()));
                         found.kept.insert(wrong);
                         row
                     }
@@ -163,14 +164,32 @@ fn void_headers(
     }
 }
 
-/// A place of a segment: its own slot, or a parcel.
+/// A parcel of a segment.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
-    row: SegmentRow,
-    listed: Option<&'a Listed>,
+    slot: SlotIndex,
+    listed: &'a Listed,
 }
 
-/// Gives each segment one of its places, and makes the others void. Returns the packs that are used.
+impl Candidate<'_> {
+    fn part(&self) -> usize {
+        usize::from(self.listed.start.header.part)
+    }
+
+    const fn moves(&self) -> u32 {
+        self.listed.start.header.moves
+    }
+}
+
+/// What was chosen of a segment's parcels.
+struct Chosen {
+    row: SegmentRow,
+    survivors: Survivors,
+    /// Whether every part is whole that was written with one of them.
+    is_whole: bool,
+}
+
+/// Gives each segment its places, and makes the others void. Returns the packs that are used.
 fn choose_places(
     superblock: &Superblock,
     reader: &dyn PoolReader,
@@ -184,88 +203,133 @@ fn choose_places(
                 report.mends.extend(void_parcel(reader, superblock, (*slot, listed)));
                 continue;
             }
-            let row = row_of_parcel(*slot, &listed.start);
-            candidates.entry(row.segment).or_default().push(Candidate { row, listed: Some(listed) });
+            let segment = listed.start.header.segment;
+            candidates.entry(segment).or_default().push(Candidate { slot: *slot, listed });
         }
     }
     let mut used = BTreeSet::new();
-    for (segment, mut places) in candidates {
+    for (segment, mut parcels) in candidates {
         found.used_up = found.used_up.max(Some(segment));
-        let own = found.segments.get(&segment).map(|(row, _)| Candidate { row: *row, listed: None });
+        parcels.sort_by_key(Candidate::moves);
         // What the parcels tell of the segment's end is the same in all of them.
-        let last_lsn = places.first().and_then(|place| place.row.last_lsn).unwrap_or(Lsn::ZERO);
-        places.extend(own);
-        places.sort_by_key(|place| place.row.parcel.map_or(0, |parcel| parcel.moves));
-        let whole = places.iter().zip(0..).find_map(|(place, at)| {
-            let survivors = read_place(superblock, reader, (place, last_lsn), report)?;
-            Some((at, survivors))
-        });
-        let is_whole = whole.is_some();
-        let (chosen, survivors) = whole.unwrap_or_else(|| {
-            let parcel = places.iter().position(|place| place.listed.is_some());
-            (parcel.unwrap_or(0), Survivors::default())
-        });
-        for (place, at) in places.iter().zip(0_usize..) {
-            let slot = place.row.slot;
-            if at == chosen {
-                used.extend(place.row.parcel.map(|parcel| parcel.pack));
-                found.segments.insert(segment, (place.row, place.listed.map(|_| survivors.clone())));
-            } else if place.listed.is_none() && !is_whole {
+        let last_lsn = parcels.first().map_or(Lsn::ZERO, |first| first.listed.start.header.last_lsn);
+        let own = found.segments.get(&segment).map(|(row, _)| *row);
+        if own.is_some_and(|row| is_whole_segment(superblock, reader, row, last_lsn)) {
+            let left = parcels.iter().flat_map(|parcel| void_parcel(reader, superblock, (parcel.slot, parcel.listed)));
+            report.mends.extend(left);
+            continue;
+        }
+        let chosen = choose_parcels(superblock, reader, (&parcels, own.is_some()), report);
+        let Some(chosen) = chosen else { continue };
+        if let Some(slot) = own.and_then(|row| row.own_slot()) {
+            if chosen.is_whole {
+                let detail = "is damaged, and a later place is taken";
+                report.notes.push(format!("segment {segment} in slot {slot} {detail}"));
+                report.mends.push(void_segment(superblock, (slot, &chosen.row)));
+                report.free_slots += 1;
+            } else {
                 report
                     .notes
                     .push(format!("slot {slot} holds segment {segment}, damaged here and where it was moved to"));
                 found.kept.insert(slot);
-            } else {
-                if at < chosen {
-                    let detail = "is damaged, and a later place is taken";
-                    report.notes.push(format!("segment {segment} in slot {slot} {detail}"));
-                }
-                leave(superblock, reader, place, report);
             }
         }
+        used.extend(chosen.row.home.each_parcel().map(|place| place.pack));
+        found.segments.insert(segment, (chosen.row, Some(chosen.survivors)));
     }
     used
 }
 
-/// Reads what a place says of its segment; `None` when that is not whole. Where one of the two headers of a parcel has
-/// rotted, it is mended by the other.
-fn read_place(
+/// Gives each part of a segment one of its parcels, those that were moved least often first, and makes the others void. A
+/// trunk that is nowhere is given a place where it is not, and so is a part that was written with one of them while the segment's
+/// own slot may still have it: their volume is damaged, and is not served.
+fn choose_parcels(
     superblock: &Superblock,
     reader: &dyn PoolReader,
-    (place, last_lsn): (&Candidate<'_>, Lsn),
+    (parcels, has_own): (&[Candidate<'_>], bool),
+    report: &mut RebuildReport,
+) -> Option<Chosen> {
+    let first = parcels.first()?;
+    let cut = first.listed.start.header.cut;
+    let mut chosen: BTreeMap<usize, (Candidate<'_>, Option<Survivors>)> = BTreeMap::new();
+    let mut others = Vec::new();
+    for parcel in parcels {
+        let before = chosen.get(&parcel.part());
+        if parcel.listed.start.header.cut != cut || before.is_some_and(|(_, survivors)| survivors.is_some()) {
+            others.push(*parcel);
+            continue;
+        }
+        let survivors = read_parcel(superblock, reader, parcel, report);
+        if let Some((damaged, _)) = before {
+            if survivors.is_none() {
+                others.push(*parcel);
+                continue;
+            }
+            let (segment, detail) = (parcel.listed.start.header.segment, "is damaged, and a later place is taken");
+            report.notes.push(format!("segment {segment} in slot {} {detail}", damaged.slot));
+            others.push(*damaged);
+        }
+        chosen.insert(parcel.part(), (*parcel, survivors));
+    }
+    for parcel in others {
+        report.mends.extend(void_parcel(reader, superblock, (parcel.slot, parcel.listed)));
+    }
+    let mut survivors = Survivors::none(superblock.geometry.slot_blocks());
+    let mut places = Parcels::none(cut);
+    let mut written = PartSet::default();
+    for (part, (parcel, left)) in &chosen {
+        places = places.with(*part, place_of(parcel.slot, &parcel.listed.start));
+        left.iter().for_each(|left| survivors.add(left));
+        written = written.and(parcel.listed.start.header.parts);
+    }
+    let missing = written.without(places.parts());
+    let is_whole = missing.is_empty() && chosen.values().all(|(_, left)| left.is_some());
+    // What the trunk trimmed may be in the other parts: without it these are not to be served either.
+    let lost = if has_own { missing } else { PartSet::default() }.and(PartSet::TRUNK.without(places.parts()));
+    let any = places.places().next();
+    if let Some(any) = any {
+        let parts = (0..cut.parts()).filter(|part| lost.contains(*part));
+        places = parts.fold(places, |places, part| places.with(part, any.nowhere()));
+    }
+    let row = SegmentRow { home: Home::Parcels(places), ..row_of_parcel(first.slot, &first.listed.start) };
+    Some(Chosen { row, survivors, is_whole })
+}
+
+/// Whether a segment's own slot tells all that its parcels say it had.
+fn is_whole_segment(superblock: &Superblock, reader: &dyn PoolReader, row: SegmentRow, last_lsn: Lsn) -> bool {
+    // The parcels tell that all of it was on stable storage, and where it ended.
+    let (cut, durable_lsn, known_to) = (last_lsn.next(), last_lsn, last_lsn);
+    let wanted = Wanted { reader, superblock, row, cut, durable_lsn, known_to, distrusts_footer: false };
+    read_segment(&wanted).is_ok_and(|log| log.last_lsn == last_lsn)
+}
+
+/// Reads what a parcel says is left of its segment; `None` when that is not whole. Where one of its two headers has rotted, it
+/// is mended by the other.
+fn read_parcel(
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+    parcel: &Candidate<'_>,
     report: &mut RebuildReport,
 ) -> Option<Survivors> {
-    let row = place.row;
-    let Some(parcel) = row.parcel else {
-        // The parcels tell that all of it was on stable storage, and where it ended.
-        let (cut, durable_lsn, known_to) = (last_lsn.next(), last_lsn, last_lsn);
-        let wanted = Wanted { reader, superblock, row, cut, durable_lsn, known_to, distrusts_footer: false };
-        let is_whole = read_segment(&wanted).is_ok_and(|log| log.last_lsn == last_lsn);
-        return is_whole.then(Survivors::default);
-    };
     let geometry = superblock.geometry;
-    let mut source = SlotSource::new(reader, geometry, row.slot);
-    let headers = parcel.headers().map(|block| (block, header_at(&mut source, superblock, (&row, parcel, block))));
+    let (row, at) = (row_of_parcel(parcel.slot, &parcel.listed.start), place_of(parcel.slot, &parcel.listed.start));
+    let mut source = SlotSource::new(reader, geometry, parcel.slot);
+    let headers =
+        at.headers().map(|block| (block, header_at(&mut source, superblock, (&row, (parcel.part(), at), block))));
     let whole = headers.iter().find_map(|(block, header)| match header {
         HeaderAt::Whole(parcel) => Some((*block, parcel)),
         HeaderAt::Void | HeaderAt::Rotten | HeaderAt::Unreadable(_) => None,
     });
     let (block, content) = whole?;
-    let bytes = source.blocks(block, parcel.header_blocks).ok()?.to_vec();
+    let bytes = source.blocks(block, at.header_blocks).ok()?.to_vec();
     let rotten = headers.iter().filter(|(_, header)| matches!(header, HeaderAt::Rotten));
-    report.mends.extend(rotten.map(|(block, _)| (geometry.block_offset(row.slot, *block), bytes.clone())));
+    report.mends.extend(rotten.map(|(block, _)| (geometry.block_offset(parcel.slot, *block), bytes.clone())));
     Some(survivors_of(&content.entries, geometry.slot_blocks()))
 }
 
-/// Makes a place void that does not count.
-fn leave(superblock: &Superblock, reader: &dyn PoolReader, place: &Candidate<'_>, report: &mut RebuildReport) {
-    let row = &place.row;
-    if let Some(listed) = place.listed {
-        report.mends.extend(void_parcel(reader, superblock, (row.slot, listed)));
-        return;
-    }
+/// What makes a segment void in its own slot.
+fn void_segment(superblock: &Superblock, (slot, row): (SlotIndex, &SegmentRow)) -> (u64, Vec<u8>) {
     let mut block = vec![0; BLOCK_LEN];
     SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn).encode(&mut block);
-    report.mends.push((superblock.geometry.slot_offset(row.slot), block));
-    report.free_slots += 1;
+    (superblock.geometry.slot_offset(slot), block)
 }

@@ -89,9 +89,9 @@ fn rotten_headers_footers_and_batches_are_made_up_for_where_something_else_tells
     let rows = world.index.segments(VOLUME);
     for (n, row) in rows.iter().enumerate().take(rows.len() - 1) {
         match n % 3 {
-            0 => world.rot(row.slot, 0),
-            1 => world.rot(row.slot, 31),
-            _ => world.rot(row.slot, 1),
+            0 => world.rot(row.a_slot(), 0),
+            1 => world.rot(row.a_slot(), 31),
+            _ => world.rot(row.a_slot(), 1),
         }
     }
     let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
@@ -109,8 +109,8 @@ fn rotten_headers_footers_and_batches_are_made_up_for_where_something_else_tells
 fn a_damaged_volume_is_reported_and_the_others_are_rebuilt() {
     let mut world = aged(true);
     let row = world.index.segments(VOLUME)[1];
-    world.rot(row.slot, 31);
-    world.rot(row.slot, 1);
+    world.rot(row.a_slot(), 31);
+    world.rot(row.a_slot(), 1);
     let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
     assert!(matches!(report.damaged[0].kind, DamageKind::HeaderRot { .. }));
     assert_eq!(report.damaged[0].volume, VOLUME);
@@ -122,10 +122,10 @@ fn a_damaged_volume_is_reported_and_the_others_are_rebuilt() {
 fn a_slot_that_cannot_be_read_is_kept_out_of_use() {
     let mut world = World::new(8);
     let row = world.segment(VOLUME, &[&[write_op(0, 1)]]);
-    let at = world.superblock.geometry.slot_offset(row.slot) / 4096;
+    let at = world.superblock.geometry.slot_offset(row.a_slot()) / 4096;
     world.pool.unreadable = (at..at + 32).collect();
     let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
-    assert_eq!(report.kept_slots, [row.slot]);
+    assert_eq!(report.kept_slots, [row.a_slot()]);
     assert_eq!(index.figures().slots_free, 7);
     assert_eq!(index.volumes(), Vec::<VolumeId>::new());
 }
@@ -140,16 +140,16 @@ fn a_segment_is_where_its_blocks_are_and_not_where_the_disk_wrote_some_of_it() {
         let row = world.segment(VOLUME, &[&[write_op(0, 2)], &[write_op(8, 9)]]);
         let block_of =
             |slot, block: u64| usize::try_from(world.superblock.geometry.slot_offset(slot) + block * 4096).unwrap();
-        let (from, to) = (block_of(row.slot, first), block_of(other.slot, first));
+        let (from, to) = (block_of(row.a_slot(), first), block_of(other.a_slot(), first));
         world.pool.bytes.copy_within(from..from + count * 4096, to);
         // The header of the other one was never written.
         if first > 0 {
-            let header = block_of(other.slot, 0);
+            let header = block_of(other.a_slot(), 0);
             world.pool.bytes[header..header + 2 * 4096].fill(0);
         }
         let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
-        assert_eq!(index.segments(VOLUME)[0].slot, row.slot, "blocks {first} and on");
-        assert_eq!(report.kept_slots, [other.slot]);
+        assert_eq!(index.segments(VOLUME)[0].a_slot(), row.a_slot(), "blocks {first} and on");
+        assert_eq!(report.kept_slots, [other.a_slot()]);
     }
 }
 
@@ -159,7 +159,7 @@ fn a_footer_over_nothing_is_no_segment() {
     let mut world = World::new(16);
     let row = world.segment(VOLUME, &[&[write_op(0, 2)]]);
     world.segment(VOLUME, &[&[write_op(0, 2)]]);
-    let from = usize::try_from(world.superblock.geometry.slot_offset(row.slot)).unwrap() + 30 * 4096;
+    let from = usize::try_from(world.superblock.geometry.slot_offset(row.a_slot())).unwrap() + 30 * 4096;
     let to = usize::try_from(world.superblock.geometry.slot_offset(SlotIndex(15))).unwrap() + 30 * 4096;
     world.pool.bytes.copy_within(from..from + 2 * 4096, to);
     world.release(&row);
@@ -180,7 +180,7 @@ fn a_volume_that_shrank_has_nothing_beyond_its_end_whatever_a_power_cut_took() {
         for operation in [left, write_op(12, 1)] {
             world.segment(VOLUME, &[&[operation]]);
         }
-        let at = usize::try_from(world.superblock.geometry.slot_offset(lost.slot)).unwrap();
+        let at = usize::try_from(world.superblock.geometry.slot_offset(lost.a_slot())).unwrap();
         world.pool.bytes[at..at + (128 << 10)].fill(0);
         let (index, _) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
         let mut recovered = recover(&world.pool, &world.superblock, &index.known(VOLUME, 0)).unwrap();

@@ -15,8 +15,8 @@ mod source;
 
 pub use damage::{Damage, DamageKind, Place};
 pub(crate) use pack::{
-    HeaderAt, Listed, Walked, header_at, is_pack_header, pack_headers, read_block, row_of_parcel, survivors_of,
-    void_parcel, walk_pack,
+    HeaderAt, Listed, Walked, header_at, is_pack_header, pack_headers, place_of, read_block, row_of_parcel,
+    survivors_of, void_parcel, walk_pack,
 };
 pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
@@ -28,7 +28,9 @@ use crate::pool::{Boundary, Parent, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, SegmentId, VolumeId};
+use units::{
+    ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, SegmentId, SlotIndex, VolumeId,
+};
 
 /// What the index knows of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,7 +290,7 @@ impl End {
             self.has_ended = true;
             return Ok(false);
         }
-        let place = Place { segment: log.row.segment, slot: log.row.slot, block: 0 };
+        let place = Place { segment: log.row.segment, slot: log.row.a_slot(), block: 0 };
         let is_first = first_lsn <= self.folded_to;
         if !is_first && (first_lsn < self.next_lsn || self.chain.is_some_and(|chain| chain != log.chain_before)) {
             if first_lsn <= self.durable_lsn {
@@ -400,14 +402,13 @@ pub(crate) fn replay_operation(
 
 /// The void header of a segment of which nothing counts, unless it has one, with its offset in the pool.
 pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog) -> Option<(u64, Vec<u8>)> {
-    // The slot of one that was moved is not its own.
     let is_void = log.header.is_some_and(|header| header.slot_use != SlotUse::Segment);
-    (!is_void && log.row.parcel.is_none()).then(|| {
+    log.row.own_slot().filter(|_| !is_void).map(|slot| {
         let row = &log.row;
         let header = SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn);
         let mut block = vec![0; BLOCK_LEN];
         header.encode(&mut block);
-        (superblock.geometry.slot_offset(row.slot), block)
+        (superblock.geometry.slot_offset(slot), block)
     })
 }
 
@@ -417,11 +418,10 @@ pub(crate) fn mends_of(
     log: &SegmentLog,
     size_bytes: u64,
 ) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    let header = (log.header.is_none() && log.row.parcel.is_none()).then(|| {
-        let offset = superblock.geometry.slot_offset(log.row.slot);
-        (offset, header_of(superblock, log, size_bytes))
-    });
-    let footer = if log.has_footer { None } else { footer_of(superblock, log, size_bytes) };
+    let own = log.row.own_slot();
+    let header = own.filter(|_| log.header.is_none());
+    let header = header.map(|slot| (superblock.geometry.slot_offset(slot), header_of(superblock, log, size_bytes)));
+    let footer = own.filter(|_| !log.has_footer).and_then(|slot| footer_of(superblock, (log, slot), size_bytes));
     header.into_iter().chain(footer)
 }
 
@@ -443,7 +443,11 @@ fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<
 }
 
 /// The footer of what a segment was found to hold, and where it goes. Batches leave room for it.
-fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Option<(u64, Vec<u8>)> {
+fn footer_of(
+    superblock: &Superblock,
+    (log, slot): (&SegmentLog, SlotIndex),
+    size_bytes: u64,
+) -> Option<(u64, Vec<u8>)> {
     let geometry: Geometry = superblock.geometry;
     let bytes = encode_footer(&Footer {
         pool: superblock.pool,
@@ -461,7 +465,7 @@ fn footer_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Opti
     let end = geometry.slot_bytes;
     let at = end.checked_sub(bytes.len() as u64)?;
     let has_room = at >= u64::from(log.filled_blocks) * BLOCK_BYTES;
-    has_room.then_some((geometry.slot_offset(log.row.slot) + at, bytes))
+    has_room.then_some((geometry.slot_offset(slot) + at, bytes))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::error::DiskFault;
 use crate::format::{
     OperationKind, Parcel, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock, decode_parcel_start,
 };
-use crate::pool::{ParcelPlace, SegmentRow, Survivors};
+use crate::pool::{Home, ParcelPlace, Parcels, SegmentRow, Survivors};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use units::{BLOCK_LEN, SegmentId, SlotIndex};
@@ -92,16 +92,22 @@ fn start_at(
     (is_of_pack && header.copy + start.header_blocks() <= last).then_some(start)
 }
 
-/// The row of a segment whose parcel begins with `start`, as far as that tells.
-pub(crate) const fn row_of_parcel(slot: SlotIndex, start: &ParcelStart) -> SegmentRow {
+/// The place of a parcel that begins with `start`.
+pub(crate) const fn place_of(slot: SlotIndex, start: &ParcelStart) -> ParcelPlace {
     let header = &start.header;
     let (pack, block, copy, moves) = (header.pack, header.block, header.copy, header.moves);
     let (header_blocks, clean_lsn) = (start.header_blocks(), header.clean_lsn);
+    ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn }
+}
+
+/// The row of a segment that has a parcel which begins with `start`, as far as that tells: with this parcel alone.
+pub(crate) fn row_of_parcel(slot: SlotIndex, start: &ParcelStart) -> SegmentRow {
+    let header = &start.header;
+    let parcels = Parcels::none(header.cut).with(usize::from(header.part), place_of(slot, start));
     SegmentRow {
         segment: header.segment,
         volume: header.volume,
-        slot,
-        parcel: Some(ParcelPlace { pack, block, copy, header_blocks, moves, clean_lsn }),
+        home: Home::Parcels(parcels),
         first_lsn: header.first_lsn,
         last_lsn: Some(header.last_lsn),
         has_holes: false,
@@ -121,11 +127,11 @@ pub(crate) enum HeaderAt {
     Unreadable(DiskFault),
 }
 
-/// Looks at `block`, where the header of the parcel that `row` tells of ought to be, at `place`.
+/// Looks at `block` of a slot, where the header of a parcel ought to be, that of a part of the segment of `row`.
 pub(crate) fn header_at(
     source: &mut SlotSource<'_>,
     superblock: &Superblock,
-    (row, place, block): (&SegmentRow, ParcelPlace, u32),
+    (row, (part, place), block): (&SegmentRow, (usize, ParcelPlace), u32),
 ) -> HeaderAt {
     let start = match source.block(block) {
         Ok(bytes) => decode_parcel_start(bytes).ok(),
@@ -138,6 +144,8 @@ pub(crate) fn header_at(
             && (header.pack, header.block, header.copy, header.moves)
                 == (place.pack, place.block, place.copy, place.moves)
             && (header.segment, header.volume, header.first_lsn) == (row.segment, row.volume, row.first_lsn)
+            && usize::from(header.part) == part
+            && row.home.parcels().is_some_and(|parcels| parcels.cut == header.cut)
             && start.header_blocks() == place.header_blocks
             && place.copy + place.header_blocks < slot_blocks
     };

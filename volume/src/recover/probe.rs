@@ -3,12 +3,13 @@
 use super::segment::read_footer;
 use super::source::SlotSource;
 use crate::format::{FormatError, SlotHeader, SlotUse, Superblock, block_check, decode_batch, decode_parcel_start};
-use crate::pool::SegmentRow;
+use crate::pool::{Home, SegmentRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use units::{Lsn, SegmentId, SlotIndex, VolumeId};
 
 /// What a slot holds.
+#[expect(clippy::large_enum_variant, reason = "made once for each slot, and not kept")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probed {
     /// A segment of this pool. Open, as far as the row says.
@@ -40,7 +41,10 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
             Ok(header) if header.slot_use == SlotUse::Pack => {
                 return by_copy(&mut source, superblock, Probed::Pack(header.segment));
             }
-            Ok(header) => return Probed::Segment(open_row(slot, header.segment, header.volume, header.first_lsn)),
+            Ok(header) => {
+                let row = open_row(slot, header.segment, header.volume, header.first_lsn);
+                return Probed::Segment(row);
+            }
             Err(FormatError::Magic) => (Probed::Nothing, Remains::of(block)),
             Err(_) => (Probed::Damaged, Remains::of(block)),
         },
@@ -135,7 +139,7 @@ fn beyond_header(
 }
 
 const fn open_row(slot: SlotIndex, segment: SegmentId, volume: VolumeId, first_lsn: Lsn) -> SegmentRow {
-    SegmentRow { segment, volume, slot, parcel: None, first_lsn, last_lsn: None, has_holes: false }
+    SegmentRow { segment, volume, home: Home::Own(slot), first_lsn, last_lsn: None, has_holes: false }
 }
 
 /// Of two slots that seem to hold the same segment, the one that does, and then the other: there the disk wrote something
@@ -147,16 +151,16 @@ pub(crate) fn tell_apart(
     other: SegmentRow,
 ) -> (SegmentRow, SlotIndex) {
     if own_blocks(reader, superblock, &one) >= own_blocks(reader, superblock, &other) {
-        (one, other.slot)
+        (one, other.a_slot())
     } else {
-        (other, one.slot)
+        (other, one.a_slot())
     }
 }
 
 /// How many blocks of a slot are for certain what was written to it for its segment: header, batch headers, and payload
 /// that passes the check that one of those or the footer names.
 fn own_blocks(reader: &dyn PoolReader, superblock: &Superblock, row: &SegmentRow) -> usize {
-    let mut source = SlotSource::new(reader, superblock.geometry, row.slot);
+    let mut source = SlotSource::new(reader, superblock.geometry, row.a_slot());
     let header = source.block(0).ok().and_then(|block| SlotHeader::decode(block).ok());
     let mut count = usize::from(header.is_some_and(|header| header.segment == row.segment));
     let mut checks: BTreeMap<u32, u32> = BTreeMap::new();

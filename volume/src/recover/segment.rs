@@ -13,7 +13,7 @@ use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, Parcel, ParcelEntry, SlotHeader, SlotUse, Superblock, block_check,
     decode_batch, decode_footer_trailer, footer_blocks, names_batch_of,
 };
-use crate::pool::{Boundary, ParcelPlace, ScrubTarget, SegmentRow};
+use crate::pool::{Boundary, Home, ParcelPlace, Parcels, ScrubTarget, SegmentRow};
 use crate::store::PoolReader;
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId};
 
@@ -225,10 +225,11 @@ const fn entry_of((lsn, (operation, block)): (Lsn, (Operation, u32))) -> ParcelE
 /// [`Damage`] when it held something durable that cannot be told any more, or cannot be read.
 pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     let row = wanted.row;
-    let mut source = SlotSource::new(wanted.reader, wanted.superblock.geometry, row.slot);
-    if let Some(place) = row.parcel {
-        return read_parcel(wanted, &mut source, place);
-    }
+    let slot = match &row.home {
+        Home::Own(slot) => *slot,
+        Home::Parcels(parcels) => return read_parcels(wanted, parcels),
+    };
+    let mut source = SlotSource::new(wanted.reader, wanted.superblock.geometry, slot);
     let header = match read_header(wanted, &mut source)? {
         // Given up by a recovery. Had it been durable, what is missing is found out by the segments around it.
         Some(header) if header.slot_use == SlotUse::Void => return Ok(SegmentLog::empty(row, Some(header))),
@@ -257,23 +258,48 @@ pub(crate) fn read_segment(wanted: &Wanted<'_>) -> Result<SegmentLog, Damage> {
     Ok(log)
 }
 
-/// Reads what is left of a segment that was moved: what the header of its parcel says, or where that has rotted the same
-/// header in the directory of the pack.
-fn read_parcel(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, at: ParcelPlace) -> Result<SegmentLog, Damage> {
-    let row = wanted.row;
+/// Reads what is left of a segment that was moved, part after part.
+fn read_parcels(wanted: &Wanted<'_>, parcels: &Parcels) -> Result<SegmentLog, Damage> {
+    let mut log: Option<SegmentLog> = None;
+    for (part, place) in parcels.each() {
+        // Void is what is dead. Of a dead segment the trunk goes last: a stop came before its row went.
+        let Some(parcel) = read_parcel(wanted, (part, place))? else {
+            if part == 0 {
+                return Ok(SegmentLog::empty(wanted.row, None));
+            }
+            continue;
+        };
+        match &mut log {
+            Some(log) => {
+                log.entries.extend(parcel.entries);
+                log.checks.extend(parcel.checks);
+            }
+            None => log = Some(SegmentLog::of_parcel(wanted.row, parcel)),
+        }
+    }
+    let mut log = log.unwrap_or_else(|| SegmentLog::empty(wanted.row, None));
+    // Payload is in the order of the log, part after part. What has none is in the first one.
+    log.entries.sort_by_key(|entry| entry.lsn);
+    Ok(log)
+}
+
+/// Reads what the header of a parcel says, or where that has rotted the same header in the directory of the pack; `None`
+/// where it is void.
+fn read_parcel(wanted: &Wanted<'_>, at: (usize, ParcelPlace)) -> Result<Option<Parcel>, Damage> {
+    let (_, place) = at;
+    let mut source = SlotSource::new(wanted.reader, wanted.superblock.geometry, place.slot);
     let mut first_damage = None;
-    for block in at.headers() {
-        let kind = match header_at(source, wanted.superblock, (&row, at, block)) {
-            HeaderAt::Whole(parcel) => return Ok(SegmentLog::of_parcel(row, parcel)),
-            // It is dead: a stop came before its row went.
-            HeaderAt::Void => return Ok(SegmentLog::empty(row, None)),
-            HeaderAt::Rotten => DamageKind::Parcel { place: wanted.place(block) },
-            HeaderAt::Unreadable(fault) => DamageKind::Unreadable { place: wanted.place(block), fault },
+    for block in place.headers() {
+        let at_block = Place { segment: wanted.row.segment, slot: place.slot, block };
+        let kind = match header_at(&mut source, wanted.superblock, (&wanted.row, at, block)) {
+            HeaderAt::Whole(parcel) => return Ok(Some(parcel)),
+            HeaderAt::Void => return Ok(None),
+            HeaderAt::Rotten => DamageKind::Parcel { place: at_block },
+            HeaderAt::Unreadable(fault) => DamageKind::Unreadable { place: at_block, fault },
         };
         first_damage.get_or_insert(kind);
     }
-    let kind = first_damage.unwrap_or_else(|| DamageKind::Parcel { place: wanted.place(at.block) });
-    Err(wanted.damage(kind))
+    first_damage.map_or(Ok(None), |kind| Err(wanted.damage(kind)))
 }
 
 impl<'a> Wanted<'a> {
@@ -290,15 +316,15 @@ impl<'a> Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    const fn place(&self, block: u32) -> Place {
-        Place { segment: self.row.segment, slot: self.row.slot, block }
+    fn place(&self, block: u32) -> Place {
+        Place { segment: self.row.segment, slot: self.row.a_slot(), block }
     }
 
-    const fn damage(&self, kind: DamageKind) -> Damage {
+    fn damage(&self, kind: DamageKind) -> Damage {
         Damage { volume: self.row.volume, kind }
     }
 
-    const fn unreadable(&self, block: u32, fault: DiskFault) -> Damage {
+    fn unreadable(&self, block: u32, fault: DiskFault) -> Damage {
         self.damage(DamageKind::Unreadable { place: self.place(block), fault })
     }
 }

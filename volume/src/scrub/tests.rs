@@ -28,7 +28,7 @@ fn scrub_all(world: &World) -> Scrubbed {
     let mut all = Scrubbed::default();
     for (slot, segments) in world.index.scrub_order(SlotIndex(0)) {
         for target in segments.into_iter().filter_map(|segment| world.index.scrub_target(segment)) {
-            assert_eq!(target.row.slot, slot);
+            assert_eq!(target.row.a_slot(), slot);
             let found = scrub(&world.pool, &world.superblock, &target);
             all.blocks += found.blocks;
             all.bad.extend(found.bad);
@@ -84,7 +84,7 @@ fn rot_is_found_in_every_block_that_counts() {
         let last = world.superblock.geometry.slot_blocks() - 1;
         for block in (0..filled).chain([last - 1, last]) {
             let mut world_with_rot = World { authors: Default::default(), ..aged().0 };
-            world_with_rot.rot(row.slot, block);
+            world_with_rot.rot(row.a_slot(), block);
             let settled = ScrubTarget { is_settled: true, ..target };
             let found = scrub(&world_with_rot.pool, &world_with_rot.superblock, &settled).bad;
             assert_eq!(found.len(), 1, "block {block} of {row:?}: {found:?}");
@@ -106,12 +106,12 @@ fn a_rotten_block_is_told_with_what_it_was_and_whether_it_is_live() {
     let (mut world, rows) = aged();
     // The header, a batch's header, then blocks 0 to 3 of the volume, of which 2 and 3 are overwritten.
     for (by, live) in [(1, true), (2, false)] {
-        world.rot(rows[0].slot, 2 + by);
+        world.rot(rows[0].a_slot(), 2 + by);
         let found = only(&world);
         assert_eq!(found.written_as, Some((BlockIndex(by.into()), 2 + by)));
         assert_eq!((found.volume, found.segment, found.part), (VOLUME, rows[0].segment, Part::Payload));
         assert_eq!((found.badness, is_live(&world, &found)), (Badness::Rotten, live));
-        world.rot(rows[0].slot, 2 + by);
+        world.rot(rows[0].a_slot(), 2 + by);
     }
 }
 
@@ -121,7 +121,7 @@ fn rot_in_a_pack_is_told_by_both_its_places() {
     let (mut world, rows) = aged();
     let pack = world.pack(&[rows[0].segment, rows[2].segment]);
     world.void_left();
-    let place = world.index.segment(rows[2].segment).unwrap().parcel.unwrap();
+    let place = world.index.segment(rows[2].segment).unwrap().home.each_parcel().next().unwrap();
     world.rot(pack.slot, place.payload() + 1);
     let found = only(&world);
     // Of blocks 0 to 2, block 1 is overwritten and did not move.
@@ -148,7 +148,7 @@ fn rot_in_a_pack_is_told_by_both_its_places() {
 #[test]
 fn what_cannot_be_read_is_told_alone() {
     let (mut world, rows) = aged();
-    let at = world.superblock.geometry.block_offset(rows[1].slot, 3);
+    let at = world.superblock.geometry.block_offset(rows[1].a_slot(), 3);
     world.pool.unreadable.insert(at / 4096);
     let found = only(&world);
     assert_eq!((found.block, found.badness, found.part), (3, Badness::Unreadable, Part::Payload));

@@ -5,7 +5,7 @@ use units::{BLOCK_BYTES, Lsn, PoolId};
 use volume::format::{Geometry, Superblock};
 use volume::io::PageIndex;
 use volume::map::{Change, Location, Page, PageWrite};
-use volume::pool::{Boundary, Folded, LeaseClass, SegmentRow};
+use volume::pool::{Boundary, Folded, Home, LeaseClass, SegmentRow};
 
 const VOLUME: VolumeId = VolumeId(7);
 const PAGES: u64 = 600;
@@ -23,8 +23,7 @@ fn with_snapshots(folder: &std::path::Path, snapshots: u64) -> Index<RocksStore>
     let row = SegmentRow {
         segment: lease.segment,
         volume: VOLUME,
-        slot: lease.slot,
-        parcel: None,
+        home: Home::Own(lease.slot),
         first_lsn: Lsn(1),
         last_lsn: None,
         has_holes: false,

@@ -33,11 +33,11 @@ fn put(driver: &mut Driver, slot: SlotIndex, block: u32, fill: u8) {
 
 fn row(segment: SegmentId) -> SegmentRow {
     let (slot, first_lsn, last_lsn) = (SlotIndex(0), Lsn(1), Some(Lsn(9)));
-    SegmentRow { segment, volume: VolumeId(3), slot, parcel: None, first_lsn, last_lsn, has_holes: false }
+    SegmentRow { segment, volume: VolumeId(3), home: Home::Own(slot), first_lsn, last_lsn, has_holes: false }
 }
 
 fn tell(driver: &mut Driver, segment: SegmentId) {
-    let place = Some(Place { row: row(segment), survivors: None });
+    let place = Some(Box::new(Place { row: row(segment), survivors: None }));
     driver.give(Event::Place { segment, place });
     driver.run();
 }
@@ -88,9 +88,9 @@ fn a_clone_reads_a_segment_of_another_volume_where_it_was_moved_to() {
     let mut survivors = Survivors::none(16);
     survivors.insert(3);
     let parcel =
-        ParcelPlace { pack: SegmentId(900), block: 1, copy: 30, header_blocks: 1, moves: 1, clean_lsn: Lsn(9) };
-    let moved = SegmentRow { slot, parcel: Some(parcel), ..row(FOREIGN) };
-    driver.give(Event::Moved { row: moved, survivors: Arc::new(survivors) });
+        ParcelPlace { pack: SegmentId(900), slot, block: 1, copy: 30, header_blocks: 1, moves: 1, clean_lsn: Lsn(9) };
+    let moved = SegmentRow { home: Home::Parcels(Parcels::none(Cut::WHOLE).with(0, parcel)), ..row(FOREIGN) };
+    driver.give(Event::Moved { row: Box::new(moved), survivors: Arc::new(survivors) });
     driver.run();
     assert_eq!(driver.unpinned, 0);
     driver.holds_fetches = false;
@@ -101,7 +101,7 @@ fn a_clone_reads_a_segment_of_another_volume_where_it_was_moved_to() {
     assert_eq!(driver.read(0, 4096).unwrap(), [1; 4096], "from where it is now");
     assert_eq!(driver.volume.status().segments, 0, "it is not the clone's own");
     // One that it never asked for is let go at once, and is asked for when it is needed.
-    driver.give(Event::Moved { row: row(OTHER), survivors: Arc::new(Survivors::none(16)) });
+    driver.give(Event::Moved { row: Box::new(row(OTHER)), survivors: Arc::new(Survivors::none(16)) });
     driver.give(Event::Leaves { segment: FOREIGN });
     driver.run();
     assert_eq!(driver.unpinned, 3);

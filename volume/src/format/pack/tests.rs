@@ -21,6 +21,9 @@ const fn header() -> ParcelHeader {
         pool: PoolId([9; 16]),
         pack: SegmentId(78),
         segment: SegmentId(77),
+        part: 2,
+        cut: Cut::FINEST,
+        parts: PartSet::of_bits(0b101),
         volume: VolumeId(3),
         epoch: Epoch(2),
         first_lsn: Lsn(1000),
@@ -65,7 +68,7 @@ fn start_with(at: usize, value: u32) -> Result<ParcelStart, FormatError> {
 
 #[test]
 fn the_golden_parcel_is_read_and_written() {
-    let golden = vectors::block(include_str!("../../../vectors/parcel-v2.hex"));
+    let golden = vectors::block(include_str!("../../../vectors/parcel-v3.hex"));
     assert_eq!(decode(&golden), Ok(sample()));
     assert_eq!(encode_parcel(&sample()), golden);
     let start = decode_parcel_start(&golden).unwrap();
@@ -73,7 +76,17 @@ fn the_golden_parcel_is_read_and_written() {
     assert_eq!(sample().pack_blocks(), 6);
     let mut voided = golden;
     start.make_void(&mut voided);
-    assert_eq!(voided, vectors::block(include_str!("../../../vectors/parcel-void-v2.hex")));
+    assert_eq!(voided, vectors::block(include_str!("../../../vectors/parcel-void-v3.hex")));
+}
+
+/// Version 2 had no parts: what it wrote is all of a segment.
+#[test]
+fn parcels_of_the_version_before_are_read() {
+    let whole = ParcelHeader { part: 0, cut: Cut::WHOLE, parts: PartSet::default(), ..header() };
+    let golden = vectors::block(include_str!("../../../vectors/parcel-v2.hex"));
+    assert_eq!(decode(&golden), Ok(Parcel { header: whole, ..sample() }));
+    let voided = vectors::block(include_str!("../../../vectors/parcel-void-v2.hex"));
+    assert!(decode_parcel_start(&voided).is_ok_and(|start| start.is_void && start.header == whole));
 }
 
 /// P2.
@@ -148,10 +161,15 @@ fn fields_that_no_writer_gives_are_refused() {
     refused(|h| h.clean_lsn = Lsn(1998), "clean LSN");
     refused(|h| h.moves = 0, "move");
     refused(|h| h.parcels = 0, "parcels");
+    refused(|h| h.part = 8, "part");
+    refused(|h| h.part = 1, "parts of the commit");
+    refused(|h| (h.part, h.cut) = (0, Cut::of_log2(1).unwrap()), "parts of the commit");
+    refused(|h| (h.part, h.cut) = (1, Cut::WHOLE), "part");
+    assert_eq!(start_with(104, 4 << 8), Err(FormatError::Field("number of parts")));
     let first = |parcel: &mut Parcel| *parcel = Parcel { entries: Vec::new(), checks: Vec::new(), ..sample() };
     assert!(changed(first).is_ok(), "a parcel without entries tells where the log goes on");
     assert_eq!(start_with(8, 0x0401_0001), Err(FormatError::Version(1)), "version 1 had no parcels");
-    assert_eq!(start_with(8, 0x0401_0003), Err(FormatError::Version(3)));
+    assert_eq!(start_with(8, 0x0401_0004), Err(FormatError::Version(4)));
     assert_eq!(start_with(8, 0x0403_0002), Err(FormatError::Field("use")));
     assert_eq!(start_with(8, 0x1001_0002), Err(FormatError::Field("check data width")));
 }

@@ -1,6 +1,7 @@
 //! Survivors against every block of every stored version of every volume.
 
 use super::*;
+use crate::format::{Cut, PartSet};
 use crate::format::{Operation, Parcel, ParcelHeader, decode_parcel_start, encode_parcel};
 use crate::map::{Change, Location};
 use proptest::prelude::*;
@@ -133,7 +134,7 @@ impl World {
     fn search(&self, step: u64) -> Search {
         let mut search = Search::new(SLOT_BLOCKS);
         for (segment, (volume, log)) in self.logs.iter().filter(|(segment, _)| segment.0.is_multiple_of(step)) {
-            search.add(*volume, *segment, &log.entries);
+            search.add((*volume, *segment), (Cut::WHOLE, PartSet::ALL), &log.entries);
         }
         search
     }
@@ -162,6 +163,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn parcel_of(segment: SegmentId, volume: VolumeId, log: &Log, left: (Vec<ParcelEntry>, Vec<u32>)) -> Parcel {
     let last_lsn = log.entries.last().unwrap().lsn;
     let header = ParcelHeader {
+        part: 0,
+        cut: Cut::WHOLE,
+        parts: PartSet::TRUNK,
         block: 1,
         copy: 60_000,
         parcels: 1,
@@ -215,13 +219,14 @@ proptest! {
             let found: BTreeSet<u32> = (0..SLOT_BLOCKS + 70).filter(|block| survivors.contains(*block)).collect();
             prop_assert_eq!(&found, &expected);
             prop_assert_eq!(survivors.count() as usize, expected.len());
-            let ranks = (0..SLOT_BLOCKS + 70).filter_map(|block| survivors.rank(block));
+            let rank = |block| survivors.rank_of_run(0..SLOT_BLOCKS, (block, 1));
+            let ranks = (0..SLOT_BLOCKS + 70).filter_map(rank);
             prop_assert!(ranks.eq(0..survivors.count()));
-            prop_assert_eq!(&Survivors::of_words(survivors.words().to_vec()), &survivors);
+            prop_assert_eq!(&Survivors::of_words(SLOT_BLOCKS, survivors.words().to_vec()), &survivors);
             for (first, count) in (0..SLOT_BLOCKS).flat_map(|first| (0..5).map(move |count| (first, count))) {
                 let is_run = count > 0 && (first..first + count).all(|block| expected.contains(&block));
-                let rank = survivors.rank(first).filter(|_| is_run);
-                prop_assert_eq!(survivors.rank_of_run(first, count), rank);
+                let rank = rank(first).filter(|_| is_run);
+                prop_assert_eq!(survivors.rank_of_run(0..SLOT_BLOCKS, (first, count)), rank);
             }
 
             let (left, checks) = left_of(&log.entries, &log.checks, &survivors, |entry| entry.lsn.0 % 2 == 0);
@@ -297,7 +302,7 @@ fn a_segment_of_which_a_page_names_what_it_cannot_hold_is_suspect() {
     let mut twice = world.logs[&SegmentId(1)].1.entries.clone();
     twice.extend(twice.clone());
     let mut search = Search::new(SLOT_BLOCKS);
-    search.add(PARENT, SegmentId(1), &twice);
+    search.add((PARENT, SegmentId(1)), (Cut::WHOLE, PartSet::ALL), &twice);
     assert_eq!(search.step(10, |_, _, _| Ok(())), Ok(true));
     assert!(search.finish()[&SegmentId(1)].is_suspect, "two writes in one block");
 }

@@ -105,7 +105,7 @@ fn freed_slots_are_used_again_in_the_order_in_which_they_were_freed() {
         world.release(&rows[n]);
     }
     let slots: Vec<u32> = (0..3).map(|_| world.index.lease(LeaseClass::Compaction).unwrap().slot.0).collect();
-    assert_eq!(slots, [5, 2, 7].map(|n| rows[n].slot.0));
+    assert_eq!(slots, [5, 2, 7].map(|n| rows[n].a_slot().0));
 }
 
 /// P6. A full host file system has no space for new slots; those that have theirs are found and used.
@@ -114,9 +114,9 @@ fn slots_without_space_are_put_off_and_lost_to_nobody() {
     let mut world = World::new(100);
     let rows: Vec<SegmentRow> = (0..3).map(|n| world.segment(VOLUME, &[&[write_op(n, 1)]])).collect();
     world.release(&rows[1]);
-    let has_space = |slot| if slot == rows[1].slot { Ok(()) } else { Err(DiskFault::NoSpace) };
+    let has_space = |slot| if slot == rows[1].a_slot() { Ok(()) } else { Err(DiskFault::NoSpace) };
     let found = world.index.lease_where(LeaseClass::Data, has_space).unwrap();
-    assert_eq!(found.slot, rows[1].slot);
+    assert_eq!(found.slot, rows[1].a_slot());
     assert_eq!(world.index.lease_where(LeaseClass::Data, |_| Err(DiskFault::Io)), Err(DiskFault::Io));
     assert_eq!(world.index.figures().slots_free, 97);
     let slots: BTreeSet<u32> = (0..97).map(|_| world.index.lease(LeaseClass::Compaction).unwrap().slot.0).collect();
@@ -172,12 +172,12 @@ fn a_rotten_header_in_the_window_hides_no_segment_and_an_unreadable_one_keeps_it
     world.index.note_generation(1).unwrap();
     let first = world.segment(VOLUME, &[&[write_op(1, 1)]]);
     let second = world.segment(VOLUME, &[&[write_op(2, 1)]]);
-    world.rot(first.slot, 0);
-    let at = world.superblock.geometry.slot_offset(second.slot) / 4096;
+    world.rot(first.a_slot(), 0);
+    let at = world.superblock.geometry.slot_offset(second.a_slot()) / 4096;
     world.pool.unreadable = (at..at + 32).collect();
     world.crash(0);
     assert_eq!(world.index.adopted(), [first.segment]);
-    assert_eq!(world.index.kept_slots().collect::<Vec<_>>(), [second.slot]);
+    assert_eq!(world.index.kept_slots().collect::<Vec<_>>(), [second.a_slot()]);
     assert_eq!((world.index.figures().slots_kept, world.index.figures().slots_free), (1, 18));
 }
 

@@ -3,7 +3,7 @@
 use crate::format::Operation;
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
-use crate::pool::{Boundary, Index, Version, count_change};
+use crate::pool::{Boundary, Index, LiveChange, Version, count_change};
 use crate::recover::tests::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,8 +187,11 @@ proptest! {
         above.iter().for_each(|heir| with.push((Some(at), heir)));
         above.iter().for_each(|heir| without.push((under, heir)));
         for (change, before, after) in [((None, Some(&node)), &without, &with), ((Some(&node), None), &with, &without)] {
+            let mut change_of = LiveChange::none(1 << 16);
+            count_change(change, root, &above, &mut change_of);
             let mut live = runs(before);
-            count_change(change, root, &above, &mut live);
+            change_of.totals().for_each(|(segment, by)| *live.entry(segment).or_default() += by);
+            live.retain(|_, count| *count != 0);
             let expected: BTreeMap<SegmentId, i64> = runs(after).into_iter().filter(|(_, count)| *count != 0).collect();
             prop_assert_eq!(live, expected);
         }

@@ -5,7 +5,9 @@ use super::versions::{Mapped, Step, add_content, check_counts, step, stored_at, 
 use crate::format::Superblock;
 use crate::io::PageIndex;
 use crate::map::{Change, Location, Page, PageWrite};
-use crate::pool::{Boundary, DeletionError, Folded, Index, LeaseClass, LineageError, Parent, SegmentRow, Version};
+use crate::pool::{
+    Boundary, DeletionError, Folded, Home, Index, LeaseClass, LineageError, Parent, SegmentRow, Version,
+};
 use crate::recover::tests::world::{MemoryStore, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::store::{Durability, Store, StoreFault, StoreWrite};
 use proptest::prelude::*;
@@ -345,8 +347,7 @@ fn with_snapshots(superblock: &Superblock, working_set: u64, changes: u64) -> In
     let row = SegmentRow {
         segment: lease.segment,
         volume: VOLUME,
-        slot: lease.slot,
-        parcel: None,
+        home: Home::Own(lease.slot),
         first_lsn: Lsn(1),
         last_lsn: None,
         has_holes: false,

@@ -137,7 +137,7 @@ fn a_newer_segment_tells_what_was_durable_in_an_older_one() {
     world.rot(first.slot, first.block);
     assert_ends_at(&mut world, 3);
     // Without it the batches have to do.
-    world.rot(row.slot, 31);
+    world.rot(row.a_slot(), 31);
     assert!(matches!(damage_of(&world), DamageKind::HeaderRot { lsn: Lsn(1), .. }));
 }
 
@@ -146,7 +146,7 @@ fn a_sealed_segment_without_its_footer_is_read_by_its_batches() {
     for block in [30, 31] {
         let mut world = World::new(8);
         let row = world.segment(VOLUME, &[&[write_op(0, 3)], &[write_op(1, 2), trim_op(4, 9)]]);
-        world.rot(row.slot, block);
+        world.rot(row.a_slot(), block);
         assert_ends_at(&mut world, 3);
     }
 }
@@ -174,7 +174,7 @@ fn a_segment_after_one_that_was_torn_is_given_up() {
     world.append(VOLUME, &[write_op(2, 2)]);
     world.rot(torn.slot, torn.block + 1);
     assert_ends_at(&mut world, 1);
-    assert!(is_void(&world, after.slot));
+    assert!(is_void(&world, after.a_slot()));
     assert_eq!(world.index.segments(VOLUME).len(), 1);
 }
 
@@ -231,7 +231,7 @@ fn segments_without_a_whole_batch_are_made_void_and_their_slots_given_back() {
     // Noted, never begun.
     let never_begun = world.open(VOLUME);
     assert_ends_at(&mut world, 1);
-    assert!(is_void(&world, never_begun.slot));
+    assert!(is_void(&world, never_begun.a_slot()));
     // Begun, and torn.
     world.open(VOLUME);
     let torn = world.append(VOLUME, &[write_op(9, 2)]);
@@ -251,9 +251,9 @@ fn a_slot_header_that_rots_is_made_up_for_and_written_anew() {
         if is_sealed {
             world.seal(VOLUME);
         }
-        world.rot(row.slot, 0);
+        world.rot(row.a_slot(), 0);
         assert_ends_at(&mut world, 2);
-        assert!(!is_void(&world, row.slot));
+        assert!(!is_void(&world, row.a_slot()));
     }
 }
 
@@ -277,7 +277,7 @@ fn a_segment_that_is_void_before_it_is_folded_is_damage_when_it_was_durable() {
     world.append(VOLUME, &[write_op(0, 3)]);
     assert!(matches!(damage_of(&world), DamageKind::Missing { lsn: Lsn(1), durable_lsn: Lsn(2) }));
     // Without the batch that tells of it, it may have been given up.
-    world.zero(next.slot, 5..32);
+    world.zero(next.a_slot(), 5..32);
     assert_ends_at(&mut world, 0);
 }
 
@@ -324,8 +324,8 @@ fn the_stored_map_stands_for_all_that_is_folded() {
     world.append(VOLUME, &[write_op(2, 2)]);
     assert_ends_at(&mut world, 5);
     // Its footer and its first batch gone: only what follows it needs it.
-    world.rot(row.slot, 31);
-    world.rot(row.slot, 1);
+    world.rot(row.a_slot(), 31);
+    world.rot(row.a_slot(), 1);
     assert_ends_at(&mut world, 5);
 }
 
@@ -352,7 +352,7 @@ fn a_crash_among_the_writes_of_recovery_changes_nothing() {
         world.open(VOLUME);
         world.append(VOLUME, &[write_op(2, 2)]);
         world.rot(torn.slot, torn.block + 1);
-        world.rot(sealed.slot, 0);
+        world.rot(sealed.a_slot(), 0);
         let recovered = world.recover(VOLUME).unwrap();
         assert_eq!(recovered.writes.len(), 3);
         for (_, (offset, bytes)) in recovered.writes.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0) {
@@ -360,7 +360,7 @@ fn a_crash_among_the_writes_of_recovery_changes_nothing() {
         }
         if mask & 8 != 0 {
             // A footer that was torn.
-            world.rot(sealed.slot, 31);
+            world.rot(sealed.a_slot(), 31);
         }
         assert_ends_at(&mut world, 1);
     }
@@ -387,18 +387,18 @@ fn volumes_do_not_see_one_another() {
 fn a_torn_header_does_not_bring_back_the_segment_that_was_in_the_slot_before() {
     let mut world = World::new(8);
     let row = world.segment(VOLUME, &[&[write_op(0, 3)]]);
-    let probe_it = |world: &World| probe(&world.pool, &world.superblock, row.slot);
-    world.rot(row.slot, 0);
+    let probe_it = |world: &World| probe(&world.pool, &world.superblock, row.a_slot());
+    world.rot(row.a_slot(), 0);
     assert!(matches!(probe_it(&world), Probed::Segment(found) if found.segment == row.segment));
-    world.rot(row.slot, 1);
+    world.rot(row.a_slot(), 1);
     assert!(matches!(probe_it(&world), Probed::Segment(found) if found.segment == row.segment));
-    world.rot(row.slot, 1);
-    world.rot(row.slot, 0);
+    world.rot(row.a_slot(), 1);
+    world.rot(row.a_slot(), 0);
     world.release(&row);
     assert_eq!(probe_it(&world), Probed::Void(row.segment));
     // The first sector of a new segment's header came through, and nothing else: there is nothing in the slot to be kept.
-    let lease = crate::pool::Lease { slot: row.slot, segment: units::SegmentId(row.segment.0 + 9) };
-    let at = world.at(row.slot, 0);
+    let lease = crate::pool::Lease { slot: row.a_slot(), segment: units::SegmentId(row.segment.0 + 9) };
+    let at = world.at(row.a_slot(), 0);
     let old = world.pool.bytes[at + 512..at + 128 * 1024].to_vec();
     world.open_at(OTHER_VOLUME, lease);
     world.append(OTHER_VOLUME, &[write_op(9, 1)]);

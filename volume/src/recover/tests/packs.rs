@@ -2,8 +2,8 @@
 
 use super::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, trim_op, write_op};
 use crate::check::{CheckOptions, check};
-use crate::format::{Operation, SlotHeader};
-use crate::pool::{Index, Lease, LeaseClass, SegmentRow};
+use crate::format::{Cut, Operation, SlotHeader};
+use crate::pool::{Home, Index, Lease, LeaseClass, ParcelPlace, SegmentRow};
 use crate::rebuild::rebuild;
 use crate::recover::{DamageKind, recover, walk_pack};
 use crate::store::PoolReader;
@@ -26,6 +26,11 @@ fn aged() -> (World, Vec<SegmentRow>) {
 
 fn segments(rows: &[SegmentRow]) -> Vec<SegmentId> {
     rows.iter().map(|row| row.segment).collect()
+}
+
+/// Where the trunk of a segment is that was moved.
+fn parcel(world: &World, segment: SegmentId) -> ParcelPlace {
+    world.index.segment(segment).unwrap().home.each_parcel().next().unwrap()
 }
 
 /// The index and the pool hold what was written, wherever it is.
@@ -87,7 +92,7 @@ fn what_was_moved_is_there_as_it_was_written() {
     world.pack(&segments(&rows));
     world.void_left();
     assert_eq!(world.index.empty_packs(), [(pack.segment, pack.slot)]);
-    assert_eq!(world.index.segment(rows[0].segment).unwrap().parcel.unwrap().moves, 2);
+    assert_eq!(parcel(&world, rows[0].segment).moves, 2);
     hold_all(&mut world);
 }
 
@@ -98,7 +103,7 @@ fn of_two_places_the_older_one_counts_and_the_newer_one_is_void() {
     let first = world.pack(&segments(&rows[..2]));
     rebuild_it(&mut world);
     hold_all(&mut world);
-    assert!(world.index.segments(VOLUME).iter().all(|row| row.parcel.is_none()));
+    assert!(world.index.segments(VOLUME).iter().all(|row| !row.is_moved()));
     assert!(!world.index.used_slots().contains(&first.slot));
     start(&mut world);
     world.pack(&segments(&rows[..3]));
@@ -106,7 +111,7 @@ fn of_two_places_the_older_one_counts_and_the_newer_one_is_void() {
     let second = world.pack(&segments(&rows[1..2]));
     rebuild_it(&mut world);
     hold_all(&mut world);
-    assert_eq!(world.index.segment(rows[1].segment).unwrap().parcel.unwrap().moves, 1);
+    assert_eq!(parcel(&world, rows[1].segment).moves, 1);
     assert!(!world.index.used_slots().contains(&second.slot));
 }
 
@@ -179,7 +184,7 @@ fn a_rotten_header_of_a_parcel_is_told() {
     let (mut world, rows) = aged();
     let pack = world.pack(&segments(&rows[..3]));
     world.void_left();
-    let place = world.index.segment(rows[1].segment).unwrap().parcel.unwrap();
+    let place = parcel(&world, rows[1].segment);
     for block in place.headers() {
         let sound = world.pool.bytes.clone();
         world.rot(pack.slot, block);
@@ -213,7 +218,8 @@ fn a_pack_of_which_no_parcel_is_told_is_kept() {
         let (mut world, rows) = aged();
         let pack = world.pack(&segments(&rows[..3]));
         world.void_left();
-        let places = segments(&rows[..3]).into_iter().filter_map(|segment| world.index.segment(segment)?.parcel);
+        let moved = segments(&rows[..3]).into_iter().filter_map(|segment| world.index.segment(segment));
+        let places = moved.flat_map(|row| row.home.each_parcel().collect::<Vec<_>>());
         for block in places.flat_map(|place| place.headers()).collect::<Vec<_>>() {
             if is_unreadable {
                 world.pool.unreadable.insert(world.superblock.geometry.block_offset(pack.slot, block) / 4096);
@@ -237,7 +243,7 @@ fn a_pack_of_which_nothing_but_its_header_is_there_is_void() {
     let older = world.pack(&segments(&rows[2..3]));
     world.void_left();
     let (lease, _) = world.write_pack(&segments(&rows[..2]));
-    for before in [Some(rows[3].slot), Some(older.slot), None] {
+    for before in [Some(rows[3].a_slot()), Some(older.slot), None] {
         match before {
             Some(before) => {
                 let from = world.at(before, 1);
@@ -277,9 +283,10 @@ fn a_block_of_a_pack_that_cannot_be_read_costs_nothing_but_its_data() {
 #[test]
 fn a_later_place_counts_where_the_older_one_is_damaged() {
     type Damage = fn(&mut World, &SegmentRow);
-    let first_batch_and_footer: Damage = |world, row| [1, 30, 31].iter().for_each(|block| world.rot(row.slot, *block));
+    let first_batch_and_footer: Damage =
+        |world, row| [1, 30, 31].iter().for_each(|block| world.rot(row.a_slot(), *block));
     let unreadable: Damage = |world, row| {
-        let at = world.superblock.geometry.slot_offset(row.slot) / 4096;
+        let at = world.superblock.geometry.slot_offset(row.a_slot()) / 4096;
         world.pool.unreadable = (at + 1..at + 32).collect();
     };
     for (damage, is_moved_on) in [(first_batch_and_footer, false), (unreadable, false), (first_batch_and_footer, true)]
@@ -292,38 +299,39 @@ fn a_later_place_counts_where_the_older_one_is_damaged() {
             older = world.index.segment(older.segment).unwrap();
         }
         world.pack(&segments(&rows[1..3]));
-        match older.parcel {
+        match older.home.each_parcel().next() {
             // Its index alone, so that it is known to be there.
             Some(place) => place.headers().into_iter().for_each(|block| {
-                let at = world.at(older.slot, block);
+                let at = world.at(place.slot, block);
                 world.pool.bytes[at + 160] ^= 4;
             }),
             None => damage(&mut world, &older),
         }
         let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
         assert!(report.damaged.is_empty() && report.notes.len() == 1, "{report:?}");
-        let chosen = index.segment(older.segment).unwrap().parcel.unwrap();
-        assert_eq!(chosen.moves, older.parcel.map_or(0, |parcel| parcel.moves) + 1);
+        let chosen = index.segment(older.segment).unwrap().home;
+        let moves = |home: &Home| home.each_parcel().next().map_or(0, |parcel| parcel.moves);
+        assert_eq!(moves(&chosen), moves(&older.home) + 1);
         // The other of the two was whole where it was.
         let whole = index.segment(rows[2].segment).unwrap();
-        assert_eq!(whole.parcel, None);
+        assert!(!whole.is_moved());
         world.pool.unreadable.clear();
         report.mends.into_iter().for_each(|(offset, bytes)| world.pool.write(offset, &bytes));
         world.index = index;
         hold_all(&mut world);
         rebuild_it(&mut world);
-        assert_eq!(world.index.segment(older.segment).unwrap().parcel, Some(chosen), "the older one is void");
+        assert_eq!(world.index.segment(older.segment).unwrap().home, chosen, "the older one is void");
         // Neither is whole.
         let (mut world, rows) = aged();
         world.pack(&segments(&rows[1..3]));
         damage(&mut world, &rows[1]);
-        let place = world.index.segment(rows[1].segment).unwrap();
-        for block in place.parcel.unwrap().headers() {
+        let place = parcel(&world, rows[1].segment);
+        for block in place.headers() {
             let at = world.at(place.slot, block);
             world.pool.bytes[at + 160] ^= 4;
         }
         let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
-        assert_eq!((report.damaged[0].volume, report.kept_slots), (VOLUME, vec![rows[1].slot]));
+        assert_eq!((report.damaged[0].volume, report.kept_slots), (VOLUME, vec![rows[1].a_slot()]));
         assert!(recover(&world.pool, &world.superblock, &index.known(VOLUME, 0)).is_err());
     }
 }
@@ -346,7 +354,7 @@ fn a_pack_of_which_one_header_is_there_is_found_and_becomes_void() {
             world.pool.write(offset, &left);
             // Nothing is made void that the index does not know.
             if is_void {
-                world.index.give_up_pack(lease, &segments(&rows[..2])).unwrap();
+                world.index.give_up_packs(&[lease], &segments(&rows[..2]).into_iter().collect()).unwrap();
             }
             if is_rebuilt {
                 rebuild_it(&mut world);
@@ -388,10 +396,16 @@ fn rot_sector(world: &mut World, (slot, sector): (SlotIndex, u32), rot: Rot) -> 
 
 /// Whether a block of a slot is payload of a parcel that counts.
 fn is_payload(world: &World, slot: SlotIndex, block: u32) -> bool {
-    let in_slot = world.index.rows().map(|(row, _)| row).filter(|row| row.slot == slot);
-    in_slot
-        .filter_map(|row| Some((row.parcel?, world.index.survivors(row.segment)?)))
-        .any(|(place, survivors)| (place.payload()..place.payload() + survivors.count()).contains(&block))
+    let slot_blocks = world.superblock.geometry.slot_blocks();
+    let is_in = |row: &SegmentRow| {
+        let Some(parcels) = row.home.parcels() else { return false };
+        let survivors = world.index.survivors(row.segment).unwrap();
+        parcels.each().filter(|(_, place)| place.slot == slot).any(|(part, place)| {
+            let count = survivors.within(parcels.cut.span(part, slot_blocks)).count();
+            (place.payload()..place.payload() + count).contains(&block)
+        })
+    };
+    world.index.rows().any(|(row, _)| is_in(row))
 }
 
 /// Rots a sector of a pack, loses the index, and rebuilds it: all is there, and the pack as it was, but for the data that has
@@ -417,7 +431,7 @@ fn whichever_sector_of_a_pack_rots_a_rebuild_finds_all_of_it() {
     world.void_left();
     let places = |world: &World| {
         let rows = world.index.segments(VOLUME).into_iter();
-        rows.map(|row| (row.segment, row.slot, row.parcel)).collect::<Vec<_>>()
+        rows.map(|row| (row.segment, row.home)).collect::<Vec<_>>()
     };
     let before = places(&world);
     for rot in [Rot::Whole, Rot::Bit(8 * 32), Rot::Bit(8 * 10), Rot::Bit(0)] {
@@ -443,7 +457,7 @@ fn rot_before_what_was_moved_is_no_torn_end() {
     world.pack(&[newest.segment]);
     world.void_left();
     // The payload of its last batch: that it was durable was told by the batch of the newest.
-    world.rot(older.slot, 5);
+    world.rot(older.a_slot(), 5);
     rebuild_it(&mut world);
     let mut recovered = world.recover(VOLUME).unwrap();
     assert_eq!(world.resolve(&mut recovered.map, VOLUME, 2048), world.authors[&VOLUME].mapped_at(Lsn(3)));
@@ -455,7 +469,7 @@ fn a_wrong_row_of_what_is_left_is_told() {
     let (mut world, rows) = aged();
     let (lease, mut moves) = world.write_pack(&segments(&rows[..1]));
     moves[0].survivors.insert(31);
-    world.index.relocate(lease, moves).unwrap();
+    world.index.relocate(&[lease], moves).unwrap();
     let report = check(&world.index, &world.pool, CheckOptions { verify_data: false });
     assert!(report.problems.iter().any(|problem| problem.detail.contains("wrong about which blocks are left")));
 }
@@ -465,7 +479,7 @@ fn a_parcel_that_no_row_names_is_told() {
     let (mut world, rows) = aged();
     let (lease, mut moves): (Lease, _) = world.write_pack(&segments(&rows[..2]));
     moves.pop();
-    world.index.relocate(lease, moves).unwrap();
+    world.index.relocate(&[lease], moves).unwrap();
     let report = check(&world.index, &world.pool, CheckOptions { verify_data: false });
     assert!(report.problems.iter().any(|problem| problem.detail.contains("named by no row")), "{report:?}");
 }
@@ -476,6 +490,12 @@ enum Step {
     Fold,
     /// Moves those of the oldest segments whose bits are set, and leaves the places before as they are when told so.
     Pack(u8, bool),
+    /// The same, cut into as many parts as the power of two, in turn in two packs.
+    PackApart(u8, u8, bool),
+    /// Moves some parts of segments that were moved; then a stop.
+    PackParts(u8, u8, u8),
+    /// Leaves dead segments nothing but their trunks; of what was left some becomes void, then a stop.
+    LeaveTrunk(u32),
     Rebuild,
     /// Rebuilds when a sector of one of the packs has rotted.
     Rot(prop::sample::Index, u32, Rot),
@@ -490,20 +510,57 @@ fn step() -> impl Strategy<Value = Step> {
         6 => proptest::collection::vec(operation, 1..4).prop_map(Step::Write),
         4 => Just(Step::Fold),
         4 => (1_u8..=255, prop::bool::weighted(0.3)).prop_map(|(bits, is_cut)| Step::Pack(bits, is_cut)),
-        1 => Just(Step::Rebuild),
+        4 => (1_u8..=255, 1_u8..4, prop::bool::weighted(0.3))
+            .prop_map(|(bits, cut, is_cut)| Step::PackApart(bits, cut, is_cut)),
+        6 => (1_u8..=255, 1_u8..=255, 1_u8..4).prop_map(|(bits, parts, packs)| Step::PackParts(bits, parts, packs)),
+        3 => any::<u32>().prop_map(Step::LeaveTrunk),
+        3 => Just(Step::Rebuild),
         3 => (any::<prop::sample::Index>(), 0_u32..256, prop_oneof![(0_usize..4096).prop_map(Rot::Bit), Just(Rot::Whole)])
             .prop_map(|(pack, sector, rot)| Step::Rot(pack, sector, rot)),
     ]
 }
 
+/// Those of the oldest segments whose bits are set, as many as fit into a pack.
+fn fitting(world: &mut World, bits: u8) -> Vec<SegmentId> {
+    world.fold(VOLUME);
+    world.void_left();
+    free_dead(world);
+    let rows = world.index.segments(VOLUME);
+    let movable = rows.iter().take(rows.len().saturating_sub(1)).enumerate();
+    let chosen = movable.filter(|(at, _)| *at < 8 && bits >> at & 1 == 1);
+    let mut left = 30_u64;
+    let fits = chosen.take_while(|(_, row)| {
+        // Of as many parts as have a block, but no more than there can be; the header of each is there twice.
+        let live = world.index.live_blocks(row.segment).unwrap();
+        let size = live + 2 * (live + 1).min(8);
+        let fits = left >= size;
+        left = left.saturating_sub(size);
+        fits
+    });
+    fits.map(|(_, row)| row.segment).collect()
+}
+
+/// Makes some of the places void that were left, as a stop in the midst leaves them.
+fn void_some(world: &mut World, bits: u32) {
+    let left: Vec<_> = world.index.left_places().flat_map(|(_, home)| home.each_parcel().collect::<Vec<_>>()).collect();
+    for (at, parcel) in left.into_iter().enumerate() {
+        if bits >> (at % 32) & 1 == 1 {
+            world.void_parcel_at(parcel.slot, parcel.block);
+        }
+    }
+}
+
 /// Gives back what is dead, as the compactor does.
 fn free_dead(world: &mut World) {
     while let Some(segment) = world.dead(VOLUME).first().copied() {
+        if world.index.leave_trunk(segment).unwrap() {
+            world.void_left();
+        }
         let row = world.index.segment(segment).unwrap();
-        match row.parcel {
-            None => world.release(&row),
-            Some(parcel) => {
-                world.void_parcel_at(row.slot, parcel.block);
+        match row.home {
+            Home::Own(_) => world.release(&row),
+            Home::Parcels(parcels) => {
+                parcels.places().for_each(|parcel| world.void_parcel_at(parcel.slot, parcel.block));
                 world.index.release(segment).unwrap();
             }
         }
@@ -532,24 +589,43 @@ proptest! {
                     free_dead(&mut world);
                 }
                 Step::Pack(bits, is_cut) => {
-                    world.fold(VOLUME);
-                    world.void_left();
-                    free_dead(&mut world);
-                    let rows = world.index.segments(VOLUME);
-                    let movable = rows.iter().take(rows.len().saturating_sub(1)).enumerate();
-                    let chosen = movable.filter(|(at, _)| *at < 8 && bits >> at & 1 == 1).map(|(_, row)| row.segment);
-                    let mut left = 30_u64;
-                    let fits = chosen.take_while(|segment| {
-                        let live = world.index.live_blocks(*segment).unwrap();
-                        let fits = left >= live + 2;
-                        left = left.saturating_sub(live + 2);
-                        fits
-                    });
-                    let fits: Vec<SegmentId> = fits.collect();
+                    let fits = fitting(&mut world, bits);
                     if !fits.is_empty() && world.index.figures().slots_free > 1 {
+                        world.cut = Cut::WHOLE;
                         world.pack(&fits);
                         if !is_cut { world.void_left(); }
                     }
+                }
+                Step::PackApart(bits, cut, is_cut) => {
+                    let fits = fitting(&mut world, bits);
+                    if !fits.is_empty() && world.index.figures().slots_free > 2 {
+                        world.cut = Cut::of_log2(cut).unwrap();
+                        world.pack_apart(&fits);
+                        if !is_cut { world.void_left(); }
+                    }
+                }
+                Step::PackParts(bits, parts, packs) => {
+                    let fits = fitting(&mut world, bits);
+                    let fits: Vec<_> = fits.into_iter().filter(|segment| {
+                        let row = world.index.segment(*segment).unwrap();
+                        row.home.parcels().is_none_or(|parcels| !parcels.only(crate::format::PartSet::of_bits(parts)).is_empty())
+                    }).collect();
+                    if !fits.is_empty() && world.index.figures().slots_free > 3 {
+                        world.cut = Cut::FINEST;
+                        world.parts = crate::format::PartSet::of_bits(parts);
+                        let (leases, moves) = world.write_packs(&fits, usize::from(packs));
+                        world.index.relocate(&leases, moves).unwrap();
+                        world.parts = crate::format::PartSet::ALL;
+                        void_some(&mut world, u32::from(bits) * 7919);
+                    }
+                }
+                Step::LeaveTrunk(bits) => {
+                    world.fold(VOLUME);
+                    world.void_left();
+                    for segment in world.dead(VOLUME) {
+                        world.index.leave_trunk(segment).unwrap();
+                    }
+                    void_some(&mut world, bits);
                 }
                 Step::Rebuild => {
                     rebuild_it(&mut world);

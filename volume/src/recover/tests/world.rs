@@ -6,9 +6,12 @@ use crate::format::{
     BatchHeader, Footer, Geometry, Operation, OperationKind, SlotHeader, SlotUse, Superblock, batch_header_blocks,
     block_check, decode_parcel_start, encode_batch, encode_footer, encode_parcel,
 };
+use crate::format::{Cut, PartSet};
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::{Boundary, Index, Lease, LeaseClass, Move, ParcelPlace, Parent, SegmentRow, Settled, SurvivorSearch};
+use crate::pool::{
+    Boundary, Home, Index, Lease, LeaseClass, Move, ParcelPlace, Parcels, Parent, SegmentRow, Settled, SurvivorSearch,
+};
 use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay_operation};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
 use std::cell::Cell;
@@ -30,6 +33,8 @@ pub(crate) struct MemoryStore {
     pub(crate) durable_commits: u64,
     pub(crate) commits: u64,
     pub(crate) fails: bool,
+    /// Tells that it failed when it did not.
+    pub(crate) fails_late: bool,
     pub(crate) seeks: Cell<u64>,
 }
 
@@ -79,7 +84,7 @@ impl Store for MemoryStore {
         }
         self.commits += 1;
         self.states.push(self.keys.clone());
-        Ok(())
+        if self.fails_late { Err(StoreFault("told to fail".to_owned())) } else { Ok(()) }
     }
 }
 
@@ -198,19 +203,27 @@ pub(crate) struct World {
     pub(crate) pool: MemoryPool,
     pub(crate) index: Index<MemoryStore>,
     pub(crate) authors: BTreeMap<VolumeId, Author>,
+    /// Into how many parts segments are cut when they are moved.
+    pub(crate) cut: Cut,
+    /// Which parts are moved of those that were moved before.
+    pub(crate) parts: PartSet,
 }
 
 impl World {
     /// Slots of 32 blocks.
     pub(crate) fn new(slot_count: u32) -> Self {
-        let geometry = Geometry { slot_bytes: 128 << 10, slot_count };
+        Self::with_slots(128 << 10, slot_count)
+    }
+
+    pub(crate) fn with_slots(slot_bytes: u64, slot_count: u32) -> Self {
+        let geometry = Geometry { slot_bytes, slot_count };
         let superblock = Superblock { pool: PoolId([3; 16]), geometry, generation: 1, created_ms: 0 };
         let bytes = vec![0; usize::try_from(geometry.pool_bytes()).unwrap()];
         let mut pool = MemoryPool { bytes, unreadable: BTreeSet::new() };
         pool.write(superblock.offset(), &superblock.encode());
         let index = Index::create(MemoryStore::default(), &superblock).unwrap();
         let authors = [VOLUME, OTHER_VOLUME].map(|volume| (volume, Author::new()));
-        Self { superblock, pool, index, authors: BTreeMap::from(authors) }
+        Self { superblock, pool, index, authors: BTreeMap::from(authors), cut: Cut::WHOLE, parts: PartSet::ALL }
     }
 
     /// Makes a clone of a volume as it was after `lsn`, the boundary's.
@@ -235,8 +248,7 @@ impl World {
         let row = SegmentRow {
             segment: lease.segment,
             volume,
-            slot: lease.slot,
-            parcel: None,
+            home: Home::Own(lease.slot),
             first_lsn: author.next_lsn,
             last_lsn: None,
             has_holes: false,
@@ -256,7 +268,7 @@ impl World {
         if open.filled_blocks == 0 {
             let header =
                 SlotHeader { chain: open.chain_before, ..header_of(&row, self.superblock.pool, author.size_bytes) };
-            self.pool.write(geometry.slot_offset(row.slot), &encoded_header(&header));
+            self.pool.write(geometry.slot_offset(row.a_slot()), &encoded_header(&header));
             open.filled_blocks = 1;
         }
         let payload: usize = operations.iter().map(|operation| operation.payload_blocks() as usize).sum();
@@ -271,7 +283,7 @@ impl World {
             for by in 0..operation.payload_blocks() {
                 let content = content_of(lsn, by);
                 checks.push(block_check(row.segment, at, &content));
-                self.pool.write(geometry.block_offset(row.slot, at), &content);
+                self.pool.write(geometry.block_offset(row.a_slot(), at), &content);
                 at += 1;
             }
             let mine = checks[first_check..].to_vec();
@@ -307,8 +319,8 @@ impl World {
         author.chain = encode_batch(&header, &mut encoded);
         author.next_lsn = header.last_lsn().next();
         author.open = Some(open);
-        self.pool.write(geometry.block_offset(row.slot, block), &encoded);
-        BatchPlace { slot: row.slot, block, total_blocks: at - block }
+        self.pool.write(geometry.block_offset(row.a_slot(), block), &encoded);
+        BatchPlace { slot: row.a_slot(), block, total_blocks: at - block }
     }
 
     /// Takes back the operations from `lsn` on, as after a failed append; the bytes stay.
@@ -342,7 +354,7 @@ impl World {
             entries: open.entries,
             checks: open.checks,
         });
-        let end = self.superblock.geometry.slot_offset(SlotIndex(row.slot.0 + 1));
+        let end = self.superblock.geometry.slot_offset(SlotIndex(row.a_slot().0 + 1));
         self.pool.write(end - bytes.len() as u64, &bytes);
         self.index.note_segment(row).unwrap();
         row
@@ -394,49 +406,82 @@ impl World {
 
     /// Writes a pack with what is left of segments, by the stored map; what the index is to be told of it.
     pub(crate) fn write_pack(&mut self, segments: &[SegmentId]) -> (Lease, Vec<Move>) {
+        let (leases, moves) = self.write_packs(segments, 1);
+        (leases[0], moves)
+    }
+
+    /// The same with their parts in turn in so many packs.
+    pub(crate) fn write_packs(&mut self, segments: &[SegmentId], packs: usize) -> (Vec<Lease>, Vec<Move>) {
         let (superblock, geometry) = (self.superblock, self.superblock.geometry);
-        let lease = self.index.lease(LeaseClass::Compaction).unwrap();
+        let slot_blocks = geometry.slot_blocks();
         let logs: Vec<SegmentLog> = segments.iter().map(|segment| self.folded_log(*segment)).collect();
         let mut search = SurvivorSearch::new(geometry.slot_blocks());
-        logs.iter().for_each(|log| search.add(log.row.volume, log.row.segment, &log.entries));
+        let cut_of = |log: &SegmentLog| log.row.home.parcels().map_or(self.cut, |parcels| parcels.cut);
+        let wanted = self.parts;
+        let parts_of = |log: &SegmentLog| match log.row.home.parcels() {
+            None => PartSet::ALL,
+            Some(parcels) => parcels.only(wanted).parts(),
+        };
+        logs.iter().for_each(|log| {
+            search.add((log.row.volume, log.row.segment), (cut_of(log), parts_of(log)), &log.entries);
+        });
         let index = &self.index;
         assert!(search.step(usize::MAX, |volume, page, visit| index.each_version(volume, page, visit)).unwrap());
         let found = search.finish();
-        let (mut at, mut copy_end) = (1, geometry.slot_blocks() - 1);
-        let (pack, parcels) = (lease.segment, u32::try_from(segments.len()).unwrap());
-        let mut moves = Vec::new();
-        for log in logs {
+        let (mut moves, mut cuts) = (Vec::new(), Vec::new());
+        let mut pieces: Vec<Vec<(usize, usize)>> = vec![Vec::new(); packs];
+        for (at, log) in logs.iter().enumerate() {
             let outcome = &found[&log.row.segment];
             assert!(!outcome.is_suspect);
-            let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
-            let target = Target { pack, parcels, block: at, copy_end, clean_lsn, drops_trims: false };
-            let parcel = parcel_of(&superblock, &log, &outcome.survivors, target);
-            let bytes = encode_parcel(&parcel);
-            let copy = parcel.header.copy;
-            self.pool.write(geometry.block_offset(lease.slot, at), &bytes);
-            self.pool.write(geometry.block_offset(lease.slot, copy), &bytes);
-            let mut to = at + parcel.header_blocks();
-            for block in (0..geometry.slot_blocks()).filter(|block| outcome.survivors.contains(*block)) {
-                let from = match log.row.parcel {
-                    None => block,
-                    Some(place) => {
-                        place.payload() + self.index.survivors(log.row.segment).unwrap().rank(block).unwrap()
-                    }
-                };
-                let from = self.at(log.row.slot, from);
-                let content = self.pool.bytes[from..from + BLOCK_LEN].to_vec();
-                self.pool.write(geometry.block_offset(lease.slot, to), &content);
-                to += 1;
-            }
-            let (block, header_blocks) = (at, parcel.header_blocks());
-            let place = ParcelPlace { pack, block, copy, header_blocks, moves: parcel.header.moves, clean_lsn };
-            let survivors = outcome.survivors.clone();
-            moves.push(Move { segment: log.row.segment, parcel: place, survivors, has_holes: log.row.has_holes });
-            (at, copy_end) = (to, copy);
-            assert!(at <= copy, "a test pack fits");
+            let cut = cut_of(log);
+            let leaving = parts_of(log);
+            let has = |part: &usize| {
+                leaving.contains(*part)
+                    && (*part == 0 || outcome.survivors.within(cut.span(*part, slot_blocks)).count() > 0)
+            };
+            (0..cut.parts()).filter(has).for_each(|part| pieces[(at + part) % packs].push((at, part)));
+            let (segment, survivors, parcels) = (log.row.segment, outcome.survivors.clone(), Parcels::none(cut));
+            moves.push(Move { segment, parts: leaving, parcels, survivors, has_holes: log.row.has_holes });
+            cuts.push((cut, (0..cut.parts()).filter(has).collect::<PartSet>()));
         }
-        self.write_pack_header(lease.slot, &SlotHeader::pack(superblock.pool, pack, 0));
-        (lease, moves)
+        let mut leases = Vec::new();
+        for pieces in pieces.into_iter().filter(|pieces| !pieces.is_empty()) {
+            let lease = self.index.lease(LeaseClass::Compaction).unwrap();
+            let (mut at, mut copy_end) = (1, slot_blocks - 1);
+            let (pack, parcels) = (lease.segment, u32::try_from(pieces.len()).unwrap());
+            for (which, part) in pieces {
+                let (log, moved, (cut, parts)) = (&logs[which], &mut moves[which], cuts[which]);
+                let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
+                let drops_trims = log.row.has_holes && self.index.has_spent_trims(&log.row);
+                let target = Target { pack, parcels, block: at, copy_end, clean_lsn, drops_trims, cut, parts };
+                let parcel = parcel_of(&superblock, (log, part), &moved.survivors, target);
+                if part == 0 {
+                    moved.has_holes = parcel.entries.iter().any(|entry| entry.operation.makes_holes());
+                }
+                let bytes = encode_parcel(&parcel);
+                let copy = parcel.header.copy;
+                self.pool.write(geometry.block_offset(lease.slot, at), &bytes);
+                self.pool.write(geometry.block_offset(lease.slot, copy), &bytes);
+                let mut to = at + parcel.header_blocks();
+                for block in cut.span(part, slot_blocks).filter(|block| moved.survivors.contains(*block)) {
+                    let left = self.index.survivors(log.row.segment).map(AsRef::as_ref);
+                    let from = log.row.locate(left, block, 1).unwrap();
+                    let from = self.at(from.slot, from.block);
+                    let content = self.pool.bytes[from..from + BLOCK_LEN].to_vec();
+                    self.pool.write(geometry.block_offset(lease.slot, to), &content);
+                    to += 1;
+                }
+                let (slot, block, header_blocks) = (lease.slot, at, parcel.header_blocks());
+                let moves = parcel.header.moves;
+                let place = ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn };
+                moved.parcels = moved.parcels.with(part, place);
+                (at, copy_end) = (to, copy);
+                assert!(at <= copy, "a test pack fits");
+            }
+            self.write_pack_header(lease.slot, &SlotHeader::pack(superblock.pool, pack, 0));
+            leases.push(lease);
+        }
+        (leases, moves)
     }
 
     fn write_pack_header(&mut self, slot: SlotIndex, header: &SlotHeader) {
@@ -457,22 +502,26 @@ impl World {
     /// Moves segments into a pack; the places before are not void yet.
     pub(crate) fn pack(&mut self, segments: &[SegmentId]) -> Lease {
         let (lease, moves) = self.write_pack(segments);
-        self.index.relocate(lease, moves).unwrap();
+        self.index.relocate(&[lease], moves).unwrap();
         lease
+    }
+
+    /// The same with their parts in turn in two packs.
+    pub(crate) fn pack_apart(&mut self, segments: &[SegmentId]) {
+        let (leases, moves) = self.write_packs(segments, 2);
+        self.index.relocate(&leases, moves).unwrap();
     }
 
     /// Makes the places void that segments have left.
     pub(crate) fn void_left(&mut self) {
         let left: Vec<_> = self.index.left_places().collect();
-        for (segment, place) in left {
-            match place.parcel {
-                None => {
-                    let row = SegmentRow { slot: place.slot, ..self.index.segment(segment).unwrap() };
-                    let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(&row, self.superblock.pool, 0) };
-                    self.pool.write(self.superblock.geometry.slot_offset(place.slot), &encoded_header(&header));
-                }
-                Some(parcel) => self.void_parcel_at(place.slot, parcel.block),
+        for (segment, places) in left {
+            if let Some(slot) = places.own() {
+                let row = self.index.segment(segment).unwrap();
+                let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(&row, self.superblock.pool, 0) };
+                self.pool.write(self.superblock.geometry.slot_offset(slot), &encoded_header(&header));
             }
+            places.each_parcel().for_each(|parcel| self.void_parcel_at(parcel.slot, parcel.block));
             self.index.release_left(segment).unwrap();
         }
     }
@@ -505,7 +554,7 @@ impl World {
     /// Makes a dead segment's header void and gives its slot back.
     pub(crate) fn release(&mut self, row: &SegmentRow) {
         let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(row, self.superblock.pool, 0) };
-        self.pool.write(self.superblock.geometry.slot_offset(row.slot), &encoded_header(&header));
+        self.pool.write(self.superblock.geometry.slot_offset(row.a_slot()), &encoded_header(&header));
         self.index.release(row.segment).unwrap();
     }
 
