@@ -5,14 +5,13 @@
 //! filled anew, in between.
 
 use crate::error::DiskFault;
-use crate::format::{Superblock, block_check};
-use crate::pool::{Home, ParcelPlace, ScrubTarget};
+use crate::format::{PartSet, Superblock, block_check};
+use crate::pool::{Home, ParcelPlace, ScrubTarget, SegmentRow};
 use crate::recover::{
     Damage, DamageKind, HeaderAt, Place, SegmentLog, SlotSource, Wanted, header_at, is_pack_header, pack_headers,
     read_segment,
 };
 use crate::store::PoolReader;
-use std::collections::BTreeMap;
 use std::fmt;
 use units::{BLOCK_LEN, BlockIndex, SegmentId, SlotIndex, VolumeId};
 
@@ -72,32 +71,43 @@ pub struct Scrubbed {
     pub bad: Vec<BadBlock>,
 }
 
-/// Reads a segment.
+/// Reads a segment, each of its parts by itself: one that is damaged hides no other.
 #[must_use]
 pub fn scrub(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTarget) -> Scrubbed {
     let mut scrubbed = Scrubbed::default();
-    let row = target.row;
+    match target.row.home {
+        Home::Own(_) => scrub_place(reader, superblock, target, &mut scrubbed),
+        Home::Parcels(parcels) => parcels.each().for_each(|(part, _)| {
+            let home = Home::Parcels(parcels.only(PartSet::of_part(part)));
+            let part = ScrubTarget { row: SegmentRow { home, ..target.row }, ..*target };
+            scrub_place(reader, superblock, &part, &mut scrubbed);
+        }),
+    }
+    scrubbed
+}
+
+/// Reads a segment that is in its own slot, or one part of it.
+fn scrub_place(reader: &dyn PoolReader, superblock: &Superblock, target: &ScrubTarget, scrubbed: &mut Scrubbed) {
     let wanted = Wanted::of_target(reader, superblock, target);
     let log = match read_segment(&wanted) {
         Ok(log) => log,
         Err(damage) => {
             scrubbed.bad.extend(of_damage(target, &damage));
-            return scrubbed;
+            return;
         }
     };
     // It is being given back: its header is void already.
     if log.is_empty() {
-        return scrubbed;
+        return;
     }
-    match &row.home {
-        Home::Own(slot) => check_own_slot(&wanted, (target, *slot), &log, &mut scrubbed),
+    match &target.row.home {
+        Home::Own(slot) => check_own_slot(&wanted, (target, *slot), &log, scrubbed),
         Home::Parcels(parcels) => parcels.each().for_each(|(part, place)| {
-            check_pack(reader, superblock, (target, place), &mut scrubbed);
-            check_parcel(reader, superblock, (target, part, place), &mut scrubbed);
+            check_pack(reader, superblock, (target, place), scrubbed);
+            check_parcel(reader, superblock, (target, part, place), scrubbed);
         }),
     }
-    Payload { reader, superblock, target }.check(&log, &mut scrubbed);
-    scrubbed
+    Payload { reader, superblock, target }.check(&log, scrubbed);
 }
 
 /// The header of a pack, in both its places, with each of its parcels.
@@ -161,7 +171,7 @@ fn check_own_slot(
     }
 }
 
-/// The payload of a segment, wherever it is.
+/// The payload of a segment that is in its own slot, or of one part of it.
 struct Payload<'a> {
     reader: &'a dyn PoolReader,
     superblock: &'a Superblock,
@@ -170,24 +180,18 @@ struct Payload<'a> {
 
 impl Payload<'_> {
     fn check(&self, log: &SegmentLog, scrubbed: &mut Scrubbed) {
-        let slot_blocks = self.superblock.geometry.slot_blocks();
         // In a parcel, payload is behind each other in the order of its entries.
-        let mut next = match self.target.row.home {
-            Home::Own(_) => BTreeMap::new(),
-            Home::Parcels(parcels) => parcels.each().map(|(part, at)| (part, (at.slot, at.payload()))).collect(),
-        };
+        let mut next = self.target.row.home.each_parcel().map(|place| (place.slot, place.payload())).next();
         log.each(|lsn, operation, written_at, checks| {
             let count = operation.payload_blocks();
-            let at = match self.target.row.home {
-                Home::Own(slot) => (slot, written_at),
-                Home::Parcels(parcels) => {
-                    let Some((slot, next)) = next.get_mut(&parcels.cut.part_of(written_at, slot_blocks)) else {
-                        return;
-                    };
+            let at = match (self.target.row.home, &mut next) {
+                (Home::Parcels(_), Some((slot, next))) => {
                     let at = (*slot, *next);
                     *next += count;
                     at
                 }
+                (Home::Own(slot), _) => (slot, written_at),
+                (Home::Parcels(_), None) => return,
             };
             if count > 0 && lsn <= self.target.durable_lsn {
                 self.check_run(at, (operation.range.first, written_at), checks, scrubbed);

@@ -1,6 +1,7 @@
 //! Planted rot of every kind is told, with its place; a sound pool gives nothing.
 
 use super::*;
+use crate::format::Cut;
 use crate::map::Location;
 use crate::pool::{LeaseClass, SegmentRow};
 use crate::recover::tests::world::{OTHER_VOLUME, VOLUME, World, trim_op, write_op};
@@ -142,6 +143,23 @@ fn rot_in_a_pack_is_told_by_both_its_places() {
         assert!(found.len() == 2 && found[0].segment == pack.segment, "each parcel looks at it");
         world.rot(pack.slot, block);
     }
+}
+
+/// P2. Each part of a segment is read, whatever has become of the others.
+#[test]
+fn a_part_that_has_lost_its_headers_hides_no_other() {
+    let mut world = World::new(40);
+    let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
+    world.segment(VOLUME, &[&[write_op(100, 1)]]);
+    world.fold(VOLUME);
+    world.cut = Cut::of_log2(1).unwrap();
+    let pack = world.pack(&[row.segment]);
+    world.void_left();
+    let places: Vec<ParcelPlace> = world.index.segment(row.segment).unwrap().home.each_parcel().collect();
+    places[0].headers().into_iter().for_each(|block| world.rot(pack.slot, block));
+    world.rot(pack.slot, places[1].payload());
+    let found: Vec<Part> = scrub_all(&world).bad.iter().map(|bad| bad.part).collect();
+    assert_eq!(found, [Part::Parcel, Part::Payload]);
 }
 
 /// P6. A block that the disk does not give hides none beside it.
