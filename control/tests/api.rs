@@ -304,11 +304,13 @@ async fn what_may_take_long_is_answered_when_it_is_done() {
         let release = api.service.hold_changes();
         let much_later = async {
             api.service.change_waits.notified().await;
-            // What has a limit, and begins behind it, runs out of time before it.
-            let other = api.service.hold_changes();
-            let wanted = json!({"name": "other", "size": "1G"});
-            api.post("/v1/volumes", &wanted).await.problem(ErrorCode::Timeout);
-            other.send(()).unwrap();
+            // What has a limit, and begins behind it, runs out of time before it; the second when its own is over for certain.
+            for name in ["other", "another"] {
+                let other = api.service.hold_changes();
+                let wanted = json!({"name": name, "size": "1G"});
+                api.post("/v1/volumes", &wanted).await.problem(ErrorCode::Timeout);
+                other.send(()).unwrap();
+            }
             release.send(()).unwrap();
         };
         let (reply, ()) = tokio::join!(api.post(path, &wanted), much_later);
