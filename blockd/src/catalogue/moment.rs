@@ -100,11 +100,12 @@ impl Catalogue {
         Ok(begun)
     }
 
-    /// Has the cleaner take a clone away that is not to be there: its record says so.
+    /// Has the cleaner take a clone away that is not to be there, as it does one that nobody needs any more: its record is
+    /// written first. One that was to give it its name may have been written in spite of an error.
     fn abandon(&self, record: VolumeRecord) {
         let mut shelf = self.write();
         shelf.forget_coming(&record.name);
-        shelf.put_volume(record);
+        shelf.put_volume(VolumeRecord { state: VolumeState::Ghost, ..record });
         drop(shelf);
         self.cleaner.wake();
     }
