@@ -157,7 +157,7 @@ fn unusable(path: &Path, error: IndexError) -> OpenError {
     match error {
         IndexError::Disk(fault) => OpenError::Disk(fault),
         IndexError::Store(fault) => broken(path, &fault),
-        IndexError::Stale { .. } | IndexError::Corrupt(_) | IndexError::NotEmpty => {
+        IndexError::Stale { .. } | IndexError::Corrupt(_) | IndexError::OtherVersion(_) | IndexError::NotEmpty => {
             OpenError::Index { path: path.to_owned(), reason: error.to_string() }
         }
     }

@@ -115,6 +115,8 @@ pub enum OpenError {
     },
     /// A value in the store is not what the index writes.
     Corrupt(&'static str),
+    /// The index was written by a program that keeps it in another form: it can be made anew.
+    OtherVersion(u16),
     /// The store is to be filled anew but holds something.
     NotEmpty,
 }
@@ -145,6 +147,12 @@ impl fmt::Display for OpenError {
                  {generation}: run `aljibe pool rebuild`"
             ),
             Self::Corrupt(what) => write!(f, "index: {what} is damaged: run `aljibe pool rebuild`"),
+            Self::OtherVersion(version) => {
+                write!(
+                    f,
+                    "the index is of version {version}, which this program does not read: run `aljibe pool rebuild`"
+                )
+            }
             Self::NotEmpty => f.write_str("the store of a new index holds something already: give it an empty folder"),
         }
     }

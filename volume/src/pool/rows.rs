@@ -136,10 +136,11 @@ impl PoolRow {
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, OpenError> {
         let mut fields = Fields(value);
+        let version = fields.take().map(u16::from_le_bytes);
+        if let Some(version) = version.filter(|version| *version != INDEX_VERSION) {
+            return Err(OpenError::OtherVersion(version));
+        }
         let parse = |fields: &mut Fields<'_>| {
-            if u16::from_le_bytes(fields.take()?) != INDEX_VERSION {
-                return None;
-            }
             let pool = PoolId(fields.take()?);
             let generation = fields.u64()?;
             let window_first = SegmentId(fields.u64()?);

@@ -4,6 +4,7 @@ mod live_counts;
 mod versions;
 mod walk;
 
+use super::rows::POOL_KEY;
 use super::{Folded, Index, Lease, LeaseClass, OpenError, SegmentRow, WINDOW_SLOTS};
 use crate::error::DiskFault;
 use crate::format::Superblock;
@@ -33,8 +34,12 @@ fn an_index_of_another_pool_or_time_is_refused_and_told_to_be_rebuilt() {
     assert!(reopened(&world, store(&world), 1).is_ok());
     assert!(reopened(&world, store(&world), 2).is_ok());
     let other = Superblock { pool: PoolId([4; 16]), ..world.superblock };
+    let mut older = store(&world);
+    older.keys.get_mut(POOL_KEY).unwrap()[0] -= 1;
+    let older = reopened(&world, older, 2).map(|_| ()).unwrap_err();
+    assert!(matches!(older, OpenError::OtherVersion(_)), "{older}");
     let told = Index::open(store(&world), &other, &world.pool).map(|_| ()).unwrap_err().to_string();
-    assert!(told.contains("aljibe pool rebuild"), "{told}");
+    assert!([told, older.to_string()].iter().all(|told| told.contains("aljibe pool rebuild")));
     assert!(matches!(Index::create(store(&world), &world.superblock), Err(OpenError::NotEmpty)));
 }
 
