@@ -16,7 +16,7 @@
 //! because the pack does not give back what was written, changes nothing: header and payload are checked where they are read.
 
 use super::RebuildReport;
-use crate::format::{PartSet, SlotHeader, Superblock, decode_batch, decode_parcel_start};
+use crate::format::{Cut, PartSet, SlotHeader, Superblock, decode_batch, decode_parcel_start};
 use crate::pool::{Found, Home, Parcels, SegmentRow, Survivors};
 use crate::recover::{
     HeaderAt, Listed, Probed, SlotSource, Walked, Wanted, header_at, is_pack_header, pack_headers, place_of, probe,
@@ -250,7 +250,7 @@ fn choose_parcels(
     report: &mut RebuildReport,
 ) -> Option<Chosen> {
     let first = parcels.first()?;
-    let cut = first.listed.start.header.cut;
+    let cut = cut_of(parcels).unwrap_or(first.listed.start.header.cut);
     let mut chosen: BTreeMap<usize, (Candidate<'_>, Option<Survivors>)> = BTreeMap::new();
     let mut others = Vec::new();
     for parcel in parcels {
@@ -293,6 +293,16 @@ fn choose_parcels(
     }
     let row = SegmentRow { home: Home::Parcels(places), ..row_of_parcel(first.slot, &first.listed.start) };
     Some(Chosen { row, survivors, is_whole })
+}
+
+/// The cut of which all parts are there that were written together: another one may be of a round that was given up.
+fn cut_of(parcels: &[Candidate<'_>]) -> Option<Cut> {
+    let cuts = parcels.iter().map(|parcel| parcel.listed.start.header.cut);
+    cuts.into_iter().find(|cut| {
+        let of_cut = || parcels.iter().filter(|parcel| parcel.listed.start.header.cut == *cut);
+        let there: PartSet = of_cut().map(Candidate::part).collect();
+        of_cut().all(|parcel| parcel.listed.start.header.parts.without(there).is_empty())
+    })
 }
 
 /// Whether a segment's own slot tells all that its parcels say it had.
