@@ -90,6 +90,11 @@ impl Need {
         if need.is_short() { need } else { Self { packs_max: packs_max.min(PACKS_WHILE_PLENTY), ..need } }
     }
 
+    /// The same with no more packs than these.
+    pub(super) fn with_packs(self, packs_max: Option<usize>) -> Self {
+        Self { packs_max: packs_max.map_or(self.packs_max, |max| max.min(self.packs_max)), ..self }
+    }
+
     /// Whether writers are about to find no slot.
     pub(super) const fn is_short(&self) -> bool {
         self.for_data <= self.begins_below / 2

@@ -52,6 +52,10 @@ pub struct Compactor {
     has_found: bool,
     /// Free slots when they were last looked at.
     free_at_look: u32,
+    /// Packs that a round found no slots for: the next one is to have no more than this.
+    packs_max: Option<usize>,
+    /// Packs of a former life that nothing names: while one is not void, no segment that it may tell of may move.
+    adopted: Vec<SegmentId>,
     /// A round failed: the next one begins with a tick.
     waits_for_tick: bool,
     ids: Ids,
@@ -140,7 +144,8 @@ impl Compactor {
     pub fn open<S: Store>(&mut self, context: &mut Context<'_, S>) {
         let left: Vec<SegmentId> = context.index.left_places().map(|(segment, _)| segment).collect();
         left.into_iter().for_each(|segment| self.giving.give(Going::Left(segment)));
-        context.index.empty_packs().into_iter().for_each(|(pack, _)| self.giving.give(Going::Pack(pack)));
+        self.adopted = context.index.empty_packs().into_iter().map(|(pack, _)| pack).collect();
+        self.adopted.iter().for_each(|pack| self.giving.give(Going::Pack(*pack)));
         self.has_news = true;
         self.advance(context);
     }
@@ -223,9 +228,9 @@ impl Compactor {
     /// Whether the next turn looks for slots to compact.
     fn would_look<S: Store>(&self, index: &Index<S>) -> bool {
         let need = Need::of(index);
-        let has_news = self.has_news || need.free < self.free_at_look;
+        let has_news = self.has_news || need.free != self.free_at_look;
         let is_due = self.is_due || need.is_short() || (self.has_found && need.is_owing());
-        self.round.is_none() && !self.waits_for_tick && has_news && is_due
+        self.round.is_none() && self.adopted.is_empty() && !self.waits_for_tick && has_news && is_due
     }
 
     /// Takes one short step. None of its actions is under way for a step that wants a turn.
@@ -245,7 +250,7 @@ impl Compactor {
 
     /// Looks for slots that are worth compacting, and begins a round with them.
     fn look<S: Store>(&mut self, context: &mut Context<'_, S>) {
-        let need = Need::of(context.index);
+        let need = Need::of(context.index).with_packs(self.packs_max.take());
         (self.has_news, self.is_due, self.free_at_look) = (false, false, need.free);
         let (giving, suspects, resting) = (&self.giving, &self.suspects, &self.resting);
         let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
@@ -313,6 +318,10 @@ impl Compactor {
             }
             Trouble::Pointless => {
                 self.resting.extend(round.segments());
+                None
+            }
+            Trouble::TooFewSlots(packs) => {
+                (self.packs_max, self.has_news) = (Some(packs), true);
                 None
             }
             // What must stay is no victim of the next round.
@@ -446,19 +455,12 @@ impl Compactor {
         if let Some(Err(trouble)) = ended {
             self.give_up(context, trouble);
         }
-        self.end_stuck(context);
         self.advance(context);
-    }
-
-    /// A round that waits for a slot, which nothing will free, ends.
-    fn end_stuck<S: Store>(&mut self, context: &mut Context<'_, S>) {
-        if self.round.as_ref().is_some_and(Round::waits_for_slot) && !self.giving.is_freeing() {
-            self.give_up(context, Trouble::Failed("there is no slot for a pack"));
-        }
     }
 
     /// A round ends once the packs that it gave up are void.
     fn note_void<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        self.adopted.retain(|pack| context.index.pack_slot(*pack).is_some());
         let voiding = self.round.as_ref().and_then(Round::is_voiding);
         if voiding.is_some_and(|packs| packs.iter().all(|pack| context.index.pack_slot(*pack).is_none())) {
             self.end_round(context);

@@ -32,6 +32,8 @@ pub(super) enum Trouble {
     Unreadable(SegmentId),
     /// No slot is gained by it any more.
     Pointless,
+    /// There are only so many slots for its packs, which are more.
+    TooFewSlots(usize),
     /// Of what it was to move something must stay by now: its volume is closed, or wants it whole.
     Changed,
     /// Something else failed: all of it may be tried again.
@@ -79,6 +81,8 @@ pub(super) struct Round {
     volumes: BTreeMap<SegmentId, VolumeId>,
     /// What is still to be written, a pack each.
     packs: VecDeque<Vec<Piece>>,
+    /// Their slots: all of them before any is written, so that nobody takes what the round counts on.
+    leases: Vec<Lease>,
     /// Those that are written, but for being durable.
     written: VecDeque<Pack>,
     /// Those that were read back, and are what was written.
@@ -100,9 +104,9 @@ enum Stage {
     /// What the segments wrote is read, the last one first.
     Reading(Vec<SegmentId>, Option<Box<Reading>>),
     Searching(SurvivorSearch),
-    /// The next pack wants a slot.
+    /// The next pack wants a slot, or to be written.
     Packing,
-    Leasing(Vec<Piece>),
+    Leasing,
     Copying(Box<Copying>),
     Syncing,
     Verifying(Verifying),
@@ -138,6 +142,7 @@ impl Round {
             parts,
             moving: BTreeMap::new(),
             packs: VecDeque::new(),
+            leases: Vec::new(),
             written: VecDeque::new(),
             verified: Vec::new(),
             stage: Stage::Reading(segments, None),
@@ -169,7 +174,7 @@ impl Round {
 
     /// Whether it is to be advanced, without anything having ended.
     pub(super) const fn wants_turn(&self) -> bool {
-        let is_waiting = self.io.is_some() || self.waits || matches!(self.stage, Stage::Leasing(_) | Stage::Voiding(_));
+        let is_waiting = self.io.is_some() || self.waits || matches!(self.stage, Stage::Leasing | Stage::Voiding(_));
         !is_waiting
     }
 
@@ -184,15 +189,10 @@ impl Round {
         matches!(self.stage, Stage::GivingUp(..))
     }
 
-    /// Whether it found no slot for the next pack.
-    pub(super) const fn waits_for_slot(&self) -> bool {
-        self.waits && matches!(self.stage, Stage::Packing)
-    }
-
     /// Packs that have a slot and do not count.
     pub(super) fn packs_under_way(&self) -> usize {
         let now = match &self.stage {
-            Stage::Leasing(_) | Stage::Copying(_) | Stage::Verifying(_) => 1,
+            Stage::Leasing | Stage::Copying(_) | Stage::Verifying(_) => 1,
             Stage::GivingUp(leases, _) => leases.len(),
             Stage::Voiding(packs) => packs.len(),
             Stage::Reading(..)
@@ -202,7 +202,7 @@ impl Round {
             | Stage::Checking(_)
             | Stage::Over => 0,
         };
-        now + self.written.len() + self.verified.len()
+        now + self.leases.len() + self.written.len() + self.verified.len()
     }
 
     /// Something has changed that it may have waited for.
@@ -224,9 +224,11 @@ impl Round {
             Stage::Reading(segments, _) => self.read_next(context, ids, segments)?,
             Stage::Searching(search) => self.search(context, search)?,
             Stage::Packing => {
-                if let Some(pieces) = self.packs.pop_front() {
-                    self.stage = Stage::Leasing(pieces);
+                if self.leases.len() < self.packs.len() {
+                    self.stage = Stage::Leasing;
                     context.actions.push(Action::Lease { class: LeaseClass::Compaction });
+                } else if let (Some(pieces), Some(lease)) = (self.packs.pop_front(), self.leases.pop()) {
+                    self.copy(context, ids, (lease, pieces))?;
                 } else if self.moving.is_empty() {
                     return Ok(Progress::Over);
                 } else if self.written.is_empty() {
@@ -251,7 +253,7 @@ impl Round {
                     self.waits = true;
                 }
             }
-            stage @ (Stage::Leasing(_)
+            stage @ (Stage::Leasing
             | Stage::Copying(_)
             | Stage::Syncing
             | Stage::Verifying(_)
@@ -413,9 +415,8 @@ impl Round {
     ) -> Option<Result<(), Trouble>> {
         match event {
             Event::Leased { result } => {
-                let Stage::Leasing(pieces) = &mut self.stage else { return None };
-                let pieces = std::mem::take(pieces);
-                Some(self.on_leased(context, ids, (result, pieces)))
+                let Stage::Leasing = self.stage else { return None };
+                Some(self.on_leased(result))
             }
             Event::Fetched { id, buffer, result } => {
                 self.io.take_if(|io| *io == id)?;
@@ -460,35 +461,35 @@ impl Round {
         };
     }
 
-    fn on_leased<S: Store>(
+    fn on_leased(&mut self, result: Result<Lease, DiskFault>) -> Result<(), Trouble> {
+        self.stage = Stage::Packing;
+        match result {
+            Ok(lease) => {
+                self.leases.push(lease);
+                if self.is_given_up { Err(Trouble::Changed) } else { Ok(()) }
+            }
+            Err(DiskFault::NoSpace) => Err(Trouble::TooFewSlots(self.leases.len())),
+            Err(DiskFault::Io) => Err(Trouble::Failed("the index store failed to lease a slot")),
+        }
+    }
+
+    /// Begins to write a pack.
+    fn copy<S: Store>(
         &mut self,
         context: &mut Context<'_, S>,
         ids: &mut Ids,
-        (result, pieces): (Result<Lease, DiskFault>, Vec<Piece>),
+        (lease, pieces): (Lease, Vec<Piece>),
     ) -> Result<(), Trouble> {
-        match result {
-            Ok(lease) if self.is_given_up => {
-                context.index.give_back(lease);
-                Err(Trouble::Changed)
-            }
-            Ok(lease) => match Copying::begin(context, ids, (lease, pieces, &self.moving)) {
-                Ok((copying, id)) => {
-                    self.stage = Stage::Copying(Box::new(copying));
-                    self.io = Some(id);
-                    Ok(())
-                }
-                Err(trouble) => {
-                    context.index.give_back(lease);
-                    Err(trouble)
-                }
-            },
-            Err(DiskFault::NoSpace) => {
-                self.packs.push_front(pieces);
-                self.stage = Stage::Packing;
-                self.waits = true;
+        match Copying::begin(context, ids, (lease, pieces, &self.moving)) {
+            Ok((copying, id)) => {
+                self.stage = Stage::Copying(Box::new(copying));
+                self.io = Some(id);
                 Ok(())
             }
-            Err(DiskFault::Io) => Err(Trouble::Failed("the index store failed to lease a slot")),
+            Err(trouble) => {
+                context.index.give_back(lease);
+                Err(trouble)
+            }
         }
     }
 
@@ -552,7 +553,7 @@ impl Round {
             stage @ (Stage::Reading(..)
             | Stage::Searching(_)
             | Stage::Packing
-            | Stage::Leasing(_)
+            | Stage::Leasing
             | Stage::Syncing
             | Stage::Checking(_)
             | Stage::GivingUp(..)
@@ -607,13 +608,14 @@ impl Round {
             Stage::Reading(..)
             | Stage::Searching(_)
             | Stage::Packing
-            | Stage::Leasing(_)
+            | Stage::Leasing
             | Stage::Syncing
             | Stage::Checking(_)
             | Stage::GivingUp(..)
             | Stage::Voiding(_)
             | Stage::Over => None,
         };
+        self.leases.drain(..).for_each(|lease| context.index.give_back(lease));
         let mut leases = Vec::new();
         for pack in self.written.drain(..).chain(self.verified.drain(..)).chain(pack) {
             if pack.has_header() {

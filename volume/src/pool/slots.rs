@@ -46,7 +46,7 @@ impl Slots {
     /// Free slots that are not for `class`. From data 1 % are kept back, four at least, three in a small pool: for trims,
     /// which a full pool must take, and for compaction. Of these trims leave two, or one, so that slots of which little is
     /// live can always become fewer; in a larger pool up to eight, since a round has all its packs written before it gives
-    /// any slot back, and nine slots that are 85 % live make eight packs.
+    /// any slot back.
     pub(super) const fn kept_back(&self, class: LeaseClass) -> u32 {
         let is_small = self.total < SMALL_POOL_SLOTS;
         let for_compaction = match self.total / 100 {

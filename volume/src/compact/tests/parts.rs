@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::{Cut, Operation};
+use crate::pool::LeaseClass;
 
 /// Slots of 256 blocks.
 const SLOT_BYTES: u64 = 1 << 20;
@@ -23,10 +24,10 @@ fn overwrite(world: &mut World, state: &mut u64, blocks: u64) {
     world.fold(VOLUME);
 }
 
-/// A volume that was filled in order and then overwritten here and there, until few slots are free.
-fn overwritten(slots: u32) -> Disk {
+/// A volume of so many percent of the pool, filled in order; and its blocks.
+fn filled(slots: u32, percent: u64) -> (World, u64) {
     let mut world = World::with_slots(SLOT_BYTES, slots);
-    let blocks = u64::from(slots) * 256 * 45 / 100;
+    let blocks = u64::from(slots) * 256 * percent / 100;
     let mut first = 0;
     while first < blocks {
         let count = (blocks - first).min(220);
@@ -34,6 +35,12 @@ fn overwritten(slots: u32) -> Disk {
         first += count;
     }
     world.fold(VOLUME);
+    (world, blocks)
+}
+
+/// A volume that was filled in order and then overwritten here and there, until few slots are free.
+fn overwritten(slots: u32) -> Disk {
+    let (mut world, blocks) = filled(slots, 45);
     let mut state = 7;
     while world.index.figures().slots_free > 5 {
         overwrite(&mut world, &mut state, blocks);
@@ -45,16 +52,8 @@ fn overwritten(slots: u32) -> Disk {
 /// P6. A pool of which over half is live takes overwrites without end, though no two of its segments fit into one pack.
 #[test]
 fn a_pool_that_is_mostly_live_takes_overwrites_without_end() {
-    let slots = 60;
-    let mut disk = Disk::of(World::with_slots(SLOT_BYTES, slots));
-    let blocks = u64::from(slots) * 256 * 52 / 100;
-    let mut first = 0;
-    while first < blocks {
-        let count = (blocks - first).min(220);
-        disk.world.segment(VOLUME, &[&[write_op(first, count)]]);
-        first += count;
-    }
-    disk.world.fold(VOLUME);
+    let (world, blocks) = filled(60, 52);
+    let mut disk = Disk::of(world);
     let mut state = 1;
     for round in 0..80 {
         assert!(disk.world.index.figures().slots_free > 4, "after {round} segments: {:?}", disk.compactor.figures());
@@ -227,4 +226,132 @@ fn a_round_without_packs_takes_its_commit_back() {
     let again = Index::open(index.store().clone(), superblock, pool).unwrap();
     assert_eq!(again.segments(VOLUME), index.segments(VOLUME));
     assert!(again.left_places().eq(index.left_places()));
+}
+
+impl Disk {
+    /// Compacts as a driver may: a turn is taken as soon as one is wanted, whatever is under way on the disk.
+    fn run_eagerly(&mut self) {
+        for _ in 0..8 {
+            self.act(Compactor::tick);
+            loop {
+                if self.compactor.wants_turn(&self.world.index) {
+                    self.act(Compactor::turn);
+                } else if self.actions.is_empty() || !self.step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Slots that would be compacted now.
+    fn worth_moving(&self) -> usize {
+        let index = &self.world.index;
+        let is_out = |segment| self.compactor.resting.contains(&segment) || self.compactor.giving.has(segment);
+        let victims = choose::victims(index, is_out, &self.compactor.overheads);
+        choose::pick(victims, Need::of(index), 256).len()
+    }
+}
+
+/// P6. Slots that come back let a round begin for which there were too few: compaction ends where nothing can be gained.
+#[test]
+fn it_does_not_rest_while_there_is_something_to_gain() {
+    for (slots, percent) in [(24, 48), (40, 60), (60, 56)] {
+        let (world, blocks) = filled(slots, percent);
+        let mut disk = Disk::of(world);
+        let mut state = 1;
+        for round in 0..12 {
+            while disk.world.index.figures().slots_free > 4 {
+                overwrite(&mut disk.world, &mut state, blocks);
+            }
+            disk.settle();
+            disk.run_eagerly();
+            let (need, count) = (Need::of(&disk.world.index), disk.worth_moving());
+            assert!(count == 0 || !need.is_short(), "{slots} slots, {percent} %, round {round}: {count} of {need:?}");
+        }
+    }
+}
+
+/// P6. What trims take while a round reads is not missed later: it has all its slots before it writes, or becomes smaller.
+#[test]
+fn trims_take_no_slot_that_a_round_has_begun_to_fill() {
+    for thefts in 0..=2 {
+        let (world, blocks) = filled(40, 60);
+        let mut disk = Disk::of(world);
+        let mut state = 1;
+        while disk.world.index.figures().slots_free > 4 {
+            overwrite(&mut disk.world, &mut state, blocks);
+        }
+        disk.settle();
+        disk.act(Compactor::tick);
+        while disk.compactor.packs_under_way() == 0 && disk.step() {}
+        let stolen: Vec<_> = (0..thefts).map(|_| disk.world.index.lease(LeaseClass::Reserve)).collect();
+        assert!(stolen.iter().all(Result::is_ok));
+        disk.run_eagerly();
+        let free = disk.world.index.figures().slots_free;
+        let figures = disk.compactor.figures();
+        assert!(free > 4 && figures.packs_written > 0, "{thefts} taken, {free} free: {figures:?}");
+        disk.is_clean();
+    }
+}
+
+/// P1. What a stop left of a round that cut a segment in another way is no place of it, even where it is there to be found.
+#[test]
+fn parcels_of_an_older_cut_are_not_taken_for_a_segment() {
+    let mut world = World::new(40);
+    let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
+    world.segment(VOLUME, &[&[write_op(100, 1)]]);
+    world.fold(VOLUME);
+    // A power cut ended the round: of its two packs only the one with the trunk is there.
+    world.cut = Cut::of_log2(2).unwrap();
+    let (leases, _) = world.write_packs(&[row.segment], 2);
+    world.zero(leases[1].slot, 0..32);
+    world.segment(VOLUME, &[&[write_op(0, 8)]]);
+    world.segment(VOLUME, &[&[write_op(100, 1)]]);
+    world.fold(VOLUME);
+    world.cut = Cut::of_log2(1).unwrap();
+    world.pack_apart(&[row.segment]);
+    world.void_left();
+    let (disk, report) = rebuilt(world);
+    assert_eq!((report.damaged.len(), report.notes.len()), (0, 0), "{report:?}");
+    assert_eq!(disk.world.index.segment(row.segment).unwrap().home.parcels().unwrap().cut, Cut::of_log2(1).unwrap());
+    disk.is_clean();
+}
+
+/// P1. While the disk refuses to make a pack void that a stop left behind, nothing moves that it may tell of.
+#[test]
+fn nothing_moves_before_packs_of_a_former_life_are_void() {
+    let mut disk = overwritten(24);
+    disk.act(Compactor::tick);
+    while !disk.actions.iter().any(|action| matches!(action, Action::Sync { .. })) && disk.step() {}
+    disk.world.crash(usize::MAX);
+    let World { index, superblock, pool, .. } = &disk.world;
+    disk.world.index = Index::open(index.store().clone(), superblock, pool).unwrap();
+    let slots: Vec<_> = disk.world.index.empty_packs().iter().map(|(_, slot)| *slot).collect();
+    assert!(!slots.is_empty());
+    let geometry = disk.world.superblock.geometry;
+    let headers: Vec<u64> =
+        slots.iter().flat_map(|slot| [0, 255].map(|block| geometry.block_offset(*slot, block))).collect();
+    (disk.compactor, disk.actions) = (Compactor::default(), Vec::new());
+    disk.settle();
+    disk.act(Compactor::open);
+    for is_refused in [true, false] {
+        for _ in 0..4 {
+            disk.act(Compactor::tick);
+            loop {
+                let refused = disk.actions.iter().position(
+                    |action| matches!(action, Action::Append { pool_offset, .. } if headers.contains(pool_offset)),
+                );
+                match refused.filter(|_| is_refused).map(|at| disk.actions.remove(at)) {
+                    Some(Action::Append { id, buffers, .. }) => {
+                        let event = Event::Appended { id, buffers, result: Err(DiskFault::Io) };
+                        disk.act(|compactor, context| compactor.handle(context, event));
+                    }
+                    _ if disk.step() => {}
+                    _ => break,
+                }
+            }
+        }
+        assert_eq!(disk.compactor.figures().segments_moved == 0, is_refused);
+    }
+    disk.is_clean();
 }
