@@ -1,7 +1,6 @@
 //! Planted rot of every kind is told, with its place; a sound pool gives nothing.
 
 use super::*;
-use crate::format::Cut;
 use crate::map::Location;
 use crate::pool::{LeaseClass, SegmentRow};
 use crate::recover::tests::world::{OTHER_VOLUME, VOLUME, World, trim_op, write_op};
@@ -148,11 +147,7 @@ fn rot_in_a_pack_is_told_by_both_its_places() {
 /// P2. Each part of a segment is read, whatever has become of the others.
 #[test]
 fn a_part_that_has_lost_its_headers_hides_no_other() {
-    let mut world = World::new(40);
-    let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
-    world.segment(VOLUME, &[&[write_op(100, 1)]]);
-    world.fold(VOLUME);
-    world.cut = Cut::of_log2(1).unwrap();
+    let (mut world, row) = World::cut_in_two();
     let pack = world.pack(&[row.segment]);
     world.void_left();
     let places: Vec<ParcelPlace> = world.index.segment(row.segment).unwrap().home.each_parcel().collect();

@@ -147,20 +147,10 @@ fn is_erased(mut disk: Disk) {
     assert_eq!(disk.world.index.segments(VOLUME), []);
 }
 
-/// A segment of 20 blocks, which is cut into two parts when it is moved, and the newest.
-fn cut_in_two() -> (World, SegmentRow) {
-    let mut world = World::new(40);
-    let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
-    world.segment(VOLUME, &[&[write_op(100, 1)]]);
-    world.fold(VOLUME);
-    world.cut = Cut::of_log2(1).unwrap();
-    (world, row)
-}
-
 /// P6. A volume of which a part is nowhere is damaged, and can be erased all the same.
 #[test]
 fn a_volume_of_which_a_part_is_nowhere_can_be_erased() {
-    let (mut world, row) = cut_in_two();
+    let (mut world, row) = World::cut_in_two();
     let (leases, _) = world.write_packs(&[row.segment], 2);
     // The stop came before the second pack, and the segment's own slot has rotted.
     world.zero(leases[1].slot, 0..32);
@@ -205,7 +195,7 @@ fn slots_of_a_round_that_is_given_up_are_worth_waiting_for() {
 /// P1. A commit that fails, and came through all the same, is taken back when a round ends that wrote no pack.
 #[test]
 fn a_round_without_packs_takes_its_commit_back() {
-    let (mut world, row) = cut_in_two();
+    let (mut world, row) = World::cut_in_two();
     world.pack_apart(&[row.segment]);
     world.void_left();
     // All but the first block: the second part is dead.
@@ -297,10 +287,7 @@ fn trims_take_no_slot_that_a_round_has_begun_to_fill() {
 /// P1. What a stop left of a round that cut a segment in another way is no place of it, even where it is there to be found.
 #[test]
 fn parcels_of_an_older_cut_are_not_taken_for_a_segment() {
-    let mut world = World::new(40);
-    let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
-    world.segment(VOLUME, &[&[write_op(100, 1)]]);
-    world.fold(VOLUME);
+    let (mut world, row) = World::cut_in_two();
     // A power cut ended the round: of its two packs only the one with the trunk is there.
     world.cut = Cut::of_log2(2).unwrap();
     let (leases, _) = world.write_packs(&[row.segment], 2);

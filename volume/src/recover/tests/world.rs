@@ -499,6 +499,16 @@ impl World {
         }
     }
 
+    /// A segment of 20 blocks, which is cut into two parts when it is moved, and the newest.
+    pub(crate) fn cut_in_two() -> (Self, SegmentRow) {
+        let mut world = Self::new(40);
+        let row = world.segment(VOLUME, &[&[write_op(0, 20)]]);
+        world.segment(VOLUME, &[&[write_op(100, 1)]]);
+        world.fold(VOLUME);
+        world.cut = Cut::of_log2(1).unwrap();
+        (world, row)
+    }
+
     /// Moves segments into a pack; the places before are not void yet.
     pub(crate) fn pack(&mut self, segments: &[SegmentId]) -> Lease {
         let (lease, moves) = self.write_pack(segments);
