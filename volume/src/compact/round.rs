@@ -123,18 +123,16 @@ impl Round {
     /// Begins with some slots, by the parts of segments that are in them.
     pub(super) fn begin<S: Store>(context: &Context<'_, S>, victims: Vec<Vec<(SegmentId, PartSet)>>) -> Self {
         let mut parts: BTreeMap<SegmentId, PartSet> = BTreeMap::new();
+        // In the order of the slots; the last one is read first.
+        let mut segments = Vec::new();
         for (segment, here) in victims.iter().flatten() {
-            let all = parts.entry(*segment).or_default();
+            let all = parts.entry(*segment).or_insert_with(|| {
+                segments.push(*segment);
+                PartSet::default()
+            });
             *all = all.and(*here);
         }
         let volume_of = |segment: &SegmentId| Some((*segment, context.index.segment(*segment)?.volume));
-        // The last one is read first: in the order of the slots.
-        let mut segments: Vec<SegmentId> = Vec::with_capacity(parts.len());
-        for (segment, _) in victims.iter().flatten() {
-            if !segments.contains(segment) {
-                segments.push(*segment);
-            }
-        }
         let of_slot = |here: Vec<(SegmentId, PartSet)>| here.into_iter().map(|(segment, _)| segment).collect();
         Self {
             volumes: segments.iter().filter_map(volume_of).collect(),
