@@ -445,8 +445,8 @@ async fn a_half_erased_volume_is_no_damage() {
         drop(file);
 
         let image = crash_image(folder.path());
-        let file = PoolFile::open(&image.path().join("pool")).unwrap();
-        let (rebuilt, report) = rebuild_index(&image.path().join("index"), &file).unwrap();
+        let mut file = PoolFile::open(&image.path().join("pool")).unwrap();
+        let (rebuilt, report) = rebuild_index(&image.path().join("index"), &mut file).unwrap();
         assert!(report.damaged.is_empty() && report.notes.is_empty(), "{report:?}");
         assert!(is_clean(&rebuilt, &file));
         rebuilt.into_store().close().unwrap();

@@ -70,6 +70,8 @@ pub enum Fault {
     LastingOutage,
     /// A request of the disk or the store took seconds.
     Slow,
+    /// A read of a volume that lasts.
+    SlowFetch,
     /// The process ended with a snapshot that was answered and not recorded.
     SnapshotUnrecorded,
     /// A snapshot was deleted, and its boundary with it.

@@ -35,10 +35,12 @@ pub enum Profile {
     /// A small world with all that [`Profile::Families`] has, whose first life crashes after a number of steps that the
     /// seed tells.
     FamilySweep,
+    /// P2: few slots, of which each is soon dead and used again, while some reads last.
+    Reuse,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 12] = [
+pub const PROFILES: [Profile; 13] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -51,6 +53,7 @@ pub const PROFILES: [Profile; 12] = [
     Profile::Families,
     Profile::Compaction,
     Profile::FamilySweep,
+    Profile::Reuse,
 ];
 
 impl Profile {
@@ -121,6 +124,8 @@ pub struct FaultRates {
     pub rot: u32,
     /// Requests of the disk that take seconds.
     pub slow: u32,
+    /// Reads of volumes that last while many other requests come and go.
+    pub slow_fetch: u32,
     /// Requests after which a kind of request fails every time, for a while or until the next start.
     pub outage: u32,
     /// Slots for which there is no room below when they are to be leased.
@@ -247,6 +252,7 @@ impl Plan {
             Profile::Sweep => self.make_small(random),
             Profile::Families => self.add_families(random),
             Profile::Compaction => self.make_tight(random),
+            Profile::Reuse => self.make_slots_return(random),
             Profile::FamilySweep => {
                 self.make_small(random);
                 self.geometry.slot_count = random.within(40, 60) as u32;
@@ -323,6 +329,19 @@ impl Plan {
             2 => self.add_lies(random),
             _ => self.rates.fetch_io = *random.pick(&[0, 20]),
         }
+    }
+
+    /// A few blocks that are overwritten again and again, so that slots die young.
+    fn make_slots_return(&mut self, random: &mut Random) {
+        self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: random.within(10, 16) as u32 };
+        let areas = vec![Area::of_blocks(0, random.within(8, 40))];
+        self.volumes = vec![VolumePlan { size_bytes: 16 << 20, areas, depth: *random.pick(&[4, 8, 32]) }];
+        self.unfolded_segments_max = *random.pick(&[1, 2]);
+        self.map_limit_bytes = 8 << 20;
+        self.trims = 0;
+        self.lives = random.within(1, 2);
+        self.requests = random.within(200, 500);
+        self.rates.slow_fetch = 200;
     }
 
     fn add_lies(&mut self, random: &mut Random) {

@@ -57,7 +57,7 @@ fn a_log_without_its_chain_is_noticed() {
 /// that was moved gets that at its first try only: the second one goes where the segment is now.
 #[test]
 fn a_slot_that_is_given_back_under_a_read_is_noticed() {
-    is_noticed(Profile::Faults, Some(Safeguard::Pins), Broken::Nothing, 10_000);
+    is_noticed(Profile::Reuse, Some(Safeguard::Pins), Broken::Nothing, 40);
 }
 
 /// P2. With pages of a later generation written back before those of an earlier one, a snapshot shows what came after it.

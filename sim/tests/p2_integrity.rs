@@ -1,4 +1,4 @@
-//! A disk that lies: bits rot in every structure, writes are lost or go elsewhere.
+//! A disk that lies: bits rot in every structure, writes are lost or go elsewhere. Reads that outlast what they read.
 #![forbid(unsafe_code)]
 
 use sim::census::Fault;
@@ -25,4 +25,10 @@ fn a_disk_that_lies_is_found_out() {
             Fault::Rebuild,
         ],
     );
+}
+
+/// P2. A read that lasts while what it reads is overwritten, and its slot used again, returns what was there.
+#[test]
+fn a_read_that_lasts_keeps_its_slot() {
+    seeds::check(Profile::Reuse, seeds::count(), &[Fault::SlowFetch]);
 }

@@ -55,8 +55,8 @@ pub(crate) fn check(data: &DataDir, pool: &Path) -> Result<Checked, Failure> {
 
 /// Makes the index anew from the pool.
 pub(crate) fn rebuild(data: &DataDir, pool: &Path) -> Result<Rebuilt, Failure> {
-    let file = PoolFile::open(pool).map_err(failure_of)?;
-    let (index, report) = rebuild_index(&index_dir(data), &file).map_err(failure_of)?;
+    let mut file = PoolFile::open(pool).map_err(failure_of)?;
+    let (index, report) = rebuild_index(&index_dir(data), &mut file).map_err(failure_of)?;
     index.into_store().close().map_err(|fault| Failure::new(Exit::Failure, "failed", fault.to_string()))?;
     Ok(Rebuilt {
         volumes: report.volumes,

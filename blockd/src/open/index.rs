@@ -57,9 +57,10 @@ impl OpenPool {
             open_index(&config.index, &file)?
         } else if is_new {
             let create = |store| Index::create(store, file.superblock()).map(|index| (index, ()));
-            make_index(&config.index, &file, create)?.0
+            make_index(&config.index, |store| create(store).map_err(|error| unusable(&config.index, error)))?;
+            open_index(&config.index, &file)?
         } else {
-            rebuild_index(&config.index, &file)?.0
+            rebuild_index(&config.index, &mut file)?.0
         };
         // The superblock that was read may be in the page cache only, left by a start that was killed: were it to go back
         // by one in a power cut, the index would be two ahead of it.
@@ -79,6 +80,15 @@ fn note_start(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), 
     file.renew()
 }
 
+/// Writes both superblocks anew where one must not stay.
+fn renew_both(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), OpenError> {
+    if !file.must_renew_both() {
+        return Ok(());
+    }
+    note_start(file, index)?;
+    note_start(file, index)
+}
+
 /// Opens a pool and its index as they are, for a look at them.
 ///
 /// # Errors
@@ -95,21 +105,26 @@ pub fn open_for_check(pool: &Path, index: &Path) -> Result<(PoolFile, Index<Rock
     Ok((file, index))
 }
 
-/// Makes the index of a pool anew and puts it in the place of the one that is there.
+/// Makes the index of a pool anew and puts it in the place of the one that is there. A pool of an older format version becomes
+/// one of this version before anything is written to it.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn rebuild_index(path: &Path, file: &PoolFile) -> Result<(Index<RocksStore>, RebuildReport), OpenError> {
+pub fn rebuild_index(path: &Path, file: &mut PoolFile) -> Result<(Index<RocksStore>, RebuildReport), OpenError> {
     tracing::info!(index = %path.display(), pool = %file.path().display(), "making the index anew from the pool");
     let begin = Instant::now();
     // What is in the page cache only may still be lost, and the index must not name it.
     file.sync().map_err(OpenError::Disk)?;
-    let (index, mut report) = make_index(path, file, |store| {
-        let (index, report) = rebuild_with(store, file.superblock(), file, |index| families(index, file))?;
-        report.mends.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))?;
-        file.sync()?;
+    let mut report = make_index(path, |store| {
+        let made = rebuild_with(store, file.superblock(), &*file, |index| families(index, file));
+        let (mut index, report) = made.map_err(|error| unusable(path, error))?;
+        renew_both(file, &mut index)?;
+        let mends = report.mends.iter();
+        let mended = mends.map(|(offset, bytes)| file.write_at(*offset, bytes)).find(Result::is_err).unwrap_or(Ok(()));
+        mended.and_then(|()| file.sync()).map_err(OpenError::Disk)?;
         Ok((index, report))
     })?;
+    let index = open_index(path, file)?;
     report.mends.clear();
     let (volumes, segments) = (report.volumes, report.segments);
     tracing::info!(volumes, segments, took_ms = begin.elapsed().as_millis(), "the index is made");
@@ -126,13 +141,12 @@ fn open_index(path: &Path, file: &PoolFile) -> Result<Index<RocksStore>, OpenErr
 /// Makes an index beside its place, then puts it there.
 fn make_index<T>(
     path: &Path,
-    file: &PoolFile,
-    fill: impl FnOnce(RocksStore) -> Result<(Index<RocksStore>, T), IndexError>,
-) -> Result<(Index<RocksStore>, T), OpenError> {
+    fill: impl FnOnce(RocksStore) -> Result<(Index<RocksStore>, T), OpenError>,
+) -> Result<T, OpenError> {
     let nursery = beside(path, ".new");
     remove_dir(&nursery)?;
     let store = RocksStore::create(&nursery).map_err(|fault| broken(path, &fault))?;
-    let (index, more) = fill(store).map_err(|error| unusable(path, error))?;
+    let (index, more) = fill(store)?;
     index.into_store().close().map_err(|fault| broken(path, &fault))?;
     let old = beside(path, ".old");
     remove_dir(&old)?;
@@ -142,7 +156,7 @@ fn make_index<T>(
     fs::rename(&nursery, path).map_err(OpenError::system("put in its place", &nursery))?;
     sync_parent(path).map_err(OpenError::system("sync the directory of", path))?;
     remove_dir(&old)?;
-    Ok((open_index(path, file)?, more))
+    Ok(more)
 }
 
 fn foreign(config: &PoolConfig) -> OpenError {

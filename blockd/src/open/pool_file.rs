@@ -406,6 +406,7 @@ fn random_pool_id() -> io::Result<PoolId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open::{open_for_check, rebuild_index};
 
     const SHAPE: PoolShape = PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 };
 
@@ -452,10 +453,8 @@ mod tests {
         assert_eq!(PoolFile::open(&path).unwrap().superblock().generation, 3);
     }
 
-    /// P1. A program that reads version 1 only must not open the pool once something of version 2 may be in it, and it would
-    /// by one copy.
-    #[test]
-    fn both_superblocks_of_an_older_version_are_written_anew() {
+    /// A pool of version 1, both superblocks.
+    fn made_by_version_1() -> (tempfile::TempDir, PathBuf) {
         let vector = include_str!("../../../volume/vectors/superblock-v1.hex");
         let lines = vector.lines().filter(|line| !line.starts_with('#'));
         let (tail, body): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("..."));
@@ -463,7 +462,7 @@ mod tests {
             let digits: Vec<_> = lines.concat().chars().filter(char::is_ascii_hexdigit).collect();
             digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect()
         };
-        let (_folder, path, _) = made();
+        let (folder, path, _) = made();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         for offset in SUPERBLOCK_OFFSETS {
             file.write_all_at(&[0; BLOCK_LEN], offset).unwrap();
@@ -471,12 +470,33 @@ mod tests {
             file.write_all_at(&bytes(&tail), offset + 4092).unwrap();
         }
         file.set_len(POOL_DATA_OFFSET + (1000 << 25)).unwrap();
+        (folder, path)
+    }
+
+    /// P1. A program that reads version 1 only must not open the pool once something of version 2 may be in it, and it would
+    /// by one copy.
+    #[test]
+    fn both_superblocks_of_an_older_version_are_written_anew() {
+        let (_folder, path) = made_by_version_1();
         for must_renew_both in [true, true, false] {
             // As after a start that was killed between the two.
             let mut pool = PoolFile::open(&path).unwrap();
             assert_eq!(pool.must_renew_both(), must_renew_both);
             pool.renew().unwrap();
         }
+    }
+
+    /// P1. A rebuild writes headers of this version.
+    #[test]
+    fn a_rebuild_writes_both_superblocks_of_an_older_version_anew() {
+        let (folder, path) = made_by_version_1();
+        let mut pool = PoolFile::open(&path).unwrap();
+        let (index, _) = rebuild_index(&folder.path().join("index"), &mut pool).unwrap();
+        index.into_store().close().unwrap();
+        drop(pool);
+        let (pool, index) = open_for_check(&path, &folder.path().join("index")).unwrap();
+        assert!(!pool.must_renew_both(), "the index is that of the pool as it is now");
+        index.into_store().close().unwrap();
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl World {
         self.trace.note(&[3, self.now, id.0, pieces.len() as u64]);
         self.trace.tell(|| format!("{owner:?}: fetch {:x} of {pieces:x?}", id.0));
         self.transfers(owner).fetches.insert(id, Fetch { buffer, pieces, result: Ok(()), is_tainted: false });
-        let delay = self.delay();
+        let delay = if matches!(owner, Owner::Site(_)) { self.delay_of_read() } else { self.delay() };
         self.after(delay, Happening::FetchReads(owner, id));
     }
 

@@ -370,6 +370,15 @@ impl World {
         self.random.below(most)
     }
 
+    /// How long it is until a volume's read of the disk gets what is there.
+    fn delay_of_read(&mut self) -> u64 {
+        if self.rates.slow_fetch > 0 && self.random.chance(self.rates.slow_fetch) {
+            self.note(Fault::SlowFetch);
+            return self.random.within(100 * MS, 1000 * MS);
+        }
+        self.delay()
+    }
+
     /// Carries out the next happening; `false` when there is none.
     fn advance(&mut self) -> Checked<bool> {
         let Some(((time, _), happening)) = self.queue.pop_first() else { return Ok(false) };

@@ -113,11 +113,15 @@ fn take_or_leave(
         found.kept.insert(slot);
         return;
     }
-    // Of a pack that was not written to its end nothing is used, or void.
-    if walked.lost > 0 && (is_used || walked.parcels.iter().any(Listed::is_void)) {
-        let detail = format!("of {} parcels no header is left: volumes may lack what they held", walked.lost);
-        report.notes.push(format!("pack {pack} in slot {slot}: {detail}"));
-        if !is_used {
+    if walked.lost > 0 {
+        // Of a pack that was not written to its end nothing is used, or void.
+        let has_counted = is_used || walked.parcels.iter().any(Listed::is_void);
+        let detail =
+            if has_counted { "volumes may lack what they held" } else { "taken for a pack that never counted" };
+        report
+            .notes
+            .push(format!("pack {pack} in slot {slot}: of {} parcels no header is left: {detail}", walked.lost));
+        if has_counted && !is_used {
             found.kept.insert(slot);
             return;
         }
