@@ -47,7 +47,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
 }
 
-/// Shows a snapshot.
+/// Shows a snapshot. What it alone holds is counted first: this request has no limit of time.
 #[utoipa::path(get, path = "/v1/snapshots/{name}",
     params(("name" = String, Path, description = "The snapshot, VOLUME@NAME")), responses(
     (status = 200, body = Snapshot),
