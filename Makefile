@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model soak fmt lint doc
+.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,9 @@ demo: ## A disk image in a volume: written, read back, checked; servers made of 
 	cargo build --release --locked
 	@scripts/demo.sh
 
-bench: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-server (over an hour)
+bench: bench-peers bench-limits bench-snapshots bench-compaction ## Every benchmark with a peer or a promised number, one after the other (some hours)
+
+bench-peers: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-server (over an hour)
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	python3 benches/peers/run.py $(BENCH_ARGS)
