@@ -54,7 +54,7 @@ pub struct Compactor {
     free_at_look: u32,
     /// Packs that a round found no slots for: the next one is to have no more than this.
     packs_max: Option<usize>,
-    /// Packs of a former life that nothing names: while one is not void, no segment that it may tell of may move.
+    /// Packs of a former life that nothing names: while one is not void, no segment that it may tell of may move or leave.
     adopted: Vec<SegmentId>,
     /// A round failed: the next one begins with a tick.
     waits_for_tick: bool,
@@ -366,7 +366,10 @@ impl Compactor {
         }
         for row in context.index.dead_segments(volume) {
             let segment = row.segment;
-            let is_held = self.round.as_ref().is_some_and(|round| round.holds(segment));
+            let is_in_round = self.round.as_ref().is_some_and(|round| round.holds(segment));
+            // While a pack of a former life is not void that may tell of it, a rebuild would find what is there, without its
+            // trunk or without the trims that took it.
+            let is_held = is_in_round || self.adopted.iter().any(|pack| segment < *pack);
             // While the place is not void that it has left, a rebuild would find that one.
             if is_held || self.giving.has(segment) || context.index.left_of(segment).is_some() {
                 continue;
@@ -460,7 +463,11 @@ impl Compactor {
 
     /// A round ends once the packs that it gave up are void.
     fn note_void<S: Store>(&mut self, context: &mut Context<'_, S>) {
+        let adopted = self.adopted.len();
         self.adopted.retain(|pack| context.index.pack_slot(*pack).is_some());
+        if self.adopted.len() < adopted {
+            context.index.volumes().into_iter().for_each(|volume| self.find_dead(context, volume));
+        }
         let voiding = self.round.as_ref().and_then(Round::is_voiding);
         if voiding.is_some_and(|packs| packs.iter().all(|pack| context.index.pack_slot(*pack).is_none())) {
             self.end_round(context);

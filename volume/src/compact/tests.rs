@@ -1,6 +1,8 @@
 //! The compactor, driven by hand. The order of what it does under faults in quantity is the simulator's work.
 
+mod former_life;
 mod parts;
+mod stops;
 
 use super::*;
 use crate::check::{CheckOptions, check};

@@ -25,7 +25,7 @@ fn overwrite(world: &mut World, state: &mut u64, blocks: u64) {
 }
 
 /// A volume of so many percent of the pool, filled in order; and its blocks.
-fn filled(slots: u32, percent: u64) -> (World, u64) {
+pub(super) fn filled(slots: u32, percent: u64) -> (World, u64) {
     let mut world = World::with_slots(SLOT_BYTES, slots);
     let blocks = u64::from(slots) * 256 * percent / 100;
     let mut first = 0;

@@ -1,0 +1,194 @@
+//! Stops at any step, power cuts and rot at the same time.
+
+use super::parts::filled;
+use super::*;
+use crate::format::{Operation, block_check};
+use units::BLOCK_LEN;
+
+/// Chance, from a seed.
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) ^ (self.0 >> 13) & 0xff) % most.max(1)
+    }
+
+    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+}
+
+type Write = (u64, Vec<u8>, Vec<u8>);
+
+/// One step, with what it writes and is not synced.
+fn step_noting(disk: &mut Disk, unsynced: &mut Vec<Write>) -> bool {
+    match disk.actions.first() {
+        Some(Action::Append { pool_offset, buffers, .. }) => {
+            let new = buffers[0].as_slice().to_vec();
+            let mut old = vec![0; new.len()];
+            disk.world.pool.read_at(*pool_offset, &mut old).unwrap();
+            unsynced.push((*pool_offset, old, new));
+        }
+        Some(Action::Sync { .. }) => unsynced.clear(),
+        _ => {}
+    }
+    disk.step()
+}
+
+/// What a power cut leaves.
+fn cut_power(world: &mut World, unsynced: &[Write], chance: &mut Chance) {
+    for (offset, old, _) in unsynced.iter().rev() {
+        world.pool.write(*offset, old);
+    }
+    let mode = chance.below(4);
+    for (offset, _, new) in unsynced {
+        let stays = chance.below(2) == 0;
+        for (at, block) in new.chunks(BLOCK_LEN).enumerate() {
+            let stays = match mode {
+                0 => false,
+                1 => stays,
+                2 => chance.below(2) == 0,
+                _ => chance.below(8) != 0,
+            };
+            if stays {
+                world.pool.write(offset + (at * BLOCK_LEN) as u64, block);
+            }
+        }
+    }
+}
+
+pub(super) fn overwrite_and_trim(world: &mut World, chance: &mut Chance, blocks: u64) {
+    let batches: Vec<Vec<Operation>> = (0..5)
+        .map(|_| {
+            (0..40)
+                .map(|_| {
+                    let first = chance.below(blocks);
+                    if chance.below(12) == 0 { trim_op(first, 1 + chance.below(9)) } else { write_op(first, 1) }
+                })
+                .collect()
+        })
+        .collect();
+    let batches: Vec<&[Operation]> = batches.iter().map(Vec::as_slice).collect();
+    world.segment(VOLUME, &batches);
+    world.fold(VOLUME);
+}
+
+pub(super) fn holds_all(world: &mut World, what: &str) {
+    let mut recovered = world.recover(VOLUME).unwrap_or_else(|damage| panic!("{what}: {damage}"));
+    let last = units::Lsn(world.authors[&VOLUME].next_lsn.0 - 1);
+    assert_eq!(recovered.next_lsn, last.next(), "{what}");
+    let mapped = world.resolve(&mut recovered.map, VOLUME, 8192);
+    let expected = world.authors[&VOLUME].mapped_at(last);
+    let wrong: Vec<_> = (0..8192).filter(|block| mapped.get(block) != expected.get(block)).take(5).collect();
+    assert!(wrong.is_empty(), "{what}: blocks {wrong:?}");
+    for (location, check) in mapped.values() {
+        let row = world.index.segment(location.segment).unwrap_or_else(|| panic!("{what}: no {location:?}"));
+        let survivors = world.index.survivors(location.segment).map(AsRef::as_ref);
+        let there =
+            row.locate(survivors, u32::from(location.block), 1).unwrap_or_else(|| panic!("{what}: {location:?}"));
+        let at = world.at(there.slot, there.block);
+        let bytes = &world.pool.bytes[at..at + BLOCK_LEN];
+        assert_eq!(block_check(location.segment, u32::from(location.block), bytes), *check, "{what}");
+    }
+}
+
+/// Rots a sector of a header of a parcel or a pack.
+fn rot_a_header(world: &mut World, chance: &mut Chance) {
+    let packs: Vec<_> = world.index.packs().collect();
+    if packs.is_empty() {
+        return;
+    }
+    let (pack, slot) = *chance.pick(&packs);
+    let walked = walk_pack(&world.pool, &world.superblock, (slot, pack));
+    let mut blocks: Vec<u32> = vec![0, 255];
+    for listed in &walked.parcels {
+        blocks.extend([listed.start.header.block, listed.start.header.copy]);
+    }
+    let block = *chance.pick(&blocks);
+    let sector = if chance.below(3) == 0 { *chance.pick(&[1, 2, 3, 4, 5, 6, 7]) } else { 0 };
+    let at = world.at(slot, block) + 512 * sector;
+    let bytes = &mut world.pool.bytes[at..at + 512];
+    match chance.below(3) {
+        0 => bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(91)),
+        1 => bytes[usize::try_from(chance.below(152)).unwrap()] ^= 1 << chance.below(8),
+        _ => bytes[10] ^= 1 << chance.below(8),
+    }
+}
+
+/// Compacts for so many steps; what was written and not synced.
+fn run_for(disk: &mut Disk, steps: u64) -> Vec<Write> {
+    let mut unsynced = Vec::new();
+    disk.act(|compactor, context| compactor.look_at(context, VOLUME));
+    disk.act(Compactor::tick);
+    let mut ticks = 4;
+    for _ in 0..steps {
+        if !step_noting(disk, &mut unsynced) && ticks > 0 {
+            ticks -= 1;
+            disk.act(Compactor::tick);
+        }
+    }
+    unsynced
+}
+
+/// Makes the index anew, once a header has rotted where it is to.
+fn rebuild_all(world: &mut World, what: &str) {
+    let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+    let is_known = |note: &String| note.contains("never counted");
+    assert!(report.damaged.is_empty() && report.notes.iter().all(is_known), "{what}: {report:#?}");
+    report.mends.iter().for_each(|(offset, bytes)| world.pool.write(*offset, bytes));
+    world.index = index;
+    holds_all(world, what);
+    let checked = check(&world.index, &world.pool, CheckOptions { verify_data: true });
+    assert!(checked.is_clean(), "{what}: {:#?}", checked.problems);
+    let (again, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+    assert!(report.damaged.is_empty() && report.notes.is_empty(), "{what}: {report:#?}");
+    assert_eq!(again.segments(VOLUME), world.index.segments(VOLUME), "{what}: a second rebuild");
+}
+
+/// P1, P2, P5. Stops at any step of any round, power cuts that leave any of what was not synced, rot of one header at the same
+/// time, and starts with the index and without: all is there, and nothing that was trimmed.
+#[test]
+fn stops_and_rot_of_a_header_lose_nothing() {
+    let (mut moved, mut parts) = (0, 0);
+    for seed in 0..8_u64 {
+        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
+        let slots = 18 + u32::try_from(chance.below(14)).unwrap();
+        let (mut world, blocks) = filled(slots, 30 + chance.below(25));
+        for cycle in 0..6 {
+            for _ in 0..60 {
+                if world.index.figures().slots_free > 5 {
+                    overwrite_and_trim(&mut world, &mut chance, blocks);
+                }
+            }
+            if world.index.figures().slots_free < 3 {
+                break;
+            }
+            let (mut disk, steps) = (Disk::of(world), chance.below(400));
+            let unsynced = run_for(&mut disk, steps);
+            moved += disk.compactor.figures().segments_moved;
+            world = disk.world;
+            let mut kept = world.index.store().lazy_commits();
+            if chance.below(2) == 0 {
+                cut_power(&mut world, &unsynced, &mut chance);
+                kept = usize::try_from(chance.below(kept as u64 + 1)).unwrap();
+            }
+            let what = format!("seed {seed}, cycle {cycle}, {steps} steps");
+            match chance.below(4) {
+                0 => rebuild_all(&mut world, &what),
+                1 => {
+                    rot_a_header(&mut world, &mut chance);
+                    rebuild_all(&mut world, &what);
+                }
+                _ => world.crash(kept),
+            }
+            holds_all(&mut world, &what);
+            let recovered = world.recover(VOLUME).unwrap();
+            world.mend(&recovered);
+            world.author(VOLUME).map = recovered.map;
+            world.fold(VOLUME);
+            parts += world.index.segments(VOLUME).iter().filter(|row| row.home.each_parcel().count() > 1).count();
+        }
+    }
+    assert!(moved > 50 && parts > 50, "{moved} moved, {parts} in parts");
+}
