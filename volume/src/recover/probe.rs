@@ -54,6 +54,7 @@ pub(crate) fn probe(reader: &dyn PoolReader, superblock: &Superblock, slot: Slot
     }
     if let Some(pack) = rest.segment.filter(|_| !rest.is_void)
         && names_parcel_of(&mut source, superblock, pack)
+        && by_copy(&mut source, superblock, Probed::Pack(pack)) == Probed::Pack(pack)
     {
         return Probed::Pack(pack);
     }
