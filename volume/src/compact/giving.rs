@@ -40,6 +40,8 @@ pub(super) struct Giving {
     ready: BTreeSet<Going>,
     /// Places whose headers the disk failed at the last try. They may never be free.
     pub(super) refused: BTreeSet<Going>,
+    /// Of these one of two headers is void, durably, and the disk refuses the other.
+    half_void: BTreeSet<Going>,
     round: Option<Round>,
     /// Void, durably, and still in the index since its store failed.
     voided: Vec<Going>,
@@ -63,6 +65,8 @@ struct Round {
     reading: BTreeMap<IoId, (Going, ParcelPlace)>,
     writing: BTreeMap<IoId, Going>,
     failed: BTreeSet<Going>,
+    /// Places of which a header was written.
+    written: BTreeSet<Going>,
     sync: Option<IoId>,
 }
 
@@ -93,6 +97,11 @@ impl Giving {
             || self.ready.contains(place)
             || self.voided.contains(place)
             || self.round.as_ref().is_some_and(|round| round.places.contains(place))
+    }
+
+    /// Whether nothing in a pack counts any more for whoever looks into its slot: one header that says so is enough.
+    pub(super) fn is_void<S: Store>(&self, index: &Index<S>, pack: SegmentId) -> bool {
+        index.pack_slot(pack).is_none() || self.half_void.contains(&Going::Pack(pack))
     }
 
     /// A place is to be free once all that read it have answered that they do no more.
@@ -215,8 +224,11 @@ impl Giving {
         if result.is_err() {
             round.failed.insert(place);
             self.refused.insert(place);
-        } else if !round.failed.contains(&place) {
-            self.refused.remove(&place);
+        } else {
+            round.written.insert(place);
+            if !round.failed.contains(&place) {
+                self.refused.remove(&place);
+            }
         }
         round.sync_if_written(context, ids);
     }
@@ -232,6 +244,9 @@ impl Giving {
         self.is_poisoned |= result.is_err();
         self.waits_for_tick |= !round.failed.is_empty();
         let has_all = result.is_ok() && round.failed.is_empty();
+        if result.is_ok() {
+            self.half_void.extend(round.failed.intersection(&round.written));
+        }
         let (failed, voided): (BTreeSet<_>, BTreeSet<_>) =
             round.places.into_iter().partition(|place| round.failed.contains(place));
         self.ready.extend(failed);
@@ -286,6 +301,7 @@ impl Giving {
                 self.voided.push(place);
                 self.waits_for_tick = true;
             } else {
+                self.half_void.remove(&place);
                 let empty = packs.into_iter().filter(|pack| index.is_empty_pack(*pack));
                 empty.for_each(|pack| self.give(Going::Pack(pack)));
             }

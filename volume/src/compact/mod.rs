@@ -464,12 +464,13 @@ impl Compactor {
     /// A round ends once the packs that it gave up are void.
     fn note_void<S: Store>(&mut self, context: &mut Context<'_, S>) {
         let adopted = self.adopted.len();
-        self.adopted.retain(|pack| context.index.pack_slot(*pack).is_some());
+        let (giving, index) = (&self.giving, &*context.index);
+        self.adopted.retain(|pack| !giving.is_void(index, *pack));
         if self.adopted.len() < adopted {
             context.index.volumes().into_iter().for_each(|volume| self.find_dead(context, volume));
         }
         let voiding = self.round.as_ref().and_then(Round::is_voiding);
-        if voiding.is_some_and(|packs| packs.iter().all(|pack| context.index.pack_slot(*pack).is_none())) {
+        if voiding.is_some_and(|packs| packs.iter().all(|pack| self.giving.is_void(context.index, *pack))) {
             self.end_round(context);
         }
     }

@@ -97,3 +97,26 @@ fn a_power_cut_while_packs_of_a_former_life_become_void_leaves_no_part_alone() {
     let (_, report) = rebuild(MemoryStore::default(), &disk.world.superblock, &disk.world.pool).unwrap();
     assert!(report.damaged.is_empty(), "{report:#?}");
 }
+
+/// P6. One block that the disk does not take does not end compaction for good: of the two headers of a pack that a stop left
+/// behind one is void, and a rebuild takes that for void.
+#[test]
+fn one_bad_block_does_not_end_compaction() {
+    let (world, blocks) = parts::filled(24, 45);
+    let mut disk = Disk::of(world);
+    let mut chance = stops::Chance(3);
+    while disk.world.index.figures().slots_free > 5 {
+        stops::overwrite_and_trim(&mut disk.world, &mut chance, blocks);
+    }
+    disk.settle();
+    disk.act(Compactor::tick);
+    while !disk.actions.iter().any(|action| matches!(action, Action::Sync { .. })) && disk.step() {}
+    disk.world.crash(usize::MAX);
+    let packs = disk.world.index.empty_packs();
+    let refused = [disk.world.superblock.geometry.block_offset(packs[0].1, 0)];
+    let mut disk = Disk::of(disk.world);
+    run_refusing(&mut disk, &refused);
+    let probed = crate::recover::probe(&disk.world.pool, &disk.world.superblock, packs[0].1);
+    assert_eq!(probed, crate::recover::Probed::Void(packs[0].0), "for a rebuild it is void");
+    assert!(disk.compactor.figures().segments_moved > 0, "{:?}", disk.compactor.figures());
+}
