@@ -35,7 +35,7 @@ pub enum Profile {
     /// A small world with all that [`Profile::Families`] has, whose first life crashes after a number of steps that the
     /// seed tells.
     FamilySweep,
-    /// P2: few slots, of which each is soon dead and used again, while some reads last.
+    /// P2: few slots, of which each is soon dead and used again, while some reads last; in some worlds those of heirs.
     Reuse,
 }
 
@@ -342,6 +342,11 @@ impl Plan {
         self.lives = random.within(1, 2);
         self.requests = random.within(200, 500);
         self.rates.slow_fetch = 200;
+        if random.chance(500) {
+            // Heirs read what is their parents'.
+            self.geometry.slot_count = random.within(24, 40) as u32;
+            self.families = *random.pick(&[60, 200]);
+        }
     }
 
     fn add_lies(&mut self, random: &mut Random) {

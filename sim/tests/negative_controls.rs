@@ -60,6 +60,12 @@ fn a_slot_that_is_given_back_under_a_read_is_noticed() {
     is_noticed(Profile::Reuse, Some(Safeguard::Pins), Broken::Nothing, 40);
 }
 
+/// P2. The same without waiting for the reads of those who inherit.
+#[test]
+fn a_slot_that_is_given_back_under_a_read_of_an_heir_is_noticed() {
+    is_noticed(Profile::Reuse, Some(Safeguard::HeirsPins), Broken::Nothing, 40);
+}
+
 /// P2. With pages of a later generation written back before those of an earlier one, a snapshot shows what came after it.
 #[test]
 fn a_later_generation_that_is_written_back_first_is_noticed() {

@@ -12,6 +12,8 @@ pub enum Safeguard {
     OldestFirst,
     /// A slot waits for the reads that use it.
     Pins,
+    /// It waits for those of heirs, too.
+    HeirsPins,
     /// Everything is copied that is left of a segment. Without it the second check goes too, which would tell.
     EverySurvivor,
     /// What is left of a segment is found after all that it says has come to the stored map.

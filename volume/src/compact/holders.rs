@@ -1,6 +1,7 @@
 //! Who reads a segment: its owner, and heirs that have asked where it is. Before a place is given back, each of them is told
 //! and answers; a volume that is closed reads nothing.
 
+use crate::controls::{Safeguard, is_missing};
 use std::collections::BTreeSet;
 use units::{SegmentId, VolumeId};
 
@@ -24,7 +25,7 @@ impl Holders {
 
     /// Begins to wait for all that read a segment of `owner`; returns whom to tell.
     pub(super) fn ask(&mut self, segment: SegmentId, owner: VolumeId) -> Vec<VolumeId> {
-        let heirs = of(&self.heirs, segment).filter(|heir| *heir != owner);
+        let heirs = of(&self.heirs, segment).filter(|heir| *heir != owner && !is_missing(Safeguard::HeirsPins));
         let all: Vec<VolumeId> = [owner].into_iter().chain(heirs).collect();
         self.unanswered.extend(all.iter().map(|volume| (segment, *volume)));
         all
