@@ -254,13 +254,18 @@ fn score_of(slot_blocks: u32, next: SegmentId, there: &[There<'_>]) -> u128 {
 }
 
 /// Those of `victims` that are moved together: none when no slot is to be gained. Where the best are so old that they are too
-/// full, the emptiest may still give one.
+/// full, the emptiest may still give one; where these are of too many parts, the emptiest of few.
 pub(super) fn pick(mut victims: Vec<Victim>, need: Need, slot_blocks: u32) -> Vec<Victim> {
-    let count = count(&victims, need, slot_blocks).or_else(|| {
+    let mut found = count(&victims, need, slot_blocks);
+    if found.is_none() {
         victims.sort_by_key(Victim::size);
-        count(&victims, need, slot_blocks)
-    });
-    victims.truncate(count.unwrap_or(0));
+        found = count(&victims, need, slot_blocks);
+    }
+    if found.is_none() {
+        victims.retain(|victim| victim.items.len() <= PIECES_MAX / VICTIMS_MAX);
+        found = count(&victims, need, slot_blocks);
+    }
+    victims.truncate(found.unwrap_or(0));
     victims
 }
 
@@ -332,5 +337,19 @@ mod tests {
         let slots: Vec<u64> = picked.iter().map(|victim| victim.segments[0].0.0).collect();
         assert_eq!(slots, [20, 21, 22]);
         assert!(pick((0..20).map(|slot| victim(slot, 240)).collect(), need, 256).is_empty());
+    }
+
+    /// P6. Packs of very many little parts hide no slot that could be gained.
+    #[test]
+    fn packs_of_many_parts_hide_no_others() {
+        let need = Need { free: 3, for_data: 0, begins_below: 8, owed: 0, packs_max: 3 };
+        let full_of_parts = |slot: u64| {
+            let items = (0..1500).map(|part| ((SegmentId(slot << 20 | part), 0), 3)).collect();
+            Victim { segments: vec![(SegmentId(slot), PartSet::ALL)], items, score: 9, index_bytes: 0 }
+        };
+        let others = || (10..20).map(|slot| victim(slot, 4800));
+        assert!(!pick(others().collect(), need, 8192).is_empty());
+        let all = (0..2).map(full_of_parts).chain(others());
+        assert!(!pick(all.collect(), need, 8192).is_empty());
     }
 }

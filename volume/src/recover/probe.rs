@@ -83,7 +83,15 @@ impl Remains {
     fn of(block: &[u8]) -> Self {
         let number_at = |at: usize| block.get(at..at + 8).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
         let (id, first_lsn) = (number_at(32), Lsn(number_at(56).unwrap_or(0)));
-        Self { segment: id.filter(|id| *id != 0).map(SegmentId), first_lsn, is_void: block.get(10) == Some(&2) }
+        let says_void = block.get(10) == Some(&2);
+        // Of a segment's void header epoch, size and time are zeros, which they are in no other: any one of the four may have
+        // rotted. A pack's has them always; of that there is another one.
+        let zeros = [48, 64, 96].into_iter().filter(|at| number_at(*at) == Some(0)).count();
+        let is_pack = number_at(40) == Some(u64::MAX);
+        let segment = id.filter(|id| *id != 0).map(SegmentId);
+        // A block of zeros says nothing.
+        let is_void = if is_pack || segment.is_none() { says_void } else { usize::from(says_void) + zeros >= 3 };
+        Self { segment, first_lsn, is_void }
     }
 
     /// Whether a batch of the segment that the header names tells that its first operation was on stable storage, or a

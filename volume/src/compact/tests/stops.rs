@@ -225,3 +225,31 @@ fn a_bit_of_a_void_header_of_a_pack_brings_nothing_back() {
         holds_all(&mut world, &format!("bit {bit} of byte {}", bit / 8));
     }
 }
+
+/// P5. A bit that rots in the void header of a slot that a segment has left brings nothing back that was trimmed.
+#[test]
+fn a_bit_of_a_void_header_of_a_segment_brings_nothing_back() {
+    for bit in 0..8 * 112 {
+        let (mut world, row) = World::cut_in_two();
+        world.cut = Cut::WHOLE;
+        world.segment(VOLUME, &[&[trim_op(3, 2)]]);
+        world.segment(VOLUME, &[&[write_op(100, 1)]]);
+        world.fold(VOLUME);
+        world.fold(VOLUME);
+        world.pack(&[row.segment]);
+        world.void_left();
+        let all: Vec<_> = world.index.segments(VOLUME).into_iter().filter(|row| !row.is_moved()).collect();
+        for other in &all[..all.len() - 1] {
+            world.pack(&[other.segment]);
+            world.void_left();
+        }
+        let at = world.at(row.a_slot(), 0);
+        let header = SlotHeader::decode(&world.pool.bytes[at..at + BLOCK_LEN]).unwrap();
+        assert_eq!(header.slot_use, SlotUse::Void);
+        world.pool.bytes[at + bit / 8] ^= 1 << (bit % 8);
+        let (index, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        assert!(report.damaged.is_empty(), "bit {bit}: {report:#?}");
+        world.index = index;
+        holds_all(&mut world, &format!("bit {bit} of byte {}", bit / 8));
+    }
+}
