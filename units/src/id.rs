@@ -36,6 +36,24 @@ impl VolumeId {
     pub const SYSTEM: Self = Self(0);
 }
 
+/// A tenant, by a number that is never used again. Number 0 is the default tenant's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TenantId(pub u64);
+
+impl TenantId {
+    /// Whose everything is that nobody else's is: its names have no prefix.
+    pub const DEFAULT: Self = Self(0);
+}
+
+/// A storage class, by a number that is never used again. Number 0 is that of volumes for which no other is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ClassId(pub u64);
+
+impl ClassId {
+    /// The class of volumes for which no other is asked.
+    pub const DEFAULT: Self = Self(0);
+}
+
 /// A snapshot of a volume, by a number out of the same space as those of volumes: neither is used again for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub u64);
@@ -70,6 +88,18 @@ impl fmt::Display for Epoch {
 }
 
 impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for ClassId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

@@ -8,9 +8,9 @@ mod id;
 mod range;
 mod time;
 
-pub use id::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, VolumeId};
+pub use id::{ClassId, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, TenantId, VolumeId};
 pub use range::{BlockIndex, BlockRange, ByteRange, OutOfRange};
-pub use time::Monotonic;
+pub use time::{MeterTime, Monotonic};
 
 /// Bytes of a block, the unit of mapping, checksum and atomicity.
 pub const BLOCK_BYTES: u64 = 4096;

@@ -19,3 +19,16 @@ impl Monotonic {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
+
+/// A moment on the meter's clock, in milliseconds: what use is measured by. It goes on through restarts, never goes back and
+/// never jumps, whatever is done to the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MeterTime(pub u64);
+
+impl MeterTime {
+    /// Milliseconds since `earlier`; 0 when this is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

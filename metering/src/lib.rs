@@ -1,0 +1,9 @@
+//! What is used, and what it costs: readings of cumulative registers, the ledger that holds them, and the bill.
+//!
+//! Sans-io: time, randomness and storage are arguments. No number here is a float.
+
+#![forbid(unsafe_code)]
+
+mod reading;
+
+pub use reading::{Dimension, Reading, Registers, Unit};
