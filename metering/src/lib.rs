@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod reading;
 
+pub use clock::{ClockEvent, Clocks, KeptClock, MeterClock, STEP_TOLERANCE_MS};
 pub use reading::{Dimension, Reading, Registers, Unit};
