@@ -154,11 +154,11 @@ pub struct Reading {
 }
 
 /// Words of one number as that number.
-mod number {
+pub(crate) mod number {
     use serde::{Deserialize, Deserializer, Serializer};
     use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
-    pub(super) trait Number: Copy {
+    pub(crate) trait Number: Copy {
         fn value(self) -> u64;
         fn of(value: u64) -> Self;
     }
@@ -178,11 +178,11 @@ mod number {
 
     numbers!(VolumeId, TenantId, ClassId, Epoch, MeterTime);
 
-    pub(super) fn serialize<N: Number, S: Serializer>(word: &N, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<N: Number, S: Serializer>(word: &N, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(word.value())
     }
 
-    pub(super) fn deserialize<'de, N: Number, D: Deserializer<'de>>(deserializer: D) -> Result<N, D::Error> {
+    pub(crate) fn deserialize<'de, N: Number, D: Deserializer<'de>>(deserializer: D) -> Result<N, D::Error> {
         u64::deserialize(deserializer).map(N::of)
     }
 }

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Finds a tenant's bill anew, from raw readings and rate cards alone, and says where an invoice differs.
+
+Uses nothing of ours: fractions, json, and the time zones of the system. What it does is what docs/metering.md says,
+written another way, so that a mistake would have to be made twice.
+
+    recompute.py --readings readings.jsonl --cards cards.json --tenant 2 --month 2026-11 --zone Europe/Berlin
+    recompute.py ... --invoice invoice.json     ends with 1 when a line or the sum differs
+"""
+import argparse
+import collections
+import datetime
+import fractions
+import json
+import math
+import sys
+import zoneinfo
+
+F = fractions.Fraction
+BYTE_TIME = ("provisioned", "written", "snapshots", "history", "physical")
+SIZES = {"gib": 2**30, "gb": 10**9, "tib": 2**40, "tb": 10**12, "thousand_requests": 10**3, "million_requests": 10**6}
+HOUR = 3_600_000
+
+
+def milliseconds(text):
+    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return round((moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) / datetime.timedelta(milliseconds=1))
+
+
+def month_of(month, zone):
+    """When a month begins and ends, where the tenant lives."""
+    year, number = map(int, month.split("-"))
+    ends = []
+    for y, m in ((year, number), (year + number // 12, number % 12 + 1)):
+        local = datetime.datetime(y, m, 1, tzinfo=zoneinfo.ZoneInfo(zone))
+        ends.append(int(local.timestamp()) * 1000)
+    return ends
+
+
+def parts_of(cards, begin, end):
+    """The month, cut where another card begins to hold: (from, to, card)."""
+    cards = sorted(cards, key=lambda card: milliseconds(card["effective_from"]))
+    cuts = sorted({begin, end} | {at for at in (milliseconds(c["effective_from"]) for c in cards) if begin < at < end})
+    parts = []
+    for at, to in zip(cuts, cuts[1:]):
+        holding = [card for card in cards if milliseconds(card["effective_from"]) <= at]
+        parts.append((at, to, holding[-1] if holding else None))
+    return parts
+
+
+def usage_of(readings, tenant, parts):
+    """By part, class, dimension and resource: how far the registers went on."""
+    meters = collections.defaultdict(dict)
+    for reading in readings:
+        meter = meters[reading["resource"], reading["epoch"]]
+        if meter.setdefault(reading["sequence"], reading) != reading:
+            sys.exit(f"two readings with one number: {reading}")
+    used = collections.defaultdict(F)
+    for meter in meters.values():
+        said = [meter[sequence] for sequence in sorted(meter)]
+        for one, two in zip(said, said[1:]):
+            if one["tenant"] != tenant:
+                continue
+            dwell = two["at"] - one["at"]
+            began = one["wall_ms"]
+            for index, (at, to, _) in enumerate(parts):
+                if dwell:
+                    share = F(max(0, min(began + dwell, to) - max(began, at)), dwell)
+                else:
+                    share = F(int(at <= began < to))
+                if not share:
+                    continue
+                for dimension, register in two["registers"].items():
+                    went_on = int(register) - int(one["registers"].get(dimension, 0))
+                    if went_on < 0:
+                        sys.exit(f"a register went back: {two}")
+                    if went_on:
+                        used[index, one["class"], dimension, one["resource"]] += went_on * share
+    return used
+
+
+def rounded(value, rule, digits):
+    scaled = abs(value) * 10**digits
+    below = math.floor(scaled)
+    rest = scaled - below
+    up = {
+        "down": False,
+        "up": rest > 0,
+        "half_up": rest >= F(1, 2),
+        "half_down": rest > F(1, 2),
+        "half_even": rest > F(1, 2) or (rest == F(1, 2) and below % 2 == 1),
+    }[rule]
+    return F(below + up, 10**digits) * (-1 if value < 0 else 1)
+
+
+def size_of(unit, month):
+    name, _, time = unit.partition("_")
+    if time == "month":
+        return SIZES[name] * month
+    if time == "hour":
+        return SIZES[name] * HOUR
+    return SIZES[unit]
+
+
+def tiers_of(price, quantity, share):
+    """(tier, quantity, price): what is free first, then by the card's tiers."""
+    free = min(quantity, F(price.get("free", "0")) * share)
+    rest = quantity - free
+    found = [("free", free, F(0))]
+    ends = [F(tier["up_to"]) * share if "up_to" in tier else None for tier in price["tiers"]]
+    if price.get("tiering", "graduated") == "volume":
+        step = next(i for i, end in enumerate(ends) if end is None or rest <= end)
+        found.append((str(step + 1), rest, F(price["tiers"][step]["price"])))
+    else:
+        low = F(0)
+        for step, end in enumerate(ends):
+            high = rest if end is None else min(rest, end)
+            found.append((str(step + 1), max(F(0), high - low), F(price["tiers"][step]["price"])))
+            low = max(low, high)
+    return [tier for tier in found if tier[1]]
+
+
+def lines_of(parts, used, month):
+    """By (from, class, dimension, tier): quantity, exact amount, amount. A minimum's dimension is None."""
+    lines = {}
+    for index, (at, to, card) in enumerate(parts):
+        classes = sorted({key[1] for key in used if key[0] == index})
+        if card is None:
+            if classes:
+                sys.exit(f"no card holds at {at}, and classes {classes} were used")
+            continue
+        share = F(to - at, month)
+        rule = card["rounding"]["rule"]
+        digits = card["rounding"]["digits"]
+
+        def top_up(minimum, charged, number):
+            missing = F(minimum) * share - charged
+            amount = rounded(missing, rule, digits)
+            if missing > 0 and amount:
+                lines[at, number, None, None] = (None, missing, amount)
+                return amount
+            return F(0)
+
+        of_all = F(0)
+        for number in classes:
+            prices = next((c for c in card["classes"] if c["class"] == number), None)
+            if prices is None:
+                sys.exit(f"class {number} is not on the card of {card['effective_from']}")
+            of_class = F(0)
+            for price in prices["prices"]:
+                dimension = price["dimension"]
+                register = sum((v for k, v in used.items() if k[:3] == (index, number, dimension)), F(0))
+                for tier, quantity, one in tiers_of(price, register / size_of(price["unit"], month), share):
+                    amount = rounded(quantity * one, rule, digits)
+                    lines[at, number, dimension, tier] = (quantity, quantity * one, amount)
+                    of_class += amount
+            of_class += top_up(prices.get("minimum", "0"), of_class, number)
+            of_all += of_class
+        top_up(card.get("minimum", "0"), of_all, None)
+    return lines
+
+
+def lines_on(invoice):
+    """The same, as an invoice has them; corrections of earlier months and the rounding of the sum are not of this rating."""
+    lines = {}
+    for line in invoice["lines"]:
+        charge = line["charge"]
+        if line["correction"] is not None or charge["kind"] == "rounding":
+            continue
+        at = milliseconds(line["span"]["from"])
+        if charge["kind"] == "usage":
+            tier = charge["tier"] if charge["tier"] == "free" else str(charge["tier"]["step"])
+            key = (at, charge["class"], charge["dimension"], tier)
+            quantity = F(charge["quantity"])
+            resources = charge["resources"]
+            if sum((F(r["amount"]) for r in resources), F(0)) != F(line["amount"]):
+                sys.exit(f"line {line['number']}: what its resources pay is not what it says")
+            if sum((F(r["quantity"]) for r in resources), F(0)) != quantity:
+                sys.exit(f"line {line['number']}: what its resources used is not what it says")
+        else:
+            key, quantity = (at, charge["class"], None, None), None
+        if key in lines:
+            sys.exit(f"line {line['number']} is there twice")
+        lines[key] = (quantity, F(line["exact"]), F(line["amount"]))
+    return lines
+
+
+def compare(invoice, lines, cards):
+    theirs = lines_on(invoice)
+    for key in sorted(set(lines) | set(theirs), key=str):
+        if lines.get(key) != theirs.get(key):
+            sys.exit(f"{key}: recomputed {lines.get(key)}, on the invoice {theirs.get(key)}")
+    if sum((F(line["amount"]) for line in invoice["lines"]), F(0)) != F(invoice["total"]):
+        sys.exit("the sum of the invoice is not that of its lines")
+    if not any(line["correction"] for line in invoice["lines"]):
+        minor = len(invoice["total"].partition(".")[2])
+        total = rounded(sum((line[2] for line in lines.values()), F(0)), cards[-1]["rounding"]["rule"], minor)
+        if total != F(invoice["total"]):
+            sys.exit(f"to pay: recomputed {total}, on the invoice {invoice['total']}")
+    print(f"{len(lines)} lines and the sum, {invoice['total']} {invoice['currency']}, are the same")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--readings", required=True, help="a reading a line, as JSON, in any order")
+    arguments.add_argument("--cards", required=True, help="a JSON array of rate cards")
+    arguments.add_argument("--tenant", required=True, type=int)
+    arguments.add_argument("--month", required=True, help="such as 2026-11")
+    arguments.add_argument("--zone", required=True, help="such as Europe/Berlin")
+    arguments.add_argument("--invoice", help="an invoice in JSON to hold against it")
+    given = arguments.parse_args()
+    with open(given.cards, encoding="utf-8") as file:
+        cards = sorted(json.load(file), key=lambda card: milliseconds(card["effective_from"]))
+    begin, end = month_of(given.month, given.zone)
+    parts = parts_of(cards, begin, end)
+    with open(given.readings, encoding="utf-8") as file:
+        used = usage_of((json.loads(line) for line in file), given.tenant, parts)
+    lines = lines_of(parts, used, end - begin)
+    if given.invoice:
+        with open(given.invoice, encoding="utf-8") as file:
+            compare(json.load(file), lines, [card for _, _, card in parts if card])
+        return
+    for key, (quantity, exact, amount) in lines.items():
+        print(json.dumps({"line": key, "quantity": str(quantity), "exact": str(exact), "amount": str(amount)}))
+    print(json.dumps({"sum": str(sum((line[2] for line in lines.values()), F(0)))}))
+
+
+if __name__ == "__main__":
+    main()
