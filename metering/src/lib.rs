@@ -7,6 +7,7 @@
 
 mod clock;
 mod invoice;
+pub mod ledger;
 mod rating;
 mod reading;
 

@@ -5,13 +5,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use units::ClassId;
 
 use super::exact::Decimal;
 use super::money::{Currency, DIGITS_MAX, RoundingRule};
 use super::quantity::PriceUnit;
+use crate::ledger::Digest;
 use crate::reading::Dimension;
 
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -135,7 +135,7 @@ impl RateCard {
             class.prices.sort_by_key(|price| price.dimension);
         }
         let bytes = document.canonical().map_err(|error| wrong("document", error.to_string()))?;
-        let id = Sha256::digest(&bytes).iter().fold(String::from("sha256:"), |id, byte| id + &format!("{byte:02x}"));
+        let id = format!("sha256:{}", Digest::of(&[&bytes]));
         Ok(Self { document, id: CardId(id) })
     }
 
