@@ -528,7 +528,7 @@ impl World {
         for (segment, places) in left {
             if let Some(slot) = places.own() {
                 let row = self.index.segment(segment).unwrap();
-                let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(&row, self.superblock.pool, 0) };
+                let header = SlotHeader::void(self.superblock.pool, segment, row.volume, row.first_lsn);
                 self.pool.write(self.superblock.geometry.slot_offset(slot), &encoded_header(&header));
             }
             places.each_parcel().for_each(|parcel| self.void_parcel_at(parcel.slot, parcel.block));
@@ -563,7 +563,7 @@ impl World {
 
     /// Makes a dead segment's header void and gives its slot back.
     pub(crate) fn release(&mut self, row: &SegmentRow) {
-        let header = SlotHeader { slot_use: SlotUse::Void, ..header_of(row, self.superblock.pool, 0) };
+        let header = SlotHeader::void(self.superblock.pool, row.segment, row.volume, row.first_lsn);
         self.pool.write(self.superblock.geometry.slot_offset(row.a_slot()), &encoded_header(&header));
         self.index.release(row.segment).unwrap();
     }
