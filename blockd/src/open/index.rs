@@ -56,8 +56,10 @@ impl OpenPool {
         let mut index = if has_index {
             open_index(&config.index, &file)?
         } else if is_new {
-            let create = |store| Index::create(store, file.superblock()).map(|index| (index, ()));
-            make_index(&config.index, |store| create(store).map_err(|error| unusable(&config.index, error)))?;
+            make_index(&config.index, |store| {
+                let created = Index::create(store, file.superblock());
+                created.map(|index| (index, ())).map_err(|error| unusable(&config.index, error))
+            })?;
             open_index(&config.index, &file)?
         } else {
             rebuild_index(&config.index, &mut file)?.0
@@ -66,9 +68,7 @@ impl OpenPool {
         // by one in a power cut, the index would be two ahead of it.
         file.sync().map_err(OpenError::Disk)?;
         note_start(&mut file, &mut index)?;
-        if file.must_renew_both() {
-            note_start(&mut file, &mut index)?;
-        }
+        renew_due(&mut file, &mut index)?;
         Ok(Self { file, index })
     }
 }
@@ -80,13 +80,12 @@ fn note_start(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), 
     file.renew()
 }
 
-/// Writes both superblocks anew where one must not stay.
-fn renew_both(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), OpenError> {
-    if !file.must_renew_both() {
-        return Ok(());
+/// Writes the superblocks anew that must not stay as they are.
+fn renew_due(file: &mut PoolFile, index: &mut Index<RocksStore>) -> Result<(), OpenError> {
+    while file.must_renew() {
+        note_start(file, index)?;
     }
-    note_start(file, index)?;
-    note_start(file, index)
+    Ok(())
 }
 
 /// Opens a pool and its index as they are, for a look at them.
@@ -118,9 +117,8 @@ pub fn rebuild_index(path: &Path, file: &mut PoolFile) -> Result<(Index<RocksSto
     let mut report = make_index(path, |store| {
         let made = rebuild_with(store, file.superblock(), &*file, |index| families(index, file));
         let (mut index, report) = made.map_err(|error| unusable(path, error))?;
-        renew_both(file, &mut index)?;
-        let mends = report.mends.iter();
-        let mended = mends.map(|(offset, bytes)| file.write_at(*offset, bytes)).find(Result::is_err).unwrap_or(Ok(()));
+        renew_due(file, &mut index)?;
+        let mended = report.mends.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes));
         mended.and_then(|()| file.sync()).map_err(OpenError::Disk)?;
         Ok((index, report))
     })?;

@@ -23,6 +23,9 @@ const FREE_SHARE_PERCENT: u64 = 80;
 /// Fewest slots of a pool.
 const SLOTS_MIN: u64 = 8;
 
+/// Superblocks of a pool.
+const BOTH: u8 = 2;
+
 /// What a pool that is made looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolShape {
@@ -39,7 +42,8 @@ pub struct PoolFile {
     path: PathBuf,
     is_device: bool,
     superblock: Superblock,
-    must_renew_both: bool,
+    /// Superblocks that are to be renewed before anything else is written.
+    renewals_due: u8,
 }
 
 impl PoolFile {
@@ -83,8 +87,8 @@ impl PoolFile {
     }
 
     fn found(file: File, path: &Path, is_device: bool, found: &Found) -> Self {
-        let must_renew_both = found.is_one_older;
-        Self { file, path: path.to_owned(), is_device, superblock: found.superblock, must_renew_both }
+        let renewals_due = if found.is_one_older { BOTH } else { 0 };
+        Self { file, path: path.to_owned(), is_device, superblock: found.superblock, renewals_due }
     }
 
     fn make(mut file: File, path: &Path, is_device: bool, shape: PoolShape) -> Result<Self, OpenError> {
@@ -97,11 +101,12 @@ impl PoolFile {
         let geometry = geometry_of(pool_bytes, shape.slot_bytes)?;
         let pool = random_pool_id().map_err(OpenError::system("read", "/dev/urandom"))?;
         let superblock = Superblock { pool, geometry, generation: 0, created_ms: wall_ms() };
-        let mut made = Self { file, path: path.to_owned(), is_device, superblock, must_renew_both: false };
+        let mut made = Self { file, path: path.to_owned(), is_device, superblock, renewals_due: BOTH };
         made.extend()?;
         // Both copies are written, so that from the start one is whole whatever happens to the other.
-        made.renew()?;
-        made.renew()?;
+        while made.must_renew() {
+            made.renew()?;
+        }
         made.sync_folder()?;
         Ok(made)
     }
@@ -119,16 +124,16 @@ impl PoolFile {
             tracing::info!(pool = %self.path.display(), from = has, to = asked, "the pool grows");
             self.superblock.geometry = geometry;
             self.extend()?;
-            self.must_renew_both = true;
+            self.renewals_due = BOTH;
         }
         Ok(())
     }
 
-    /// Whether both superblocks must be renewed before anything is written: this opening added slots, which losing one
-    /// superblock would lose, or one is of an older format version, by which a program that knows no newer one would open
-    /// the pool.
-    pub(crate) const fn must_renew_both(&self) -> bool {
-        self.must_renew_both
+    /// Whether a superblock must be renewed before anything else is written: both, when this opening added slots, which
+    /// losing one superblock would lose, or when one is of an older format version, by which a program that knows no newer
+    /// one would open the pool.
+    pub(crate) const fn must_renew(&self) -> bool {
+        self.renewals_due > 0
     }
 
     /// Refuses a pool that had grown, when the superblock that knew it is damaged: slots beyond those of the other one hold
@@ -179,7 +184,10 @@ impl PoolFile {
     pub fn renew(&mut self) -> Result<(), OpenError> {
         self.superblock.generation += 1;
         let written = self.file.write_all_at(&self.superblock.encode(), self.superblock.offset());
-        written.and_then(|()| self.file.sync_all()).map_err(OpenError::system("write the superblock of", &self.path))
+        let synced = written.and_then(|()| self.file.sync_all());
+        synced.map_err(OpenError::system("write the superblock of", &self.path))?;
+        self.renewals_due = self.renewals_due.saturating_sub(1);
+        Ok(())
     }
 
     fn sync_folder(&self) -> Result<(), OpenError> {
@@ -478,10 +486,10 @@ mod tests {
     #[test]
     fn both_superblocks_of_an_older_version_are_written_anew() {
         let (_folder, path) = made_by_version_1();
-        for must_renew_both in [true, true, false] {
+        for must_renew in [true, true, false] {
             // As after a start that was killed between the two.
             let mut pool = PoolFile::open(&path).unwrap();
-            assert_eq!(pool.must_renew_both(), must_renew_both);
+            assert_eq!(pool.must_renew(), must_renew);
             pool.renew().unwrap();
         }
     }
@@ -495,7 +503,7 @@ mod tests {
         index.into_store().close().unwrap();
         drop(pool);
         let (pool, index) = open_for_check(&path, &folder.path().join("index")).unwrap();
-        assert!(!pool.must_renew_both(), "the index is that of the pool as it is now");
+        assert!(!pool.must_renew(), "the index is that of the pool as it is now");
         index.into_store().close().unwrap();
     }
 
