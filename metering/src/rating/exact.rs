@@ -8,6 +8,8 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::money::RoundingRule;
+
 /// Digits of a text that is taken for a number.
 const TEXT_BYTES_MAX: usize = 100_000;
 /// Digits of a [`Decimal`] on each side of its point.
@@ -77,11 +79,7 @@ impl Exact {
     /// For the eye: at most `places` decimals, the last one to the nearest, ties to even; no zeros at the end.
     #[must_use]
     pub fn decimal(&self, places: u32) -> String {
-        let (mut whole, rest) = (self.abs() * Self::power_of_ten(places)).split();
-        let half = rest + rest_half();
-        if half.0 > BigRational::one() || (half.0 == BigRational::one() && whole.bit(0)) {
-            whole += 1;
-        }
+        let whole = RoundingRule::HalfEven.last_decimals(self, places);
         let digits = whole.to_string();
         let places = usize::try_from(places).unwrap_or(0);
         let padded = format!("{digits:0>width$}", width = places + 1);
@@ -100,10 +98,6 @@ impl Exact {
         let number = Self::ratio(numerator.parse::<BigInt>().ok()?, denominator.parse::<BigInt>().ok()?)?;
         (number.to_string() == text).then_some(number)
     }
-}
-
-fn rest_half() -> Exact {
-    Exact(BigRational::new(BigInt::one(), BigInt::from(2)))
 }
 
 impl From<u128> for Exact {

@@ -43,7 +43,13 @@ impl RoundingRule {
     /// `exact` with `digits` decimals; `None` when that has no place in 127 bits.
     #[must_use]
     pub fn round(self, exact: &Exact, digits: u8) -> Option<Amount> {
-        let (mut whole, rest) = (exact.abs() * Exact::power_of_ten(u32::from(digits))).split();
+        let units = self.last_decimals(exact, u32::from(digits)).to_i128()?;
+        Some(Amount { units: if exact.is_negative() { -units } else { units }, digits })
+    }
+
+    /// How many of the last of `places` decimals `exact` is, rounded, without its sign.
+    pub(crate) fn last_decimals(self, exact: &Exact, places: u32) -> BigInt {
+        let (whole, rest) = (exact.abs() * Exact::power_of_ten(places)).split();
         let twice = rest.clone() + rest.clone();
         let is_up = match self {
             Self::HalfEven => twice > Exact::one() || (twice == Exact::one() && whole.bit(0)),
@@ -52,9 +58,7 @@ impl RoundingRule {
             Self::Up => !rest.is_zero(),
             Self::Down => false,
         };
-        whole += BigInt::from(u8::from(is_up));
-        let units = whole.to_i128()?;
-        Some(Amount { units: if exact.is_negative() { -units } else { units }, digits })
+        whole + BigInt::from(u8::from(is_up))
     }
 }
 
