@@ -6,11 +6,34 @@ mod stops;
 
 use super::*;
 use crate::check::{CheckOptions, check};
+use crate::format::Operation;
 use crate::pool::{Home, ParcelPlace, Parent, SegmentRow, Settled};
 use crate::rebuild::rebuild;
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, snapshot_op, trim_op, write_op};
 use crate::recover::walk_pack;
 use crate::store::PoolReader;
+
+/// Chance, from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most.max(1)
+    }
+
+    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+}
+
+/// A segment of operations as they are drawn, 200 of them in five batches, in the stored map.
+fn random_segment(world: &mut World, mut draw: impl FnMut() -> Operation) {
+    let batches: Vec<Vec<Operation>> = (0..5).map(|_| (0..40).map(|_| draw()).collect()).collect();
+    let batches: Vec<&[Operation]> = batches.iter().map(Vec::as_slice).collect();
+    world.segment(VOLUME, &batches);
+    world.fold(VOLUME);
+}
 
 /// A compactor, and a disk that answers when it is told to.
 struct Driver {
@@ -300,7 +323,7 @@ fn slots_of_which_little_is_live_become_fewer() {
 /// are few, since more of it may die.
 #[test]
 fn trimmed_space_comes_back_from_slots_that_are_half_full() {
-    let used_after = |ops: &dyn Fn(u64) -> crate::format::Operation| {
+    let used_after = |ops: &dyn Fn(u64) -> Operation| {
         let mut world = World::new(64);
         for n in 0..12 {
             world.segment(VOLUME, &[&[write_op(n * 30, 24)]]);

@@ -104,7 +104,7 @@ fn a_power_cut_while_packs_of_a_former_life_become_void_leaves_no_part_alone() {
 fn one_bad_block_does_not_end_compaction() {
     let (world, blocks) = parts::filled(24, 45);
     let mut disk = Disk::of(world);
-    let mut chance = stops::Chance(3);
+    let mut chance = Chance(3);
     while disk.world.index.figures().slots_free > 5 {
         stops::overwrite_and_trim(&mut disk.world, &mut chance, blocks);
     }

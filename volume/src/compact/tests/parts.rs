@@ -1,27 +1,15 @@
 //! Segments of which so much is left that two do not fit into a pack: they are cut into parts.
 
 use super::*;
-use crate::format::{Cut, Operation};
+use crate::format::Cut;
 use crate::pool::LeaseClass;
 
 /// Slots of 256 blocks.
 const SLOT_BYTES: u64 = 1 << 20;
 
-/// Writes of one block each, somewhere in a volume of `blocks`.
-fn random_writes(state: &mut u64, blocks: u64, count: usize) -> Vec<Operation> {
-    let mut next = || {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        write_op((*state >> 33) % blocks, 1)
-    };
-    (0..count).map(|_| next()).collect()
-}
-
 /// A segment of random writes, in the stored map.
-fn overwrite(world: &mut World, state: &mut u64, blocks: u64) {
-    let batches: Vec<Vec<Operation>> = (0..5).map(|_| random_writes(state, blocks, 40)).collect();
-    let batches: Vec<&[Operation]> = batches.iter().map(Vec::as_slice).collect();
-    world.segment(VOLUME, &batches);
-    world.fold(VOLUME);
+fn overwrite(world: &mut World, chance: &mut Chance, blocks: u64) {
+    random_segment(world, || write_op(chance.below(blocks), 1));
 }
 
 /// A volume of so many percent of the pool, filled in order; and its blocks.
@@ -41,9 +29,9 @@ pub(super) fn filled(slots: u32, percent: u64) -> (World, u64) {
 /// A volume that was filled in order and then overwritten here and there, until few slots are free.
 fn overwritten(slots: u32) -> Disk {
     let (mut world, blocks) = filled(slots, 45);
-    let mut state = 7;
+    let mut chance = Chance(7);
     while world.index.figures().slots_free > 5 {
-        overwrite(&mut world, &mut state, blocks);
+        overwrite(&mut world, &mut chance, blocks);
     }
     world.index.make_durable().unwrap();
     Disk::of(world)
@@ -54,10 +42,10 @@ fn overwritten(slots: u32) -> Disk {
 fn a_pool_that_is_mostly_live_takes_overwrites_without_end() {
     let (world, blocks) = filled(60, 52);
     let mut disk = Disk::of(world);
-    let mut state = 1;
+    let mut chance = Chance(1);
     for round in 0..80 {
         assert!(disk.world.index.figures().slots_free > 4, "after {round} segments: {:?}", disk.compactor.figures());
-        overwrite(&mut disk.world, &mut state, blocks);
+        overwrite(&mut disk.world, &mut chance, blocks);
         disk.settle();
         disk.run();
     }
@@ -248,10 +236,10 @@ fn it_does_not_rest_while_there_is_something_to_gain() {
     for (slots, percent) in [(24, 48), (40, 60), (60, 56)] {
         let (world, blocks) = filled(slots, percent);
         let mut disk = Disk::of(world);
-        let mut state = 1;
+        let mut chance = Chance(1);
         for round in 0..12 {
             while disk.world.index.figures().slots_free > 4 {
-                overwrite(&mut disk.world, &mut state, blocks);
+                overwrite(&mut disk.world, &mut chance, blocks);
             }
             disk.settle();
             disk.run_eagerly();
@@ -267,9 +255,9 @@ fn trims_take_no_slot_that_a_round_has_begun_to_fill() {
     for thefts in 0..=2 {
         let (world, blocks) = filled(40, 60);
         let mut disk = Disk::of(world);
-        let mut state = 1;
+        let mut chance = Chance(1);
         while disk.world.index.figures().slots_free > 4 {
-            overwrite(&mut disk.world, &mut state, blocks);
+            overwrite(&mut disk.world, &mut chance, blocks);
         }
         disk.settle();
         disk.act(Compactor::tick);

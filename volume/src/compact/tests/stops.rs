@@ -2,22 +2,8 @@
 
 use super::parts::filled;
 use super::*;
-use crate::format::{Cut, Operation, SlotHeader, SlotUse, block_check};
+use crate::format::{Cut, SlotHeader, SlotUse, block_check};
 use units::{BLOCK_LEN, SlotIndex};
-
-/// Chance, from a seed.
-pub(super) struct Chance(pub(super) u64);
-
-impl Chance {
-    pub(super) fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) ^ (self.0 >> 13) & 0xff) % most.max(1)
-    }
-
-    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
-}
 
 type Write = (u64, Vec<u8>, Vec<u8>);
 
@@ -59,19 +45,10 @@ fn cut_power(world: &mut World, unsynced: &[Write], chance: &mut Chance) {
 }
 
 pub(super) fn overwrite_and_trim(world: &mut World, chance: &mut Chance, blocks: u64) {
-    let batches: Vec<Vec<Operation>> = (0..5)
-        .map(|_| {
-            (0..40)
-                .map(|_| {
-                    let first = chance.below(blocks);
-                    if chance.below(12) == 0 { trim_op(first, 1 + chance.below(9)) } else { write_op(first, 1) }
-                })
-                .collect()
-        })
-        .collect();
-    let batches: Vec<&[Operation]> = batches.iter().map(Vec::as_slice).collect();
-    world.segment(VOLUME, &batches);
-    world.fold(VOLUME);
+    random_segment(world, || {
+        let first = chance.below(blocks);
+        if chance.below(12) == 0 { trim_op(first, 1 + chance.below(9)) } else { write_op(first, 1) }
+    });
 }
 
 pub(super) fn holds_all(world: &mut World, what: &str) {
