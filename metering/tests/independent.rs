@@ -117,7 +117,7 @@ fn the_other_verifier_says_the_same() {
         for (place, (bundle, answer)) in bundles.iter().zip(answers).enumerate() {
             match verify(bundle, trust.clone()) {
                 Ok(found) => {
-                    let ends = "(meter to 3, account to 3), signed to 2026-11-03";
+                    let ends = "(meter to 3, account to 3), behind head 1 of 2026-11-01, signed to 2026-11-03";
                     assert_eq!(answer, format!("tenant 2: {} entries {ends}", found.entries));
                     assert!(bundles[0] == *bundle, "bundle {place}");
                 }
@@ -130,4 +130,55 @@ fn the_other_verifier_says_the_same() {
     let hash = verify(&bundle, Trust { keys: vec![keys[0].public()], heads: Vec::new() }).expect("right").last.hash();
     let answers = asked(folder.path(), &bundles[..2], &[format!("--head={hash}")]).expect("Python");
     assert!(answers[0].starts_with("tenant 2: ") && answers[1].starts_with("line "), "{answers:?}");
+}
+
+/// P7. A payload that one of the two takes for JSON on one line the other takes too: what RFC 8259 leaves to each reader, as how
+/// deep and how long, is not left to them.
+#[test]
+fn both_verifiers_take_the_same_payloads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nested = |depth| ["[".repeat(depth), "]".repeat(depth)].concat();
+    let payloads = [
+        "1".into(),
+        nested(100),
+        nested(101),
+        nested(2000),
+        format!("[{}]", ["[]"; 200].join(",")),
+        format!("\"{}\\\"[\"", "[".repeat(200)),
+        "9".repeat(5000),
+        "1e99999".into(),
+        "-0.0".into(),
+        "\"\\ud800\"".into(),
+        "\"\u{2028}\u{7f}\"".into(),
+        "{\"a\":1,\"a\":2}".into(),
+        " 1 ".into(),
+        "\"\u{feff}\"".into(),
+    ];
+    let key = SigningKey::from_seed(&[3; 32]);
+    let mut bundles = Vec::new();
+    for payload in &payloads {
+        let (mut ledger, _) = Ledger::create(1 << 20);
+        ledger.on_durable();
+        let note = NewEntry { tenant: TenantId(2), kind: Kind::Note, time_ms: 1, payload };
+        let Ok(write) = ledger.append(&[note]) else { continue };
+        ledger.on_durable();
+        let head = ledger.sign_head(Date::new(2026, 11, 1).expect("a day"), &key, None).expect("a head");
+        let export = Export { tenant: TenantId(2), books: Books::Both, after: None, last: 1 };
+        let (mut exporter, mut reader, mut bundle) = (Exporter::new(export), LineReader::default(), Vec::new());
+        let blocks = [write.bytes, head.bytes].concat();
+        for (block, bytes) in (1..).zip(blocks.chunks(BLOCK_LEN)) {
+            for line in reader.block(block, bytes).expect("a block") {
+                exporter.line(&line, &mut bundle).expect("a line");
+            }
+        }
+        bundles.push(bundle);
+    }
+    assert!(bundles.len() > 10);
+    let trust = Trust { keys: vec![key.public()], heads: Vec::new() };
+    let Some(answers) = asked(folder.path(), &bundles, &[format!("--key={}", key.public())]) else { return };
+    for (bundle, answer) in bundles.iter().zip(answers) {
+        assert!(verify(bundle, trust.clone()).is_ok());
+        let text = String::from_utf8_lossy(bundle);
+        assert!(answer.starts_with("tenant 2: "), "{answer}: {}", text.chars().take(300).collect::<String>());
+    }
 }

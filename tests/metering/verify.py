@@ -8,12 +8,14 @@ Prints what the bundle is and exits with 0, or prints where it is wrong and exit
 
 import argparse
 import hashlib
+import itertools
 import json
 import re
 import sys
 
 LINE_BYTES_MAX = 65536 + 8192
 PAYLOAD_BYTES_MAX = 65536
+PAYLOAD_DEPTH_MAX = 100
 BOOKS = {"both": ["meter", "account"], "account": ["account"]}
 KINDS = {"readings": "meter", "clock_step": "meter"}
 KINDS.update(dict.fromkeys(["rate_card", "invoice_line", "invoice", "reversal", "note"], "account"))
@@ -38,6 +40,10 @@ class Wrong(Exception):
 def hold(condition, reason):
     if not condition:
         raise Wrong(reason)
+
+
+def no_json(constant):
+    raise ValueError(constant)
 
 
 def sha(data):
@@ -150,6 +156,7 @@ class Bundle:
         # What the next head has to be: its number, the hash, date and key of those before it.
         self.head, self.before, self.date, self.key = number(first), None, "", None
         self.place, self.proofs, self.tree, self.entries = 0, [], None, 0
+        self.begins = "from its first entry on" if origin == "true" else None
 
     def line(self, text):
         if self.proofs:
@@ -171,9 +178,13 @@ class Bundle:
         hold(before == newest, f"entry {count} of the {book} book does not follow the one before it")
         hold(len(payload.encode()) <= PAYLOAD_BYTES_MAX, "a payload is too long")
         hold(all(char >= " " for char in payload), "a payload is no JSON on one line")
+        nesting = re.sub(r'"(?:[^"\\]|\\.)*"|[^][{}"]', "", payload)
+        depths = itertools.accumulate(1 if char in "[{" else -1 for char in nesting)
+        hold(max(depths, default=0) <= PAYLOAD_DEPTH_MAX, "a payload is nested too deep")
         try:
-            json.loads(payload)
-        except (ValueError, RecursionError) as error:
+            # What is no JSON is refused; numbers of any length are taken, and not made numbers.
+            json.loads(payload, parse_constant=no_json, parse_int=str, parse_float=str)
+        except ValueError as error:
             raise Wrong("a payload is no JSON on one line") from error
         self.tips[book] = (reached + 1, of_line(text))
         self.place = self.books.index(book)
@@ -195,6 +206,7 @@ class Bundle:
         self.is_trusted |= key in self.keys or of_line(text) in self.heads
         self.before, self.date, self.key, self.head = of_line(text), date, next_key or key, self.head + 1
         self.place, self.proofs, self.tree = 0, list(self.books), (number(leaves), root)
+        self.begins = self.begins or f"behind head {head} of {date}"
 
     def on_proof(self, book, count, newest, leaf, path, expected):
         count, (size, root), steps = number(count), self.tree, path.split(",") if path else []
@@ -232,7 +244,7 @@ def check(file, keys, heads):
         print(f"line {place}: {error}")
         return 1
     ends = ", ".join(f"{book} to {count}" for book, (count, _) in bundle.tips.items())
-    print(f"tenant {bundle.tenant}: {bundle.entries} entries ({ends}), signed to {bundle.date}")
+    print(f"tenant {bundle.tenant}: {bundle.entries} entries ({ends}), {bundle.begins}, signed to {bundle.date}")
     return 0
 
 

@@ -208,12 +208,12 @@ impl Fields<'_> {
 }
 
 /// Whether block `number`, whose bytes these are, has nothing but what was measured and may therefore be trimmed once that is
-/// dropped. A block that is not there has nothing.
+/// dropped. A block that is not there has nothing. Block 1 stays: where block 0 is gone, it tells that there was a ledger.
 ///
 /// # Errors
 /// [`BlockError`] when nobody can tell.
 pub fn is_droppable(number: u64, bytes: &[u8]) -> Result<bool, BlockError> {
-    Ok(decode_block(number, bytes)?.is_none_or(|block| !block.is_kept))
+    Ok(decode_block(number, bytes)?.is_none_or(|block| !block.is_kept && number > 1))
 }
 
 /// Puts lines together from blocks in ascending order, of which some may have been dropped.

@@ -11,6 +11,9 @@ use units::TenantId;
 /// Most bytes of an entry's payload.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
+/// Most arrays and objects within each other of an entry's payload: some readers of JSON go no deeper.
+const PAYLOAD_DEPTH_MAX: u32 = 100;
+
 /// Most bytes of a line, without its line feed: an entry's members beside the payload, or a proof, take less than the rest.
 pub const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8192;
 
@@ -170,6 +173,8 @@ pub enum PayloadError {
     TooLong,
     /// Not one JSON value on one line.
     NotJson,
+    /// Nested deeper than any reader goes.
+    TooDeep,
 }
 
 impl fmt::Display for PayloadError {
@@ -177,6 +182,7 @@ impl fmt::Display for PayloadError {
         match self {
             Self::TooLong => write!(f, "the payload has more than {PAYLOAD_BYTES_MAX} bytes"),
             Self::NotJson => f.write_str("the payload is not one JSON value on one line"),
+            Self::TooDeep => write!(f, "the payload is nested more than {PAYLOAD_DEPTH_MAX} deep"),
         }
     }
 }
@@ -191,7 +197,27 @@ pub(super) fn check_payload(payload: &str) -> Result<(), PayloadError> {
     if payload.bytes().any(|byte| byte < b' ') || serde_json::from_str::<IgnoredAny>(payload).is_err() {
         return Err(PayloadError::NotJson);
     }
+    if depth(payload) > PAYLOAD_DEPTH_MAX {
+        return Err(PayloadError::TooDeep);
+    }
     Ok(())
+}
+
+/// How many arrays and objects of `json` are within each other.
+fn depth(json: &str) -> u32 {
+    let (mut depth, mut deepest, mut is_text, mut is_escaped) = (0_u32, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => depth += 1,
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = depth.max(deepest);
+    }
+    deepest
 }
 
 #[cfg(test)]
@@ -243,8 +269,10 @@ mod tests {
             assert_ne!(wrong, line);
             assert!(Entry::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        let deep = ["[".repeat(PAYLOAD_BYTES_MAX / 2), "]".repeat(PAYLOAD_BYTES_MAX / 2)].concat();
-        assert!(Entry::parse(entry(&deep).line().as_bytes()).is_ok());
+        for (depth, is_right) in [(100, true), (101, false), (PAYLOAD_BYTES_MAX / 2, false)] {
+            let deep = ["[".repeat(depth), "]".repeat(depth)].concat();
+            assert_eq!(Entry::parse(entry(&deep).line().as_bytes()).is_ok(), is_right, "{depth}");
+        }
         let long = format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2));
         assert!(Entry::parse(entry(&long).line().as_bytes()).is_ok());
         let long = format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 1));

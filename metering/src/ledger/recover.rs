@@ -38,9 +38,10 @@ enum Stage {
         end: u64,
     },
     Replay(Replay),
-    /// Of what comes behind the end nothing may be later.
+    /// Of what comes behind the end, from `at` on, nothing may be later.
     Beyond {
         oldest: Option<(Head, u64)>,
+        at: u64,
     },
     /// The head in `block` is wanted, which is the one before `newer`, the oldest known.
     Heads {
@@ -104,10 +105,7 @@ impl Recovery {
             Stage::Search { found: None, .. } => one(self.ledger.start.whole_from),
             Stage::Search { found: Some(found), end } => one(found.number + (end - found.number) / 2),
             Stage::Replay(replay) => Some(replay.at..self.ledger.capacity_blocks.min(replay.at + READ_BLOCKS)),
-            Stage::Beyond { .. } => {
-                let end = self.ledger.next.first;
-                Some(end..self.ledger.capacity_blocks.min(end + READ_BLOCKS))
-            }
+            Stage::Beyond { at, .. } => Some(*at..self.ledger.capacity_blocks.min(at + READ_BLOCKS)),
             Stage::Heads { block, .. } => one(*block),
             Stage::Done { .. } => None,
         }
@@ -142,7 +140,7 @@ impl Recovery {
             },
             Stage::Search { found, end } => self.on_found(first, bytes, (found, end))?,
             Stage::Replay(replay) => self.on_replay(replay, bytes)?,
-            Stage::Beyond { oldest } => self.on_beyond(first, bytes, oldest)?,
+            Stage::Beyond { oldest, .. } => self.on_beyond(first, bytes, oldest)?,
             Stage::Heads { newer, .. } => self.on_head(first, bytes, &newer)?,
             Stage::Done { is_ledger } => Stage::Done { is_ledger },
         };
@@ -168,7 +166,7 @@ impl Recovery {
         let (found, end) = match (block, found) {
             (Some(block), _) => (Found { number, batch: block.batch, head: block.head }, end),
             (None, Some(found)) => (found, number),
-            (None, None) if number == Start::NEW.whole_from => return Ok(Stage::Done { is_ledger: true }),
+            (None, None) if number == Start::NEW.whole_from => return Ok(Stage::Beyond { oldest: None, at: number }),
             (None, None) => return Err(RecoverError::Gone { block: number }),
         };
         if end > found.number + 1 {
@@ -261,21 +259,27 @@ impl Recovery {
         if replay.furthest.batch > next_batch || (replay.has_base && self.ledger.newest.is_none()) {
             return Err(RecoverError::Gone { block: unfinished.unwrap_or(replay.at) });
         }
-        if self.ledger.next.first >= self.ledger.capacity_blocks {
-            return Ok(Stage::heads(replay.oldest));
-        }
-        Ok(Stage::Beyond { oldest: replay.oldest })
+        Ok(self.beyond(replay.oldest, self.ledger.next.first))
     }
 
-    /// Holds that no later batch comes behind the end, as it does where a block in between is gone.
-    fn on_beyond(&self, end: u64, bytes: &[u8], oldest: Option<(Head, u64)>) -> Result<Stage, RecoverError> {
-        for (block, bytes) in (end..).zip(bytes.chunks(BLOCK_LEN)) {
+    fn beyond(&self, oldest: Option<(Head, u64)>, at: u64) -> Stage {
+        if at < self.ledger.capacity_blocks { Stage::Beyond { oldest, at } } else { Stage::heads(oldest) }
+    }
+
+    /// Holds that no later batch comes behind the end, nor behind the batch that was begun there, as it does where a block in
+    /// between is gone.
+    fn on_beyond(&self, at: u64, bytes: &[u8], oldest: Option<(Head, u64)>) -> Result<Stage, RecoverError> {
+        let next = self.ledger.next;
+        let mut begun_end = at;
+        for (block, bytes) in (at..).zip(bytes.chunks(BLOCK_LEN)) {
             let found = decode_block(block, bytes).map_err(|error| RecoverError::Block { block, error })?;
-            if found.is_some_and(|found| found.batch > self.ledger.next.batch) {
-                return Err(RecoverError::Gone { block: end });
+            let Some(found) = found.filter(|found| found.batch >= next.batch) else { continue };
+            if found.batch > next.batch {
+                return Err(RecoverError::Gone { block: next.first });
             }
+            begun_end = next.first + u64::from(found.blocks);
         }
-        Ok(Stage::heads(oldest))
+        Ok(if begun_end > at { self.beyond(oldest, begun_end) } else { Stage::heads(oldest) })
     }
 
     /// Takes the head before the oldest known.

@@ -11,6 +11,7 @@ use super::entry::{Book, Kind, PayloadError};
 use super::head::{Continuation, Date, Head, PublicKey, SigningKey, Statement};
 use super::merkle::{self, Tree};
 use super::start::Start;
+use super::text::NUMBER_END;
 use super::tip::Tip;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,6 +61,8 @@ pub struct Ledger {
     pub(super) tips: BTreeMap<(TenantId, Book), Tip>,
     pub(super) heads: Vec<HeadPlace>,
     pub(super) newest: Option<Head>,
+    /// How many heads are durable, and the newest of them: no other is shown.
+    shown: (usize, Option<Head>),
     /// Where the next batch goes.
     pub(super) next: Place,
     pub(super) is_writing: bool,
@@ -82,6 +85,7 @@ impl Ledger {
             tips: BTreeMap::new(),
             heads: Vec::new(),
             newest: None,
+            shown: (0, None),
             next: Place { first: 1, batch: 1, head: 0, chain: 0 },
             is_writing: false,
         }
@@ -103,6 +107,9 @@ impl Ledger {
         let mut tips: BTreeMap<(TenantId, Book), Tip> = BTreeMap::new();
         let mut lines = Vec::with_capacity(entries.len());
         for entry in entries {
+            if entry.tenant.0 >= NUMBER_END || entry.time_ms >= NUMBER_END {
+                return Err(AppendError::Number);
+            }
             let book = entry.kind.book();
             let tip = tips.entry((entry.tenant, book)).or_insert_with(|| self.tip(entry.tenant, book));
             let text = tip.append(entry.kind, entry.time_ms, entry.payload)?;
@@ -174,9 +181,11 @@ impl Ledger {
         Ok(BlockWrite { first: place.first, bytes })
     }
 
-    /// Says that the last write is on stable storage.
+    /// Says that the last write is on stable storage. A head is shown from then on: where a crash takes one that somebody has seen,
+    /// another of the same number is signed.
     pub const fn on_durable(&mut self) {
         self.is_writing = false;
+        self.shown = (self.heads.len(), self.newest);
     }
 
     /// Gives up all that was measured before head `number`, on which what is left of each book of the meter then rests. Once
@@ -194,21 +203,21 @@ impl Ledger {
     }
 
     /// The blocks that have not been looked at since what was measured in them was given up: those that are
-    /// [`super::is_droppable`] are trimmed, and then [`Self::on_swept`] is called.
+    /// [`super::is_droppable`] are trimmed, and then [`Self::on_swept`] is called with where they end.
     #[must_use]
     pub fn sweep(&self) -> Option<Range<u64>> {
         Some(self.start.swept_to..self.start.whole_from).filter(|range| !range.is_empty() && !self.is_writing)
     }
 
-    /// Says that they are trimmed. What this gives to be written need not be waited for, but for the next append.
+    /// Says that they are trimmed up to block `end`, whatever was given up since. What this gives to be written need not be waited for, but for the next append.
     ///
     /// # Errors
     /// [`AppendError::Busy`].
-    pub fn on_swept(&mut self) -> Result<BlockWrite, AppendError> {
+    pub fn on_swept(&mut self, end: u64) -> Result<BlockWrite, AppendError> {
         if self.is_writing {
             return Err(AppendError::Busy);
         }
-        Ok(self.write_start(Start { swept_to: self.start.whole_from, ..self.start }))
+        Ok(self.write_start(Start { swept_to: end.clamp(self.start.swept_to, self.start.whole_from), ..self.start }))
     }
 
     fn write_start(&mut self, start: Start) -> BlockWrite {
@@ -223,32 +232,32 @@ impl Ledger {
         self.tips.get(&(tenant, book)).copied().unwrap_or_else(|| Tip::empty(tenant, book))
     }
 
-    /// All heads, the oldest first.
+    /// All heads that are durable, the oldest first.
     #[must_use]
     pub fn heads(&self) -> &[HeadPlace] {
-        &self.heads
+        self.heads.get(..self.shown.0).unwrap_or_default()
     }
 
     /// How to export what a tenant has of the days from `first` to `last`, and the block from which on the exporter wants lines;
     /// `None` while no head has ended any of them. When the last of them is still to come, it is what is signed so far.
     #[must_use]
     pub fn export(&self, (tenant, books): (TenantId, Books), (first, last): (Date, Date)) -> Option<(Export, u64)> {
-        let end = self.heads.iter().rfind(|place| (first..=last).contains(&place.date))?;
-        let after = self.heads.iter().rfind(|place| place.date < first);
+        let end = self.heads().iter().rfind(|place| (first..=last).contains(&place.date))?;
+        let after = self.heads().iter().rfind(|place| place.date < first);
         let export = Export { tenant, books, after: after.map(|place| place.number), last: end.number };
         Some((export, after.map_or(Start::NEW.whole_from, |place| place.block)))
     }
 
-    /// The newest head.
+    /// The newest head that is durable.
     #[must_use]
     pub const fn newest(&self) -> Option<&Head> {
-        self.newest.as_ref()
+        self.shown.1.as_ref()
     }
 
     /// That the newest head continues head `older`; `None` when there is no older one of that number.
     #[must_use]
     pub fn continuation(&self, older: u64) -> Option<Continuation> {
-        let hashes = self.head_hashes();
+        let hashes: Vec<Digest> = self.heads().iter().map(|place| place.hash).collect();
         Continuation::prove(hashes.split_last()?.1, older)
     }
 
@@ -281,6 +290,8 @@ pub enum AppendError {
     Busy,
     /// A payload is none.
     Payload(PayloadError),
+    /// A tenant's number or a time that no line can say.
+    Number,
     /// More than a batch can have.
     TooMany,
     /// The volume is full.
@@ -307,6 +318,7 @@ impl fmt::Display for AppendError {
         match self {
             Self::Busy => f.write_str("the write before is not durable yet"),
             Self::Payload(error) => error.fmt(f),
+            Self::Number => f.write_str("a tenant's number or a time of 2^63 or more"),
             Self::TooMany => f.write_str("more entries than one batch can have"),
             Self::Full => f.write_str("the ledger's volume is full"),
             Self::Key { expected } => write!(f, "the head before says that key {expected} signs this one"),

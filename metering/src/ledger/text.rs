@@ -19,6 +19,9 @@ impl fmt::Display for NotCanonical {
 
 impl std::error::Error for NotCanonical {}
 
+/// No number of a line is as great: one more than any of them is still a number.
+pub(super) const NUMBER_END: u64 = 1 << 63;
+
 /// What is left of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {
@@ -65,7 +68,7 @@ impl<'a> Text<'a> {
         comes
     }
 
-    /// Takes a decimal number below 2^63 without leading zeros: one more than any of them is still a number.
+    /// Takes a decimal number below [`NUMBER_END`] without leading zeros.
     pub(super) fn number(&mut self) -> Result<u64, NotCanonical> {
         let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         let refusal = self.refusal();
@@ -73,7 +76,7 @@ impl<'a> Text<'a> {
         if digits.len() > 1 && digits.starts_with('0') {
             return Err(refusal);
         }
-        digits.parse().ok().filter(|number| *number < 1 << 63).ok_or(refusal)
+        digits.parse().ok().filter(|number| *number < NUMBER_END).ok_or(refusal)
     }
 
     /// Takes a word of small letters and underscores.

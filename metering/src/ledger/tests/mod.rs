@@ -1,5 +1,6 @@
 //! The ledger as its daemon and its readers use it, over a volume in memory.
 
+mod attacks;
 mod edits;
 mod recovery;
 mod stories;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 fn state(ledger: &Ledger) -> (Vec<Tip>, Vec<HeadPlace>, Option<String>, u64) {
     let tips = ledger.tips.values().filter(|tip| tip.count > 0).copied().collect();
-    (tips, ledger.heads.clone(), ledger.newest().map(Head::line), ledger.end_block())
+    (tips, ledger.heads.clone(), ledger.newest.as_ref().map(Head::line), ledger.end_block())
 }
 
 /// P7. After every write a start finds all of it.
