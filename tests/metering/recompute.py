@@ -64,18 +64,17 @@ def usage_of(readings, tenant, parts):
             dwell = two["at"] - one["at"]
             began = one["wall_ms"]
             for index, (at, to, _) in enumerate(parts):
-                if dwell:
-                    share = F(max(0, min(began + dwell, to) - max(began, at)), dwell)
-                else:
-                    share = F(int(at <= began < to))
-                if not share:
-                    continue
                 for dimension, register in two["registers"].items():
                     went_on = int(register) - int(one["registers"].get(dimension, 0))
                     if went_on < 0:
                         sys.exit(f"a register went back: {two}")
-                    if went_on:
-                        used[index, one["class"], dimension, one["resource"]] += went_on * share
+                    if dwell:
+                        before, behind = (went_on * min(max(0, moment - began), dwell) // dwell for moment in (at, to))
+                        own = behind - before
+                    else:
+                        own = went_on * (at <= began < to)
+                    if own:
+                        used[index, one["class"], dimension, one["resource"]] += own
     return used
 
 
@@ -120,8 +119,20 @@ def tiers_of(price, quantity, share):
     return [tier for tier in found if tier[1]]
 
 
+def shares_of(own, registers, quantity, amount, digits):
+    """By resource, in their order: how far its register went on, its part of a line's quantity, and of its amount."""
+    total, units = sum(own.values(), F(0)), amount * 10**digits
+    shares, so_far = {}, F(0)
+    for resource in sorted(own):
+        below = math.floor(units * so_far / total)
+        so_far += own[resource]
+        pays = F(math.floor(units * so_far / total) - below, 10**digits)
+        shares[resource] = (F(registers[resource]), own[resource] * quantity / total, pays)
+    return shares
+
+
 def lines_of(parts, used, month):
-    """By (from, class, dimension, tier): quantity, exact amount, amount. A minimum's dimension is None."""
+    """By (from, class, dimension, tier): quantity, exact amount, amount, unit, price, shares. A minimum's dimension is None."""
     lines = {}
     for index, (at, to, card) in enumerate(parts):
         classes = sorted({key[1] for key in used if key[0] == index})
@@ -137,7 +148,7 @@ def lines_of(parts, used, month):
             missing = F(minimum) * share - charged
             amount = rounded(missing, rule, digits)
             if missing > 0 and amount:
-                lines[at, number, None, None] = (None, missing, amount)
+                lines[at, number, None, None] = (None, missing, amount, None, None, None)
                 return amount
             return F(0)
 
@@ -149,10 +160,12 @@ def lines_of(parts, used, month):
             of_class = F(0)
             for price in prices["prices"]:
                 dimension = price["dimension"]
-                register = sum((v for k, v in used.items() if k[:3] == (index, number, dimension)), F(0))
-                for tier, quantity, one in tiers_of(price, register / size_of(price["unit"], month), share):
+                registers = {k[3]: v for k, v in used.items() if k[:3] == (index, number, dimension)}
+                own = {resource: F(v) / size_of(price["unit"], month) for resource, v in registers.items()}
+                for tier, quantity, one in tiers_of(price, sum(own.values(), F(0)), share):
                     amount = rounded(quantity * one, rule, digits)
-                    lines[at, number, dimension, tier] = (quantity, quantity * one, amount)
+                    shares = shares_of(own, registers, quantity, amount, digits)
+                    lines[at, number, dimension, tier] = (quantity, quantity * one, amount, price["unit"], one, shares)
                     of_class += amount
             of_class += top_up(prices.get("minimum", "0"), of_class, number)
             of_all += of_class
@@ -160,43 +173,57 @@ def lines_of(parts, used, month):
     return lines
 
 
-def lines_on(invoice):
-    """The same, as an invoice has them; corrections of earlier months and the rounding of the sum are not of this rating."""
-    lines = {}
+def lines_on(invoice, begin):
+    """The same, as an invoice has them, and what corrections and roundings come to, which are not of this rating."""
+    lines, corrections, rounding = {}, [], F(0)
     for line in invoice["lines"]:
         charge = line["charge"]
-        if line["correction"] is not None or charge["kind"] == "rounding":
+        if line["correction"] is not None:
+            if milliseconds(line["span"]["to"]) > begin:
+                sys.exit(f"line {line['number']} corrects a time that is not before the month")
+            corrections.append(F(line["amount"]))
+            continue
+        if charge["kind"] == "rounding":
+            rounding += F(line["amount"])
             continue
         at = milliseconds(line["span"]["from"])
         if charge["kind"] == "usage":
             tier = charge["tier"] if charge["tier"] == "free" else str(charge["tier"]["step"])
             key = (at, charge["class"], charge["dimension"], tier)
+            shares = {r["resource"]: (F(r["used"]), F(r["quantity"]), F(r["amount"])) for r in charge["resources"]}
+            if len(shares) != len(charge["resources"]):
+                sys.exit(f"line {line['number']} names a resource twice")
+            said = (charge["unit"], F(charge["price"]), shares)
             quantity = F(charge["quantity"])
-            resources = charge["resources"]
-            if sum((F(r["amount"]) for r in resources), F(0)) != F(line["amount"]):
-                sys.exit(f"line {line['number']}: what its resources pay is not what it says")
-            if sum((F(r["quantity"]) for r in resources), F(0)) != quantity:
-                sys.exit(f"line {line['number']}: what its resources used is not what it says")
         else:
-            key, quantity = (at, charge["class"], None, None), None
+            key, quantity, said = (at, charge["class"], None, None), None, (None, None, None)
         if key in lines:
             sys.exit(f"line {line['number']} is there twice")
-        lines[key] = (quantity, F(line["exact"]), F(line["amount"]))
-    return lines
+        lines[key] = (quantity, F(line["exact"]), F(line["amount"]), *said)
+    return lines, corrections, rounding
 
 
-def compare(invoice, lines, cards):
-    theirs = lines_on(invoice)
+def compare(invoice, lines, cards, given):
+    for what, here in (("tenant", given.tenant), ("currency", cards[-1]["currency"])):
+        if invoice[what] != here:
+            sys.exit(f"the {what} of the invoice is {invoice[what]}, not {here}")
+    if (invoice["period"]["month"], invoice["period"]["zone"]) != (given.month, given.zone):
+        sys.exit(f"the invoice is of {invoice['period']}")
+    begin, _ = month_of(given.month, given.zone)
+    theirs, corrections, rounding = lines_on(invoice, begin)
     for key in sorted(set(lines) | set(theirs), key=str):
         if lines.get(key) != theirs.get(key):
             sys.exit(f"{key}: recomputed {lines.get(key)}, on the invoice {theirs.get(key)}")
     if sum((F(line["amount"]) for line in invoice["lines"]), F(0)) != F(invoice["total"]):
         sys.exit("the sum of the invoice is not that of its lines")
-    if not any(line["correction"] for line in invoice["lines"]):
-        minor = len(invoice["total"].partition(".")[2])
-        total = rounded(sum((line[2] for line in lines.values()), F(0)), cards[-1]["rounding"]["rule"], minor)
-        if total != F(invoice["total"]):
-            sys.exit(f"to pay: recomputed {total}, on the invoice {invoice['total']}")
+    minor = len(invoice["total"].partition(".")[2])
+    exact = sum((line[2] for line in lines.values()), sum(corrections, F(0)))
+    total = rounded(exact, cards[-1]["rounding"]["rule"], minor)
+    if (total, total - exact) != (F(invoice["total"]), rounding):
+        sys.exit(f"to pay: recomputed {total} with a rounding of {total - exact}, on the invoice {invoice['total']}")
+    if corrections:
+        worth = sum(corrections)
+        print(f"{len(corrections)} corrections, worth {worth}, are as told: rate their months anew to know")
     print(f"{len(lines)} lines and the sum, {invoice['total']} {invoice['currency']}, are the same")
 
 
@@ -218,9 +245,9 @@ def main():
     lines = lines_of(parts, used, end - begin)
     if given.invoice:
         with open(given.invoice, encoding="utf-8") as file:
-            compare(json.load(file), lines, [card for _, _, card in parts if card])
+            compare(json.load(file), lines, [card for _, _, card in parts if card], given)
         return
-    for key, (quantity, exact, amount) in lines.items():
+    for key, (quantity, exact, amount, *_) in lines.items():
         print(json.dumps({"line": key, "quantity": str(quantity), "exact": str(exact), "amount": str(amount)}))
     print(json.dumps({"sum": str(sum((line[2] for line in lines.values()), F(0)))}))
 

@@ -23,8 +23,12 @@ pub fn correct(issued: &[Invoice], rerated: &Bill, reason: &str) -> Result<Vec<L
     let mut last = None;
     for invoice in issued.iter().filter(|invoice| invoice.tenant() == rerated.tenant) {
         let Some(id) = invoice.id() else { continue };
+        let expected = invoice.currency();
         for line in invoice.lines().iter().filter(|line| is_of(line, rerated)) {
             let Some(key) = line.key() else { continue };
+            if expected != rerated.currency {
+                return Err(InvoiceError::OtherCurrency { expected, found: rerated.currency });
+            }
             match line.correction.as_ref().map(|correction| correction.kind) {
                 Some(CorrectionKind::Reversal) => in_force.remove(&key),
                 Some(CorrectionKind::Corrected) | None => in_force.insert(key, (id, line)),
@@ -39,7 +43,8 @@ pub fn correct(issued: &[Invoice], rerated: &Bill, reason: &str) -> Result<Vec<L
     let mut should: BTreeMap<Key, &Line> = rerated.lines.iter().filter_map(|line| Some((line.key()?, line))).collect();
     let mut lines = Vec::new();
     let mut add = |line: Line, kind, invoice: &str, number| {
-        let correction = Correction { kind, invoice: invoice.to_owned(), line: number, reason: reason.to_owned() };
+        let (invoice, reason, currency) = (invoice.to_owned(), reason.to_owned(), rerated.currency);
+        let correction = Correction { kind, invoice, line: number, currency, reason };
         lines.push(Line { number: 0, correction: Some(correction), ..line });
     };
     for (key, (invoice, line)) in &in_force {
@@ -64,9 +69,17 @@ fn is_of(line: &Line, bill: &Bill) -> bool {
     span.from <= line.span.from && line.span.to <= span.to
 }
 
-/// Whether two lines say the same, wherever they stand.
+/// Whether two lines say the same, wherever they stand, and whatever its resources are called now.
 fn is_same(one: &Line, other: &Line) -> bool {
-    (&one.charge, &one.exact, one.amount) == (&other.charge, &other.exact, other.amount)
+    (unnamed(one), &one.exact, one.amount) == (unnamed(other), &other.exact, other.amount)
+}
+
+fn unnamed(line: &Line) -> Charge {
+    let mut charge = line.charge.clone();
+    if let Charge::Usage(usage) = &mut charge {
+        usage.resources.iter_mut().for_each(|share| share.name = None);
+    }
+    charge
 }
 
 /// What takes a line back.

@@ -14,9 +14,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use units::TenantId;
+use units::{TenantId, VolumeId};
 
-use crate::rating::{Amount, Bill, Charge, Currency, Line, Note, NoteKind, Period, RoundingRule};
+use crate::rating::{Amount, Bill, Charge, Currency, Exact, Line, Note, NoteKind, Period, RoundingRule};
 use crate::reading::number;
 
 pub use correct::correct;
@@ -118,6 +118,16 @@ pub enum InvoiceError {
         /// Its end.
         end: Timestamp,
     },
+    /// A volume's reading after the month's end may be to come: what it used since its last one would be on no invoice.
+    #[error("volume {resource} was last read at {last}: issue {month} an hour later, or when it has been read")]
+    NotRead {
+        /// Which month.
+        month: String,
+        /// Which volume.
+        resource: VolumeId,
+        /// Its last reading.
+        last: Timestamp,
+    },
     /// The number is none.
     #[error("`{0}` is no invoice number: 1 to {ID_CHARS_MAX} letters, digits, and any of -_./")]
     BadId(String),
@@ -130,6 +140,14 @@ pub enum InvoiceError {
     /// There is nothing issued to correct.
     #[error("no invoice of {0} is issued: there is nothing to correct, rate it anew")]
     NothingIssued(String),
+    /// A correction is in another currency than the invoice.
+    #[error("a correction in {} has no place on an invoice in {}", found.code(), expected.code())]
+    OtherCurrency {
+        /// That of the invoice.
+        expected: Currency,
+        /// That of the correction.
+        found: Currency,
+    },
     /// A sum has no place in 127 bits.
     #[error("an amount is too large for an invoice")]
     TooMuch,
@@ -142,7 +160,7 @@ impl Invoice {
     /// An issued one, which never changes. `corrections` are those of earlier months that come with it.
     ///
     /// # Errors
-    /// [`InvoiceError`] when the month is not over at `at`, or the number or a correction is none.
+    /// [`InvoiceError`] when the month is not over at `at` or a reading of its end is to come, or the number or a correction is none.
     pub fn issue(
         bill: Bill,
         corrections: Vec<Line>,
@@ -153,6 +171,10 @@ impl Invoice {
         let end = bill.period.span().to;
         if at < end {
             return Err(InvoiceError::NotOver { month: bill.period.month().to_owned(), end });
+        }
+        if let Some(note) = bill.notes.iter().find(|note| is_awaited(note, at)) {
+            let month = bill.period.month().to_owned();
+            return Err(InvoiceError::NotRead { month, resource: note.resource, last: note.from });
         }
         let is_letter = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         if id.is_empty() || id.len() > ID_CHARS_MAX || !id.chars().all(is_letter) {
@@ -173,7 +195,7 @@ impl Invoice {
         forecast: Option<Bill>,
     ) -> Result<Self, InvoiceError> {
         // The next reading of a resource is to come.
-        bill.notes.retain(|note| note.kind != NoteKind::Ends || as_of.duration_since(note.from) > NEXT_READING);
+        bill.notes.retain(|note| !is_awaited(note, as_of));
         let state = State::Open { as_of, forecast: None };
         let forecast = match forecast {
             Some(bill) => Some(Self::build(bill, corrections.clone(), issuer.clone(), state)?.total()),
@@ -202,6 +224,9 @@ impl Invoice {
         if !(1..).zip(&document.lines).all(|(number, line)| line.number == number) {
             return wrong("its lines are not numbered one after the other");
         }
+        if !document.lines.iter().all(is_shared_out) {
+            return wrong("what its resources pay is not what its lines say");
+        }
         if sum(&document.lines, document.currency).map(|sum| sum.exact()) != Some(document.total.exact()) {
             return wrong("its total is not the sum of its lines");
         }
@@ -215,6 +240,11 @@ impl Invoice {
                 State::Issued { id, .. } => correction.invoice != *id,
                 State::Open { .. } => true,
             });
+            if let Some(found) =
+                line.correction.as_ref().map(|correction| correction.currency).filter(|it| *it != currency)
+            {
+                return Err(InvoiceError::OtherCurrency { expected: currency, found });
+            }
             if !of_another || line.span.to > period.span().from {
                 return Err(InvoiceError::BadCorrection(index + 1));
             }
@@ -379,6 +409,20 @@ impl Document {
             State::Open { forecast, .. } => forecast,
         }
     }
+}
+
+/// Whether a line's resources pay what it says, and used it.
+fn is_shared_out(line: &Line) -> bool {
+    let Charge::Usage(usage) = &line.charge else { return true };
+    let (paid, used) = usage.resources.iter().fold((Exact::zero(), Exact::zero()), |(paid, used), share| {
+        (paid + share.amount.exact(), used + share.quantity.clone())
+    });
+    (paid, &used) == (line.amount.exact(), &usage.quantity)
+}
+
+/// Whether a note says that a resource ends, at a moment when its next reading may still be to come.
+fn is_awaited(note: &Note, at: Timestamp) -> bool {
+    note.kind == NoteKind::Ends && at.duration_since(note.from) <= NEXT_READING
 }
 
 /// What `lines` come to.

@@ -1,5 +1,6 @@
 //! What an open month will come to, if all goes on as in the last day.
 
+use jiff::Timestamp;
 use units::MeterTime;
 
 use super::exact::Exact;
@@ -7,17 +8,16 @@ use super::period::{Period, milliseconds};
 use crate::reading::{Dimension, Reading, Registers};
 
 const DAY_MS: u64 = 86_400_000;
-/// A resource whose last reading is so much older than the newest of all is taken to be gone.
+/// A resource that was last read so long ago is taken to be gone.
 const GONE_MS: u64 = 3_600_000;
 
 /// `readings`, and for each resource that is still there one more, of the period's end: its registers went on until then
 /// as they did in the last day before its last reading, or as much of that as its epoch has. Rated, that is the forecast.
 ///
-/// The class and tenant of the last reading hold until the end. Nothing is made up for a resource with one reading only.
+/// `as_of` is now, by the wall clock: a resource that has not been read for an hour is gone. The class and tenant of the last reading hold until the end. Nothing is made up for a resource with one reading only.
 #[must_use]
-pub fn forecast(readings: &[Reading], period: &Period) -> Vec<Reading> {
+pub fn forecast(readings: &[Reading], period: &Period, as_of: Timestamp) -> Vec<Reading> {
     let end = milliseconds(period.span().to);
-    let newest = readings.iter().map(|reading| reading.wall_ms).max().unwrap_or(0);
     let mut sorted: Vec<&Reading> = readings.iter().collect();
     sorted.sort_by_key(|reading| (reading.resource, reading.epoch, reading.sequence));
     let mut all: Vec<Reading> = readings.to_vec();
@@ -25,7 +25,7 @@ pub fn forecast(readings: &[Reading], period: &Period) -> Vec<Reading> {
         let Some(last) = of_resource.last() else { continue };
         let of_epoch = of_resource.iter().filter(|reading| reading.epoch == last.epoch);
         let since = of_epoch.filter(|reading| last.at.since(reading.at) <= DAY_MS).min_by_key(|reading| reading.at);
-        let is_there = newest.saturating_sub(last.wall_ms) <= GONE_MS && last.wall_ms < end;
+        let is_there = milliseconds(as_of).saturating_sub(last.wall_ms) <= GONE_MS && last.wall_ms < end;
         if let Some(since) = since.filter(|since| is_there && since.at < last.at) {
             all.extend(at_the_end(since, last, end));
         }

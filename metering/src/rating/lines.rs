@@ -8,7 +8,7 @@ use units::{ClassId, VolumeId};
 
 use super::card::{CardId, ClassPrices, Price, RateCard, Tiering};
 use super::exact::{Decimal, Exact};
-use super::money::Amount;
+use super::money::{Amount, Currency};
 use super::note::Note;
 use super::period::{Period, Span};
 use super::quantity::PriceUnit;
@@ -118,6 +118,8 @@ pub struct Correction {
     pub invoice: String,
     /// The number of that line; none when it was missing.
     pub line: Option<u32>,
+    /// In which currency that was; on an invoice in another one it cannot be put right.
+    pub currency: Currency,
     /// Why.
     pub reason: String,
 }
@@ -243,7 +245,7 @@ impl Lines<'_> {
         let sums: Vec<_> =
             used.iter().filter_map(|(resource, used)| used.of(dimension).map(|sum| (*resource, sum))).collect();
         let quantities: Vec<Exact> =
-            sums.iter().map(|(_, sum)| price.unit.quantity(sum.exact(), self.period)).collect();
+            sums.iter().map(|(_, sum)| price.unit.quantity(Exact::from(sum.total), self.period)).collect();
         let total = quantities.iter().fold(Exact::zero(), |total, quantity| total + quantity.clone());
         for (tier, quantity, unit_price) in tiers_of(price, &total, &part.share) {
             let exact = quantity.clone() * unit_price.exact();
@@ -253,7 +255,7 @@ impl Lines<'_> {
             let resources = shares.map(|(((resource, sum), own), amount)| Share {
                 resource: *resource,
                 name: self.account.resources.get(resource).cloned(),
-                used: sum.exact(),
+                used: Exact::from(sum.total),
                 quantity: (own.clone() * quantity.clone()).over(&total).unwrap_or_else(Exact::zero),
                 amount,
             });

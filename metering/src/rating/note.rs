@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use units::VolumeId;
 
 use crate::reading::number;
+
+/// A clock that was set by more may have moved use out of its month, or into it.
+const STEP_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 /// Something about the readings of a resource. Nothing is billed by a guess: what a gap hides is not on the bill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +53,12 @@ pub enum NoteKind {
 impl Note {
     /// Whether use may be missing from the bill, or be on the wrong line.
     #[must_use]
-    pub const fn is_doubt(&self) -> bool {
+    pub fn is_doubt(&self) -> bool {
         match self.kind {
             NoteKind::Gap | NoteKind::BeginsLate | NoteKind::UnseenChange => true,
-            NoteKind::Split { .. } | NoteKind::Ends | NoteKind::ClockStep { .. } => false,
+            // What was used meanwhile may be on the bill of another month, or what was not used on this one.
+            NoteKind::ClockStep { clock } => clock.duration_since(self.from).abs() > STEP_MAX,
+            NoteKind::Split { .. } | NoteKind::Ends => false,
         }
     }
 }

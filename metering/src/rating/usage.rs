@@ -2,7 +2,8 @@
 //!
 //! A stretch between two readings of one epoch belongs to the tenant and the class that the first of them names. It begins
 //! when the wall clock said at the first one, and is as long as the meter's clock says: a step of the wall clock takes no time.
-//! What straddles a border (of the month, or between two cards) is split by time, in exact fractions, and a note says so.
+//! What straddles a border (of the month, or between two cards) is split by time, and a note says so: into whole units of the register,
+//! so that numbers stay short however many stretches are split. Each is on one side, and both sides find the same.
 
 use std::collections::BTreeMap;
 
@@ -23,23 +24,16 @@ pub(crate) struct Used([Sum; Dimension::ALL.len()]);
 
 impl Used {
     pub(crate) fn of(&self, dimension: Dimension) -> Option<&Sum> {
-        self.0.get(dimension as usize).filter(|sum| sum.whole > 0 || !sum.split.is_zero())
+        self.0.get(dimension as usize).filter(|sum| sum.total > 0)
     }
 }
 
 /// How far a register went on.
 #[derive(Debug, Clone)]
 pub(crate) struct Sum {
-    whole: u128,
-    split: Exact,
+    pub(crate) total: u128,
     /// Where a stretch was split.
     pub(crate) notes: Vec<Note>,
-}
-
-impl Sum {
-    pub(crate) fn exact(&self) -> Exact {
-        Exact::from(self.whole) + self.split.clone()
-    }
 }
 
 /// What a tenant used in the parts of a period.
@@ -107,22 +101,17 @@ impl Usage {
             if overlap == 0 {
                 continue;
             }
-            let share = Exact::ratio(overlap, dwell).filter(|_| overlap < dwell);
             let border = if from < begin { part.from } else { part.to };
             let note = || Note { kind: NoteKind::Split { at: border }, ..of_stretch(first, from, to) };
             let used = self.used.entry((index, first.class, first.resource)).or_insert_with(nothing);
             for (dimension, sum) in Dimension::ALL.into_iter().zip(&mut used.0) {
                 let went_on = next.registers.value(dimension) - first.registers.value(dimension);
-                match &share {
-                    _ if went_on == 0 => {}
-                    None => {
-                        let whole = sum.whole.checked_add(went_on);
-                        sum.whole = whole.ok_or_else(|| wrong(next, Wrong::TooMuch { dimension }))?;
-                    }
-                    Some(share) => {
-                        sum.split = sum.split.clone() + Exact::from(went_on) * share.clone();
-                        sum.notes.push(note());
-                    }
+                let until = |moment: u64| until(went_on, moment.saturating_sub(from), dwell);
+                let own = if dwell == 0 { went_on } else { until(end) - until(begin) };
+                let total = sum.total.checked_add(own);
+                sum.total = total.ok_or_else(|| wrong(next, Wrong::TooMuch { dimension }))?;
+                if own > 0 && overlap < dwell {
+                    sum.notes.push(note());
                 }
             }
         }
@@ -132,7 +121,9 @@ impl Usage {
     /// Notes what is odd about a stretch of one epoch, when it touches the period.
     fn note_stretch(&mut self, first: &Reading, next: &Reading) {
         let (from, to) = stretch(first, next);
-        if !self.is_inside(from, to) || (first.tenant != self.tenant && next.tenant != self.tenant) {
+        // A clock that comes back from another year passes by all that lies between.
+        let is_touched = self.is_inside(from.min(next.wall_ms), to.max(next.wall_ms));
+        if !is_touched || (first.tenant != self.tenant && next.tenant != self.tenant) {
             return;
         }
         if to.abs_diff(next.wall_ms) > CLOCK_STEP_MS {
@@ -181,12 +172,21 @@ fn stretch(first: &Reading, next: &Reading) -> (u64, u64) {
     (first.wall_ms, first.wall_ms.saturating_add(next.at.since(first.at)))
 }
 
+/// How far a register that goes on by `went_on` in `dwell` has gone when `elapsed` of it has passed, in whole units.
+fn until(went_on: u128, elapsed: u64, dwell: u64) -> u128 {
+    if elapsed >= dwell {
+        return went_on;
+    }
+    let share = Exact::ratio(elapsed, dwell).unwrap_or_else(Exact::zero);
+    (Exact::from(went_on) * share).floor_u128().unwrap_or(went_on)
+}
+
 fn of_stretch(reading: &Reading, from: u64, to: u64) -> Note {
     Note { kind: NoteKind::Gap, resource: reading.resource, from: moment(from), to: moment(to) }
 }
 
 fn nothing() -> Used {
-    Used(Dimension::ALL.map(|_| Sum { whole: 0, split: Exact::zero(), notes: Vec::new() }))
+    Used(Dimension::ALL.map(|_| Sum { total: 0, notes: Vec::new() }))
 }
 
 const fn wrong(reading: &Reading, wrong: Wrong) -> ReadingError {
