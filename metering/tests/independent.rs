@@ -3,13 +3,15 @@
 #![expect(clippy::disallowed_types, reason = "this test runs the other program; the crate does not")]
 
 use metering::ledger::{
-    Books, Date, Export, Exporter, Kind, Ledger, LineReader, NewEntry, SigningKey, Trust, encode_readings, verify,
+    Books, Date, Export, Exporter, Kind, Ledger, LedgerId, LineReader, NewEntry, SigningKey, Trust, encode_readings,
+    verify,
 };
 use metering::{Dimension, Reading, Registers};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
+const ID: LedgerId = LedgerId([0xab; 16]);
 const PYTHON: &str = "/usr/bin/python3";
 
 fn reading(tenant: u64, round: u64) -> Reading {
@@ -28,7 +30,7 @@ fn reading(tenant: u64, round: u64) -> Reading {
 /// A bundle of tenant 2 over three days, and the keys that signed it.
 fn bundle() -> (Vec<u8>, [SigningKey; 2]) {
     let keys = [3, 4].map(|seed| SigningKey::from_seed(&[seed; 32]));
-    let (mut ledger, write) = Ledger::create(1 << 20);
+    let (mut ledger, write) = Ledger::create(1 << 20, ID);
     let mut disk = write.bytes;
     ledger.on_durable();
     let mut write = |ledger: &mut Ledger, bytes: Vec<u8>| {
@@ -107,6 +109,13 @@ fn the_other_verifier_says_the_same() {
         swapped.swap(at, at / 2);
         bundles.push(swapped.concat());
     }
+    // A key of low order is none, neither that of a head nor the next one.
+    for low in ["00".repeat(32), format!("01{}", "00".repeat(31)), format!("ee{}7f", "ff".repeat(30))] {
+        let text = String::from_utf8(bundle.clone()).expect("text");
+        for key in [&keys[0], &keys[1]] {
+            bundles.push(text.replace(&key.public().to_string(), &low).into_bytes());
+        }
+    }
     for key in trusts {
         let public = key.map(SigningKey::public);
         let trust = Trust { keys: public.into_iter().collect(), heads: Vec::new() };
@@ -118,7 +127,8 @@ fn the_other_verifier_says_the_same() {
             match verify(bundle, trust.clone()) {
                 Ok(found) => {
                     let ends = "(meter to 3, account to 3), behind head 1 of 2026-11-01, signed to 2026-11-03";
-                    assert_eq!(answer, format!("tenant 2: {} entries {ends}", found.entries));
+                    let ledger = format!("ledger {ID}");
+                    assert_eq!(answer, format!("tenant 2: {} entries {ends}, {ledger}", found.entries));
                     assert!(bundles[0] == *bundle, "bundle {place}");
                 }
                 Err(error) => {
@@ -157,7 +167,7 @@ fn both_verifiers_take_the_same_payloads() {
     let key = SigningKey::from_seed(&[3; 32]);
     let mut bundles = Vec::new();
     for payload in &payloads {
-        let (mut ledger, _) = Ledger::create(1 << 20);
+        let (mut ledger, _) = Ledger::create(1 << 20, ID);
         ledger.on_durable();
         let note = NewEntry { tenant: TenantId(2), kind: Kind::Note, time_ms: 1, payload };
         let Ok(write) = ledger.append(&[note]) else { continue };

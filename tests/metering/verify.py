@@ -27,10 +27,10 @@ HEADER = rf'\{{"bundle":1,"tenant":{N},"books":"(both|account)","origin":(true|f
 ENTRY = rf'\{{"entry":{N},"tenant":{N},"kind":"([a-z_]+)","time":{N},"before":"{H}","payload":(.*)\}}'
 DATE = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
 HEAD = (
-    rf'(\{{"head":{N},"format":"aljibe-ledger-1","date":"({DATE})","leaves":{N},"root":"{H}","before":"{H}",'
+    rf'(\{{"head":{N},"format":"aljibe-ledger-1","ledger":"([0-9a-f]{{32}})","date":"({DATE})","leaves":{N},"root":"{H}","before":"{H}",'
     rf'"log":"{H}","key":"{H}"(?:,"next_key":"{H}")?),"signature":"([0-9a-f]{{128}})"\}}'
 )
-PROOF = rf'\{{"proof":"(meter|account)","count":{N},"hash":"{H}","leaf":{N},"path":\[((?:"[0-9a-f]{{64}}",?)*)\]\}}'
+PROOF = rf'\{{"proof":"(meter|account)","count":{N},"hash":"{H}","path":\[((?:"[0-9a-f]{{64}}",?)*)\]\}}'
 
 
 class Wrong(Exception):
@@ -116,6 +116,18 @@ def bytes_of(point):
 BASE = point_of((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
+# The y of the points of low order: by those anybody can sign. Two of order 8, which are each other's negative.
+ORDER_8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+LOW_ORDER = {0, 1, P - 1, ORDER_8, P - ORDER_8}
+for low in LOW_ORDER:
+    assert bytes_of(times(8, point_of(low.to_bytes(32, "little")))) == (1).to_bytes(32, "little")
+
+
+def hold_key(key):
+    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    hold(y < P and y not in LOW_ORDER, "no public key")
+
+
 def is_signed(key, text, signature):
     r, s = signature[:32], int.from_bytes(signature[32:], "little")
     k = int.from_bytes(hashlib.sha512(r + key + text).digest(), "little") % ORDER
@@ -153,8 +165,8 @@ class Bundle:
         hold(1 <= number(first) <= self.last, "no head is both first and last")
         self.keys, self.heads, self.is_trusted = keys, heads, False
         self.tips = {book: (0, NONE) for book in self.books} if origin == "true" else {}
-        # What the next head has to be: its number, the hash, date and key of those before it.
-        self.head, self.before, self.date, self.key = number(first), None, "", None
+        # What the next head has to be: its number, the hash, ledger and key of the one before it.
+        self.head, self.before, self.ledger, self.date, self.key = number(first), None, None, "", None
         self.place, self.proofs, self.tree, self.entries = 0, [], None, 0
         self.begins = "from its first entry on" if origin == "true" else None
 
@@ -191,28 +203,31 @@ class Bundle:
         self.entries += 1
 
     def on_head(self, *members):
-        text, head, date, year, month, day, leaves, root, before, log, key, next_key, signature = members
+        text, head, ledger, date, year, month, day, leaves, root, before, log, key, next_key, signature = members
         text += "}"
         hold(number(head) == self.head, f"head {head} where head {self.head} belongs")
         hold(int(year) >= 1970 and 1 <= int(month) <= 12 and 1 <= int(day) <= 31, "no date")
-        hold(date >= self.date, f"head {head} ends an earlier day than the one before it")
+        for public in filter(None, (key, next_key)):
+            hold_key(bytes.fromhex(public))
         if self.before is None:
             hold((before == NONE) == (self.head == 1), "the first head of all has none before it")
         else:
-            hold(before == self.before, f"head {head} does not follow the one before it")
+            hold((before, ledger) == (self.before, self.ledger), f"head {head} does not follow the one before it")
         hold(self.key in (None, key), f"head {head} is signed by a key that may not")
         signed = is_signed(bytes.fromhex(key), text.encode(), bytes.fromhex(signature))
         hold(signed, f"the signature of head {head} is wrong")
         self.is_trusted |= key in self.keys or of_line(text) in self.heads
-        self.before, self.date, self.key, self.head = of_line(text), date, next_key or key, self.head + 1
+        self.before, self.ledger, self.date, self.key = of_line(text), ledger, date, next_key or key
+        self.head += 1
         self.place, self.proofs, self.tree = 0, list(self.books), (number(leaves), root)
         self.begins = self.begins or f"behind head {head} of {date}"
 
-    def on_proof(self, book, count, newest, leaf, path, expected):
+    def on_proof(self, book, count, newest, path, expected):
         count, (size, root), steps = number(count), self.tree, path.split(",") if path else []
         hold(all(len(step) == 66 for step in steps) and len(steps) <= 65, "a proof is badly written")
         tip = f'{{"tip":"{book}","tenant":{self.tenant},"count":{count},"hash":"{newest}"}}'
-        proven = is_included(of_line(tip), number(leaf), size, [step.strip('"') for step in steps], root)
+        leaf = 2 * self.tenant + ["meter", "account"].index(book)
+        proven = is_included(of_line(tip), leaf, size, [step.strip('"') for step in steps], root)
         hold(book == expected and proven, f"head {self.head - 1} was not signed over what this says of the {expected} book")
         reached = self.tips.setdefault(book, (count, newest))
         hold(reached[0] >= count, f"entries {reached[0] + 1} to {count} of the {book} book are missing")
@@ -244,7 +259,8 @@ def check(file, keys, heads):
         print(f"line {place}: {error}")
         return 1
     ends = ", ".join(f"{book} to {count}" for book, (count, _) in bundle.tips.items())
-    print(f"tenant {bundle.tenant}: {bundle.entries} entries ({ends}), {bundle.begins}, signed to {bundle.date}")
+    of = f"tenant {bundle.tenant}: {bundle.entries} entries"
+    print(f"{of} ({ends}), {bundle.begins}, signed to {bundle.date}, ledger {bundle.ledger}")
     return 0
 
 

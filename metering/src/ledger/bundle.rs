@@ -242,7 +242,6 @@ impl Gathering {
             book: tip.book,
             count: tip.count,
             hash: tip.hash,
-            leaf: *leaf as u64,
             path: merkle::inclusion(&self.leaves, *leaf).unwrap_or_default(),
         })
     }

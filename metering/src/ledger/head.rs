@@ -4,10 +4,13 @@
 //! check any older one, and that a newer one continues it ([`Head::continues`]).
 
 use super::digest::Digest;
+use super::key::{PublicKey, SigningKey};
 use super::merkle::{self, Tree};
 use super::text::{NotCanonical, Text};
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use std::fmt;
+
+/// No line of a head is longer, its line feed with it.
+pub(super) const HEAD_BYTES_MAX: u64 = 1024;
 
 /// A day of the calendar, as 2026-11-30.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,69 +47,26 @@ impl fmt::Display for Date {
     }
 }
 
-/// An Ed25519 public key (RFC 8032), which is also what names it.
+/// What tells a ledger from all others, signed by the same key or not: random bytes, given to it when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicKey(pub [u8; 32]);
+pub struct LedgerId(pub [u8; 16]);
 
-impl PublicKey {
-    /// Reads one from 64 small hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when `text` is anything else.
-    pub fn parse(text: &str) -> Result<Self, NotCanonical> {
-        Digest::parse(text).map(|digest| Self(digest.0))
-    }
-}
-
-impl fmt::Display for PublicKey {
+impl fmt::Display for LedgerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Digest(self.0).fmt(f)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for PublicKey {
+impl fmt::Debug for LedgerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({self})")
-    }
-}
-
-/// The key that signs heads. It signs the heads of one ledger and nothing else.
-pub struct SigningKey(Ed25519KeyPair);
-
-impl SigningKey {
-    /// Makes the key that comes of 32 random bytes, which are its secret.
-    ///
-    /// # Panics
-    /// Never: any 32 bytes make a key.
-    #[must_use]
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes make a key"))
-    }
-
-    /// The key that checks what this one signs.
-    #[must_use]
-    pub fn public(&self) -> PublicKey {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(self.0.public_key().as_ref());
-        PublicKey(bytes)
-    }
-
-    fn sign(&self, text: &str) -> [u8; 64] {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.0.sign(text.as_bytes()).as_ref());
-        signature
-    }
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey(of {})", self.public())
+        write!(f, "LedgerId({self})")
     }
 }
 
 /// What a head says, but for who signed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Statement {
+    pub(super) ledger: LedgerId,
     pub(super) number: u64,
     pub(super) date: Date,
     pub(super) tips: Tree,
@@ -153,6 +113,12 @@ impl Head {
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.says.number
+    }
+
+    /// Of which ledger it is.
+    #[must_use]
+    pub const fn ledger(&self) -> LedgerId {
+        self.says.ledger
     }
 
     /// The day that it ends.
@@ -203,15 +169,15 @@ impl Head {
     /// Whether the signature is that of the key it names, over what it says.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.key.0).verify(self.text().as_bytes(), &self.signature).is_ok()
+        self.key.has_signed(self.text().as_bytes(), &self.signature)
     }
 
     /// Whether `before` is the head before this one. Signatures are not looked at.
     #[must_use]
     pub fn follows(&self, before: &Self) -> bool {
         before.number().checked_add(1) == Some(self.number())
+            && self.ledger() == before.ledger()
             && self.before() == before.hash()
-            && before.date() <= self.date()
     }
 
     /// Whether `proof` proves that `older` and all heads before it are behind this one, as they were. Signatures are not looked
@@ -222,7 +188,7 @@ impl Head {
         let is_behind = older.number() > 0
             && merkle::is_included(older.hash(), (older.number() - 1, log.size), &proof.inclusion, log.root);
         let has_begun = older.log().size == 0 || merkle::is_continued(older.log(), log, &proof.consistency);
-        is_behind && has_begun
+        self.ledger() == older.ledger() && is_behind && has_begun
     }
 
     /// What is signed: the line without the signature.
@@ -230,9 +196,9 @@ impl Head {
         let says = &self.says;
         let next_key = says.next_key.map(|key| format!(",\"next_key\":\"{key}\"")).unwrap_or_default();
         format!(
-            "{{\"head\":{},\"format\":\"aljibe-ledger-1\",\"date\":\"{}\",\"leaves\":{},\"root\":\"{}\",\"before\":\"{}\",\
+            "{{\"head\":{},\"format\":\"aljibe-ledger-1\",\"ledger\":\"{}\",\"date\":\"{}\",\"leaves\":{},\"root\":\"{}\",\"before\":\"{}\",\
              \"log\":\"{}\",\"key\":\"{}\"{next_key}}}",
-            says.number, says.date, says.tips.size, says.tips.root, says.before, says.log, self.key
+            says.number, says.ledger, says.date, says.tips.size, says.tips.root, says.before, says.log, self.key
         )
     }
 
@@ -255,7 +221,9 @@ impl Head {
         let mut text = Text::new(line);
         text.literal("{\"head\":")?;
         let number = text.number()?;
-        text.literal(",\"format\":\"aljibe-ledger-1\",\"date\":\"")?;
+        text.literal(",\"format\":\"aljibe-ledger-1\",\"ledger\":\"")?;
+        let ledger = LedgerId(text.hex()?);
+        text.literal("\",\"date\":\"")?;
         let date = Date::take(&mut text)?;
         text.literal("\",\"leaves\":")?;
         let size = text.number()?;
@@ -266,14 +234,14 @@ impl Head {
         text.literal("\",\"log\":\"")?;
         let log = text.digest()?;
         text.literal("\",\"key\":\"")?;
-        let key = PublicKey(text.hex()?);
-        let next_key = if text.takes("\",\"next_key\":\"") { Some(PublicKey(text.hex()?)) } else { None };
+        let key = PublicKey::take(&mut text)?;
+        let next_key = if text.takes("\",\"next_key\":\"") { Some(PublicKey::take(&mut text)?) } else { None };
         text.literal("\",\"signature\":\"")?;
         let signature = text.hex()?;
         text.literal("\"}")?;
         text.end()?;
         let tips = Tree { size, root };
-        Ok(Self { says: Statement { number, date, tips, before, log, next_key }, key, signature })
+        Ok(Self { says: Statement { ledger, number, date, tips, before, log, next_key }, key, signature })
     }
 }
 

@@ -8,13 +8,28 @@ pub(super) const PATH_LEN_MAX: usize = 65;
 
 /// The root over `leaves`. RFC 6962 2.1: MTH.
 pub(super) fn root(leaves: &[Digest]) -> Digest {
-    match leaves {
-        [] => Digest::of(&[]),
-        [leaf] => *leaf,
-        _ => {
-            let (left, right) = halves(leaves);
-            Digest::of_node(root(left), root(right))
+    let mut growing = Growing::default();
+    leaves.iter().for_each(|leaf| growing.push(*leaf));
+    growing.root()
+}
+
+/// The root over leaves that come one after the other: full trees from the left on, each with its number of leaves.
+#[derive(Debug, Default)]
+pub(super) struct Growing(Vec<(u64, Digest)>);
+
+impl Growing {
+    pub(super) fn push(&mut self, leaf: Digest) {
+        let (mut size, mut hash) = (1, leaf);
+        while let Some((_, left)) = self.0.pop_if(|(left, _)| *left == size) {
+            hash = Digest::of_node(left, hash);
+            size *= 2;
         }
+        self.0.push((size, hash));
+    }
+
+    pub(super) fn root(&self) -> Digest {
+        let hashes = self.0.iter().rev().map(|(_, hash)| *hash);
+        hashes.reduce(|right, left| Digest::of_node(left, right)).unwrap_or_else(|| Digest::of(&[]))
     }
 }
 

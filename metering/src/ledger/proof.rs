@@ -13,22 +13,19 @@ pub(super) struct Proof {
     pub(super) book: Book,
     pub(super) count: u64,
     pub(super) hash: Digest,
-    pub(super) leaf: u64,
     pub(super) path: Vec<Digest>,
 }
 
 impl Proof {
-    /// The tip, if it is a leaf of `tips`.
+    /// The tip, if it is that leaf of `tips` which is the tenant's.
     pub(super) fn tip(&self, tenant: TenantId, tips: Tree) -> Option<Tip> {
         let tip = Tip { tenant, book: self.book, count: self.count, hash: self.hash };
-        merkle::is_included(tip.leaf(), (self.leaf, tips.size), &self.path, tips.root).then_some(tip)
+        merkle::is_included(tip.leaf(), (tip.place(), tips.size), &self.path, tips.root).then_some(tip)
     }
 
     pub(super) fn line(&self) -> String {
-        let mut line = format!(
-            "{{\"proof\":\"{}\",\"count\":{},\"hash\":\"{}\",\"leaf\":{},\"path\":[",
-            self.book, self.count, self.hash, self.leaf
-        );
+        let mut line =
+            format!("{{\"proof\":\"{}\",\"count\":{},\"hash\":\"{}\",\"path\":[", self.book, self.count, self.hash);
         for (place, step) in self.path.iter().enumerate() {
             let comma = if place == 0 { "" } else { "," };
             write!(line, "{comma}\"{step}\"").expect("a text takes all that is written");
@@ -45,9 +42,7 @@ impl Proof {
         let count = text.number()?;
         text.literal(",\"hash\":\"")?;
         let hash = text.digest()?;
-        text.literal("\",\"leaf\":")?;
-        let leaf = text.number()?;
-        text.literal(",\"path\":[")?;
+        text.literal("\",\"path\":[")?;
         let mut path = Vec::new();
         while !text.takes("]}") {
             if path.len() == PATH_LEN_MAX {
@@ -58,6 +53,6 @@ impl Proof {
             text.literal("\"")?;
         }
         text.end()?;
-        Ok(Self { book, count, hash, leaf, path })
+        Ok(Self { book, count, hash, path })
     }
 }

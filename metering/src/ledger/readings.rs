@@ -99,7 +99,7 @@ fn parse_registers(text: &str) -> Option<Registers> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, Ledger, NewEntry};
+    use super::super::{Kind, Ledger, LedgerId, NewEntry};
     use super::*;
 
     fn reading(resource: u64, at: u64) -> Reading {
@@ -163,7 +163,7 @@ mod tests {
     /// P7. What readings take is what `docs/metering.md` says: 1,000 volumes of 20 tenants, 288 times a day.
     #[test]
     fn readings_are_small() {
-        let (mut ledger, _) = Ledger::create(1 << 20);
+        let (mut ledger, _) = Ledger::create(1 << 20, LedgerId([1; 16]));
         ledger.on_durable();
         let payloads: Vec<(u64, String)> = (1..=20)
             .flat_map(|tenant| {

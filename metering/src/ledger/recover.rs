@@ -8,10 +8,12 @@
 use super::blocks::{Block, BlockError, decode_block};
 use super::digest::Digest;
 use super::entry::Entry;
-use super::head::Head;
-use super::start::Start;
+use super::head::{Head, LedgerId};
+use super::merkle::Growing;
+use super::start::{FIRST_BLOCK, Start};
 use super::store::{HeadPlace, Ledger};
 use super::tip::Tip;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use units::BLOCK_LEN;
@@ -23,6 +25,8 @@ const READ_BLOCKS: u64 = 64;
 #[derive(Debug)]
 pub struct Recovery {
     ledger: Ledger,
+    /// Of each head that was read, by number: what it says of those before.
+    logs: BTreeMap<u64, Digest>,
     stage: Stage,
 }
 
@@ -92,7 +96,8 @@ impl Recovery {
     /// Of a ledger in a volume of `capacity_blocks`, two at least.
     #[must_use]
     pub const fn new(capacity_blocks: u64) -> Self {
-        Self { ledger: Ledger::empty(capacity_blocks, Start::NEW), stage: Stage::Start }
+        let start = Start::new(LedgerId([0; 16]));
+        Self { ledger: Ledger::empty(capacity_blocks, start), logs: BTreeMap::new(), stage: Stage::Start }
     }
 
     /// The blocks that are wanted next; `None` when it is done.
@@ -151,8 +156,9 @@ impl Recovery {
     /// [`Ledger::on_durable`] called, before anything is appended.
     ///
     /// # Errors
-    /// [`RecoverError::Unfinished`] while blocks are wanted.
+    /// [`RecoverError::Unfinished`] while blocks are wanted; [`RecoverError::Lines`] when the heads do not say the same of those before.
     pub fn finish(mut self) -> Result<Option<Ledger>, RecoverError> {
+        self.check_logs()?;
         self.ledger.is_writing = true;
         match self.stage {
             Stage::Done { is_ledger } => Ok(is_ledger.then_some(self.ledger)),
@@ -161,12 +167,27 @@ impl Recovery {
         }
     }
 
+    /// Holds that the heads are all there, and that each one's `log` is over those before it.
+    fn check_logs(&self) -> Result<(), RecoverError> {
+        if !matches!(self.stage, Stage::Done { .. }) {
+            return Ok(());
+        }
+        let mut before = Growing::default();
+        for (number, place) in (1..).zip(&self.ledger.heads) {
+            if place.number != number || self.logs.get(&number) != Some(&before.root()) {
+                return Err(RecoverError::Lines { block: place.block });
+            }
+            before.push(place.hash);
+        }
+        Ok(())
+    }
+
     fn on_found(&self, number: u64, bytes: &[u8], (found, end): (Option<Found>, u64)) -> Result<Stage, RecoverError> {
         let block = decode_block(number, bytes).map_err(|error| RecoverError::Block { block: number, error })?;
         let (found, end) = match (block, found) {
             (Some(block), _) => (Found { number, batch: block.batch, head: block.head }, end),
             (None, Some(found)) => (found, number),
-            (None, None) if number == Start::NEW.whole_from => return Ok(Stage::Beyond { oldest: None, at: number }),
+            (None, None) if number == FIRST_BLOCK => return Ok(Stage::Beyond { oldest: None, at: number }),
             (None, None) => return Err(RecoverError::Gone { block: number }),
         };
         if end > found.number + 1 {
@@ -229,19 +250,23 @@ impl Recovery {
                     Some(newest) => head.follows(newest),
                     None => has_base || (head.number(), head.before()) == (1, Digest::NONE),
                 };
-                if !follows {
+                if !follows || head.ledger() != self.ledger.id() {
                     return Err(wrong());
                 }
+                self.logs.insert(head.number(), head.log().root);
                 self.ledger.add_head(head, first);
                 is_of_head = true;
             } else if is_of_head {
                 let tip = Tip::parse(line).map_err(|_| wrong())?;
+                if u64::try_from(place).ok().and_then(|place| place.checked_sub(1)) != Some(tip.place()) {
+                    return Err(wrong());
+                }
                 if *self.ledger.tips.entry((tip.tenant, tip.book)).or_insert(tip) != tip {
                     return Err(wrong());
                 }
             } else {
                 let entry = Entry::parse(line).map_err(|_| wrong())?;
-                self.ledger.admit(entry.tenant);
+                self.ledger.admit(entry.tenant).map_err(|_| wrong())?;
                 let tip = self.ledger.tips.get_mut(&(entry.tenant, entry.kind.book())).ok_or_else(wrong)?;
                 tip.follow(&entry, line).map_err(|_| wrong())?;
             }
@@ -289,6 +314,7 @@ impl Recovery {
         let line = block.lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let head = Head::parse(line).ok().filter(|head| newer.follows(head));
         let head = head.ok_or(RecoverError::Lines { block: number })?;
+        self.logs.insert(head.number(), head.log().root);
         let place = HeadPlace { number: head.number(), date: head.date(), hash: head.hash(), block: number };
         self.ledger.heads.insert(0, place);
         Ok(Stage::heads(Some((head, block.head))))
@@ -308,7 +334,7 @@ impl Stage {
 impl Replay {
     /// From `at` on, which is where a head begins or the first block.
     fn new(furthest: Found, at: u64) -> Self {
-        let has_base = at != Start::NEW.whole_from;
+        let has_base = at != FIRST_BLOCK;
         let (batch, chain) = if has_base { (None, None) } else { (Some(1), Some(0)) };
         Self { furthest, at, batch, chain, open: None, oldest: None, has_base }
     }

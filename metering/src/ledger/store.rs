@@ -4,19 +4,23 @@
 //! the daemon says that it is durable. Where a write fails nobody knows what is in the volume: the ledger is then dropped
 //! and recovered ([`super::Recovery`]).
 
-use super::blocks::{Line, Place, encode_batch};
+use super::blocks::{Line, Place, TEXT_BYTES_MAX, encode_batch};
 use super::bundle::{Books, Export};
 use super::digest::Digest;
 use super::entry::{Book, Kind, PayloadError};
-use super::head::{Continuation, Date, Head, PublicKey, SigningKey, Statement};
+use super::head::{Continuation, Date, HEAD_BYTES_MAX, Head, LedgerId, Statement};
+use super::key::{PublicKey, SigningKey};
 use super::merkle::{self, Tree};
-use super::start::Start;
+use super::start::{FIRST_BLOCK, Start};
 use super::text::NUMBER_END;
-use super::tip::Tip;
+use super::tip::{TIP_BYTES_MAX, Tip};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use units::{BLOCK_LEN, TenantId};
+
+/// Tenants of a ledger have numbers below this: each head has two leaves for each number up to the highest.
+pub const TENANTS_MAX: u64 = 1 << 16;
 
 /// An entry that is to be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +74,19 @@ pub struct Ledger {
 
 impl Ledger {
     /// An empty one, in a volume of `capacity_blocks`, two at least, that was never written to, and what makes it one. It is durable before
-    /// anything is appended.
+    /// anything is appended. `id` is 16 random bytes.
     #[must_use]
-    pub fn create(capacity_blocks: u64) -> (Self, BlockWrite) {
-        let mut ledger = Self::empty(capacity_blocks, Start::NEW);
-        let write = ledger.write_start(Start::NEW);
+    pub fn create(capacity_blocks: u64, id: LedgerId) -> (Self, BlockWrite) {
+        let start = Start::new(id);
+        let mut ledger = Self::empty(capacity_blocks, start);
+        let write = ledger.write_start(start);
         (ledger, write)
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub const fn id(&self) -> LedgerId {
+        self.start.id
     }
 
     pub(super) const fn empty(capacity_blocks: u64, start: Start) -> Self {
@@ -86,20 +97,34 @@ impl Ledger {
             heads: Vec::new(),
             newest: None,
             shown: (0, None),
-            next: Place { first: 1, batch: 1, head: 0, chain: 0 },
+            next: Place { first: FIRST_BLOCK, batch: 1, head: 0, chain: 0 },
             is_writing: false,
         }
     }
 
     /// Makes a tenant's books, if it has none: from the next head on, all of it can be proven. Of all tenants that are known, at
-    /// every start.
-    pub fn admit(&mut self, tenant: TenantId) {
-        for book in Book::ALL {
-            self.tips.entry((tenant, book)).or_insert_with(|| Tip::empty(tenant, book));
+    /// every start. Whoever has a lower number gets books too: numbers are given one after the other.
+    ///
+    /// # Errors
+    /// [`AppendError::Number`] of [`TENANTS_MAX`] or more.
+    pub fn admit(&mut self, tenant: TenantId) -> Result<(), AppendError> {
+        if tenant.0 >= TENANTS_MAX {
+            return Err(AppendError::Number);
         }
+        for number in self.tenants()..=tenant.0 {
+            for book in Book::ALL {
+                self.tips.insert((TenantId(number), book), Tip::empty(TenantId(number), book));
+            }
+        }
+        Ok(())
     }
 
-    /// Appends `entries` as one batch, all or none.
+    /// The number behind the highest of a tenant with books: those below have books too.
+    fn tenants(&self) -> u64 {
+        self.tips.last_key_value().map_or(0, |((tenant, _), _)| tenant.0 + 1)
+    }
+
+    /// Appends `entries` as one batch, all or none. Room for one more head stays: what is in the ledger can still be signed.
     ///
     /// # Errors
     /// [`AppendError`]; nothing has changed then.
@@ -107,7 +132,7 @@ impl Ledger {
         let mut tips: BTreeMap<(TenantId, Book), Tip> = BTreeMap::new();
         let mut lines = Vec::with_capacity(entries.len());
         for entry in entries {
-            if entry.tenant.0 >= NUMBER_END || entry.time_ms >= NUMBER_END {
+            if entry.tenant.0 >= TENANTS_MAX || entry.time_ms >= NUMBER_END {
                 return Err(AppendError::Number);
             }
             let book = entry.kind.book();
@@ -115,15 +140,16 @@ impl Ledger {
             let text = tip.append(entry.kind, entry.time_ms, entry.payload)?;
             lines.push(Line { text, is_kept: book == Book::Account });
         }
-        let write = self.write(&lines)?;
+        let highest = tips.keys().next_back().map_or(0, |(tenant, _)| tenant.0 + 1);
+        let write = self.write(&lines, head_blocks(highest.max(self.tenants())))?;
         for tip in tips.into_values() {
-            self.admit(tip.tenant);
+            self.admit(tip.tenant)?;
             self.tips.insert((tip.tenant, tip.book), tip);
         }
         Ok(write)
     }
 
-    /// Signs where all books end now, as the end of `date`. The next head will be signed by `next_key`, when there is one, else
+    /// Signs where all books end now, as the end of `date`, by the wall clock: no later head is bound by it. The next head will be signed by `next_key`, when there is one, else
     /// by `key` again.
     ///
     /// # Errors
@@ -138,10 +164,8 @@ impl Ledger {
         {
             return Err(AppendError::Key { expected });
         }
-        if self.newest.is_some_and(|head| date < head.date()) {
-            return Err(AppendError::Date);
-        }
         let says = Statement {
+            ledger: self.start.id,
             number: self.newest.map_or(1, |head| head.number() + 1),
             date,
             tips: self.tree(),
@@ -152,7 +176,7 @@ impl Ledger {
         let head = Head::sign(says, key);
         let texts = std::iter::once(head.line()).chain(self.tips.values().map(Tip::line));
         let lines: Vec<Line> = texts.map(|text| Line { text, is_kept: true }).collect();
-        let write = self.write(&lines)?;
+        let write = self.write(&lines, 0)?;
         self.add_head(head, write.first);
         Ok(write)
     }
@@ -163,18 +187,18 @@ impl Ledger {
         self.next.head = block;
     }
 
-    /// Lays out a batch and goes on behind it.
-    fn write(&mut self, lines: &[Line]) -> Result<BlockWrite, AppendError> {
+    /// Lays out a batch and goes on behind it, if `spare_blocks` are left there.
+    fn write(&mut self, lines: &[Line], spare_blocks: u64) -> Result<BlockWrite, AppendError> {
         if self.is_writing {
             return Err(AppendError::Busy);
         }
         let place = self.next;
         let (bytes, chain) = encode_batch(place, lines).ok_or(AppendError::TooMany)?;
         let end = place.first + (bytes.len() / BLOCK_LEN) as u64;
-        if end > self.capacity_blocks {
-            return Err(AppendError::Full);
-        }
         if !bytes.is_empty() {
+            if end + spare_blocks > self.capacity_blocks {
+                return Err(AppendError::Full);
+            }
             self.next = Place { first: end, batch: place.batch + 1, chain, ..place };
             self.is_writing = true;
         }
@@ -239,13 +263,16 @@ impl Ledger {
     }
 
     /// How to export what a tenant has of the days from `first` to `last`, and the block from which on the exporter wants lines;
-    /// `None` while no head has ended any of them. When the last of them is still to come, it is what is signed so far.
+    /// `None` while no head has ended any of them. When the last of them is still to come, it is what is signed so far. Dates may be
+    /// wrong: it is all between the first head of such a day and the last one.
     #[must_use]
     pub fn export(&self, (tenant, books): (TenantId, Books), (first, last): (Date, Date)) -> Option<(Export, u64)> {
-        let end = self.heads().iter().rfind(|place| (first..=last).contains(&place.date))?;
-        let after = self.heads().iter().rfind(|place| place.date < first);
+        let is_within = |place: &HeadPlace| (first..=last).contains(&place.date);
+        let begin = self.heads().iter().position(is_within)?;
+        let end = self.heads().iter().rfind(|place| is_within(place))?;
+        let after = begin.checked_sub(1).and_then(|before| self.heads().get(before));
         let export = Export { tenant, books, after: after.map(|place| place.number), last: end.number };
-        Some((export, after.map_or(Start::NEW.whole_from, |place| place.block)))
+        Some((export, after.map_or(FIRST_BLOCK, |place| place.block)))
     }
 
     /// The newest head that is durable.
@@ -283,6 +310,11 @@ impl Ledger {
     }
 }
 
+/// Blocks that a head takes at most, with the tips of so many tenants.
+const fn head_blocks(tenants: u64) -> u64 {
+    (HEAD_BYTES_MAX + 2 * tenants * TIP_BYTES_MAX).div_ceil(TEXT_BYTES_MAX as u64)
+}
+
 /// Why nothing was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendError {
@@ -290,19 +322,17 @@ pub enum AppendError {
     Busy,
     /// A payload is none.
     Payload(PayloadError),
-    /// A tenant's number or a time that no line can say.
+    /// A tenant's number of [`TENANTS_MAX`] or more, or a time that no line can say.
     Number,
     /// More than a batch can have.
     TooMany,
-    /// The volume is full.
+    /// The volume is full, for entries but for the room of one more head.
     Full,
     /// The head before says that another key signs this one.
     Key {
         /// Which one.
         expected: PublicKey,
     },
-    /// The head before ends a later day.
-    Date,
     /// There is no such head.
     NoHead,
 }
@@ -318,11 +348,10 @@ impl fmt::Display for AppendError {
         match self {
             Self::Busy => f.write_str("the write before is not durable yet"),
             Self::Payload(error) => error.fmt(f),
-            Self::Number => f.write_str("a tenant's number or a time of 2^63 or more"),
+            Self::Number => write!(f, "a tenant's number of {TENANTS_MAX} or more, or a time of 2^63 or more"),
             Self::TooMany => f.write_str("more entries than one batch can have"),
             Self::Full => f.write_str("the ledger's volume is full"),
             Self::Key { expected } => write!(f, "the head before says that key {expected} signs this one"),
-            Self::Date => f.write_str("the head before ends a later day"),
             Self::NoHead => f.write_str("there is no such head, or as much was given up already"),
         }
     }

@@ -7,6 +7,9 @@ use super::text::{NotCanonical, Text};
 use std::fmt;
 use units::TenantId;
 
+/// No line of a tip is longer, its line feed with it.
+pub(super) const TIP_BYTES_MAX: u64 = 160;
+
 /// Where a tenant's book ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
@@ -63,6 +66,11 @@ impl Tip {
             "{{\"tip\":\"{}\",\"tenant\":{},\"count\":{},\"hash\":\"{}\"}}",
             self.book, self.tenant, self.count, self.hash
         )
+    }
+
+    /// Which leaf of a head's tree it is, counted from 0: the tenant tells, so that no head has two of one book.
+    pub(super) const fn place(&self) -> u64 {
+        self.tenant.0.saturating_mul(2).saturating_add(self.book as u64)
     }
 
     pub(super) fn leaf(&self) -> Digest {

@@ -3,7 +3,8 @@
 use super::bundle::{Books, Header};
 use super::digest::Digest;
 use super::entry::{Book, Entry, LINE_BYTES_MAX};
-use super::head::{Head, PublicKey};
+use super::head::Head;
+use super::key::PublicKey;
 use super::proof::Proof;
 use super::text::NotCanonical;
 use super::tip::{ChainFault, Tip};

@@ -1,5 +1,9 @@
 //! What a disk that loses what it had, somebody without the key, and whoever has the key may try.
 
+use super::super::blocks::{Line, Place, encode_batch};
+use super::super::head::Statement;
+use super::super::merkle;
+use super::super::proof::Proof;
 use super::*;
 use proptest::prelude::*;
 
@@ -153,7 +157,7 @@ fn no_mixture_of_torn_batches_is_taken() {
 #[test]
 fn a_full_volume_is_found() {
     for capacity in 2..80_u64 {
-        let (mut ledger, start) = Ledger::create(capacity);
+        let (mut ledger, start) = Ledger::create(capacity, ID);
         ledger.on_durable();
         let mut disk = start.bytes;
         let payload = format!("\"{}\"", "x".repeat(4000));
@@ -295,6 +299,168 @@ proptest! {
             for line in reader.block(block, &bytes).expect("a block") {
                 prop_assert!(rest.any(|known| *known == line));
             }
+        }
+    }
+}
+
+/// Tips as whoever has the key may sign them, in one head; and a bundle of it for the pair at `leaf`.
+fn signed(tips: &[Tip]) -> (Head, Vec<Digest>) {
+    let leaves: Vec<Digest> = tips.iter().map(Tip::leaf).collect();
+    let tree = Tree { size: leaves.len() as u64, root: merkle::root(&leaves) };
+    let date = Date::new(2026, 11, 1).expect("a day");
+    let says = Statement {
+        ledger: ID,
+        number: 1,
+        date,
+        tips: tree,
+        before: Digest::NONE,
+        log: Digest::of(&[]),
+        next_key: None,
+    };
+    (Head::sign(says, &key(1)), leaves)
+}
+
+/// P7. One head says one thing of a tenant: whoever has the key cannot show one history to the tenant and another to an auditor
+/// under the very same head.
+#[test]
+fn one_head_has_one_book_of_a_tenant() {
+    let history = |payload: &str| {
+        let mut tips = Book::ALL.map(|book| Tip::empty(TenantId(2), book));
+        let line = tips[1].append(Kind::Note, 1, payload).expect("a payload");
+        (tips, line)
+    };
+    let (told, other) = (history("\"owes 1\""), history("\"owes 1000\""));
+    let others = Book::ALL.map(|book| Tip::empty(TenantId(1), book));
+    let (head, leaves) = signed(&[others, told.0, other.0].concat());
+    let is_right = |(tips, line): &([Tip; 2], String), leaf: u64| {
+        let mut bundle = format!(
+            "{{\"bundle\":1,\"tenant\":2,\"books\":\"both\",\"origin\":true,\"first\":1,\"last\":1}}\n{line}\n{}\n",
+            head.line()
+        );
+        for (leaf, tip) in (leaf..).zip(tips) {
+            let path = merkle::inclusion(&leaves, usize::try_from(leaf).unwrap()).unwrap();
+            let proof = Proof { book: tip.book, count: tip.count, hash: tip.hash, path };
+            bundle.push_str(&proof.line());
+            bundle.push('\n');
+        }
+        verify(bundle.as_bytes(), Trust { keys: Vec::new(), heads: vec![head.hash()] }).is_ok()
+    };
+    assert_eq!(
+        [(&told, 2), (&other, 4)].map(|(book, leaf)| is_right(book, leaf)),
+        [false, true],
+        "only where it belongs"
+    );
+}
+
+/// P7. Numbers of tenants are given one after the other; a wrong one makes no tree without end, here or when it is read again.
+#[test]
+fn a_wrong_tenant_makes_no_endless_tree() {
+    let mut world = World::new();
+    for wrong in [TENANTS_MAX, 1 << 40, u64::MAX] {
+        assert_eq!(world.ledger.admit(TenantId(wrong)), Err(AppendError::Number));
+        let note = NewEntry { tenant: TenantId(wrong), kind: Kind::Note, time_ms: 0, payload: "1" };
+        assert_eq!(world.ledger.append(&[note]), Err(AppendError::Number));
+    }
+    assert_eq!(world.ledger.tree().size, 0);
+    world.ledger.admit(TenantId(TENANTS_MAX - 1)).expect("the last number");
+    let write = world.head(1, None);
+    world.write(&write);
+    assert_eq!(world.recover().expect("a ledger").tree().size, 2 * TENANTS_MAX);
+}
+
+/// P7. A wall clock that was years ahead for a day locks no later day out: heads are ordered by their numbers, and the days of a
+/// month are found all the same.
+#[test]
+fn a_clock_years_ahead_locks_no_day_out() {
+    let mut world = World::new();
+    let date = |year, month, day| Date::new(year, month, day).expect("a day");
+    let november = [date(2026, 11, 1), date(2040, 1, 1), date(2026, 11, 3)];
+    for date in november.into_iter().chain([date(2026, 12, 1)]) {
+        let write = world.readings(&[1]);
+        world.write(&write);
+        let write = world.ledger.sign_head(date, &key(1), None).expect("a head");
+        world.write(&write);
+    }
+    assert_eq!(world.recover().expect("a ledger").heads, world.ledger.heads);
+    let month = |from, to| world.ledger.export((TenantId(1), Books::Both), (from, to)).expect("an export").0;
+    assert_eq!(month(date(2026, 11, 1), date(2026, 11, 30)), export(1, None, 3));
+    assert_eq!(month(date(2026, 12, 1), date(2026, 12, 31)), export(1, Some(3), 4));
+    let bundle = world.export(export(1, None, 4)).expect("a bundle");
+    assert!(verify(&bundle, trusting(1)).is_ok());
+}
+
+/// P7. Heads of two ledgers that one key has signed are told apart, and neither follows or continues the other.
+#[test]
+fn heads_of_two_ledgers_do_not_mix() {
+    let days = |id: LedgerId| {
+        let (mut ledger, _) = Ledger::create(CAPACITY_BLOCKS, id);
+        let mut heads = Vec::new();
+        for day in 1..=2 {
+            ledger.on_durable();
+            ledger.sign_head(Date::new(2026, 11, day).expect("a day"), &key(1), None).expect("a head");
+            ledger.on_durable();
+            heads.push(*ledger.newest().expect("a head"));
+        }
+        (heads, ledger.continuation(1).expect("a proof"))
+    };
+    let ((one, proof), (other, _)) = (days(ID), days(LedgerId([1; 16])));
+    assert!(one[1].follows(&one[0]) && one[1].continues(&one[0], &proof));
+    assert!(!one[1].follows(&other[0]) && !one[1].continues(&other[0], &proof));
+    // Not even where all else is the same.
+    let ledger = LedgerId([1; 16]);
+    let date = one[1].date();
+    let (tips, log) = (one[1].tips(), one[1].log().root);
+    let says = Statement { ledger, number: 2, date, tips, before: one[0].hash(), log, next_key: None };
+    assert!(!Head::sign(says, &key(1)).follows(&one[0]));
+    let mut world = four_days();
+    let start = Ledger::create(CAPACITY_BLOCKS, ledger).1;
+    world.disk.insert(0, start.bytes);
+    assert!(matches!(world.recover(), Err(RecoverError::Lines { .. })), "block 0 is of another ledger");
+}
+
+/// P7. A head that says something else of those before it, rightly signed and in whole blocks, stops the start.
+#[test]
+fn a_head_with_a_false_log_stops_the_start() {
+    for is_newest in [true, false] {
+        let mut world = World::new();
+        world.day(&[1], 1, None);
+        world.day(&[1], 1, None);
+        let place = world.ledger.next;
+        let (newest, date) = (*world.ledger.newest().expect("a head"), Date::new(2026, 11, 3).expect("a day"));
+        let (ledger, tips, log) = (ID, world.ledger.tree(), Digest::of(&[]));
+        let says = Statement { ledger, number: 3, date, tips, before: newest.hash(), log, next_key: None };
+        let head = Head::sign(says, &key(1));
+        let texts = std::iter::once(head.line()).chain(world.ledger.tips.values().map(Tip::line));
+        let lines: Vec<Line> = texts.map(|text| Line { text, is_kept: true }).collect();
+        let (bytes, chain) = encode_batch(place, &lines).expect("a batch");
+        world.ledger.add_head(head, place.first);
+        let end = place.first + (bytes.len() / BLOCK_LEN) as u64;
+        world.ledger.next = Place { first: end, batch: place.batch + 1, head: place.first, chain };
+        world.write(&BlockWrite { first: place.first, bytes });
+        if !is_newest {
+            world.day = 3;
+            world.day(&[1], 1, None);
+        }
+        assert_eq!(world.recover().map(|_| ()), Err(RecoverError::Lines { block: place.first }));
+    }
+}
+
+/// P7. What is in the ledger can still be signed when it is full: entries stop while there is room for one more head.
+#[test]
+fn a_full_ledger_can_still_be_signed() {
+    for capacity in 3..60 {
+        for tenants in [1, 40, 400] {
+            let (mut ledger, _) = Ledger::create(capacity, ID);
+            ledger.on_durable();
+            let payload = format!("\"{}\"", "x".repeat(3000));
+            let mut entries = 0;
+            let note = |tenant| NewEntry { tenant: TenantId(tenant), kind: Kind::Note, time_ms: 0, payload: &payload };
+            while ledger.append(&[note(entries % tenants)]).is_ok() {
+                ledger.on_durable();
+                entries += 1;
+            }
+            let head = ledger.sign_head(Date::new(2026, 11, 1).expect("a day"), &key(1), None);
+            assert!(entries == 0 || head.is_ok(), "{capacity} blocks, {entries} entries: {head:?}");
         }
     }
 }

@@ -12,6 +12,8 @@ use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
 pub(super) const CAPACITY_BLOCKS: u64 = 1 << 20;
 
+pub(super) const ID: LedgerId = LedgerId([0xab; 16]);
+
 /// The ledger and its volume.
 pub(super) struct World {
     pub(super) disk: BTreeMap<u64, Vec<u8>>,
@@ -30,7 +32,7 @@ pub(super) fn trusting(seed: u8) -> Trust {
 
 impl World {
     pub(super) fn new() -> Self {
-        let (ledger, write) = Ledger::create(CAPACITY_BLOCKS);
+        let (ledger, write) = Ledger::create(CAPACITY_BLOCKS, ID);
         let mut world = Self { disk: BTreeMap::new(), ledger, day: 0, round: 0 };
         world.write(&write);
         world

@@ -96,10 +96,11 @@ fn a_vanished_stretch_stops_the_start() {
 /// P7. A full volume takes nothing more, and what is there stays.
 #[test]
 fn a_full_volume_refuses_whole_batches() {
-    let (mut ledger, _) = Ledger::create(3);
+    let (mut ledger, _) = Ledger::create(4, ID);
     ledger.on_durable();
     let long = format!("\"{}\"", "x".repeat(3000));
     let note = |payload| NewEntry { tenant: TenantId(1), kind: Kind::Note, time_ms: 0, payload };
+    // Block 0, two for entries, and one for a head.
     assert_eq!(ledger.append(&[note(&long), note(&long), note(&long)]), Err(AppendError::Full));
     assert!(ledger.append(&[note(&long), note("1")]).is_ok());
     ledger.on_durable();

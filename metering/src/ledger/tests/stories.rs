@@ -58,7 +58,7 @@ fn the_first_format_stays() {
     assert!(verify(golden, Trust { keys: vec![key], heads: Vec::new() }).is_ok());
     assert_eq!(String::from_utf8_lossy(&bundle), String::from_utf8_lossy(golden));
     let blocks = Digest::of_line(&world.disk.into_values().flatten().collect::<Vec<_>>());
-    assert_eq!(blocks.to_string(), "e199d7fe7689bd9a1a1032d645432fb52f220f5332a6763583c01462d102c5ac");
+    assert_eq!(blocks.to_string(), "13a8e529d3328aff9363a22e4903b07d645540bed0a2c194886ade6c545ee84e");
 }
 
 /// P7. A month is what was measured behind the last head of the month before, to its own last one.
@@ -173,14 +173,13 @@ fn a_key_is_followed_by_the_one_that_it_announces() {
     let date = Date::new(2026, 11, 5).expect("a day");
     let refused = world.ledger.sign_head(date, &key(1), None);
     assert_eq!(refused, Err(AppendError::Key { expected: key(9).public() }));
-    let earlier = Date::new(2026, 11, 3).expect("a day");
-    assert_eq!(world.ledger.sign_head(earlier, &key(9), None), Err(AppendError::Date));
     // Somebody else's signature over the very same is none, though he is trusted for the rest.
     let mut lines = lines(&world.export(export(2, None, 2)).expect("a bundle"));
     let head = Head::parse(lines[10].trim_end().as_bytes()).expect("head 2");
     let Tree { root: log, .. } = head.log();
     let (number, before, tips) = (head.number(), head.before(), head.tips());
-    let says = Statement { number, date: head.date(), tips, before, log, next_key: None };
+    let ledger = ID;
+    let says = Statement { ledger, number, date: head.date(), tips, before, log, next_key: None };
     for (seed, is_right) in [(1, true), (5, false)] {
         lines[10] = format!("{}\n", Head::sign(says, &key(seed)).line());
         let expected = Fault::HeadKey { number: 2, expected: key(1).public(), found: key(seed).public() };
