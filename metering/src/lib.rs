@@ -16,6 +16,6 @@ pub use invoice::{Format, Invoice, InvoiceError, Issuer, Region, State, correct}
 pub use rating::{
     Account, Amount, Bill, CardError, CardId, CardsError, Charge, Correction, CorrectionKind, Currency, Decimal, Exact,
     Line, Note, NoteKind, Period, PeriodError, PriceUnit, RateCard, RateCards, RatingError, ReadingError, RoundingRule,
-    Share, Span, Tier, UsageCharge, Wrong, forecast, rate,
+    Share, Span, Tier, UsageCharge, Wrong, forecast, preview, rate,
 };
-pub use reading::{Dimension, Reading, Registers, Unit};
+pub use reading::{Dimension, Mark, Reading, Registers, Unit};

@@ -1,8 +1,9 @@
 //! Readings: what a resource's registers said at a moment.
 //!
 //! A register only grows, so use between two moments is the difference of two readings, and a reading that is lost, comes twice
-//! or late changes nothing. A reading that names another class or tenant than the one before ends what that one had to pay,
-//! and begins what the next one has to.
+//! or late changes nothing. A reading that names another class than the one before ends what the former had to pay, and begins
+//! what the next one has to. Where the tenant changes there are two of one moment and with the same registers: one ends it for
+//! the tenant before, and the next one begins it for the other, so that each tenant's own readings say all of it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
@@ -126,6 +127,23 @@ impl<'de> Deserialize<'de> for Registers {
     }
 }
 
+/// What a reading is of a resource's time with a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// One of many.
+    Usual,
+    /// The first: the resource was made, or came from another tenant.
+    Begins,
+    /// The last: the resource was deleted, or went to another tenant.
+    Ends,
+}
+
+impl Mark {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Usual, Self::Begins, Self::Ends];
+}
+
 /// What a resource's registers said at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,9 +162,16 @@ pub struct Reading {
     pub epoch: Epoch,
     /// The first of an epoch is 0, the next 1.
     pub sequence: u64,
+    /// What it is of the resource's time with the tenant.
+    pub mark: Mark,
+    /// How often the tenant or the class of the resource has changed, this reading's change with it: by this a change is seen
+    /// though the reading that said so is lost.
+    pub changes: u64,
     /// When, on the meter's clock.
     #[serde(with = "number")]
     pub at: MeterTime,
+    /// How many milliseconds on the meter's clock were an estimate until then: over a reboot it goes by the wall clock.
+    pub estimated_ms: u64,
     /// When, milliseconds since 1970: what says to which month it belongs.
     pub wall_ms: u64,
     /// What they said.
@@ -198,6 +223,9 @@ mod tests {
             class: ClassId::DEFAULT,
             epoch: Epoch(1),
             sequence: 3,
+            mark: Mark::Usual,
+            changes: 1,
+            estimated_ms: 60_000,
             at: MeterTime(300_000),
             wall_ms: 1_795_824_000_000,
             registers: Registers::default().with(Dimension::Written, u128::MAX).with(Dimension::Reads, 12),

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use metering::{
-    Account, Bill, Charge, Dimension, Exact, Invoice, Issuer, Line, Note, Period, RateCard, RateCards, Reading,
-    Registers, rate,
+    Account, Bill, Charge, Dimension, Exact, Invoice, Issuer, Line, Mark, Note, NoteKind, Period, RateCard, RateCards,
+    Reading, Registers, rate,
 };
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
@@ -40,7 +41,7 @@ fn cards(documents: &[String]) -> RateCards {
 }
 
 fn account() -> Account {
-    Account { tenant: TenantId(1), name: "acme".to_owned(), resources: BTreeMap::new() }
+    Account { tenant: TenantId(1), name: "acme".to_owned(), ..Account::default() }
 }
 
 /// A gold volume that holds 1 GiB since `since`, read at `at`.
@@ -51,6 +52,9 @@ fn reading(sequence: u64, since: u64, at: u64) -> Reading {
         class: ClassId(1),
         epoch: Epoch(1),
         sequence,
+        mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
+        changes: 0,
+        estimated_ms: 0,
         at: MeterTime(at),
         wall_ms: at,
         registers: Registers::default().with(Dimension::Provisioned, GIB * u128::from(at - since)),
@@ -210,8 +214,128 @@ fn a_correction_in_another_currency_is_refused() {
     assert!(mixed.is_err(), "{} {}", mixed.expect("an invoice").total(), "USD, of which 10.00 were EUR");
 }
 
+/// P7. Of a volume that was silver for ten days, the readings that say so are lost: the bill is as it was, or says that it may not be.
+#[test]
+fn a_change_and_back_that_was_lost_is_told() {
+    let november = month("2026-11");
+    let (begin, end) = ends(&november);
+    let moments = [begin, begin + 10 * DAY_MS, begin + 20 * DAY_MS, end];
+    let mut readings: Vec<Reading> = (0..).zip(moments).map(|(sequence, at)| reading(sequence, begin, at)).collect();
+    readings[1].class = ClassId(0);
+    for (reading, changes) in readings.iter_mut().zip([0, 1, 2, 2]) {
+        reading.changes = changes;
+    }
+    let whole = bill(&readings, &november);
+    readings.drain(1..3);
+    let lossy = bill(&readings, &november);
+    let amounts = |bill: &Bill| bill.lines.iter().map(|line| line.amount.to_string()).collect::<Vec<_>>();
+    let is_told = lossy.notes.iter().any(Note::is_doubt);
+    assert!(amounts(&whole) == amounts(&lossy) || is_told, "{:?}, then {:?}", amounts(&whole), amounts(&lossy));
+}
+
+/// P7. A card that says the same under another name changes nothing: neither what is free nor a minimum.
+#[test]
+fn a_card_that_says_the_same_changes_no_bill() {
+    let november = month("2026-11");
+    let (begin, end) = ends(&november);
+    let middle = u64::midpoint(begin, end);
+    let gone = [reading(0, begin, begin), reading(1, begin, middle)];
+    let next = |card: &str| card.replace("a card", "same").replace("2026-01-01T00", "2026-11-15T23");
+    let minimum = CARD.replace("\"classes\"", "\"minimum\": \"5\", \"classes\"");
+    let free = CARD.replace("\"unit\": \"gib_month\",", "\"unit\": \"gib_month\", \"free\": \"0.5\",");
+    for card in [minimum, free] {
+        let total = |documents: &[String]| {
+            let bill = rate(&gone, &cards(documents), &november, &account()).expect("a bill");
+            issue(bill, Vec::new(), "1", november.span().to).expect("an invoice").total().to_string()
+        };
+        assert_eq!(total(&[card.clone(), next(&card)]), total(std::slice::from_ref(&card)), "{card}");
+    }
+}
+
+/// P7. Nor does a card that changes another price: what is free of this one stays whole.
+#[test]
+fn a_card_that_changes_another_price_leaves_this_one_whole() {
+    let november = month("2026-11");
+    let (begin, end) = ends(&november);
+    let free = CARD.replacen(
+        "\"unit\": \"gib_month\", \"tiers\": [{ \"price\": \"10\"",
+        "\"unit\": \"gib_month\", \"free\": \"0.5\", \"tiers\": [{ \"price\": \"10\"",
+        1,
+    );
+    assert_ne!(free, CARD);
+    let next = free.replace("\"price\": \"1\"", "\"price\": \"2\"").replace("2026-01-01T00", "2026-11-15T23");
+    let gone = [reading(0, begin, begin), reading(1, begin, u64::midpoint(begin, end))];
+    let amounts = |documents: &[String]| -> Vec<String> {
+        let bill = rate(&gone, &cards(documents), &november, &account()).expect("a bill");
+        bill.lines.iter().map(|line| line.amount.to_string()).collect()
+    };
+    assert_eq!(amounts(&[free.clone(), next]), ["0.00"], "half a GiB-month is free, whenever it is used");
+}
+
+/// P7. A minimum is due for as long as there was an account, whether anything was used or not.
+#[test]
+fn a_minimum_is_due_for_the_time_of_the_account() {
+    let november = month("2026-11");
+    let (begin, end) = (november.span().from, november.span().to);
+    let card = CARD.replace("\"classes\"", "\"minimum\": \"30\", \"classes\"");
+    let next = card.replace("\"30\"", "\"60\"").replace("2026-01-01T00:00:00Z", "2026-11-20T23:00:00Z");
+    let total = |since: i64, until: i64, documents: &[String]| {
+        let day = |day: i64| begin + jiff::SignedDuration::from_hours(24 * day);
+        let account = Account { since: Some(day(since)), until: Some(day(until)), ..account() };
+        let bill = rate(&[], &cards(documents), &november, &account).expect("a bill");
+        issue(bill, Vec::new(), "1", end).expect("an invoice").total().to_string()
+    };
+    for (since, until, expected) in
+        [(0, 30, "30.00"), (-5, 40, "30.00"), (10, 30, "20.00"), (10, 11, "1.00"), (40, 50, "0.00"), (20, 10, "0.00")]
+    {
+        assert_eq!(total(since, until, std::slice::from_ref(&card)), expected, "{since} to {until}");
+    }
+    assert_eq!(total(0, 30, &[card.clone(), next.clone()]), "40.00", "each card by its share of the month");
+    assert_eq!(total(25, 30, &[card, next]), "10.00");
+}
+
+/// P7. A tenant that moves to another time zone is billed for each moment once.
+#[test]
+fn a_tenant_that_moves_pays_for_each_moment_once() {
+    let (october, elsewhere) = (month("2026-10"), month("2026-11"));
+    let november = october.next("Pacific/Auckland").expect("a month");
+    let december = november.next("Europe/Berlin").expect("a month");
+    assert!(elsewhere.span() != november.span() && november.span().to < elsewhere.span().to);
+    let (begin, end) = (ends(&october).0, ends(&december).1);
+    let readings = [reading(0, begin, begin), reading(1, begin, end)];
+    let months = [october, november, december];
+    let all = months.iter().fold(Exact::zero(), |sum, month| sum + used(&bill(&readings, month).lines));
+    assert_eq!(all, Exact::from(GIB * u128::from(end - begin)));
+    for month in &months {
+        assert_eq!(bill(&readings, month).lines[0].amount.to_string(), "10.00", "1 GiB for all of a month");
+    }
+}
+
+/// P7. What is shown as the price of a month is what that costs on the bill, but for what is free.
+#[test]
+fn a_preview_is_the_price_of_a_month() {
+    let november = month("2026-11");
+    let (begin, end) = ends(&november);
+    let written = "{ \"dimension\": \"written\", \"unit\": \"gib_month\", \"free\": \"3\", \"tiers\": [{ \"up_to\": \"2\", \"price\": \"0.5\" }, { \"price\": \"0.25\" }] }, ";
+    let card = CARD.replacen("\"prices\": [", &format!("\"prices\": [ {written}"), 1);
+    let parsed = RateCard::parse(&card).expect("a card");
+    let gib = 1_u64 << 30;
+    let amounts = |lines: &[Line]| lines.iter().map(|line| line.amount.to_string()).collect::<Vec<_>>();
+    let held = [(Dimension::Provisioned, 100 * gib), (Dimension::Written, 7 * gib), (Dimension::Reads, 5)];
+    let lines = metering::preview(&parsed, ClassId(0), &november, &held).expect("lines");
+    assert_eq!(amounts(&lines), ["100.00", "1.00", "1.25"], "reads have no price");
+    let mut all_month = held_of(1, 100, begin, end);
+    all_month.iter_mut().for_each(|reading| reading.class = ClassId(0));
+    let billed = rate(&all_month, &cards(&[card]), &november, &account()).expect("a bill");
+    assert_eq!(amounts(&billed.lines), ["100.00"]);
+    assert_eq!((lines[0].span, &lines[0].card), (billed.lines[0].span, &billed.lines[0].card));
+    assert!(metering::preview(&parsed, ClassId(7), &november, &held).is_err(), "no such class");
+    let huge = [(Dimension::Provisioned, u64::MAX)];
+    assert!(metering::preview(&parsed, ClassId(1), &november, &huge).is_ok());
+}
+
 /// A volume that holds so many GiB from `begin` to `end`.
-fn held(id: u64, gib: u128, begin: u64, end: u64) -> [Reading; 2] {
+fn held_of(id: u64, gib: u128, begin: u64, end: u64) -> [Reading; 2] {
     [(0, begin), (1, end)].map(|(sequence, at)| {
         let bytes = gib * GIB * u128::from(at - begin);
         let registers = Registers::default().with(Dimension::Provisioned, bytes);
@@ -228,7 +352,7 @@ fn the_script_sees_a_false_invoice() {
     let (begin, end) = ends(&november);
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    let mut readings = [(1, 1), (2, 3)].map(|(id, gib)| held(id, gib, begin, end)).concat();
+    let mut readings = [(1, 1), (2, 3)].map(|(id, gib)| held_of(id, gib, begin, end)).concat();
     readings.reverse();
     let lines: String = readings.iter().map(|reading| serde_json::to_string(reading).expect("JSON") + "\n").collect();
     std::fs::write(path("readings.jsonl"), lines).expect("written");
@@ -288,20 +412,64 @@ fn the_script_sees_a_false_invoice() {
         assert_eq!(output.status.success(), *is_right, "{number}: {said}");
     }
 }
+
+/// What the books of a tenant say of `readings`.
+fn book_of(tenant: u64, readings: &[Reading]) -> Vec<Reading> {
+    use metering::ledger::{decode_readings, encode_readings};
+    let own: Vec<Reading> = readings.iter().filter(|reading| reading.tenant == TenantId(tenant)).cloned().collect();
+    let book = encode_readings(&own);
+    book.iter().flat_map(|payload| decode_readings(TenantId(tenant), payload).expect("readings")).collect()
+}
+
+/// P7, P8. From the readings that its own book has of it a tenant finds its bill, also of a volume that it gave away, and of one
+/// that came back.
+#[test]
+fn the_book_of_a_tenant_that_gave_a_volume_away_has_all_of_its_bill() {
+    let november = month("2026-11");
+    let (begin, _) = ends(&november);
+    let days = |days| begin + days * DAY_MS;
+    let whose =
+        |tenant, mark, changes, reading: Reading| Reading { tenant: TenantId(tenant), mark, changes, ..reading };
+    let readings = [
+        reading(0, begin, begin),
+        whose(1, Mark::Ends, 0, reading(1, begin, days(10))),
+        whose(2, Mark::Begins, 1, reading(2, begin, days(10))),
+        whose(2, Mark::Ends, 1, reading(3, begin, days(14))),
+        whose(1, Mark::Begins, 2, reading(4, begin, days(14))),
+        whose(1, Mark::Usual, 2, reading(5, begin, days(15))),
+        whose(1, Mark::Ends, 2, reading(6, begin, days(15))),
+    ];
+    for (tenant, used_days) in [(1, 11), (2, 4)] {
+        let account = Account { tenant: TenantId(tenant), ..account() };
+        let bill =
+            |readings: &[Reading]| rate(readings, &cards(&[CARD.to_owned()]), &november, &account).expect("a bill");
+        assert_eq!(used(&bill(&readings).lines), Exact::from(GIB * u128::from(used_days * DAY_MS)));
+        assert_eq!(bill(&book_of(tenant, &readings)), bill(&readings));
+        let kinds: Vec<NoteKind> = bill(&readings).notes.into_iter().map(|note| note.kind).collect();
+        assert_eq!(kinds, [NoteKind::Ends]);
+    }
+    // What another tenant used is not billed either when the readings that say so are lost, and that is told.
+    for lost in [1, 4] {
+        let mut readings = readings.to_vec();
+        readings.remove(lost);
+        let bill = bill(&readings, &november);
+        assert!(used(&bill.lines) < Exact::from(GIB * u128::from(11 * DAY_MS)));
+        assert!(bill.notes.iter().any(|note| note.kind == NoteKind::Gap), "{:?}", bill.notes);
+    }
+}
+
 /// P7. An invoice whose volumes pay another sum than its line says is none: in FOCUS they are what is paid.
 #[test]
 fn an_invoice_of_which_the_shares_do_not_add_up_is_refused() {
     let november = month("2026-11");
     let (begin, end) = ends(&november);
-    let invoice = issue(bill(&held(1, 3, begin, end), &november), Vec::new(), "1", november.span().to);
+    let invoice = issue(bill(&held_of(1, 3, begin, end), &november), Vec::new(), "1", november.span().to);
     let json = invoice.expect("an invoice").render(metering::Format::Json).expect("JSON");
     let mut document: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert!(Invoice::parse(&document.to_string()).is_ok());
     document["lines"][0]["charge"]["resources"][0]["amount"] = "3.00".into();
     assert!(Invoice::parse(&document.to_string()).is_err(), "30.00 are to pay, and 3.00 in FOCUS");
 }
-
-use proptest::prelude::*;
 
 fn extreme() -> impl Strategy<Value = u64> {
     let near = 1_793_400_000_000_u64..1_796_200_000_000;
@@ -311,13 +479,17 @@ fn extreme() -> impl Strategy<Value = u64> {
 fn extreme_reading() -> impl Strategy<Value = Reading> {
     let register = prop_oneof![Just(0_u128), Just(u128::MAX), Just(1 << 127), any::<u128>()];
     let numbers = (1..3_u64, 1..3_u64, 0..2_u64, prop_oneof![0..3_u64, extreme()], prop_oneof![0..9_u64, extreme()]);
-    (numbers, extreme(), extreme(), register).prop_map(
-        |((resource, tenant, class, epoch, sequence), at, wall_ms, value)| Reading {
+    let marked = (proptest::sample::select(Mark::ALL.to_vec()), prop_oneof![0..3_u64, extreme()], extreme());
+    (numbers, marked, extreme(), extreme(), register).prop_map(
+        |((resource, tenant, class, epoch, sequence), (mark, changes, estimated_ms), at, wall_ms, value)| Reading {
             resource: VolumeId(resource),
             tenant: TenantId(tenant),
             class: ClassId(class),
             epoch: Epoch(epoch),
             sequence,
+            mark,
+            changes,
+            estimated_ms,
             at: MeterTime(at),
             wall_ms,
             registers: Registers::default().with(Dimension::Provisioned, value),
@@ -338,10 +510,14 @@ proptest! {
             let mut ats: Vec<_> = values.iter().map(|value| value.0).collect();
             values.sort_by_key(|value| value.1);
             ats.sort();
+            let mut counts: Vec<_> = readings.iter().map(|reading| (reading.changes, reading.estimated_ms)).collect();
+            counts.sort();
             for (index, reading) in readings.iter_mut().enumerate() {
                 reading.sequence = u64::try_from(index).expect("few");
                 reading.epoch = Epoch(1);
                 reading.at = ats[index];
+                reading.changes = counts[index].0;
+                reading.estimated_ms = u64::try_from(index).expect("few");
                 reading.registers = Registers::default().with(Dimension::Provisioned, values[index].1);
             }
         }

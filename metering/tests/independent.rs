@@ -6,7 +6,7 @@ use metering::ledger::{
     Books, Date, Export, Exporter, Kind, Ledger, LedgerId, LineReader, NewEntry, SigningKey, Trust, encode_readings,
     verify,
 };
-use metering::{Dimension, Reading, Registers};
+use metering::{Dimension, Mark, Reading, Registers};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
@@ -21,6 +21,9 @@ fn reading(tenant: u64, round: u64) -> Reading {
         class: ClassId::DEFAULT,
         epoch: Epoch(1),
         sequence: round,
+        mark: Mark::Usual,
+        changes: 0,
+        estimated_ms: 0,
         at: MeterTime(300_000 * round),
         wall_ms: 1_795_824_000_000 + 300_000 * round,
         registers: Registers::default().with(Dimension::Provisioned, u128::from(round) << 48),

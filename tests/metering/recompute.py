@@ -11,6 +11,7 @@ import argparse
 import collections
 import datetime
 import fractions
+import itertools
 import json
 import math
 import sys
@@ -52,6 +53,8 @@ def usage_of(readings, tenant, parts):
     """By part, class, dimension and resource: how far the registers went on."""
     meters = collections.defaultdict(dict)
     for reading in readings:
+        if reading["tenant"] != tenant:
+            continue
         meter = meters[reading["resource"], reading["epoch"]]
         if meter.setdefault(reading["sequence"], reading) != reading:
             sys.exit(f"two readings with one number: {reading}")
@@ -59,7 +62,7 @@ def usage_of(readings, tenant, parts):
     for meter in meters.values():
         said = [meter[sequence] for sequence in sorted(meter)]
         for one, two in zip(said, said[1:]):
-            if one["tenant"] != tenant:
+            if one["mark"] == "ends" or two["mark"] == "begins":
                 continue
             dwell = two["at"] - one["at"]
             began = one["wall_ms"]
@@ -131,45 +134,66 @@ def shares_of(own, registers, quantity, amount, digits):
     return shares
 
 
-def lines_of(parts, used, month):
+def class_of(card, number):
+    return next((found for found in card["classes"] if found["class"] == number), None)
+
+
+def price_of(card, number, dimension):
+    prices = class_of(card, number) if card else None
+    return next((price for price in prices["prices"] if price["dimension"] == dimension), None) if prices else None
+
+
+def runs_of(parts, number, dimension):
+    """Parts of the month one after the other in which a price is the same, and is rounded in the same way."""
+    said = [(price_of(card, number, dimension), card and card["rounding"]) for _, _, card in parts]
+    for key, run in itertools.groupby(range(len(parts)), key=lambda index: said[index]):
+        if key[0] is not None:
+            yield list(run), key[0], key[1]
+
+
+def lines_of(parts, used, lived):
     """By (from, class, dimension, tier): quantity, exact amount, amount, unit, price, shares. A minimum's dimension is None."""
     lines = {}
-    for index, (at, to, card) in enumerate(parts):
-        classes = sorted({key[1] for key in used if key[0] == index})
+    begin, month = parts[0][0], parts[-1][1] - parts[0][0]
+    for index, number in sorted({key[:2] for key in used}):
+        card = parts[index][2]
         if card is None:
-            if classes:
-                sys.exit(f"no card holds at {at}, and classes {classes} were used")
-            continue
-        share = F(to - at, month)
-        rule = card["rounding"]["rule"]
-        digits = card["rounding"]["digits"]
+            sys.exit(f"no card holds at {parts[index][0]}, and class {number} was used")
+        if class_of(card, number) is None:
+            sys.exit(f"class {number} is not on the card of {card['effective_from']}")
 
-        def top_up(minimum, charged, number):
-            missing = F(minimum) * share - charged
-            amount = rounded(missing, rule, digits)
-            if missing > 0 and amount:
-                lines[at, number, None, None] = (None, missing, amount, None, None, None)
-                return amount
+    def top_up(minimum_of, charged, number):
+        told = [(minimum_of(card), card["rounding"], at, to) for at, to, card in parts if card]
+        told = [found for found in told if found[0] is not None]
+        if not told:
             return F(0)
+        overlaps = (F(one) * max(0, min(to, lived[1]) - max(at, lived[0])) / month for one, _, at, to in told)
+        missing = sum(overlaps, F(0)) - charged
+        amount = rounded(missing, told[-1][1]["rule"], told[-1][1]["digits"])
+        if missing > 0 and amount:
+            lines[begin, number, None, None] = (None, missing, amount, None, None, None)
+            return amount
+        return F(0)
 
-        of_all = F(0)
-        for number in classes:
-            prices = next((c for c in card["classes"] if c["class"] == number), None)
-            if prices is None:
-                sys.exit(f"class {number} is not on the card of {card['effective_from']}")
-            of_class = F(0)
-            for price in prices["prices"]:
-                dimension = price["dimension"]
-                registers = {k[3]: v for k, v in used.items() if k[:3] == (index, number, dimension)}
+    of_all = F(0)
+    for number in sorted({key[1] for key in used}):
+        of_class = F(0)
+        for dimension in sorted({key[2] for key in used if key[1] == number}):
+            for run, price, rounding in runs_of(parts, number, dimension):
+                at, to = parts[run[0]][0], parts[run[-1]][1]
+                registers = collections.defaultdict(int)
+                for (index, *which, resource), value in used.items():
+                    if index in run and which == [number, dimension]:
+                        registers[resource] += value
                 own = {resource: F(v) / size_of(price["unit"], month) for resource, v in registers.items()}
-                for tier, quantity, one in tiers_of(price, sum(own.values(), F(0)), share):
-                    amount = rounded(quantity * one, rule, digits)
-                    shares = shares_of(own, registers, quantity, amount, digits)
+                for tier, quantity, one in tiers_of(price, sum(own.values(), F(0)), F(to - at, month)):
+                    amount = rounded(quantity * one, rounding["rule"], rounding["digits"])
+                    shares = shares_of(own, registers, quantity, amount, rounding["digits"])
                     lines[at, number, dimension, tier] = (quantity, quantity * one, amount, price["unit"], one, shares)
                     of_class += amount
-            of_class += top_up(prices.get("minimum", "0"), of_class, number)
-            of_all += of_class
-        top_up(card.get("minimum", "0"), of_all, None)
+        of_class += top_up(lambda card: (class_of(card, number) or {}).get("minimum"), of_class, number)
+        of_all += of_class
+    top_up(lambda card: card.get("minimum"), of_all, None)
     return lines
 
 
@@ -203,14 +227,16 @@ def lines_on(invoice, begin):
     return lines, corrections, rounding
 
 
-def compare(invoice, lines, cards, given):
+def compare(invoice, lines, parts, given):
+    cards = [card for _, _, card in parts if card]
     for what, here in (("tenant", given.tenant), ("currency", cards[-1]["currency"])):
         if invoice[what] != here:
             sys.exit(f"the {what} of the invoice is {invoice[what]}, not {here}")
     if (invoice["period"]["month"], invoice["period"]["zone"]) != (given.month, given.zone):
         sys.exit(f"the invoice is of {invoice['period']}")
-    begin, _ = month_of(given.month, given.zone)
-    theirs, corrections, rounding = lines_on(invoice, begin)
+    if [milliseconds(invoice["period"]["span"][end]) for end in ("from", "to")] != [parts[0][0], parts[-1][1]]:
+        sys.exit(f"the invoice is from and to {invoice['period']['span']}")
+    theirs, corrections, rounding = lines_on(invoice, parts[0][0])
     for key in sorted(set(lines) | set(theirs), key=str):
         if lines.get(key) != theirs.get(key):
             sys.exit(f"{key}: recomputed {lines.get(key)}, on the invoice {theirs.get(key)}")
@@ -234,18 +260,23 @@ def main():
     arguments.add_argument("--tenant", required=True, type=int)
     arguments.add_argument("--month", required=True, help="such as 2026-11")
     arguments.add_argument("--zone", required=True, help="such as Europe/Berlin")
+    arguments.add_argument("--begins", help="when the month before ended, if that was in another zone")
+    arguments.add_argument("--since", help="from when on the tenant had an account")
+    arguments.add_argument("--until", help="until when")
     arguments.add_argument("--invoice", help="an invoice in JSON to hold against it")
     given = arguments.parse_args()
     with open(given.cards, encoding="utf-8") as file:
         cards = sorted(json.load(file), key=lambda card: milliseconds(card["effective_from"]))
     begin, end = month_of(given.month, given.zone)
+    begin = milliseconds(given.begins) if given.begins else begin
+    lived = (milliseconds(given.since) if given.since else begin, milliseconds(given.until) if given.until else end)
     parts = parts_of(cards, begin, end)
     with open(given.readings, encoding="utf-8") as file:
         used = usage_of((json.loads(line) for line in file), given.tenant, parts)
-    lines = lines_of(parts, used, end - begin)
+    lines = lines_of(parts, used, lived)
     if given.invoice:
         with open(given.invoice, encoding="utf-8") as file:
-            compare(json.load(file), lines, [card for _, _, card in parts if card], given)
+            compare(json.load(file), lines, parts, given)
         return
     for key, (quantity, exact, amount, *_) in lines.items():
         print(json.dumps({"line": key, "quantity": str(quantity), "exact": str(exact), "amount": str(amount)}))

@@ -28,7 +28,6 @@ const NOTES_SHOWN_MAX: usize = 20;
 /// By when a resource that is still there is read again.
 const NEXT_READING: SignedDuration = SignedDuration::from_hours(1);
 const ID_CHARS_MAX: usize = 64;
-const DOCUMENT_BYTES_MAX: usize = 1 << 28;
 
 /// An invoice, issued or open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,14 +203,11 @@ impl Invoice {
         Self::build(bill, corrections, issuer, State::Open { as_of, forecast })
     }
 
-    /// Reads one from its JSON.
+    /// Reads one from its JSON, of whatever length: what was written can be read.
     ///
     /// # Errors
     /// [`InvoiceError::Unreadable`] when it is none, or its total is not that of its lines.
     pub fn parse(json: &str) -> Result<Self, InvoiceError> {
-        if json.len() > DOCUMENT_BYTES_MAX {
-            return Err(InvoiceError::Unreadable(format!("it has more than {DOCUMENT_BYTES_MAX} bytes")));
-        }
         let document: Document =
             serde_json::from_str(json).map_err(|error| InvoiceError::Unreadable(error.to_string()))?;
         let wrong = |problem: &str| Err(InvoiceError::Unreadable(problem.to_owned()));
@@ -420,9 +416,9 @@ fn is_shared_out(line: &Line) -> bool {
     (paid, &used) == (line.amount.exact(), &usage.quantity)
 }
 
-/// Whether a note says that a resource ends, at a moment when its next reading may still be to come.
+/// Whether a note says that a resource was not read to the end, at a moment when its next reading may still be to come.
 fn is_awaited(note: &Note, at: Timestamp) -> bool {
-    note.kind == NoteKind::Ends && at.duration_since(note.from) <= NEXT_READING
+    note.kind == NoteKind::EndsEarly && at.duration_since(note.from) <= NEXT_READING
 }
 
 /// What `lines` come to.

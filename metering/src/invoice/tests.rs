@@ -8,7 +8,7 @@ use units::{ClassId, Epoch, MeterTime, VolumeId};
 use super::*;
 use crate::rating::SAMPLE_CARD as CARD;
 use crate::rating::{Account, CorrectionKind, Exact, RateCard, RateCards, rate};
-use crate::reading::{Dimension, Reading, Registers};
+use crate::reading::{Dimension, Mark, Reading, Registers};
 
 const GIB: u128 = 1 << 30;
 
@@ -30,6 +30,7 @@ fn account() -> Account {
         tenant: TenantId(2),
         name: "acme & \"sons\"".to_owned(),
         resources: names.into_iter().map(|(id, name)| (VolumeId(id), name.to_owned())).collect(),
+        ..Account::default()
     }
 }
 
@@ -60,6 +61,9 @@ fn readings(period: &Period) -> Vec<Reading> {
                 class: ClassId(1),
                 epoch: Epoch(1),
                 sequence,
+                mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
+                changes: 0,
+                estimated_ms: 0,
                 at: MeterTime(wall_ms),
                 wall_ms,
                 registers: Registers::default()
@@ -284,6 +288,11 @@ fn many_splits(count: u64) -> Vec<Reading> {
         resource: VolumeId(id),
         epoch: Epoch(epoch),
         sequence,
+        mark: match (epoch, sequence) {
+            (1, 0) => Mark::Begins,
+            (1, _) => Mark::Ends,
+            _ => Mark::Usual,
+        },
         at: MeterTime(wall_ms),
         wall_ms,
         registers: Registers::default().with(Dimension::Written, written),

@@ -33,6 +33,7 @@ pub(super) const TEXT_BYTES_MAX: usize = CRC_AT - HEADER_BYTES;
 const MAGIC: [u8; 8] = *b"ALJLEDG\0";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 64;
+const ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 const CRC_AT: usize = BLOCK_LEN - 4;
 const NO_LINE: u16 = u16::MAX;
 
@@ -143,7 +144,7 @@ pub(super) fn decode_block(number: u64, bytes: &[u8]) -> Result<Option<Block<'_>
     if bytes.len() != BLOCK_LEN {
         return Err(BlockError::Length);
     }
-    if bytes.iter().all(|byte| *byte == 0) {
+    if bytes == ZEROS {
         return Ok(None);
     }
     let mut fields = Fields(bytes);

@@ -1,11 +1,11 @@
 //! Readings as the payload of an entry: what a tenant's registers said, in few bytes.
 //!
-//! `[{"epoch":1,"at":300000,"wall_ms":1795824000000,"of":[[7,0,3,"81920 4096 0 0 8192 12"],...]},...]`: a group for each run of
-//! the same epoch and moment; in it, of each resource, its number, class and sequence and its registers in the order of
-//! [`Dimension::ALL`], without the zeros at the end.
+//! `[{"epoch":1,"at":300000,"estimated_ms":0,"wall_ms":1795824000000,"of":[[7,0,3,0,1,"81920 4096 0 0 8192 12"],...]},...]`: a
+//! group for each run of the same epoch and moment; in it, of each resource, its number, class, sequence, mark (0 usual, 1 begins,
+//! 2 ends) and changes, and its registers in the order of [`Dimension::ALL`], without the zeros at the end.
 
 use super::entry::PAYLOAD_BYTES_MAX;
-use crate::{Dimension, Reading, Registers};
+use crate::{Dimension, Mark, Reading, Registers};
 use std::fmt::Write as _;
 use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
@@ -17,15 +17,13 @@ pub fn encode_readings(readings: &[Reading]) -> Vec<String> {
     let mut before: Option<&Reading> = None;
     for reading in readings {
         let row = row(reading);
-        let Reading { epoch, at, wall_ms, .. } = reading;
-        let head = format!("{{\"epoch\":{epoch},\"at\":{},\"wall_ms\":{wall_ms},\"of\":[", at.0);
+        let head = group_head(reading);
         if payload.len() + head.len() + row.len() + "]},]}]".len() > PAYLOAD_BYTES_MAX {
             payload.push_str("]}]");
             payloads.push(std::mem::take(&mut payload));
             before = None;
         }
-        let is_same_moment =
-            before.is_some_and(|before| (before.epoch, before.at, before.wall_ms) == (*epoch, *at, *wall_ms));
+        let is_same_moment = before.is_some_and(|before| group_head(before) == head);
         payload.push_str(match (before, is_same_moment) {
             (None, _) => "[",
             (Some(_), true) => ",",
@@ -44,9 +42,14 @@ pub fn encode_readings(readings: &[Reading]) -> Vec<String> {
     payloads
 }
 
+fn group_head(reading: &Reading) -> String {
+    let Reading { epoch, at, estimated_ms, wall_ms, .. } = reading;
+    format!("{{\"epoch\":{epoch},\"at\":{},\"estimated_ms\":{estimated_ms},\"wall_ms\":{wall_ms},\"of\":[", at.0)
+}
+
 fn row(reading: &Reading) -> String {
-    let Reading { resource, class, sequence, registers, .. } = reading;
-    let mut row = format!("[{resource},{class},{sequence},\"");
+    let Reading { resource, class, sequence, mark, changes, registers, .. } = reading;
+    let mut row = format!("[{resource},{class},{sequence},{},{changes},\"", *mark as u8);
     let told = Dimension::ALL.iter().rposition(|dimension| registers.value(*dimension) != 0).map_or(0, |last| last + 1);
     for (place, dimension) in Dimension::ALL.iter().take(told).enumerate() {
         let space = if place == 0 { "" } else { " " };
@@ -62,8 +65,9 @@ fn row(reading: &Reading) -> String {
 struct Group {
     epoch: u64,
     at: u64,
+    estimated_ms: u64,
     wall_ms: u64,
-    of: Vec<(u64, u64, u64, String)>,
+    of: Vec<(u64, u64, u64, usize, u64, String)>,
 }
 
 /// Reads what [`encode_readings`] wrote of `tenant`; `None` of anything else.
@@ -71,15 +75,18 @@ struct Group {
 pub fn decode_readings(tenant: TenantId, payload: &str) -> Option<Vec<Reading>> {
     let groups: Vec<Group> = serde_json::from_str(payload).ok()?;
     let mut readings = Vec::new();
-    for Group { epoch, at, wall_ms, of } in groups {
-        for (resource, class, sequence, registers) in of {
+    for Group { epoch, at, estimated_ms, wall_ms, of } in groups {
+        for (resource, class, sequence, mark, changes, registers) in of {
             readings.push(Reading {
                 resource: VolumeId(resource),
                 tenant,
                 class: ClassId(class),
                 epoch: Epoch(epoch),
                 sequence,
+                mark: *Mark::ALL.get(mark)?,
+                changes,
                 at: MeterTime(at),
+                estimated_ms,
                 wall_ms,
                 registers: parse_registers(&registers)?,
             });
@@ -117,6 +124,9 @@ mod tests {
             class: ClassId(1),
             epoch: Epoch(4),
             sequence: 8000,
+            mark: Mark::Usual,
+            changes: 1,
+            estimated_ms: 60_000,
             at: MeterTime(at),
             wall_ms: 1_795_824_000_000 + at,
             registers,
@@ -130,7 +140,9 @@ mod tests {
         let idle = Reading { registers: Registers::default(), ..reading(1, 2) };
         let full = Dimension::ALL.into_iter().fold(Registers::default(), |all, each| all.with(each, u128::MAX));
         let full = Reading { registers: full, resource: VolumeId(u64::MAX), ..reading(1, u64::MAX / 2) };
-        for readings in [moments(1), moments(10), moments(2000), vec![idle.clone(), full, idle], Vec::new()] {
+        let marked = Mark::ALL.into_iter().zip(0..).map(|(mark, changes)| Reading { mark, changes, ..reading(1, 2) });
+        let marked: Vec<Reading> = marked.chain([Reading { estimated_ms: 70_000, ..reading(1, 2) }]).collect();
+        for readings in [marked, moments(1), moments(10), moments(2000), vec![idle.clone(), full, idle], Vec::new()] {
             let payloads = encode_readings(&readings);
             let again = payloads.iter().flat_map(|payload| {
                 assert!(payload.len() <= PAYLOAD_BYTES_MAX, "{}", payload.len());
@@ -153,6 +165,7 @@ mod tests {
             (" 320000000000\"", " 320000000000 5\""),
             (" 320000000000\"", " -1\""),
             ("[7,", "[7.0,"),
+            (",0,1,\"", ",3,1,\""),
         ] {
             let wrong = payload.replacen(from, to, 1);
             assert_ne!(wrong, payload);
@@ -178,7 +191,7 @@ mod tests {
             .collect();
         assert_eq!(entries.len(), 20);
         let payload_bytes: usize = payloads.iter().map(|(_, payload)| payload.len()).sum();
-        assert!((130_000..135_000).contains(&payload_bytes), "{payload_bytes} bytes of 1,000 readings");
-        assert_eq!(ledger.append(&entries).expect("entries").bytes.len(), 34 * 4096);
+        assert!((135_000..140_000).contains(&payload_bytes), "{payload_bytes} bytes of 1,000 readings");
+        assert_eq!(ledger.append(&entries).expect("entries").bytes.len(), 36 * 4096);
     }
 }

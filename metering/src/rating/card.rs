@@ -181,6 +181,11 @@ impl RateCard {
         self.document.rounding.digits.unwrap_or_else(|| self.currency().digits())
     }
 
+    /// How it rounds: what has another rounding is not added up before it is rounded.
+    pub(crate) fn rounding(&self) -> (RoundingRule, u8) {
+        (self.rule(), self.digits())
+    }
+
     pub(crate) const fn minimum(&self) -> Option<&Decimal> {
         self.document.minimum.as_ref()
     }

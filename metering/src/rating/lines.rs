@@ -1,18 +1,19 @@
 //! From use to lines: tiers, what is free, minimums, and the one rounding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use units::{ClassId, VolumeId};
 
-use super::card::{CardId, ClassPrices, Price, RateCard, Tiering};
+use super::card::{CardId, Price, RateCard, Tiering};
 use super::exact::{Decimal, Exact};
 use super::money::{Amount, Currency};
-use super::note::Note;
+use super::note::{Note, NoteKind};
 use super::period::{Period, Span};
 use super::quantity::PriceUnit;
-use super::usage::{Usage, Used};
+use super::usage::Usage;
 use super::{Account, RatingError};
 use crate::reading::{Dimension, number};
 
@@ -24,9 +25,9 @@ pub struct Line {
     pub number: u32,
     /// What it is for.
     pub charge: Charge,
-    /// By which card.
+    /// By which card: the first of those that say the same, of a minimum the last.
     pub card: Option<CardId>,
-    /// When that was: the part of the month for which the card held.
+    /// When that was: the part of the month in which the price held; of a minimum all of it.
     pub span: Span,
     /// What it comes to.
     pub exact: Exact,
@@ -51,7 +52,7 @@ pub enum Charge {
         class: Option<ClassId>,
         /// The class's name.
         class_name: Option<String>,
-        /// The minimum, for the part of the month.
+        /// The minimum of the month.
         minimum: Exact,
     },
     /// What makes the sum one that can be paid, when lines have more decimals than the currency.
@@ -181,134 +182,199 @@ impl Line {
     }
 }
 
-/// A part of the period under one card.
-struct Part<'a> {
+/// The part of the period in which one price held: under one card, or several that say the same of it.
+struct Run<'a> {
+    parts: Range<usize>,
     span: Span,
+    /// The first of them.
     card: &'a RateCard,
-    /// Which share of the month it is.
-    share: Exact,
+    class: ClassId,
+    class_name: &'a str,
+    price: &'a Price,
 }
+
+/// What resources used in a run.
+type Sums<'a> = BTreeMap<VolumeId, (Exact, Vec<&'a Note>)>;
 
 /// The lines of a period.
 pub(crate) struct Lines<'a> {
     pub(crate) period: &'a Period,
     pub(crate) account: &'a Account,
     pub(crate) usage: &'a Usage,
+    pub(crate) parts: &'a [(Span, Option<&'a RateCard>)],
     pub(crate) lines: Vec<Line>,
 }
 
-impl Lines<'_> {
-    /// Adds those of one part of the period.
-    pub(crate) fn add_part(&mut self, index: usize, span: Span, card: Option<&RateCard>) -> Result<(), RatingError> {
-        let mut classes: BTreeMap<ClassId, Vec<(VolumeId, &Used)>> = BTreeMap::new();
-        for ((part, class, resource), used) in &self.usage.used {
-            if *part == index && Dimension::ALL.into_iter().any(|dimension| used.of(dimension).is_some()) {
-                classes.entry(*class).or_default().push((*resource, used));
-            }
-        }
-        let Some(card) = card else {
-            return match classes.keys().next() {
-                Some(class) => Err(RatingError::NoCard { class: *class, from: span.from, to: span.to }),
-                None => Ok(()),
-            };
-        };
-        let share = Exact::from(Period::length(span)).over(&Exact::from(self.period.milliseconds()));
-        let part = Part { span, card, share: share.unwrap_or_else(Exact::zero) };
-        let first = self.lines.len();
-        for (class, used) in classes {
-            let prices = card.class(class).ok_or_else(|| RatingError::NoClass { card: card.id().clone(), class })?;
-            let first_of_class = self.lines.len();
+impl<'a> Lines<'a> {
+    /// Adds all of them.
+    pub(crate) fn add_all(&mut self) -> Result<(), RatingError> {
+        for class in self.classes()? {
+            let first = self.lines.len();
             for dimension in Dimension::ALL {
-                if let Some(price) = prices.price(dimension) {
-                    self.add_dimension(&part, (class, prices), price, &used)?;
+                for run in self.runs(class, dimension) {
+                    self.add_run(&run)?;
                 }
             }
-            if let Some(minimum) = &prices.minimum {
-                self.add_minimum(&part, Some((class, prices)), minimum, first_of_class)?;
-            }
+            self.add_minimum(Some(class), first)?;
         }
-        if let Some(minimum) = card.minimum() {
-            self.add_minimum(&part, None, minimum, first)?;
-        }
-        Ok(())
+        self.add_minimum(None, 0)
     }
 
-    /// The lines of one dimension: what all resources used of it together, tier by tier.
-    fn add_dimension(
-        &mut self,
-        part: &Part<'_>,
-        (class, prices): (ClassId, &ClassPrices),
-        price: &Price,
-        used: &[(VolumeId, &Used)],
-    ) -> Result<(), RatingError> {
-        let dimension = price.dimension;
-        let sums: Vec<_> =
-            used.iter().filter_map(|(resource, used)| used.of(dimension).map(|sum| (*resource, sum))).collect();
+    /// The classes that were used, each of which has prices when it was.
+    fn classes(&self) -> Result<BTreeSet<ClassId>, RatingError> {
+        let mut classes = BTreeSet::new();
+        for ((part, class, _), used) in &self.usage.used {
+            let Some((span, card)) = self.parts.get(*part) else { continue };
+            if Dimension::ALL.into_iter().all(|dimension| used.of(dimension).is_none()) {
+                continue;
+            }
+            let class = *class;
+            let card = card.ok_or(RatingError::NoCard { class, from: span.from, to: span.to })?;
+            if card.class(class).is_none() {
+                return Err(RatingError::NoClass { card: card.id().clone(), class });
+            }
+            classes.insert(class);
+        }
+        Ok(classes)
+    }
+
+    fn runs(&self, class: ClassId, dimension: Dimension) -> Vec<Run<'a>> {
+        let mut runs: Vec<Run<'a>> = Vec::new();
+        for (index, (span, card)) in self.parts.iter().enumerate() {
+            let Some(card) = *card else { continue };
+            let Some(prices) = card.class(class) else { continue };
+            let Some(price) = prices.price(dimension) else { continue };
+            let goes_on = |run: &&mut Run<'_>| {
+                run.parts.end == index && run.price == price && run.card.rounding() == card.rounding()
+            };
+            match runs.last_mut().filter(goes_on) {
+                Some(run) => (run.parts.end, run.span.to) = (index + 1, span.to),
+                None => {
+                    let parts = index..index + 1;
+                    runs.push(Run { parts, span: *span, card, class, class_name: &prices.name, price });
+                }
+            }
+        }
+        runs
+    }
+
+    /// The lines of a run: what all resources used of its dimension together, tier by tier.
+    fn add_run(&mut self, run: &Run<'_>) -> Result<(), RatingError> {
+        let sums = self.sums(run);
         let quantities: Vec<Exact> =
-            sums.iter().map(|(_, sum)| price.unit.quantity(Exact::from(sum.total), self.period)).collect();
+            sums.values().map(|(used, _)| run.price.unit.quantity(used.clone(), self.period)).collect();
         let total = quantities.iter().fold(Exact::zero(), |total, quantity| total + quantity.clone());
-        for (tier, quantity, unit_price) in tiers_of(price, &total, &part.share) {
+        for (tier, quantity, unit_price) in tiers_of(run.price, &total, &self.share(run.span)) {
             let exact = quantity.clone() * unit_price.exact();
-            let amount = part.round(&exact)?;
+            let amount = round(run.card, &exact)?;
             let amounts = amount.shared(&quantities).ok_or(RatingError::TooMuch)?;
             let shares = sums.iter().zip(&quantities).zip(amounts);
-            let resources = shares.map(|(((resource, sum), own), amount)| Share {
+            let resources = shares.map(|(((resource, (used, _)), own), amount)| Share {
                 resource: *resource,
                 name: self.account.resources.get(resource).cloned(),
-                used: Exact::from(sum.total),
+                used: used.clone(),
                 quantity: (own.clone() * quantity.clone()).over(&total).unwrap_or_else(Exact::zero),
                 amount,
             });
-            let charge = UsageCharge {
-                class,
-                class_name: prices.name.clone(),
-                dimension,
-                tier,
-                quantity: quantity.clone(),
-                unit: price.unit,
-                price: unit_price,
-                resources: resources.collect(),
-            };
-            let notes = sums.iter().flat_map(|(_, sum)| sum.notes.iter().cloned()).collect();
-            self.lines.push(Line { notes, ..part.line(Charge::Usage(Box::new(charge)), exact, amount) });
+            let charge = UsageCharge { resources: resources.collect(), ..run.charge(tier, quantity, unit_price) };
+            let notes = sums.values().flat_map(|(_, notes)| notes.iter().map(|note| (*note).clone())).collect();
+            let charge = Charge::Usage(Box::new(charge));
+            self.lines.push(Line { notes, ..line(run.card, run.span, charge, (exact, amount)) });
         }
         Ok(())
     }
 
-    /// Adds what is missing to a minimum, when the lines from `first` on come to less.
-    fn add_minimum(
-        &mut self,
-        part: &Part<'_>,
-        class: Option<(ClassId, &ClassPrices)>,
-        minimum: &Decimal,
-        first: usize,
-    ) -> Result<(), RatingError> {
-        let minimum = minimum.exact() * part.share.clone();
+    fn sums(&self, run: &Run<'_>) -> Sums<'a> {
+        let mut sums = Sums::new();
+        for ((part, class, resource), used) in &self.usage.used {
+            let sum = used.of(run.price.dimension).filter(|_| *class == run.class && run.parts.contains(part));
+            let Some(sum) = sum else { continue };
+            let (used, notes) = sums.entry(*resource).or_insert_with(|| (Exact::zero(), Vec::new()));
+            *used = used.clone() + Exact::from(sum.total);
+            // Both sides of a border within the run are on the same line.
+            let is_within =
+                |note: &&Note| matches!(note.kind, NoteKind::Split { at } if run.span.from < at && at < run.span.to);
+            notes.extend(sum.notes.iter().filter(|note| !is_within(note)));
+        }
+        sums
+    }
+
+    /// Adds what is missing to the month's minimum, a class's or the tenant's, when the lines from `first` on come to less.
+    fn add_minimum(&mut self, class: Option<ClassId>, first: usize) -> Result<(), RatingError> {
+        let (mut minimum, mut last) = (Exact::zero(), None);
+        for (span, card) in self.parts {
+            let Some(card) = *card else { continue };
+            let prices = class.and_then(|class| card.class(class));
+            let told = if class.is_some() { prices.and_then(|prices| prices.minimum.as_ref()) } else { card.minimum() };
+            if let Some(told) = told {
+                minimum = minimum + told.exact() * self.share(self.account.lived(*span));
+                last = Some((card, prices));
+            }
+        }
+        let Some((card, prices)) = last else { return Ok(()) };
         let charged = self.lines.iter().skip(first).fold(Exact::zero(), |sum, line| sum + line.amount.exact());
         let missing = minimum.clone() - charged;
-        let amount = part.round(&missing)?;
+        let amount = round(card, &missing)?;
         if !missing.is_negative() && amount.units() != 0 {
-            let class_name = class.map(|(_, prices)| prices.name.clone());
-            let charge = Charge::Minimum { class: class.map(|(class, _)| class), class_name, minimum };
-            self.lines.push(part.line(charge, missing, amount));
+            let class_name = prices.map(|prices| prices.name.clone());
+            let charge = Charge::Minimum { class, class_name, minimum };
+            self.lines.push(line(card, self.period.span(), charge, (missing, amount)));
         }
         Ok(())
+    }
+
+    /// Which share of the month a part of it is.
+    fn share(&self, span: Span) -> Exact {
+        let share = Exact::from(Period::length(span)).over(&Exact::from(self.period.milliseconds()));
+        share.unwrap_or_else(Exact::zero)
     }
 }
 
-impl Part<'_> {
-    fn round(&self, exact: &Exact) -> Result<Amount, RatingError> {
-        self.card.rule().round(exact, self.card.digits()).ok_or(RatingError::TooMuch)
+impl Run<'_> {
+    /// Without those who used it.
+    fn charge(&self, tier: Tier, quantity: Exact, price: Decimal) -> UsageCharge {
+        let Self { class, class_name, price: Price { dimension, unit, .. }, .. } = self;
+        let (class_name, resources) = ((*class_name).to_owned(), Vec::new());
+        UsageCharge { class: *class, class_name, dimension: *dimension, tier, quantity, unit: *unit, price, resources }
     }
+}
 
-    fn line(&self, charge: Charge, exact: Exact, amount: Amount) -> Line {
-        let card = Some(self.card.id().clone());
-        Line { number: 0, charge, card, span: self.span, exact, amount, notes: Vec::new(), correction: None }
+/// The lines of `quantities` of one class, all month long under one card, nothing of it free.
+pub(crate) fn lines_without_free(
+    card: &RateCard,
+    class: ClassId,
+    period: &Period,
+    held: &[(Dimension, u128)],
+) -> Result<Vec<Line>, RatingError> {
+    let prices = card.class(class).ok_or_else(|| RatingError::NoClass { card: card.id().clone(), class })?;
+    let (span, class_name) = (period.span(), prices.name.as_str());
+    let mut lines = Vec::new();
+    for (dimension, register) in held {
+        let Some(price) = prices.price(*dimension) else { continue };
+        let run = Run { parts: 0..1, span, card, class, class_name, price };
+        let total = price.unit.quantity(Exact::from(*register), period);
+        let price = Price { free: None, ..price.clone() };
+        for (tier, quantity, unit_price) in tiers_of(&price, &total, &Exact::one()) {
+            let exact = quantity.clone() * unit_price.exact();
+            let amount = round(card, &exact)?;
+            let charge = Charge::Usage(Box::new(run.charge(tier, quantity, unit_price)));
+            lines.push(line(card, span, charge, (exact, amount)));
+        }
     }
+    Ok(lines)
+}
+
+fn round(card: &RateCard, exact: &Exact) -> Result<Amount, RatingError> {
+    card.rule().round(exact, card.digits()).ok_or(RatingError::TooMuch)
+}
+
+fn line(card: &RateCard, span: Span, charge: Charge, (exact, amount): (Exact, Amount)) -> Line {
+    let card = Some(card.id().clone());
+    Line { number: 0, charge, card, span, exact, amount, notes: Vec::new(), correction: None }
 }
 
 /// `total` by tiers: how much is in each, and what one costs there. What is free, and where a tier ends, is told for a month;
-/// a card that holds for a share of it gives that share.
+/// a price that holds for a share of it gives that share.
 fn tiers_of(price: &Price, total: &Exact, share: &Exact) -> Vec<(Tier, Exact, Decimal)> {
     let free = price.free.map_or_else(Exact::zero, |free| free.exact() * share.clone()).min(total.clone());
     let charged = total.clone() - free.clone();

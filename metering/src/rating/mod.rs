@@ -3,13 +3,14 @@
 //! [`rate`] is a pure function of readings, cards, a period and an account: whoever has them finds the same bill, to the last
 //! unit. Nothing is carried over from another bill.
 //!
-//! A **line** is what a tenant used, in one part of the month under one card, of one class and dimension, in one tier; all
+//! A **line** is what a tenant used, in the part of the month in which one price held, of one class and dimension, in one tier; all
 //! resources together, since what is free and where tiers end is told for them together. Each line is an exact rational
 //! number, rounded once, by the card's rule. Below it is who used it, resource by resource: their quantities are exact, and their
 //! amounts are the line's, shared out so that they add up (what one has less than its due is carried to the next).
 //!
-//! What a card tells for a month (what is free, where tiers end, minimums) holds in full for a tenant that came in the middle of
-//! it, and by its share of the month for a card that held for a part of it. A dimension without a price on a card costs nothing; a class
+//! What a card tells for a month (what is free, where tiers end) holds in full for a tenant that came in the middle of it, and by
+//! its share of the month for a price that held for a part of it. A price holds for as long as one card after the other says the
+//! same. Minimums are those of the month, of each card by its share, for as long as there was an account. A dimension without a price on a card costs nothing; a class
 //! that is used and is not on the card is an error.
 
 mod card;
@@ -20,6 +21,7 @@ mod lines;
 mod money;
 mod note;
 mod period;
+mod preview;
 mod quantity;
 mod usage;
 
@@ -40,6 +42,7 @@ pub use lines::{Charge, Correction, CorrectionKind, Line, Share, Tier, UsageChar
 pub use money::{Amount, Currency, RoundingRule};
 pub use note::{Note, NoteKind};
 pub use period::{Period, PeriodError, Span};
+pub use preview::preview;
 pub use quantity::PriceUnit;
 
 /// Who pays, and what its things are called.
@@ -51,6 +54,18 @@ pub struct Account {
     pub name: String,
     /// The names of its resources; those that are gone too, where they are known.
     pub resources: BTreeMap<VolumeId, String>,
+    /// From when on it has an account; none when that is before any period. Minimums are due for this time alone.
+    pub since: Option<Timestamp>,
+    /// Until when; none when it has one still.
+    pub until: Option<Timestamp>,
+}
+
+impl Account {
+    /// The part of `span` in which it had one.
+    pub(crate) fn lived(&self, span: Span) -> Span {
+        let from = self.since.map_or(span.from, |since| since.clamp(span.from, span.to));
+        Span { from, to: self.until.map_or(span.to, |until| until.clamp(from, span.to)) }
+    }
 }
 
 /// What a tenant has to pay for a period, before it is an invoice.
@@ -66,7 +81,7 @@ pub struct Bill {
     pub currency: Currency,
     /// The rule by which its sum is rounded, when that is needed: that of the last card.
     pub rule: RoundingRule,
-    /// The lines: by part of the month, class, dimension and tier.
+    /// The lines: by class, dimension, part of the month and tier.
     pub lines: Vec<Line>,
     /// What to know about the readings.
     pub notes: Vec<Note>,
@@ -124,9 +139,12 @@ pub enum Wrong {
     /// Another one has its number, and says something else.
     #[error("another one of that number says something else")]
     Conflict,
-    /// It was read before the one before it.
+    /// It was read before the one before it, or less of the meter's time was an estimate then.
     #[error("it is older than the one before it")]
     TimeBack,
+    /// It names another class and counts no change, or counts fewer.
+    #[error("its count of changes is not that of one after the one before it")]
+    Changes,
     /// A register went back.
     #[error("the register `{}` is less than in the one before it", dimension.name())]
     RegisterBack {
@@ -150,8 +168,9 @@ pub enum Wrong {
 /// What `account` has to pay for `period`.
 ///
 /// `readings` are those of all resources that were the tenant's at some time of the period, from the last one before it to the first
-/// one after it, in whatever order and however often they come. Of an epoch only those matter that are next to a border of the
-/// month or between two cards, and, where the tenant or the class changes, the one that says so and the one before it.
+/// one after it, in whatever order and however often they come; those of other tenants do not matter. Of an epoch only those
+/// matter that are next to a border of the month or between two cards, that begin or end, and, where the class changes, the one that
+/// says so and the one before it.
 ///
 /// # Errors
 /// [`RatingError`] when readings contradict one another, or something was used that has no price. Gaps are no errors: [`Bill::notes`].
@@ -161,10 +180,8 @@ pub fn rate(readings: &[Reading], cards: &RateCards, period: &Period, account: &
     let last = last.ok_or_else(|| RatingError::NoCards(period.month().to_owned()))?;
     let spans = parts.iter().map(|(span, _)| *span).collect();
     let usage = usage::Usage::of(readings, account.tenant, spans)?;
-    let mut lines = lines::Lines { period, account, usage: &usage, lines: Vec::new() };
-    for (index, (span, card)) in parts.iter().enumerate() {
-        lines.add_part(index, *span, *card)?;
-    }
+    let mut lines = lines::Lines { period, account, usage: &usage, parts: &parts, lines: Vec::new() };
+    lines.add_all()?;
     Ok(Bill {
         tenant: account.tenant,
         name: account.name.clone(),

@@ -39,10 +39,17 @@ pub enum NoteKind {
     Gap,
     /// Its first reading is not the first that there was: what it used before is not billed.
     BeginsLate,
-    /// Its last reading is before the period's end: it was deleted, or later readings are missing.
+    /// Its last reading says that it was deleted then, or went to another tenant.
     Ends,
-    /// Readings are missing before one that names another tenant or class: all until then went to the former.
+    /// Its last reading is before the period's end and does not say so: later ones are missing, or to come.
+    EndsEarly,
+    /// Its class or tenant has changed, and the reading that said so is missing: all until then went to the former.
     UnseenChange,
+    /// Of the meter's time so much was what the wall clock said to have passed over a reboot.
+    Estimated {
+        /// How much.
+        milliseconds: u64,
+    },
     /// The wall clock was set: by the meter's clock it would have been another time.
     ClockStep {
         /// What it was set to.
@@ -55,10 +62,10 @@ impl Note {
     #[must_use]
     pub fn is_doubt(&self) -> bool {
         match self.kind {
-            NoteKind::Gap | NoteKind::BeginsLate | NoteKind::UnseenChange => true,
+            NoteKind::Gap | NoteKind::BeginsLate | NoteKind::EndsEarly | NoteKind::UnseenChange => true,
             // What was used meanwhile may be on the bill of another month, or what was not used on this one.
             NoteKind::ClockStep { clock } => clock.duration_since(self.from).abs() > STEP_MAX,
-            NoteKind::Split { .. } | NoteKind::Ends => false,
+            NoteKind::Split { .. } | NoteKind::Ends | NoteKind::Estimated { .. } => false,
         }
     }
 }
@@ -74,11 +81,18 @@ impl fmt::Display for Note {
             NoteKind::BeginsLate => {
                 write!(f, "volume {resource}: readings before {to} are missing, nothing before is billed")
             }
-            NoteKind::Ends => write!(f, "volume {resource}: its last reading is of {from}, nothing after is billed"),
+            NoteKind::Ends => write!(f, "volume {resource}: its last reading, of {from}, says that it ended then"),
+            NoteKind::EndsEarly => write!(f, "volume {resource}: not read after {from}, nothing after is billed"),
             NoteKind::UnseenChange => {
                 write!(
                     f,
-                    "volume {resource}: readings are missing before the change of {to}, all until then went to the former"
+                    "volume {resource}: a change between {from} and {to} was not read, all until then went to the former"
+                )
+            }
+            NoteKind::Estimated { milliseconds } => {
+                write!(
+                    f,
+                    "volume {resource}: from {from} to {to} {milliseconds} ms are an estimate, by the wall clock over a reboot"
                 )
             }
             NoteKind::ClockStep { clock } => write!(f, "volume {resource}: the clock was set from {from} to {clock}"),

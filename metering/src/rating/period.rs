@@ -1,8 +1,8 @@
 //! Billing periods: months of the tenant's time zone.
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -55,6 +55,19 @@ impl Period {
         let midnight = |date: Date| tz.to_timestamp(date.at(0, 0, 0, 0)).map_err(|_| no_month());
         let (from, to) = (midnight(first)?, midnight(next.map_err(|_| no_month())?)?);
         Ok(Self { month: month.to_owned(), zone: name, span: Span { from, to } })
+    }
+
+    /// The month after it, in a time zone that may be another: it begins where this one ends, so that nothing is billed twice or on
+    /// no bill, and is as much longer or shorter.
+    ///
+    /// # Errors
+    /// [`PeriodError`] when there is no such month or zone.
+    pub fn next(&self, zone: &str) -> Result<Self, PeriodError> {
+        let no_month = || PeriodError::NoMonth(self.month.clone());
+        let next = first_of(&self.month).and_then(|first| first.checked_add(1.month()).ok()).ok_or_else(no_month)?;
+        let mut next = Self::of_month(&next.strftime("%Y-%m").to_string(), zone)?;
+        next.span.from = self.span.to;
+        Ok(next)
     }
 
     /// Its month, as `2026-11`.
@@ -135,6 +148,24 @@ mod tests {
         }
         let error = Period::of_month("2026-11", "Europe/Berlinn").expect_err("no zone").to_string();
         assert!(error.contains("such as Europe/Berlin"), "{error}");
+    }
+
+    /// P7. Where a tenant moves to another zone, no moment is in two months, and none between them.
+    #[test]
+    fn months_of_two_zones_follow_one_another() {
+        for (zone, other) in [("Pacific/Kiritimati", "Pacific/Pago_Pago"), ("Europe/Berlin", "Asia/Kathmandu")] {
+            for (zone, other) in [(zone, other), (other, zone)] {
+                let mut period = Period::of_month("2026-10", zone).expect("a month");
+                for month in ["2026-11", "2026-12", "2027-01"] {
+                    let next = period.next(other).expect("a month");
+                    assert_eq!((next.span.from, next.month(), next.zone()), (period.span.to, month, other));
+                    assert_eq!(next.span.to, Period::of_month(month, other).expect("a month").span.to);
+                    assert!(next.is_sound());
+                    period = next;
+                }
+                assert_eq!(period, Period::of_month("2027-01", other).expect("a month"), "all of it, two months on");
+            }
+        }
     }
 
     /// P7. Neighbouring months share their border, and it is midnight where the tenant lives.

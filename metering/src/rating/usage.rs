@@ -1,7 +1,7 @@
 //! Use of a period: the differences of consecutive readings, each in its place.
 //!
-//! A stretch between two readings of one epoch belongs to the tenant and the class that the first of them names. It begins
-//! when the wall clock said at the first one, and is as long as the meter's clock says: a step of the wall clock takes no time.
+//! Only a tenant's own readings count, as they are in its book. A stretch between two of one epoch belongs to the class that the
+//! first of them names, unless that one ends the resource's time with the tenant, or the next one begins it anew. It begins when the wall clock said at the first one, and is as long as the meter's clock says: a step of the wall clock takes no time.
 //! What straddles a border (of the month, or between two cards) is split by time, and a note says so: into whole units of the register,
 //! so that numbers stay short however many stretches are split. Each is on one side, and both sides find the same.
 
@@ -13,7 +13,7 @@ use super::exact::Exact;
 use super::note::{Note, NoteKind};
 use super::period::{Span, milliseconds, moment};
 use super::{ReadingError, Wrong};
-use crate::reading::{Dimension, Reading};
+use crate::reading::{Dimension, Mark, Reading};
 
 /// How far the wall clock may be from the meter's after a stretch, before that is noted.
 const CLOCK_STEP_MS: u64 = 1_000;
@@ -39,7 +39,6 @@ pub(crate) struct Sum {
 /// What a tenant used in the parts of a period.
 #[derive(Debug)]
 pub(crate) struct Usage {
-    tenant: TenantId,
     parts: Vec<Span>,
     /// By part, class and resource.
     pub(crate) used: BTreeMap<(usize, ClassId, VolumeId), Used>,
@@ -49,8 +48,8 @@ pub(crate) struct Usage {
 impl Usage {
     /// Finds it from `readings`, in whatever order and however often they come.
     pub(crate) fn of(readings: &[Reading], tenant: TenantId, parts: Vec<Span>) -> Result<Self, ReadingError> {
-        let mut usage = Self { tenant, parts, used: BTreeMap::new(), notes: Vec::new() };
-        let mut sorted: Vec<&Reading> = readings.iter().collect();
+        let mut usage = Self { parts, used: BTreeMap::new(), notes: Vec::new() };
+        let mut sorted: Vec<&Reading> = readings.iter().filter(|reading| reading.tenant == tenant).collect();
         sorted.sort_by_key(|reading| (reading.resource, reading.epoch, reading.sequence));
         for of_resource in sorted.chunk_by(|one, next| one.resource == next.resource) {
             usage.note_ends(of_resource);
@@ -74,16 +73,13 @@ impl Usage {
         if first.sequence == next.sequence {
             return if first == next { Ok(()) } else { Err(wrong(next, Wrong::Conflict)) };
         }
-        if next.at < first.at {
-            return Err(wrong(next, Wrong::TimeBack));
-        }
-        for dimension in Dimension::ALL {
-            if next.registers.value(dimension) < first.registers.value(dimension) {
-                return Err(wrong(next, Wrong::RegisterBack { dimension }));
-            }
+        check_order(first, next)?;
+        if first.mark == Mark::Ends || next.mark == Mark::Begins {
+            self.note_gap(first, next);
+            return Ok(());
         }
         self.note_stretch(first, next);
-        if first.tenant == self.tenant { self.spread(first, next) } else { Ok(()) }
+        self.spread(first, next)
     }
 
     /// Puts a stretch into the parts of the period that it lies in.
@@ -122,26 +118,30 @@ impl Usage {
     fn note_stretch(&mut self, first: &Reading, next: &Reading) {
         let (from, to) = stretch(first, next);
         // A clock that comes back from another year passes by all that lies between.
-        let is_touched = self.is_inside(from.min(next.wall_ms), to.max(next.wall_ms));
-        if !is_touched || (first.tenant != self.tenant && next.tenant != self.tenant) {
+        if !self.is_inside(from.min(next.wall_ms), to.max(next.wall_ms)) {
             return;
         }
         if to.abs_diff(next.wall_ms) > CLOCK_STEP_MS {
             let kind = NoteKind::ClockStep { clock: moment(next.wall_ms) };
             self.notes.push(Note { kind, ..of_stretch(first, to, to) });
         }
-        let is_change = (first.tenant, first.class) != (next.tenant, next.class);
-        if is_change && first.sequence.checked_add(1) != Some(next.sequence) {
+        let changes = next.changes.saturating_sub(first.changes);
+        let is_seen = changes == 1 && first.class != next.class && first.sequence.checked_add(1) == Some(next.sequence);
+        if changes > 0 && !is_seen {
             self.notes.push(Note { kind: NoteKind::UnseenChange, ..of_stretch(first, from, to) });
+        }
+        let milliseconds = next.estimated_ms.saturating_sub(first.estimated_ms);
+        if milliseconds > 0 {
+            self.notes.push(Note { kind: NoteKind::Estimated { milliseconds }, ..of_stretch(first, from, to) });
         }
     }
 
     fn note_gap(&mut self, last: &Reading, first: &Reading) {
         let gap = first.at.since(last.at);
         let to = last.wall_ms.saturating_add(gap);
-        let is_ours = last.tenant == self.tenant || first.tenant == self.tenant;
+        let is_told = last.mark == Mark::Ends && first.mark == Mark::Begins;
         // Registers begin with an epoch: what an epoch's lost first readings said is missing, however short the gap.
-        if is_ours && (gap > 0 || first.sequence > 0) && self.is_inside(last.wall_ms, to) {
+        if !is_told && (gap > 0 || first.sequence > 0) && self.is_inside(last.wall_ms, to) {
             self.notes.push(Note { kind: NoteKind::Gap, ..of_stretch(last, last.wall_ms, to) });
         }
     }
@@ -150,11 +150,12 @@ impl Usage {
     fn note_ends(&mut self, readings: &[&Reading]) {
         let (Some(first), Some(last)) = (readings.first(), readings.last()) else { return };
         let Some((begin, end)) = self.ends() else { return };
-        if first.tenant == self.tenant && first.sequence > 0 && begin < first.wall_ms && first.wall_ms < end {
+        if first.mark != Mark::Begins && begin < first.wall_ms && first.wall_ms < end {
             self.notes.push(Note { kind: NoteKind::BeginsLate, ..of_stretch(first, begin, first.wall_ms) });
         }
-        if last.tenant == self.tenant && begin < last.wall_ms && last.wall_ms < end {
-            self.notes.push(Note { kind: NoteKind::Ends, ..of_stretch(last, last.wall_ms, end) });
+        if begin < last.wall_ms && last.wall_ms < end {
+            let kind = if last.mark == Mark::Ends { NoteKind::Ends } else { NoteKind::EndsEarly };
+            self.notes.push(Note { kind, ..of_stretch(last, last.wall_ms, end) });
         }
     }
 
@@ -164,6 +165,20 @@ impl Usage {
 
     fn ends(&self) -> Option<(u64, u64)> {
         Some((milliseconds(self.parts.first()?.from), milliseconds(self.parts.last()?.to)))
+    }
+}
+
+/// Holds that `next` may come after `first` in one epoch.
+fn check_order(first: &Reading, next: &Reading) -> Result<(), ReadingError> {
+    if next.at < first.at || next.estimated_ms < first.estimated_ms {
+        return Err(wrong(next, Wrong::TimeBack));
+    }
+    if next.changes < first.changes || (next.changes == first.changes && next.class != first.class) {
+        return Err(wrong(next, Wrong::Changes));
+    }
+    match Dimension::ALL.into_iter().find(|it| next.registers.value(*it) < first.registers.value(*it)) {
+        Some(dimension) => Err(wrong(next, Wrong::RegisterBack { dimension })),
+        None => Ok(()),
     }
 }
 

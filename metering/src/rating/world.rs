@@ -7,7 +7,7 @@ use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
 use super::period::{milliseconds, moment};
 use super::{Period, RateCard, RateCards};
-use crate::reading::{Dimension, Reading, Registers};
+use crate::reading::{Dimension, Mark, Reading, Registers};
 
 /// What a month may be: with a change of the clocks, with a leap day, and without.
 pub(super) const MONTHS: [(&str, &str); 7] = [
@@ -43,6 +43,7 @@ impl Dice {
 }
 
 /// A price as the model knows it: whole units.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct PriceSpec {
     pub(super) dimension: Dimension,
     pub(super) unit: &'static str,
@@ -67,6 +68,9 @@ struct Volume {
     levels: [u64; 5],
     epoch: Epoch,
     sequence: u64,
+    /// Of its next reading.
+    mark: Mark,
+    changes: u64,
     registers: Registers,
     phase: u64,
     /// When its last reading was, by the wall clock and by the meter's.
@@ -103,7 +107,11 @@ impl World {
         begins.extend((0..dice.below(3)).map(|_| begin + 10_000 + dice.below(end - begin - 20_000)));
         begins.sort_unstable();
         begins.dedup();
-        let specs: Vec<CardSpec> = begins.iter().map(|from| card(&mut dice, moment(from * 1000))).collect();
+        let mut specs: Vec<CardSpec> = Vec::new();
+        for from in &begins {
+            let next = card(&mut dice, moment(from * 1000), specs.last());
+            specs.push(next);
+        }
         let borders = [begin].into_iter().chain(begins.into_iter().skip(1)).chain([end]).collect();
         let mut world = Self { period, specs, readings: Vec::new(), truth: Truth::new(), dice, is_calm, borders };
         world.live(begin, end);
@@ -182,6 +190,8 @@ impl World {
             levels: [0; 5].map(|_: u64| self.dice.below(1 << 44)),
             epoch: Epoch(self.dice.below(5)),
             sequence: 0,
+            mark: Mark::Begins,
+            changes: 0,
             registers: Registers::default(),
             phase: self.dice.below(READING_SECONDS),
             label: (0, 0),
@@ -197,6 +207,9 @@ impl World {
             class: volume.class,
             epoch: volume.epoch,
             sequence: volume.sequence,
+            mark: std::mem::replace(&mut volume.mark, Mark::Usual),
+            changes: volume.changes,
+            estimated_ms: 0,
             at: MeterTime(at * 1000),
             wall_ms: wall * 1000,
             registers: volume.registers,
@@ -215,11 +228,17 @@ impl World {
             self.requests(volume, at);
         }
         if self.dice.one_in(400_000) {
-            volume.class = ClassId(self.dice.below(CLASSES));
+            let class = ClassId(self.dice.below(CLASSES));
+            volume.changes += u64::from(class != volume.class);
+            volume.class = class;
             self.read(volume, at, wall);
         }
         if self.dice.one_in(2_000_000) {
-            volume.tenant = TenantId(1 + self.dice.below(2));
+            volume.mark = Mark::Ends;
+            self.read(volume, at, wall);
+            volume.tenant = TenantId(3 - volume.tenant.0);
+            volume.changes += 1;
+            volume.mark = Mark::Begins;
             self.read(volume, at, wall);
         }
         if self.dice.one_in(1_000_000) {
@@ -270,25 +289,26 @@ impl World {
     }
 }
 
-fn card(dice: &mut Dice, from: Timestamp) -> CardSpec {
+/// One that says some of what the one before says.
+fn card(dice: &mut Dice, from: Timestamp, before: Option<&CardSpec>) -> CardSpec {
     let rules = ["half_even", "half_up", "half_down", "up", "down"];
     let mut classes = BTreeMap::new();
     for class in 0..CLASSES {
         let mut prices = Vec::new();
         for dimension in Dimension::ALL {
-            if !dice.one_in(3) {
-                prices.push(price(dice, dimension));
+            let old = before.and_then(|before| before.classes.get(&ClassId(class)));
+            let old = old.and_then(|(_, prices)| prices.iter().find(|price| price.dimension == dimension));
+            match old.filter(|_| dice.one_in(2)) {
+                Some(price) => prices.push(price.clone()),
+                None if dice.one_in(3) => {}
+                None => prices.push(price(dice, dimension)),
             }
         }
         classes.insert(ClassId(class), (dice.below(2) * dice.below(100_000), prices));
     }
-    CardSpec {
-        from,
-        rule: rules[usize::try_from(dice.below(5)).expect("small")],
-        digits: u8::try_from(dice.below(5)).expect("small"),
-        minimum: dice.below(2) * dice.below(1_000_000),
-        classes,
-    }
+    let rounding = (rules[usize::try_from(dice.below(5)).expect("small")], u8::try_from(dice.below(5)).expect("small"));
+    let (rule, digits) = before.filter(|_| !dice.one_in(4)).map_or(rounding, |before| (before.rule, before.digits));
+    CardSpec { from, rule, digits, minimum: dice.below(2) * dice.below(1_000_000), classes }
 }
 
 fn price(dice: &mut Dice, dimension: Dimension) -> PriceSpec {

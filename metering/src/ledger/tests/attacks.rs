@@ -243,14 +243,19 @@ fn what_can_be_cut_out_of_a_bundle_is_a_bundle_of_another_period() {
 fn reading() -> impl Strategy<Value = Reading> {
     let value = prop_oneof![Just(0), Just(1), Just(u128::MAX), any::<u128>()];
     let few = || prop_oneof![0..3_u64, Just(u64::MAX), Just(1 << 63)];
-    ((few(), few(), few()), (few(), few()), few(), proptest::collection::vec(value, 9)).prop_map(
-        |((resource, class, sequence), (epoch, at), wall_ms, values)| Reading {
+    let mark = proptest::sample::select(Mark::ALL.to_vec());
+    let whose = (few(), few(), few(), mark, few());
+    (whose, (few(), few(), few()), few(), proptest::collection::vec(value, 9)).prop_map(
+        |((resource, class, sequence, mark, changes), (epoch, at, estimated_ms), wall_ms, values)| Reading {
             resource: VolumeId(resource),
             tenant: TenantId(2),
             class: ClassId(class),
             epoch: Epoch(epoch),
             sequence,
+            mark,
+            changes,
             at: MeterTime(at),
+            estimated_ms,
             wall_ms,
             registers: Dimension::ALL
                 .into_iter()

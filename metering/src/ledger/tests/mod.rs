@@ -6,7 +6,7 @@ mod recovery;
 mod stories;
 
 use super::*;
-use crate::{Dimension, Reading, Registers};
+use crate::{Dimension, Mark, Reading, Registers};
 use std::collections::BTreeMap;
 use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
@@ -78,6 +78,9 @@ impl World {
             class: ClassId::DEFAULT,
             epoch: Epoch(1),
             sequence: self.round,
+            mark: Mark::Usual,
+            changes: 0,
+            estimated_ms: 0,
             at: MeterTime(at),
             wall_ms: 1_795_824_000_000 + at,
             registers,
