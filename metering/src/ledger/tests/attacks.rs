@@ -50,7 +50,7 @@ fn a_vanished_block_is_never_the_end() {
 fn recover_any(world: &World) -> Result<Option<Ledger>, RecoverError> {
     let mut recovery = Recovery::new(CAPACITY_BLOCKS);
     while let Some(blocks) = recovery.wants() {
-        recovery.take(&blocks.flat_map(|block| world.block(block)).collect::<Vec<_>>())?;
+        recovery.take(&blocks.map(|block| world.block(block)).collect::<Vec<_>>().concat())?;
     }
     recovery.finish()
 }
@@ -180,7 +180,7 @@ fn a_full_volume_is_found() {
                     let at = usize::try_from(block).unwrap() * BLOCK_LEN;
                     disk.get(at..at + BLOCK_LEN).map_or_else(|| vec![0; BLOCK_LEN], <[u8]>::to_vec)
                 };
-                recovery.take(&blocks.flat_map(block).collect::<Vec<_>>()).expect("blocks");
+                recovery.take(&blocks.map(block).collect::<Vec<_>>().concat()).expect("blocks");
             }
             let found = recovery.finish().expect("an answer").expect("a ledger");
             assert_eq!(

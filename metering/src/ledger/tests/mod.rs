@@ -139,7 +139,7 @@ impl World {
         let mut recovery = Recovery::new(CAPACITY_BLOCKS);
         let mut reads = 0;
         while let Some(blocks) = recovery.wants() {
-            recovery.take(&blocks.flat_map(|block| self.block(block)).collect::<Vec<_>>())?;
+            recovery.take(&blocks.map(|block| self.block(block)).collect::<Vec<_>>().concat())?;
             reads += 1;
             assert!(reads < 10_000, "it comes to no end");
         }
