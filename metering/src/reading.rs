@@ -178,6 +178,26 @@ pub struct Reading {
     pub registers: Registers,
 }
 
+impl Reading {
+    /// The first one of a resource, in the first epoch: nothing has been used.
+    #[must_use]
+    pub fn first(resource: VolumeId, tenant: TenantId, class: ClassId, at: MeterTime, wall_ms: u64) -> Self {
+        Self {
+            resource,
+            tenant,
+            class,
+            epoch: Epoch(1),
+            sequence: 0,
+            mark: Mark::Begins,
+            changes: 0,
+            at,
+            estimated_ms: 0,
+            wall_ms,
+            registers: Registers::default(),
+        }
+    }
+}
+
 /// Words of one number as that number.
 pub(crate) mod number {
     use serde::{Deserialize, Deserializer, Serializer};

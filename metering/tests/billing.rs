@@ -46,19 +46,10 @@ fn account() -> Account {
 
 /// A gold volume that holds 1 GiB since `since`, read at `at`.
 fn reading(sequence: u64, since: u64, at: u64) -> Reading {
-    Reading {
-        resource: VolumeId(1),
-        tenant: TenantId(1),
-        class: ClassId(1),
-        epoch: Epoch(1),
-        sequence,
-        mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
-        changes: 0,
-        estimated_ms: 0,
-        at: MeterTime(at),
-        wall_ms: at,
-        registers: Registers::default().with(Dimension::Provisioned, GIB * u128::from(at - since)),
-    }
+    let first = Reading::first(VolumeId(1), TenantId(1), ClassId(1), MeterTime(at), at);
+    let registers = first.registers.with(Dimension::Provisioned, GIB * u128::from(at - since));
+    let mark = if sequence == 0 { first.mark } else { Mark::Usual };
+    Reading { sequence, mark, registers, ..first }
 }
 
 fn bill(readings: &[Reading], period: &Period) -> Bill {

@@ -6,28 +6,19 @@ use metering::ledger::{
     Books, Date, Export, Exporter, Kind, Ledger, LedgerId, LineReader, NewEntry, SigningKey, Trust, encode_readings,
     verify,
 };
-use metering::{Dimension, Mark, Reading, Registers};
+use metering::{Dimension, Mark, Reading};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
+use units::{BLOCK_LEN, ClassId, MeterTime, TenantId, VolumeId};
 
 const ID: LedgerId = LedgerId([0xab; 16]);
 const PYTHON: &str = "/usr/bin/python3";
 
 fn reading(tenant: u64, round: u64) -> Reading {
-    Reading {
-        resource: VolumeId(tenant),
-        tenant: TenantId(tenant),
-        class: ClassId::DEFAULT,
-        epoch: Epoch(1),
-        sequence: round,
-        mark: Mark::Usual,
-        changes: 0,
-        estimated_ms: 0,
-        at: MeterTime(300_000 * round),
-        wall_ms: 1_795_824_000_000 + 300_000 * round,
-        registers: Registers::default().with(Dimension::Provisioned, u128::from(round) << 48),
-    }
+    let (at, tenant) = (300_000 * round, TenantId(tenant));
+    let first = Reading::first(VolumeId(tenant.0), tenant, ClassId::DEFAULT, MeterTime(at), 1_795_824_000_000 + at);
+    let registers = first.registers.with(Dimension::Provisioned, u128::from(round) << 48);
+    Reading { sequence: round, mark: Mark::Usual, registers, ..first }
 }
 
 /// A bundle of tenant 2 over three days, and the keys that signed it.

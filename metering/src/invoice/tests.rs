@@ -53,24 +53,12 @@ fn readings(period: &Period) -> Vec<Reading> {
     let length = u128::try_from(span.to.as_millisecond() - span.from.as_millisecond()).expect("it ends later");
     let mut readings = Vec::new();
     for id in 1..=3 {
-        for (sequence, moment, share) in [(0, span.from, 0), (1, span.to, 1)] {
-            let wall_ms = u64::try_from(moment.as_millisecond()).expect("after 1970");
-            readings.push(Reading {
-                resource: VolumeId(id),
-                tenant: TenantId(2),
-                class: ClassId(1),
-                epoch: Epoch(1),
-                sequence,
-                mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
-                changes: 0,
-                estimated_ms: 0,
-                at: MeterTime(wall_ms),
-                wall_ms,
-                registers: Registers::default()
-                    .with(Dimension::Written, GIB * 10 * u128::from(id) * length * share)
-                    .with(Dimension::Reads, 3_600_000 * share),
-            });
-        }
+        let [from, to] = [span.from, span.to].map(|at| u64::try_from(at.as_millisecond()).expect("after 1970"));
+        let first = Reading::first(VolumeId(id), TenantId(2), ClassId(1), MeterTime(from), from);
+        let registers = first.registers.with(Dimension::Written, GIB * 10 * u128::from(id) * length);
+        let registers = registers.with(Dimension::Reads, 3_600_000);
+        readings.push(first.clone());
+        readings.push(Reading { sequence: 1, mark: Mark::Usual, at: MeterTime(to), wall_ms: to, registers, ..first });
     }
     readings
 }

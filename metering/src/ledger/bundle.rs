@@ -126,8 +126,8 @@ struct BookState {
 struct Gathering {
     head: Head,
     leaves: Vec<Digest>,
-    /// The tenant's own tips, and which leaves they are.
-    own: Vec<(usize, Tip)>,
+    /// The tenant's own tips.
+    own: Vec<Tip>,
 }
 
 impl Exporter {
@@ -191,7 +191,7 @@ impl Exporter {
     fn on_tip(&mut self, tip: Tip) {
         if let Some(gathering) = &mut self.gathering {
             if tip.tenant == self.export.tenant && self.export.books.list().contains(&tip.book) {
-                gathering.own.push((gathering.leaves.len(), tip));
+                gathering.own.push(tip);
             }
             gathering.leaves.push(tip.leaf());
         }
@@ -205,7 +205,7 @@ impl Exporter {
         let is_anchor = self.export.after == Some(number);
         if is_anchor {
             self.is_behind_anchor = true;
-            for (book, (_, tip)) in self.books.iter_mut().zip(own) {
+            for (book, tip) in self.books.iter_mut().zip(own) {
                 book.tip = *tip;
             }
         } else if !self.is_behind_anchor {
@@ -215,7 +215,7 @@ impl Exporter {
             // The tenant came later, or not at all.
             return if self.is_started || number >= self.export.last { Err(ExportError::Tenant) } else { Ok(()) };
         }
-        if !own.iter().map(|(_, tip)| tip).eq(self.books.iter().map(|book| &book.tip)) {
+        if !own.iter().eq(self.books.iter().map(|book| &book.tip)) {
             return Err(ExportError::Gap);
         }
         if !self.is_started {
@@ -238,11 +238,12 @@ impl Gathering {
     }
 
     fn proofs(&self) -> impl Iterator<Item = Proof> {
-        self.own.iter().map(|(leaf, tip)| Proof {
+        let path = |tip: &Tip| merkle::inclusion(&self.leaves, usize::try_from(tip.place()).ok()?);
+        self.own.iter().map(move |tip| Proof {
             book: tip.book,
             count: tip.count,
             hash: tip.hash,
-            path: merkle::inclusion(&self.leaves, *leaf).unwrap_or_default(),
+            path: path(tip).unwrap_or_default(),
         })
     }
 }

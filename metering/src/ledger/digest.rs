@@ -2,7 +2,7 @@
 //!
 //! What a line is of is told by its first member, so no line of one kind is taken for one of another.
 
-use super::text::{NotCanonical, Text};
+use super::text::{Hex, NotCanonical, Text};
 use aws_lc_rs::digest::{Context, SHA256};
 use std::fmt;
 
@@ -53,7 +53,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

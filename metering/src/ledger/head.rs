@@ -6,7 +6,7 @@
 use super::digest::Digest;
 use super::key::{PublicKey, SigningKey};
 use super::merkle::{self, Tree};
-use super::text::{NotCanonical, Text};
+use super::text::{Hex, NotCanonical, Text};
 use std::fmt;
 
 /// No line of a head is longer, its line feed with it.
@@ -53,7 +53,7 @@ pub struct LedgerId(pub [u8; 16]);
 
 impl fmt::Display for LedgerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -196,8 +196,8 @@ impl Head {
         let says = &self.says;
         let next_key = says.next_key.map(|key| format!(",\"next_key\":\"{key}\"")).unwrap_or_default();
         format!(
-            "{{\"head\":{},\"format\":\"aljibe-ledger-1\",\"ledger\":\"{}\",\"date\":\"{}\",\"leaves\":{},\"root\":\"{}\",\"before\":\"{}\",\
-             \"log\":\"{}\",\"key\":\"{}\"{next_key}}}",
+            "{{\"head\":{},\"format\":\"aljibe-ledger-1\",\"ledger\":\"{}\",\"date\":\"{}\",\"leaves\":{},\"root\":\"{}\",\
+             \"before\":\"{}\",\"log\":\"{}\",\"key\":\"{}\"{next_key}}}",
             says.number, says.ledger, says.date, says.tips.size, says.tips.root, says.before, says.log, self.key
         )
     }
@@ -207,10 +207,7 @@ impl Head {
     pub fn line(&self) -> String {
         let mut line = self.text();
         line.pop();
-        line.push_str(",\"signature\":\"");
-        line.extend(self.signature.iter().map(|byte| format!("{byte:02x}")));
-        line.push_str("\"}");
-        line
+        line + &format!(",\"signature\":\"{}\"}}", Hex(&self.signature))
     }
 
     /// Reads a line, without its line feed. Whether it is signed is another question.

@@ -149,8 +149,8 @@ impl Ledger {
         Ok(write)
     }
 
-    /// Signs where all books end now, as the end of `date`, by the wall clock: no later head is bound by it. The next head will be signed by `next_key`, when there is one, else
-    /// by `key` again.
+    /// Signs where all books end now, as the end of `date`, by the wall clock: no later head is bound by it. The next head will be
+    /// signed by `next_key`, when there is one, else by `key` again.
     ///
     /// # Errors
     /// [`AppendError`]; nothing has changed then.
@@ -170,7 +170,7 @@ impl Ledger {
             date,
             tips: self.tree(),
             before: self.newest.map_or(Digest::NONE, |head| head.hash()),
-            log: merkle::root(&self.head_hashes()),
+            log: merkle::root(&hashes_of(&self.heads)),
             next_key,
         };
         let head = Head::sign(says, key);
@@ -233,7 +233,8 @@ impl Ledger {
         Some(self.start.swept_to..self.start.whole_from).filter(|range| !range.is_empty() && !self.is_writing)
     }
 
-    /// Says that they are trimmed up to block `end`, whatever was given up since. What this gives to be written need not be waited for, but for the next append.
+    /// Says that they are trimmed up to block `end`, whatever was given up since. What this gives to be written need not be
+    /// waited for, but for the next append.
     ///
     /// # Errors
     /// [`AppendError::Busy`].
@@ -284,8 +285,7 @@ impl Ledger {
     /// That the newest head continues head `older`; `None` when there is no older one of that number.
     #[must_use]
     pub fn continuation(&self, older: u64) -> Option<Continuation> {
-        let hashes: Vec<Digest> = self.heads().iter().map(|place| place.hash).collect();
-        Continuation::prove(hashes.split_last()?.1, older)
+        Continuation::prove(hashes_of(self.heads()).split_last()?.1, older)
     }
 
     /// The block where the books of the meter are whole from: what was measured before it was given up.
@@ -300,14 +300,14 @@ impl Ledger {
         self.next.first
     }
 
-    fn head_hashes(&self) -> Vec<Digest> {
-        self.heads.iter().map(|place| place.hash).collect()
-    }
-
     pub(super) fn tree(&self) -> Tree {
         let leaves: Vec<Digest> = self.tips.values().map(Tip::leaf).collect();
         Tree { size: leaves.len() as u64, root: merkle::root(&leaves) }
     }
+}
+
+fn hashes_of(heads: &[HeadPlace]) -> Vec<Digest> {
+    heads.iter().map(|place| place.hash).collect()
 }
 
 /// Blocks that a head takes at most, with the tips of so many tenants.

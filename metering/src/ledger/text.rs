@@ -22,6 +22,15 @@ impl std::error::Error for NotCanonical {}
 /// No number of a line is as great: one more than any of them is still a number.
 pub(super) const NUMBER_END: u64 = 1 << 63;
 
+/// Bytes as a line has them: in small hexadecimal digits.
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// What is left of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {

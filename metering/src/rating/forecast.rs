@@ -14,7 +14,8 @@ const GONE_MS: u64 = 3_600_000;
 /// `readings`, and for each resource that is still there one more, of the period's end: its registers went on until then
 /// as they did in the last day before its last reading, or as much of that as its epoch has. Rated, that is the forecast.
 ///
-/// `as_of` is now, by the wall clock: a resource that has not been read for an hour is gone, as is one whose last reading says so. The class and tenant of the last reading hold until the end. Nothing is made up for a resource with one reading only.
+/// `as_of` is now, by the wall clock: a resource that has not been read for an hour is gone, as is one whose last reading says
+/// so. The class and tenant of the last reading hold until the end. Nothing is made up for a resource with one reading only.
 #[must_use]
 pub fn forecast(readings: &[Reading], period: &Period, as_of: Timestamp) -> Vec<Reading> {
     let end = milliseconds(period.span().to);

@@ -265,8 +265,7 @@ impl<'a> Lines<'a> {
             sums.values().map(|(used, _)| run.price.unit.quantity(used.clone(), self.period)).collect();
         let total = quantities.iter().fold(Exact::zero(), |total, quantity| total + quantity.clone());
         for (tier, quantity, unit_price) in tiers_of(run.price, &total, &self.share(run.span)) {
-            let exact = quantity.clone() * unit_price.exact();
-            let amount = round(run.card, &exact)?;
+            let (exact, amount) = run.cost(&quantity, unit_price)?;
             let amounts = amount.shared(&quantities).ok_or(RatingError::TooMuch)?;
             let shares = sums.iter().zip(&quantities).zip(amounts);
             let resources = shares.map(|(((resource, (used, _)), own), amount)| Share {
@@ -331,6 +330,13 @@ impl<'a> Lines<'a> {
 }
 
 impl Run<'_> {
+    /// What so much comes to, and that rounded.
+    fn cost(&self, quantity: &Exact, price: Decimal) -> Result<(Exact, Amount), RatingError> {
+        let exact = quantity.clone() * price.exact();
+        let amount = round(self.card, &exact)?;
+        Ok((exact, amount))
+    }
+
     /// Without those who used it.
     fn charge(&self, tier: Tier, quantity: Exact, price: Decimal) -> UsageCharge {
         let Self { class, class_name, price: Price { dimension, unit, .. }, .. } = self;
@@ -355,10 +361,9 @@ pub(crate) fn lines_without_free(
         let total = price.unit.quantity(Exact::from(*register), period);
         let price = Price { free: None, ..price.clone() };
         for (tier, quantity, unit_price) in tiers_of(&price, &total, &Exact::one()) {
-            let exact = quantity.clone() * unit_price.exact();
-            let amount = round(card, &exact)?;
+            let cost = run.cost(&quantity, unit_price)?;
             let charge = Charge::Usage(Box::new(run.charge(tier, quantity, unit_price)));
-            lines.push(line(card, span, charge, (exact, amount)));
+            lines.push(line(card, span, charge, cost));
         }
     }
     Ok(lines)

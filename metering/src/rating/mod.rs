@@ -10,8 +10,8 @@
 //!
 //! What a card tells for a month (what is free, where tiers end) holds in full for a tenant that came in the middle of it, and by
 //! its share of the month for a price that held for a part of it. A price holds for as long as one card after the other says the
-//! same. Minimums are those of the month, of each card by its share, for as long as there was an account. A dimension without a price on a card costs nothing; a class
-//! that is used and is not on the card is an error.
+//! same. Minimums are those of the month, of each card by its share, for as long as there was an account. A dimension without a
+//! price on a card costs nothing; a class that is used and is not on the card is an error.
 
 mod card;
 mod cards;

@@ -220,19 +220,10 @@ proptest! {
 
 /// What the registers of volume 1 said: `written` as told, `reads` one for each 1000 of it.
 fn reading(sequence: u64, at: u64, written: u128) -> Reading {
-    Reading {
-        resource: VolumeId(1),
-        tenant: TenantId(1),
-        class: ClassId(1),
-        epoch: Epoch(1),
-        sequence,
-        mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
-        changes: 0,
-        estimated_ms: 0,
-        at: MeterTime(7_000_000 + at),
-        wall_ms: at,
-        registers: Registers::default().with(Dimension::Written, written).with(Dimension::Reads, written / 1000),
-    }
+    let first = Reading::first(VolumeId(1), TenantId(1), ClassId(1), MeterTime(7_000_000 + at), at);
+    let registers = first.registers.with(Dimension::Written, written).with(Dimension::Reads, written / 1000);
+    let mark = if sequence == 0 { first.mark } else { Mark::Usual };
+    Reading { sequence, mark, registers, ..first }
 }
 
 fn cards() -> RateCards {

@@ -1,7 +1,8 @@
 //! Use of a period: the differences of consecutive readings, each in its place.
 //!
 //! Only a tenant's own readings count, as they are in its book. A stretch between two of one epoch belongs to the class that the
-//! first of them names, unless that one ends the resource's time with the tenant, or the next one begins it anew. It begins when the wall clock said at the first one, and is as long as the meter's clock says: a step of the wall clock takes no time.
+//! first of them names, unless that one ends the resource's time with the tenant, or the next one begins it anew. It begins when
+//! the wall clock said at the first one, and is as long as the meter's clock says: a step of the wall clock takes no time.
 //! What straddles a border (of the month, or between two cards) is split by time, and a note says so: into whole units of the register,
 //! so that numbers stay short however many stretches are split. Each is on one side, and both sides find the same.
 

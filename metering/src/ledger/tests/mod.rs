@@ -72,19 +72,9 @@ impl World {
             .with(Dimension::Provisioned, u128::from(at) << 30)
             .with(Dimension::Written, u128::from(at * volume) << 20)
             .with(Dimension::Writes, u128::from(self.round * volume));
-        Reading {
-            resource: VolumeId(volume),
-            tenant: TenantId(tenant),
-            class: ClassId::DEFAULT,
-            epoch: Epoch(1),
-            sequence: self.round,
-            mark: Mark::Usual,
-            changes: 0,
-            estimated_ms: 0,
-            at: MeterTime(at),
-            wall_ms: 1_795_824_000_000 + at,
-            registers,
-        }
+        let wall_ms = 1_795_824_000_000 + at;
+        let first = Reading::first(VolumeId(volume), TenantId(tenant), ClassId::DEFAULT, MeterTime(at), wall_ms);
+        Reading { sequence: self.round, mark: Mark::Usual, registers, ..first }
     }
 
     pub(super) fn append(&mut self, entries: &[(Kind, u64, String)]) -> BlockWrite {
