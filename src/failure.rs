@@ -108,6 +108,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         ErrorCode::VolumeNotFound
         | ErrorCode::SnapshotNotFound
         | ErrorCode::HistoryNotFound
+        | ErrorCode::TenantNotFound
         | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
@@ -116,6 +117,10 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::SnapshotsUnrelated
         | ErrorCode::ImageImporting
         | ErrorCode::ImportSuperseded
+        | ErrorCode::TenantExists
+        | ErrorCode::TenantInUse
+        | ErrorCode::TenantSuspended
+        | ErrorCode::QuotaExceeded
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
@@ -163,6 +168,7 @@ mod tests {
             ErrorCode::VolumeNotFound
             | ErrorCode::SnapshotNotFound
             | ErrorCode::HistoryNotFound
+            | ErrorCode::TenantNotFound
             | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
@@ -171,6 +177,10 @@ mod tests {
             | ErrorCode::SnapshotsUnrelated
             | ErrorCode::ImageImporting
             | ErrorCode::ImportSuperseded
+            | ErrorCode::TenantExists
+            | ErrorCode::TenantInUse
+            | ErrorCode::TenantSuspended
+            | ErrorCode::QuotaExceeded
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,

@@ -49,6 +49,16 @@ pub enum ErrorCode {
     VolumeQuarantined,
     /// What may be needed by something that cannot be read is not deleted.
     MayBeNeeded,
+    /// No tenant of that name.
+    TenantNotFound,
+    /// A tenant of that name is there already.
+    TenantExists,
+    /// The tenant has volumes or images.
+    TenantInUse,
+    /// The tenant is suspended: nothing that it has is changed.
+    TenantSuspended,
+    /// The tenant would have more than it may.
+    QuotaExceeded,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -96,7 +106,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -117,6 +127,11 @@ impl ErrorCode {
         Self::VolumeInUse,
         Self::ShrinkRefused,
         Self::VolumeQuarantined,
+        Self::TenantNotFound,
+        Self::TenantExists,
+        Self::TenantInUse,
+        Self::TenantSuspended,
+        Self::QuotaExceeded,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::Internal,
@@ -147,6 +162,7 @@ impl ErrorCode {
             | Self::VolumeNotFound
             | Self::SnapshotNotFound
             | Self::HistoryNotFound
+            | Self::TenantNotFound
             | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
@@ -158,6 +174,10 @@ impl ErrorCode {
             | Self::SnapshotsUnrelated
             | Self::MayBeNeeded
             | Self::ShrinkRefused
+            | Self::TenantExists
+            | Self::TenantInUse
+            | Self::TenantSuspended
+            | Self::QuotaExceeded
             | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -197,6 +217,11 @@ impl ErrorCode {
             Self::VolumeInUse => ("volume_in_use", "The volume is in use"),
             Self::ShrinkRefused => ("shrink_refused", "Data lies beyond the new size"),
             Self::VolumeQuarantined => ("volume_quarantined", "The volume is quarantined"),
+            Self::TenantNotFound => ("tenant_not_found", "There is no such tenant"),
+            Self::TenantExists => ("tenant_exists", "The tenant exists"),
+            Self::TenantInUse => ("tenant_in_use", "The tenant is not empty"),
+            Self::TenantSuspended => ("tenant_suspended", "The tenant is suspended"),
+            Self::QuotaExceeded => ("quota_exceeded", "The quota is used up"),
             Self::BodyTooLarge => ("body_too_large", "The request is too large"),
             Self::UnsupportedMediaType => ("unsupported_media_type", "The request is not JSON"),
             Self::Internal => ("internal", "The daemon failed"),

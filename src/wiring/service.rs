@@ -229,7 +229,7 @@ impl Service for PoolService {
     fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
         Box::pin(async move {
             let size_bytes = size.map(VolumeSize::bytes);
-            let entry = self.catalogue.clone_image(image.as_str(), name.as_str(), size_bytes).await;
+            let entry = self.catalogue.clone_image(&[image.as_str()], name.as_str(), size_bytes).await;
             self.shown(entry.map_err(service_error)?).await
         })
     }
@@ -420,6 +420,13 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::HasClones { .. } => (ErrorCode::SnapshotInUse, "delete them first, or keep it"),
         CatalogueError::Unrelated { .. } => {
             (ErrorCode::SnapshotsUnrelated, "compare an earlier one with a later one, or read all of it")
+        }
+        CatalogueError::NoTenant { .. } => (ErrorCode::TenantNotFound, "list the tenants to see which there are"),
+        CatalogueError::TenantExists { .. } => (ErrorCode::TenantExists, "choose another name"),
+        CatalogueError::TenantInUse { .. } => (ErrorCode::TenantInUse, "delete them first"),
+        CatalogueError::Suspended { .. } => (ErrorCode::TenantSuspended, "have the provider resume it"),
+        CatalogueError::QuotaExceeded { .. } => {
+            (ErrorCode::QuotaExceeded, "delete something, or have the provider raise the quota")
         }
         CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
         CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),

@@ -2,7 +2,7 @@
 
 use super::CatalogueError;
 use super::ask::submit;
-use super::record::{CATALOGUE_FORMAT, Head, Record, decode, encode};
+use super::record::{CATALOGUE_FORMAT, CATALOGUE_FORMATS, Head, Record, decode, encode};
 use crate::shard::ShardHandle;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
@@ -59,9 +59,9 @@ impl Book {
         let mut book = Self { pen: Pen { shard }, next_id: 1, reserved_to: 1 };
         let blocks = book.read(0, 1).await?;
         match parse::<Head>(0, &blocks)? {
-            Some(head) if head.format != CATALOGUE_FORMAT => {
+            Some(head) if !CATALOGUE_FORMATS.contains(&head.format) => {
                 let (found, known) = (head.format, CATALOGUE_FORMAT);
-                let detail = format!("the catalogue has format {found}, this program reads format {known}");
+                let detail = format!("the catalogue has format {found}, this program reads up to format {known}");
                 return Err(CatalogueError::Damaged(detail));
             }
             Some(head) => (book.next_id, book.reserved_to) = (head.next_id, head.next_id),

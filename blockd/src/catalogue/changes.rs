@@ -3,6 +3,7 @@
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
 use super::snapshots::missing;
+use super::tenants::{Usage, tenant_of};
 use super::{Book, Catalogue, CatalogueError, Entry, History, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
@@ -15,7 +16,8 @@ impl Catalogue {
     /// Makes a volume.
     ///
     /// # Errors
-    /// [`CatalogueError::Exists`]; or the system volume's, when the record cannot be written.
+    /// [`CatalogueError::Exists`]; [`CatalogueError::NoTenant`], [`CatalogueError::Suspended`],
+    /// [`CatalogueError::QuotaExceeded`]; or the system volume's, when the record cannot be written.
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
         self.create_with(name, size_bytes, None).await
     }
@@ -44,13 +46,15 @@ impl Catalogue {
         (name, size_bytes): (&str, u64),
         (image, history): (Option<Image>, Option<History>),
     ) -> Result<Entry, CatalogueError> {
+        let tenant = self.admit(name, Usage::volume(size_bytes))?;
         self.refuse_if_taken(name)?;
         let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
         let (state, parent, line) = (VolumeState::Live, None, None);
-        let name = name.to_owned();
         let image = image.map(|image| Image { claim: id, ..image });
-        let record = VolumeRecord { id, name, size_bytes, created_ms, state, parent, line, image, history };
+        let (name, tenant_id) = (name.to_owned(), tenant.0);
+        let record =
+            VolumeRecord { id, name, tenant: tenant_id, size_bytes, created_ms, state, parent, line, image, history };
         let name = record.name.as_str();
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
@@ -61,9 +65,9 @@ impl Catalogue {
         }
         let volume = VolumeId(id);
         let shard = self.serve(fresh(volume, size_bytes))?;
-        let image = record.image.clone();
-        let entry =
-            Entry { volume, name: name.to_owned(), size_bytes, created_ms, shard, damage: None, image, history };
+        let (name, image) = (name.to_owned(), record.image.clone());
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage: None, image, history };
+        let name = entry.name.as_str();
         tracing::info!(name, id, size_bytes, "made a volume");
         self.put(record, entry.clone());
         Ok(entry)
@@ -72,12 +76,14 @@ impl Catalogue {
     /// Changes a volume's size.
     ///
     /// # Errors
-    /// [`CatalogueError::ShrinkRefused`] when data lies beyond the new size, unless `discard_tail`;
+    /// [`CatalogueError::QuotaExceeded`]; [`CatalogueError::ShrinkRefused`] when data lies beyond the new size, unless `discard_tail`;
     /// [`CatalogueError::Request`] when that is no multiple of 4096; or the volume's.
     pub async fn resize(&self, name: &str, size_bytes: u64, discard_tail: bool) -> Result<Entry, CatalogueError> {
         let _book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(name)?;
+        let more = Usage::bytes(size_bytes.saturating_sub(entry.size_bytes));
+        self.read().refuse_over_quota(tenant_of(name), more)?;
         self.resize_entry(&entry, size_bytes, discard_tail).await
     }
 
@@ -214,8 +220,10 @@ impl Catalogue {
         }
     }
 
+    /// A volume that can be changed.
     pub(super) fn show_served(&self, name: &str) -> Result<Entry, CatalogueError> {
         let entry = self.show(name)?;
+        self.refuse_if_suspended(name)?;
         match entry.damage {
             Some(reason) => Err(CatalogueError::Quarantined { name: name.to_owned(), reason }),
             None => Ok(entry),
@@ -264,6 +272,7 @@ fn unread(entry: &Entry) -> VolumeRecord {
     VolumeRecord {
         id: entry.volume.0,
         name: entry.name.clone(),
+        tenant: entry.tenant.0,
         size_bytes: entry.size_bytes,
         created_ms: entry.created_ms,
         state: VolumeState::Deleting,

@@ -118,6 +118,7 @@ mod tests {
         VolumeRecord {
             id,
             name: format!("vm-{id}"),
+            tenant: 0,
             size_bytes: 4096,
             created_ms: 0,
             state,

@@ -8,9 +8,10 @@ use super::book::Book;
 use super::record::{Record, VolumeRecord, VolumeState};
 use super::shelf::boundary_of;
 use super::snapshots::{SnapshotEntry, SnapshotName, find_sound};
+use super::tenants::{Usage, refuse_other_tenant, tenant_of};
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::recover::fresh_clone;
 
@@ -23,6 +24,7 @@ impl Catalogue {
     pub async fn clone_snapshot(&self, snapshot: &SnapshotName, name: &str) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        refuse_other_tenant(&snapshot.volume, name)?;
         self.make_clone(&mut book, snapshot, name).await
     }
 
@@ -32,9 +34,10 @@ impl Catalogue {
         snapshot: &SnapshotName,
         name: &str,
     ) -> Result<Entry, CatalogueError> {
-        self.refuse_if_taken(name)?;
         let record = self.heir_of(snapshot, name)?;
-        let record = VolumeRecord { id: book.take_ids(1).await?, ..record };
+        let tenant = self.admit(name, Usage::volume(record.size_bytes))?;
+        self.refuse_if_taken(name)?;
+        let record = VolumeRecord { id: book.take_ids(1).await?, tenant: tenant.0, ..record };
         let entry = self.begin(book, record).await?;
         tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
         Ok(entry)
@@ -55,7 +58,9 @@ impl Catalogue {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(&snapshot.volume)?;
-        let record = self.heir_of(snapshot, &snapshot.volume)?;
+        let record = VolumeRecord { tenant: entry.tenant.0, ..self.heir_of(snapshot, &snapshot.volume)? };
+        let bytes = record.size_bytes.saturating_sub(entry.size_bytes);
+        self.read().refuse_over_quota(tenant_of(&entry.name), Usage { bytes, ..Usage::snapshots(1) })?;
         let _vacant = self.vacate(&entry.name, is_forced)?;
         let (entry, undo) = self.replace(&mut book, &entry, record, undo).await?;
         tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");
@@ -95,13 +100,14 @@ impl Catalogue {
         names.find(|name| shelf.find_snapshot(volume, name).is_none()).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// The record of a volume that begins as a snapshot, without its id.
+    /// The record of a volume that begins as a snapshot, without its id and tenant.
     fn heir_of(&self, snapshot: &SnapshotName, name: &str) -> Result<VolumeRecord, CatalogueError> {
         let shelf = self.read();
         let kept = find_sound(&shelf, snapshot)?;
         Ok(VolumeRecord {
             id: 0,
             name: name.to_owned(),
+            tenant: TenantId::DEFAULT.0,
             size_bytes: kept.record.size_bytes,
             created_ms: wall_ms(),
             state: VolumeState::Live,
@@ -125,7 +131,8 @@ impl Catalogue {
         let shard = self.serve(fresh_clone(volume, record.size_bytes))?;
         let VolumeRecord { size_bytes, created_ms, history, .. } = record;
         let (name, damage, image) = (record.name.clone(), None, None);
-        let entry = Entry { volume, name, size_bytes, created_ms, shard, damage, image, history };
+        let tenant = TenantId(record.tenant);
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history };
         self.put(record, entry.clone());
         Ok(entry)
     }

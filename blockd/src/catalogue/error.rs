@@ -103,6 +103,46 @@ pub enum CatalogueError {
         /// The first second that it reaches to, milliseconds since 1970, when there is one.
         since_ms: Option<u64>,
     },
+    /// No tenant has that name.
+    #[error("there is no tenant {name}")]
+    NoTenant {
+        /// The name.
+        name: String,
+    },
+    /// A tenant has that name.
+    #[error("tenant {name} exists")]
+    TenantExists {
+        /// The name.
+        name: String,
+    },
+    /// A tenant has volumes or images.
+    #[error("tenant {name} has {volumes} volumes and images")]
+    TenantInUse {
+        /// Its name.
+        name: String,
+        /// How many.
+        volumes: u64,
+    },
+    /// The tenant is suspended.
+    #[error("tenant {tenant} is suspended")]
+    Suspended {
+        /// Its name.
+        tenant: String,
+    },
+    /// A tenant would have more than it may.
+    #[error("tenant {tenant} may have {limit} {what}: it has {used}, and {asked} more are asked for")]
+    QuotaExceeded {
+        /// Its name.
+        tenant: String,
+        /// `bytes`, `volumes` or `snapshots`.
+        what: &'static str,
+        /// What it has.
+        used: u64,
+        /// What is to be added.
+        asked: u64,
+        /// What it may have.
+        limit: u64,
+    },
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,

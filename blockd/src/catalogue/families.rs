@@ -2,7 +2,7 @@
 //! at rest, once its part of the index is made.
 
 use super::SYSTEM_BYTES;
-use super::record::{CATALOGUE_FORMAT, Head, Record, SnapshotState, decode};
+use super::record::{CATALOGUE_FORMATS, Head, Record, SnapshotState, decode};
 use std::collections::BTreeMap;
 use units::{BlockIndex, Lsn, VolumeId};
 use volume::pool::{Boundary, Index};
@@ -20,7 +20,7 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
         }
     };
     let next_id = match read::<_, Head>(&mut system, 0) {
-        Ok(Some(head)) if head.format == CATALOGUE_FORMAT => head.next_id,
+        Ok(Some(head)) if CATALOGUE_FORMATS.contains(&head.format) => head.next_id,
         // Nothing was ever made in it.
         Ok(None) => return Families::new(BTreeMap::new(), Vec::new()),
         Ok(Some(Head { format, .. })) => {
@@ -43,7 +43,7 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
                 let (size_bytes, wall_ms) = (record.size_bytes, record.at_ms);
                 boundaries.push((VolumeId(record.of), Boundary { generation, lsn, size_bytes, wall_ms }));
             }
-            Ok(Some(Record::Snapshot(_) | Record::Group(_)) | None) => {}
+            Ok(Some(Record::Snapshot(_) | Record::Group(_) | Record::Tenant(_)) | None) => {}
             Err(reason) => {
                 tracing::error!(id, reason, "a record of the catalogue cannot be read: every snapshot is kept");
                 rotten.push(VolumeId(id));

@@ -5,9 +5,12 @@
 //! earlier try is mixed in.
 
 use super::record::{Record, VolumeRecord};
-use super::{Book, Catalogue, CatalogueError, Entry, SnapshotName, ask};
+use super::shelf::Shelf;
+use super::tenants::{Usage, tenant_of};
+use super::{Book, Catalogue, CatalogueError, DEFAULT_TENANT, Entry, SnapshotName, ask};
 use serde::{Deserialize, Serialize};
-use units::{BLOCK_BYTES, ByteRange};
+use std::collections::BTreeSet;
+use units::{BLOCK_BYTES, ByteRange, TenantId};
 use volume::request::Request;
 
 /// The name of the snapshot that an image is sealed with.
@@ -31,6 +34,39 @@ pub struct Image {
     /// not count. 0 in records that were written before there was one.
     #[serde(default)]
     pub claim: u64,
+    /// Who may make volumes of it, besides its own tenant.
+    #[serde(default, skip_serializing_if = "Sharing::is_nobody")]
+    pub shared: Sharing,
+}
+
+/// Which other tenants may make volumes of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// None.
+    #[default]
+    Nobody,
+    /// Every one.
+    All,
+    /// These, by their ids.
+    With(BTreeSet<u64>),
+}
+
+/// Most tenants that an image is shared with by name: a record is one block.
+pub const IMAGE_TENANTS_MAX: usize = 32;
+
+impl Sharing {
+    const fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+
+    pub(super) fn includes(&self, tenant: TenantId) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::All => true,
+            Self::With(tenants) => tenants.contains(&tenant.0),
+        }
+    }
 }
 
 impl Catalogue {
@@ -49,9 +85,11 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let known = self.read().names.get(name).map(|kept| kept.entry.clone());
         let Some(entry) = known else {
-            let image = Image { is_ready: false, source, source_state, copied_bytes: 0, claim: 0 };
+            let (copied_bytes, claim, shared) = (0, 0, Sharing::Nobody);
+            let image = Image { is_ready: false, source, source_state, copied_bytes, claim, shared };
             return self.make(&mut book, (name, size_bytes), (Some(image), None)).await;
         };
+        self.refuse_if_suspended(name)?;
         let exists = || CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes };
         let image = entry.image.as_ref().filter(|image| !image.is_ready).ok_or_else(exists)?;
         if let Some(reason) = &entry.damage {
@@ -84,6 +122,7 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.claimed_image(name, claim)?;
+        self.refuse_if_suspended(name)?;
         let image = entry.image.as_ref().filter(|image| !image.is_ready);
         let image =
             image.ok_or_else(|| CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes })?;
@@ -107,6 +146,7 @@ impl Catalogue {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.claimed_image(name, claim)?;
+        self.refuse_if_suspended(name)?;
         let Some(image) = entry.image.clone().filter(|image| !image.is_ready) else { return Ok(entry) };
         if image.copied_bytes < entry.size_bytes {
             let reason = format!("{} of {} bytes are copied", image.copied_bytes, entry.size_bytes);
@@ -129,16 +169,68 @@ impl Catalogue {
         self.delete_entry(book, entry, is_forced).await
     }
 
-    /// Makes a volume that begins as an image, and is as large or as large as asked for.
+    /// Says which other tenants may make volumes of an image of the default one: those of these names, all without any, none
+    /// when there is no name.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoImage`], [`CatalogueError::NoTenant`]; [`CatalogueError::Request`] of another tenant's image, or
+    /// for too many names.
+    pub async fn share_image(&self, name: &str, with: Option<&[String]>) -> Result<Entry, CatalogueError> {
+        let book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let entry = self.show_image(name)?;
+        if entry.tenant != TenantId::DEFAULT {
+            return Err(CatalogueError::Request(format!("only images of tenant {DEFAULT_TENANT} are shared")));
+        }
+        let shared = match with {
+            None => Sharing::All,
+            Some([]) => Sharing::Nobody,
+            Some(names) if names.len() > IMAGE_TENANTS_MAX => {
+                let detail = format!("an image is shared with up to {IMAGE_TENANTS_MAX} tenants by name, or with all");
+                return Err(CatalogueError::Request(detail));
+            }
+            Some(names) => {
+                let ids = names.iter().map(|name| self.show_tenant(name).map(|tenant| tenant.id.0));
+                Sharing::With(ids.collect::<Result<_, _>>()?)
+            }
+        };
+        tracing::info!(name, ?shared, "an image is shared");
+        let image = entry.image.clone().map(|image| Image { shared, ..image });
+        self.note_image(&book, Entry { image, ..entry }).await
+    }
+
+    /// The names of those whom an image is shared with; nothing when that is everyone.
+    #[must_use]
+    pub fn shared_with(&self, image: &Image) -> Option<Vec<String>> {
+        let shelf = self.read();
+        match &image.shared {
+            Sharing::All => None,
+            Sharing::Nobody => Some(Vec::new()),
+            Sharing::With(ids) => {
+                let named = shelf.tenants.values().filter(|tenant| ids.contains(&tenant.id));
+                Some(named.map(|tenant| tenant.name.clone()).collect())
+            }
+        }
+    }
+
+    /// Makes a volume that begins as the first of some images that is there for its tenant, and is as large or as large as
+    /// asked for.
     ///
     /// # Errors
     /// [`CatalogueError::NoImage`], [`CatalogueError::Importing`]; [`CatalogueError::Request`] when it is to be smaller;
     /// or as of [`Catalogue::clone_snapshot`] and [`Catalogue::resize`].
-    pub async fn clone_image(&self, image: &str, name: &str, size_bytes: Option<u64>) -> Result<Entry, CatalogueError> {
+    pub async fn clone_image(
+        &self,
+        images: &[&str],
+        name: &str,
+        size_bytes: Option<u64>,
+    ) -> Result<Entry, CatalogueError> {
         // Kept to the end, so that the name is that of one volume throughout.
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        let source = self.show_image(image)?;
+        let tenant = self.admit(name, Usage::default())?;
+        let source = usable(&self.read(), images, tenant)?;
+        let image = source.name.as_str();
         if !source.image.as_ref().is_some_and(|image| image.is_ready) {
             let reason = "its import has not ended".to_owned();
             return Err(CatalogueError::Importing { name: image.to_owned(), reason });
@@ -147,6 +239,8 @@ impl Catalogue {
             let detail = format!("image {image} has {} bytes: a volume of {asked} cannot hold it", source.size_bytes);
             return Err(CatalogueError::Request(detail));
         }
+        let more = Usage::volume(size_bytes.unwrap_or(source.size_bytes));
+        self.read().refuse_over_quota(tenant_of(name), more)?;
         let entry = self.make_clone(&mut book, &snapshot_of(image), name).await?;
         let resized = self.resize_entry(&entry, size_bytes.unwrap_or(entry.size_bytes), false).await;
         if resized.is_err() {
@@ -204,6 +298,17 @@ impl Catalogue {
         }
         Ok(entry)
     }
+}
+
+/// The first of some images that a tenant may use. One that it may not is not told from one that is not there.
+fn usable(shelf: &Shelf, images: &[&str], tenant: TenantId) -> Result<Entry, CatalogueError> {
+    let is_usable = |entry: &&Entry| {
+        let is_shared = |image: &Image| entry.tenant == tenant || image.shared.includes(tenant);
+        entry.image.as_ref().is_some_and(is_shared)
+    };
+    let known = images.iter().filter_map(|name| shelf.names.get(*name)).map(|kept| &kept.entry).find(is_usable);
+    let missing = || CatalogueError::NoImage { name: images.first().copied().unwrap_or_default().to_owned() };
+    known.cloned().ok_or_else(missing)
 }
 
 /// What volumes begin as that are made of an image.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::{Boundary, Parent};
 use volume::recover::{Known, Recovered, fresh, fresh_clone};
@@ -114,7 +114,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    /// Puts volumes on the shelf, and the rest aside.
+    /// Puts volumes and tenants on the shelf, and the rest aside.
     fn of(records: Vec<Record>, shelf: &mut Shelf) -> Self {
         let mut sorted = Self::default();
         for record in records {
@@ -122,6 +122,7 @@ impl Sorted {
                 Record::Volume(record) => shelf.put_volume(record),
                 Record::Snapshot(record) => sorted.snapshots.push(record),
                 Record::Group(record) => sorted.groups.push(record),
+                Record::Tenant(record) => drop(shelf.tenants.insert(record.name.clone(), record)),
             }
         }
         sorted
@@ -227,6 +228,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
         let entry = Entry {
             volume,
             name: record.name.clone(),
+            tenant: TenantId(record.tenant),
             size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
             created_ms: record.created_ms,
             shard: shard_of(volume, shard_count),
@@ -255,6 +257,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
     let entry = Entry {
         volume,
         name: name.clone(),
+        tenant: TenantId::DEFAULT,
         size_bytes: 0,
         created_ms: 0,
         shard,

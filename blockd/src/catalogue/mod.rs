@@ -23,16 +23,18 @@ mod record;
 mod shelf;
 mod snapshots;
 mod space;
+mod tenants;
 mod views;
 
 pub use diff::{Diff, DiffExtent, DiffTo};
 pub use error::CatalogueError;
 pub(crate) use families::families;
 pub use history::{History, HistoryFigures};
-pub use images::{IMAGE_SOURCE_BYTES_MAX, Image};
+pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
+pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
 pub use views::ViewLease;
 
 use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};
@@ -48,7 +50,7 @@ use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Mutex;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use views::Views;
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::PoolFigures;
@@ -62,8 +64,10 @@ pub(crate) const SYSTEM_BYTES: u64 = 1 << 40;
 pub struct Entry {
     /// Its id.
     pub volume: VolumeId,
-    /// Its name.
+    /// Its name, with `TENANT/` in front where it is not the default tenant's.
     pub name: String,
+    /// Whose it is.
+    pub tenant: TenantId,
     /// Its size now.
     pub size_bytes: u64,
     /// When it was made, milliseconds since 1970.
@@ -220,7 +224,9 @@ impl Exports for Catalogue {
     fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {
         let shelf = self.read();
         let mut listings = Vec::new();
-        for kept in shelf.names.values().filter(|kept| !kept.is_leaving && kept.entry.damage.is_none()) {
+        // Whoever may enter a tenant's exports knows their names.
+        let is_listed = |kept: &&Kept| kept.entry.tenant == TenantId::DEFAULT && !kept.is_leaving;
+        for kept in shelf.names.values().filter(is_listed).filter(|kept| kept.entry.damage.is_none()) {
             let volume = &kept.entry.name;
             listings.push(Listing { name: volume.clone(), description: String::new() });
             let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
@@ -245,6 +251,9 @@ impl Catalogue {
         let shelf = self.read();
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
+        if shelf.is_suspended(name) {
+            return Err(Refusal::Policy);
+        }
         let is_read_only = entry.image.as_ref().is_some_and(|image| image.is_ready);
         let export = describe(name, entry.size_bytes, is_read_only);
         let shard = self.shard_of(entry.volume).1.clone();
@@ -262,6 +271,9 @@ impl Catalogue {
         let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
         let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there);
         let kept = kept.filter(|kept| shelf.damage_of_snapshot(kept).is_none()).ok_or(Refusal::Unknown)?;
+        if shelf.is_suspended(volume) {
+            return Err(Refusal::Policy);
+        }
         let view = VolumeId(kept.record.id);
         let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
         let found = Found { snapshot: Some(kept.record.id), ..Found::new(export, view, shard) };

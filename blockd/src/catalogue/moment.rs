@@ -7,6 +7,7 @@
 use super::history::second_behind;
 use super::record::{Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Shelf, boundary_of};
+use super::tenants::{Usage, refuse_other_tenant, tenant_of};
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
 use crate::shard::ShardHandle;
@@ -14,7 +15,7 @@ use smallvec::smallvec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use units::{Lsn, VolumeId};
+use units::{Lsn, TenantId, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::history::{Change, HistoryError, Replay};
 use volume::pool::Boundary;
@@ -59,8 +60,9 @@ impl Catalogue {
     async fn begin_moment(&self, (volume, at_ms): (&str, u64), name: &str) -> Result<Begun, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        self.refuse_if_taken(name)?;
+        refuse_other_tenant(volume, name)?;
         let entry = self.show_served(volume)?;
+        self.refuse_if_taken(name)?;
         let id = book.take_ids(1).await?;
         let begun = {
             let mut shelf = self.write();
@@ -73,9 +75,11 @@ impl Catalogue {
             if let Some(reason) = damage.cloned() {
                 return Err(CatalogueError::Quarantined { name: volume.to_owned(), reason });
             }
+            shelf.refuse_over_quota(tenant_of(name), Usage::volume(base.size_bytes))?;
             let record = VolumeRecord {
                 id,
                 name: name.to_owned(),
+                tenant: entry.tenant.0,
                 size_bytes: base.size_bytes,
                 created_ms: wall_ms(),
                 state: VolumeState::Deleting,
@@ -141,12 +145,19 @@ impl Catalogue {
     async fn finish(&self, record: VolumeRecord, size_bytes: u64) -> Result<Entry, CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
+        {
+            let shelf = self.read();
+            // It counts already as it was at its base.
+            let coming = shelf.coming.get(&record.name).copied().unwrap_or(0);
+            shelf.refuse_over_quota(tenant_of(&record.name), Usage::bytes(size_bytes.saturating_sub(coming)))?;
+        }
         let record = VolumeRecord { state: VolumeState::Live, size_bytes, ..record };
         book.put(&Record::Volume(record.clone())).await?;
         let volume = VolumeId(record.id);
         let (shard, _) = self.shard_of(volume);
         let (name, created_ms) = (record.name.clone(), record.created_ms);
-        let entry = Entry { volume, name, size_bytes, created_ms, shard, damage: None, image: None, history: None };
+        let (tenant, damage, image, history) = (TenantId(record.tenant), None, None, None);
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history };
         self.put(record, entry.clone());
         self.write().forget_coming(&entry.name);
         tracing::info!(name = entry.name, id = volume.0, "made a clone of a moment");
@@ -225,7 +236,8 @@ mod tests {
 
     fn volume(id: u64, created_ms: u64, line: Option<u64>) -> VolumeRecord {
         let (name, state) = ("vm".to_owned(), VolumeState::Live);
-        VolumeRecord { id, name, size_bytes: 4096, created_ms, state, parent: None, line, image: None, history: None }
+        let (tenant, parent, image, history) = (0, None, None, None);
+        VolumeRecord { id, name, tenant, size_bytes: 4096, created_ms, state, parent, line, image, history }
     }
 
     fn base(id: u64, of: u64, at_ms: u64) -> KeptSnapshot {

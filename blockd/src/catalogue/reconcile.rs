@@ -66,6 +66,7 @@ mod tests {
         VolumeRecord {
             id,
             name,
+            tenant: 0,
             size_bytes: 4096,
             created_ms: 0,
             state,

@@ -1,5 +1,5 @@
 //! The catalogue's blocks in the system volume: block 0 tells the next id, block N is the record that has id N: of a
-//! volume, a snapshot or a group of snapshots. A record that does not say what it is of is a volume's.
+//! volume, a snapshot, a group of snapshots or a tenant. A record that does not say what it is of is a volume's.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -10,11 +10,12 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
-use super::{History, Image};
+use super::{History, Image, Quota};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
-use units::{BLOCK_LEN, VolumeId};
+use std::ops::RangeInclusive;
+use units::{BLOCK_LEN, TenantId, VolumeId};
 use volume::buffer::Buffer;
 use volume::pool::Parent;
 
@@ -24,8 +25,11 @@ const HEADER_BYTES: usize = 16;
 /// Most snapshots of one group: so many ids fit in its record.
 pub(super) const GROUP_MEMBERS_MAX: usize = 64;
 
-/// The version of the catalogue that this code writes, and the only one it reads.
-pub(super) const CATALOGUE_FORMAT: u32 = 1;
+/// The version of the catalogue that this code writes. A program that knows no tenants would take their records for damage.
+pub(super) const CATALOGUE_FORMAT: u32 = 2;
+
+/// The versions that it reads: before the second one there were no tenants.
+pub(super) const CATALOGUE_FORMATS: RangeInclusive<u32> = 1..=CATALOGUE_FORMAT;
 
 /// Block 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,7 @@ pub(super) enum Record {
     Volume(VolumeRecord),
     Snapshot(SnapshotRecord),
     Group(GroupRecord),
+    Tenant(TenantRecord),
 }
 
 /// The record of a volume.
@@ -50,8 +55,11 @@ pub(super) enum Record {
 pub(super) struct VolumeRecord {
     /// Its id, which is also the block's number.
     pub(super) id: u64,
-    /// Its name.
+    /// Its name, with `TENANT/` in front where it is not the default tenant's.
     pub(super) name: String,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) tenant: u64,
     /// Its size when it was made; later sizes are told by its log.
     pub(super) size_bytes: u64,
     /// When it was made, milliseconds since 1970.
@@ -131,6 +139,11 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+const fn is_default(tenant: &u64) -> bool {
+    *tenant == TenantId::DEFAULT.0
+}
+
 /// How far a snapshot's life is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +168,23 @@ pub(super) struct GroupRecord {
     pub(super) members: Vec<u64>,
 }
 
+/// The record of a tenant. The default one has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TenantRecord {
+    /// Its id, which is also the block's number.
+    pub(super) id: u64,
+    /// Its name, which no other tenant has.
+    pub(super) name: String,
+    /// When it was made, milliseconds since 1970.
+    pub(super) created_ms: u64,
+    /// Whether nobody may use or change what it has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) is_suspended: bool,
+    /// What it may have.
+    #[serde(default)]
+    pub(super) quota: Quota,
+}
+
 impl Record {
     /// Its id, which is also the block's number.
     pub(super) const fn id(&self) -> u64 {
@@ -162,6 +192,7 @@ impl Record {
             Self::Volume(record) => record.id,
             Self::Snapshot(record) => record.id,
             Self::Group(record) => record.id,
+            Self::Tenant(record) => record.id,
         }
     }
 }
@@ -183,6 +214,7 @@ impl<'de> Deserialize<'de> for Record {
             Some("volume") => VolumeRecord::deserialize(fields).map(Self::Volume),
             Some("snapshot") => SnapshotRecord::deserialize(fields).map(Self::Snapshot),
             Some("group") => GroupRecord::deserialize(fields).map(Self::Group),
+            Some("tenant") => TenantRecord::deserialize(fields).map(Self::Tenant),
             _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
         };
         record.map_err(D::Error::custom)
@@ -245,20 +277,24 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 
 #[cfg(test)]
 mod tests {
+    use super::super::Sharing;
     use super::*;
 
     /// Of characters that take the most room in a record's text.
     fn longest_image() -> Image {
         let source = "\\".repeat(super::super::IMAGE_SOURCE_BYTES_MAX);
-        Image { is_ready: false, source, source_state: "9".repeat(100), copied_bytes: 1 << 62, claim: u64::MAX }
+        let shared = Sharing::With((0..super::super::IMAGE_TENANTS_MAX as u64).map(|id| u64::MAX - id).collect());
+        let source_state = "9".repeat(100);
+        Image { is_ready: false, source, source_state, copied_bytes: 1 << 62, claim: u64::MAX, shared }
     }
 
-    fn records() -> [Record; 3] {
+    fn records() -> [Record; 4] {
         let name = || "x".repeat(128);
         let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
         let volume = VolumeRecord {
             id: 7,
-            name: name(),
+            name: format!("{0}/{0}", name()),
+            tenant: u64::MAX,
             size_bytes: 1 << 63,
             created_ms: u64::MAX,
             state: VolumeState::Deleting,
@@ -280,7 +316,9 @@ mod tests {
             is_base: true,
         };
         let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
-        [Record::Volume(volume), Record::Snapshot(snapshot), Record::Group(group)]
+        let quota = Quota { bytes: Some(u64::MAX), volumes: Some(u64::MAX), snapshots: Some(u64::MAX) };
+        let tenant = TenantRecord { id: 10, name: name(), created_ms: u64::MAX, is_suspended: true, quota };
+        [Record::Volume(volume), Record::Snapshot(snapshot), Record::Group(group), Record::Tenant(tenant)]
     }
 
     #[test]
@@ -297,7 +335,7 @@ mod tests {
     fn a_record_from_before_there_were_kinds_is_a_volume() {
         let text = r#"{"id":3,"name":"vm","size_bytes":4096,"created_ms":5,"state":"live"}"#;
         let Record::Volume(volume) = serde_json::from_str(text).unwrap() else { panic!("no volume") };
-        assert_eq!((volume.id, volume.line(), volume.parent), (3, 3, None));
+        assert_eq!((volume.id, volume.line(), volume.parent, volume.tenant), (3, 3, None, 0));
         assert!(serde_json::from_str::<Record>(r#"{"kind":"ghoul","id":3}"#).is_err());
     }
 

@@ -3,11 +3,13 @@
 //! A volume's line are the volumes that had its name one after the other; rollbacks make it longer. Snapshots belong to the
 //! line, so that they keep their names when the volume is rolled back.
 
-use super::record::{GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, VolumeRecord, VolumeState};
-use super::{Entry, SnapshotName};
+use super::record::{
+    GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, VolumeRecord, VolumeState,
+};
+use super::{Entry, Image, SnapshotName};
 use crate::listener::Clients;
 use std::collections::{BTreeMap, BTreeSet};
-use units::{Lsn, VolumeId};
+use units::{Lsn, TenantId, VolumeId};
 
 /// A volume with a name.
 #[derive(Debug)]
@@ -47,8 +49,10 @@ pub(super) struct Shelf {
     /// Live snapshots that people named, by the line of their volume and their name.
     snapshot_names: BTreeMap<(u64, String), u64>,
     groups: BTreeMap<u64, GroupRecord>,
+    /// By name.
+    pub(super) tenants: BTreeMap<String, TenantRecord>,
     /// Names, and sizes, of volumes that are being made.
-    coming: BTreeMap<String, u64>,
+    pub(super) coming: BTreeMap<String, u64>,
     /// Bases of history that are being given up: nobody clones them any more.
     going: BTreeSet<u64>,
     /// Boundaries in the index that no record names.
@@ -356,13 +360,18 @@ impl Shelf {
         (head.id == volume).then_some(record.name.as_str())
     }
 
-    /// The snapshot that a volume began as, when that has a name.
+    /// The snapshot that a volume began as, when that has a name; an image that is not shared with its tenant any more has none.
     pub(super) fn parent_of(&self, volume: u64) -> Option<SnapshotName> {
-        let parent = self.volumes.get(&volume)?.parent?;
-        let name = &self.head_of(self.line_of(parent.volume))?.name;
+        let heir = self.volumes.get(&volume)?;
+        let parent = heir.parent?;
+        let head = self.head_of(self.line_of(parent.volume))?;
+        let is_shared = |image: &Image| image.shared.includes(TenantId(heir.tenant));
+        if head.tenant != heir.tenant && !head.image.as_ref().is_some_and(is_shared) {
+            return None;
+        }
         let mut snapshots = self.snapshots_of(self.line_of(parent.volume));
         let kept = snapshots.find(|kept| boundary_of(&kept.record) == parent)?;
-        Some(SnapshotName { volume: name.clone(), snapshot: kept.record.name.clone() })
+        Some(SnapshotName { volume: head.name.clone(), snapshot: kept.record.name.clone() })
     }
 
     /// The names of the volumes that keep a snapshot from being deleted, in order: not its own, which it turned into when

@@ -8,6 +8,7 @@
 use super::book::Book;
 use super::record::{GROUP_MEMBERS_MAX, GroupRecord, Record, SnapshotRecord, SnapshotState};
 use super::shelf::{KeptSnapshot, Shelf, boundary_of};
+use super::tenants::{Usage, refuse_other_tenant, tenant_of};
 use super::{Catalogue, CatalogueError, Entry, ask};
 use std::collections::BTreeSet;
 use units::{SnapshotId, VolumeId};
@@ -50,8 +51,8 @@ impl Catalogue {
     /// Takes snapshots, of one volume each, that show one point; `group` is what that is called.
     ///
     /// # Errors
-    /// [`CatalogueError::SnapshotExists`]; [`CatalogueError::Request`] for two of one volume; or a volume's. There are all
-    /// then, or none.
+    /// [`CatalogueError::SnapshotExists`]; [`CatalogueError::Request`] for two of one volume, or of two tenants;
+    /// [`CatalogueError::Suspended`], [`CatalogueError::QuotaExceeded`]; or a volume's. There are all then, or none.
     pub async fn create_snapshots(
         &self,
         names: &[SnapshotName],
@@ -135,10 +136,12 @@ impl Catalogue {
 
     /// The volumes of the snapshots to be taken.
     fn check_new(&self, names: &[SnapshotName]) -> Result<Vec<Entry>, CatalogueError> {
-        if names.is_empty() || names.len() > GROUP_MEMBERS_MAX {
-            let detail = format!("from 1 to {GROUP_MEMBERS_MAX} snapshots are taken at once, not {}", names.len());
+        let count = names.len();
+        let Some(first) = names.first().filter(|_| count <= GROUP_MEMBERS_MAX) else {
+            let detail = format!("from 1 to {GROUP_MEMBERS_MAX} snapshots are taken at once, not {count}");
             return Err(CatalogueError::Request(detail));
-        }
+        };
+        names.iter().try_for_each(|name| refuse_other_tenant(&first.volume, &name.volume))?;
         let mut seen = BTreeSet::new();
         let shelf = self.read();
         let mut volumes = Vec::with_capacity(names.len());
@@ -159,6 +162,11 @@ impl Catalogue {
             }
             volumes.push(entry);
         }
+        let tenant = tenant_of(&first.volume);
+        if shelf.is_suspended(&first.volume) {
+            return Err(CatalogueError::Suspended { tenant: tenant.to_owned() });
+        }
+        shelf.refuse_over_quota(tenant, Usage::snapshots(names.len() as u64))?;
         Ok(volumes)
     }
 
@@ -255,7 +263,7 @@ impl Catalogue {
         }
         let of_snapshots = records.iter().filter_map(|record| match record {
             Record::Snapshot(record) => Some(boundary_of(record)),
-            Record::Volume(_) | Record::Group(_) => None,
+            Record::Volume(_) | Record::Group(_) | Record::Tenant(_) => None,
         });
         self.give_up(of_snapshots);
     }

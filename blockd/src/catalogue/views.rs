@@ -67,9 +67,11 @@ impl Catalogue {
         let gone = || CatalogueError::SnapshotNotFound { snapshot: id.to_string() };
         let is_there = |record: &SnapshotRecord| {
             let shelf = self.read();
-            // A client may have found it before its volume was deleted.
-            let is_deleted = shelf.volume(record.of).is_some() && shelf.head_of(shelf.line_of(record.of)).is_none();
-            record.state == SnapshotState::Live && !is_deleted
+            // A client may have found it before its volume was deleted, or its tenant suspended.
+            let head = shelf.head_of(shelf.line_of(record.of));
+            let is_deleted = shelf.volume(record.of).is_some() && head.is_none();
+            let is_suspended = head.is_some_and(|head| shelf.is_suspended(&head.name));
+            record.state == SnapshotState::Live && !is_deleted && !is_suspended
         };
         let record = record.filter(is_there).ok_or_else(gone)?;
         if let Some(lease) = views.open.get(&id).and_then(Weak::upgrade) {

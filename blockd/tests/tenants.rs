@@ -1,0 +1,253 @@
+//! Tenants over a real pool: what is whose, what each may have, and what becomes of one that is suspended.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
+
+use blockd::Serving;
+use blockd::catalogue::{Catalogue, CatalogueError, Quota, SnapshotName, Usage};
+use blockd::listener::{Client, Exports};
+use proto::nbd::Refusal;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+mod support;
+
+const MIB: u64 = 1 << 20;
+
+struct Running {
+    folder: TempDir,
+    serving: Serving,
+}
+
+impl Running {
+    async fn start(folder: TempDir) -> Self {
+        let serving = support::serve(folder.path()).await;
+        Self { folder, serving }
+    }
+
+    async fn with_tenants(quota: Quota) -> Self {
+        let running = Self::start(tempfile::tempdir().unwrap()).await;
+        for name in ["acme", "beta"] {
+            running.catalogue().create_tenant(name, quota).await.unwrap();
+        }
+        running
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.serving.catalogue()
+    }
+
+    async fn restart(self) -> Self {
+        self.serving.stop().await.unwrap();
+        Self::start(self.folder).await
+    }
+
+    /// Makes an image that is whole.
+    async fn image(&self, name: &str) {
+        let catalogue = self.catalogue();
+        catalogue.import_image(name, MIB, ("source".to_owned(), "1".to_owned())).await.unwrap();
+        catalogue.mark_image(name, None, MIB).await.unwrap();
+        catalogue.seal_image(name, None).await.unwrap();
+    }
+}
+
+fn client() -> Client {
+    Client { peer: "test".to_owned(), is_tls: false, certificate: None }
+}
+
+fn named(volume: &str, snapshot: &str) -> SnapshotName {
+    SnapshotName { volume: volume.to_owned(), snapshot: snapshot.to_owned() }
+}
+
+fn exceeded(error: &CatalogueError) -> Option<(&str, u64, u64, u64)> {
+    let CatalogueError::QuotaExceeded { what, used, asked, limit, .. } = error else { return None };
+    Some((what, *used, *asked, *limit))
+}
+
+/// P8. Two tenants have volumes of one name, each its own, and a restart forgets none of it; a tenant goes when it has nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_per_tenant_and_survive_a_restart() {
+    let running = Running::with_tenants(Quota::default()).await;
+    let catalogue = running.catalogue();
+    for name in ["vm", "acme/vm", "beta/vm"] {
+        catalogue.create(name, MIB).await.unwrap();
+    }
+    assert!(matches!(catalogue.create("acme/vm", MIB).await, Err(CatalogueError::Exists { .. })));
+    assert!(matches!(catalogue.create("none/vm", MIB).await, Err(CatalogueError::NoTenant { .. })));
+    let again = catalogue.create_tenant("acme", Quota::default()).await;
+    assert!(matches!(again, Err(CatalogueError::TenantExists { .. })));
+    catalogue.create_snapshots(&[named("acme/vm", "a")], None).await.unwrap();
+    assert!(catalogue.show_snapshot(&named("beta/vm", "a")).is_err());
+    drop(catalogue);
+
+    let running = running.restart().await;
+    let catalogue = running.catalogue();
+    let ids: Vec<u64> = ["vm", "acme/vm", "beta/vm"].map(|name| catalogue.show(name).unwrap().volume.0).to_vec();
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    let names: Vec<String> = catalogue.list_tenants().into_iter().map(|tenant| tenant.name).collect();
+    assert_eq!(names, ["acme", "beta", "default"]);
+    let acme = catalogue.show_tenant("acme").unwrap();
+    assert_eq!(acme.usage, Usage { bytes: MIB, volumes: 1, snapshots: 1 });
+    assert_eq!(catalogue.show("acme/vm").unwrap().tenant, acme.id);
+    assert!(matches!(catalogue.delete_tenant("acme").await, Err(CatalogueError::TenantInUse { volumes: 1, .. })));
+    catalogue.delete("acme/vm", false).await.unwrap();
+    catalogue.delete_tenant("acme").await.unwrap();
+    assert!(matches!(catalogue.delete_tenant("default").await, Err(CatalogueError::Request(_))));
+    drop(catalogue);
+    let running = running.restart().await;
+    assert!(matches!(running.catalogue().show_tenant("acme"), Err(CatalogueError::NoTenant { .. })));
+    assert!(running.catalogue().show("beta/vm").is_ok());
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. Nothing of one tenant becomes another's by a clone or a group.
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_share_nothing_by_snapshots() {
+    let running = Running::with_tenants(Quota::default()).await;
+    let catalogue = running.catalogue();
+    for name in ["vm", "acme/vm"] {
+        catalogue.create(name, MIB).await.unwrap();
+    }
+    catalogue.create_snapshots(&[named("acme/vm", "a")], None).await.unwrap();
+    for name in ["beta/stolen", "stolen"] {
+        let cloned = catalogue.clone_snapshot(&named("acme/vm", "a"), name).await;
+        assert!(matches!(cloned, Err(CatalogueError::Request(_))), "{name}");
+        let cloned = catalogue.clone_moment("acme/vm", 1, name).await;
+        assert!(matches!(cloned, Err(CatalogueError::Request(_))), "{name}");
+    }
+    let both = [named("vm", "b"), named("acme/vm", "b")];
+    assert!(matches!(catalogue.create_snapshots(&both, None).await, Err(CatalogueError::Request(_))));
+    catalogue.clone_snapshot(&named("acme/vm", "a"), "acme/own").await.unwrap();
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. A tenant gets no more than it may have, on whatever way, and what is given back counts no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_bound_what_a_tenant_has() {
+    let quota = Quota { bytes: Some(4 * MIB), volumes: Some(3), snapshots: Some(2) };
+    let running = Running::with_tenants(quota).await;
+    let catalogue = running.catalogue();
+    catalogue.create("acme/a", 2 * MIB).await.unwrap();
+    let error = catalogue.create("acme/b", 3 * MIB).await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("bytes", 2 * MIB, 3 * MIB, 4 * MIB)), "{error}");
+    let error = catalogue.resize("acme/a", 5 * MIB, false).await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("bytes", 2 * MIB, 3 * MIB, 4 * MIB)), "{error}");
+    let error = catalogue.import_image("acme/i", 3 * MIB, ("s".to_owned(), String::new())).await.unwrap_err();
+    assert_eq!(exceeded(&error).map(|(what, ..)| what), Some("bytes"), "{error}");
+    catalogue.create("beta/b", 4 * MIB).await.unwrap();
+    catalogue.create("b", 1 << 40).await.unwrap();
+
+    catalogue.create_snapshots(&[named("acme/a", "1")], None).await.unwrap();
+    catalogue.clone_snapshot(&named("acme/a", "1"), "acme/clone").await.unwrap();
+    let error = catalogue.clone_snapshot(&named("acme/a", "1"), "acme/more").await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("bytes", 4 * MIB, 2 * MIB, 4 * MIB)), "{error}");
+    catalogue.delete("acme/clone", false).await.unwrap();
+    catalogue.rollback(&named("acme/a", "1"), "undo", false).await.unwrap();
+    let error = catalogue.rollback(&named("acme/a", "1"), "again", false).await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("snapshots", 2, 1, 2)), "{error}");
+    let error = catalogue.create_snapshots(&[named("acme/a", "2")], None).await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("snapshots", 2, 1, 2)), "{error}");
+    catalogue.delete_snapshot(&named("acme/a", "undo")).await.unwrap();
+    catalogue.create_snapshots(&[named("acme/a", "2")], None).await.unwrap();
+    for name in ["acme/c", "acme/d"] {
+        catalogue.create(name, 4096).await.unwrap();
+    }
+    let error = catalogue.create("acme/e", 4096).await.unwrap_err();
+    assert_eq!(exceeded(&error), Some(("volumes", 3, 1, 3)), "{error}");
+    // One that is lower takes nothing away, and what makes less is no question.
+    let low = Quota { bytes: Some(4096), ..quota };
+    assert_eq!(catalogue.set_quota("acme", low).await.unwrap().usage.volumes, 3);
+    catalogue.resize("acme/a", MIB, false).await.unwrap();
+    assert!(catalogue.resize("acme/a", 2 * MIB, false).await.is_err());
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. However many ask at once, the quota is never exceeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_holds_against_all_at_once() {
+    let running = Running::with_tenants(Quota { volumes: Some(5), ..Quota::default() }).await;
+    let creating = (0..20).map(|number| {
+        let catalogue = running.catalogue();
+        tokio::spawn(async move { catalogue.create(&format!("acme/vm-{number}"), 4096).await.is_ok() })
+    });
+    let mut made = 0;
+    for creating in creating.collect::<Vec<_>>() {
+        made += u64::from(creating.await.unwrap());
+    }
+    assert_eq!((made, running.catalogue().show_tenant("acme").unwrap().usage.volumes), (5, 5));
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. A suspended tenant's volumes let nobody in and take no changes, also after a restart; nothing is lost, the provider may
+/// delete, and it goes on as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_tenant_loses_nothing_and_serves_nobody() {
+    let running = Running::with_tenants(Quota::default()).await;
+    let catalogue = running.catalogue();
+    for name in ["acme/vm", "acme/old", "beta/vm"] {
+        catalogue.create(name, MIB).await.unwrap();
+    }
+    catalogue.create_snapshots(&[named("acme/vm", "a")], None).await.unwrap();
+    let snapshot = catalogue.find("acme/vm@a", &client()).unwrap();
+    let found = catalogue.find("acme/vm", &client()).unwrap();
+    assert!(catalogue.suspend_tenant("acme").await.unwrap().is_suspended);
+    // Who had found it before, and comes to it only now, is let in no more.
+    assert_eq!(catalogue.open(snapshot).await.map(drop), Err(Refusal::Unknown));
+    drop(found);
+    drop(catalogue);
+    let running = running.restart().await;
+    let catalogue = running.catalogue();
+    for export in ["acme/vm", "acme/vm@a"] {
+        assert_eq!(catalogue.find(export, &client()).map(drop), Err(Refusal::Policy), "{export}");
+    }
+    assert!(catalogue.find("beta/vm", &client()).is_ok());
+    let refused = [
+        catalogue.create("acme/new", MIB).await.map(drop),
+        catalogue.resize("acme/vm", 2 * MIB, false).await.map(drop),
+        catalogue.create_snapshots(&[named("acme/vm", "b")], None).await.map(drop),
+        catalogue.clone_snapshot(&named("acme/vm", "a"), "acme/new").await.map(drop),
+        catalogue.rollback(&named("acme/vm", "a"), "undo", true).await.map(drop),
+        catalogue.keep_history("acme/vm", None).await.map(drop),
+        catalogue.import_image("acme/i", MIB, ("s".to_owned(), String::new())).await.map(drop),
+    ];
+    for result in refused {
+        assert!(matches!(result, Err(CatalogueError::Suspended { .. })), "{result:?}");
+    }
+    catalogue.delete("acme/old", false).await.unwrap();
+    assert!(!catalogue.resume_tenant("acme").await.unwrap().is_suspended);
+    let found = catalogue.find("acme/vm@a", &client()).unwrap();
+    assert!(catalogue.open(found).await.is_ok());
+    assert!(catalogue.find("acme/vm", &client()).is_ok());
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. An image is used by those whom it is shared with; for others it is as if it were not there, and a tenant's own comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_used_by_whom_it_is_shared_with() {
+    let running = Running::with_tenants(Quota { bytes: Some(4 * MIB), ..Quota::default() }).await;
+    running.image("os").await;
+    let catalogue = running.catalogue();
+    let none = |result: Result<_, CatalogueError>| assert!(matches!(result, Err(CatalogueError::NoImage { .. })));
+    none(catalogue.clone_image(&["os"], "acme/vm", None).await);
+    none(catalogue.clone_image(&["none"], "acme/vm", None).await);
+    catalogue.share_image("os", Some(&["acme".to_owned()])).await.unwrap();
+    drop(catalogue);
+    let running = running.restart().await;
+    let catalogue = running.catalogue();
+    let made = catalogue.clone_image(&["acme/os", "os"], "acme/vm", None).await.unwrap();
+    assert_eq!(catalogue.parent_of(made.volume), Some(named("os", "image")));
+    none(catalogue.clone_image(&["os"], "beta/vm", None).await);
+    let error = catalogue.clone_image(&["os"], "acme/large", Some(8 * MIB)).await.unwrap_err();
+    assert!(exceeded(&error).is_some(), "{error}");
+    catalogue.share_image("os", None).await.unwrap();
+    catalogue.clone_image(&["os"], "beta/vm", None).await.unwrap();
+    running.image("acme/os").await;
+    let own = catalogue.clone_image(&["acme/os", "os"], "acme/own", None).await.unwrap();
+    assert_eq!(catalogue.parent_of(own.volume), Some(named("acme/os", "image")));
+    none(catalogue.clone_image(&["acme/os"], "beta/stolen", None).await);
+    assert!(matches!(catalogue.share_image("acme/os", None).await, Err(CatalogueError::Request(_))));
+    catalogue.share_image("os", Some(&[])).await.unwrap();
+    none(catalogue.clone_image(&["os"], "beta/more", None).await);
+    assert_eq!(catalogue.parent_of(made.volume), None, "whether it is still there is not told");
+    running.serving.stop().await.unwrap();
+}
