@@ -66,7 +66,7 @@ class Daemon:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(self.api)
         begin = time.monotonic()
-        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
+        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json", "authorization": f"Bearer {self.token()}"})
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
         milliseconds = 1000 * (time.monotonic() - begin)
@@ -74,6 +74,10 @@ class Daemon:
         if answer.status >= 300:
             raise Failed(f"{method} {path}: {answer.status} {text}")
         return text, milliseconds
+
+    def token(self):
+        with open(os.path.join(self.data, "token"), encoding="ascii") as file:
+            return file.read().strip()
 
     def slots(self):
         return json.loads(self.ask("GET", "/v1/pool")[0])["slots"]

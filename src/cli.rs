@@ -2,12 +2,13 @@
 
 use crate::address::Address;
 use crate::config::ServeOptions;
+use crate::data_dir::TOKEN_FILE;
 use crate::failure::{EXIT_CODES_HELP, Failure};
 use crate::qemu::{ReadFormat, WriteFormat};
 use clap::{Args, Parser, Subcommand};
-use control::{ExportName, InvalidName, MomentName, Size, SnapshotName, VolumeName, VolumeSize};
+use control::{ExportName, InvalidName, MomentName, Name, Role, Size, SnapshotName, VolumeName, VolumeSize};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Pay-per-use block storage: thin volumes on a log, served over NBD.
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     Pool(PoolCommand),
     /// Import, list, show, export and delete images, from which volumes are cloned.
     Image(ImageCommand),
+    /// Create, list, show, limit, suspend and delete tenants.
+    Tenant(TenantCommand),
+    /// Create, list and revoke the tokens by which the API is spoken to.
+    Token(TokenCommand),
 }
 
 /// `aljibe volume`.
@@ -50,14 +55,15 @@ pub(crate) struct VolumeCommand {
 pub(crate) enum VolumeVerb {
     /// Make a thin volume.
     Create {
-        /// 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit; also the NBD export's name.
+        /// NAME or TENANT/NAME, each 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit; also the NBD export's name.
         name: VolumeName,
         /// Its size, such as 10G: powers of 1024, a multiple of 512 bytes.
         #[arg(long, required_unless_present = "image")]
         size: Option<VolumeSize>,
-        /// The image that it begins as; without a size it is as large as that.
+        /// The image that it begins as; without a size it is as large as that. One of its tenant's, or one that the provider
+        /// shares with it.
         #[arg(long, value_name = "NAME")]
-        image: Option<VolumeName>,
+        image: Option<String>,
         #[command(flatten)]
         history: HistoryOptions,
     },
@@ -210,6 +216,20 @@ pub(crate) enum ImageVerb {
         #[command(flatten)]
         nbd: NbdFlags,
     },
+    /// Say which other tenants may make volumes of an image of the provider's own.
+    Share {
+        /// The image.
+        name: VolumeName,
+        /// These tenants, in place of those before.
+        #[arg(long = "with", value_name = "TENANT", required_unless_present_any = ["all", "nobody"])]
+        tenants: Vec<Name>,
+        /// Every tenant.
+        #[arg(long, conflicts_with_all = ["tenants", "nobody"])]
+        all: bool,
+        /// None.
+        #[arg(long, conflicts_with = "tenants")]
+        nobody: bool,
+    },
     /// Delete an image and its data.
     Delete {
         /// The image.
@@ -256,7 +276,7 @@ pub(crate) enum SnapshotVerb {
         names: Vec<SnapshotName>,
         /// What the group of them is called.
         #[arg(long, value_name = "NAME")]
-        group: Option<VolumeName>,
+        group: Option<Name>,
     },
     /// List every snapshot, or those of one volume.
     List {
@@ -295,6 +315,102 @@ pub(crate) enum SnapshotVerb {
         /// The snapshots.
         #[arg(required = true, value_name = "VOLUME@NAME")]
         names: Vec<SnapshotName>,
+    },
+}
+
+/// `aljibe tenant`.
+#[derive(Debug, Args)]
+pub(crate) struct TenantCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: TenantVerb,
+}
+
+/// What to do with tenants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantVerb {
+    /// Make a tenant.
+    Create {
+        /// Its name, which stands before those of its volumes: TENANT/VOLUME.
+        name: Name,
+        #[command(flatten)]
+        quota: QuotaOptions,
+    },
+    /// List every tenant.
+    List,
+    /// Show one tenant, with what it may have and what it has.
+    Show {
+        /// The tenant.
+        name: Name,
+    },
+    /// Say what a tenant may have. What it has above that it keeps.
+    Set {
+        /// The tenant.
+        name: Name,
+        #[command(flatten)]
+        quota: QuotaOptions,
+    },
+    /// Cut a tenant's clients off and let nobody in, and change nothing that it has. Nothing is lost.
+    Suspend {
+        /// The tenant.
+        name: Name,
+    },
+    /// Let a suspended tenant go on.
+    Resume {
+        /// The tenant.
+        name: Name,
+    },
+    /// Delete a tenant that has nothing any more, and its tokens.
+    Delete {
+        /// The tenant.
+        name: Name,
+    },
+}
+
+/// What a tenant may have. What is not given stays as it is; 0 ends a limit.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct QuotaOptions {
+    /// Most bytes of the sizes of its volumes and images together, such as 10T.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) quota: Option<Size>,
+    /// Most volumes and images.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_volumes: Option<u64>,
+    /// Most snapshots of its volumes.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_snapshots: Option<u64>,
+}
+
+/// `aljibe token`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: TokenVerb,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token, for the tenant that --tenant names where the role is a tenant's. Its text is shown this once.
+    Create {
+        /// What it is called, for people.
+        name: Name,
+        /// What its holder is: provider-admin, operator, billing, tenant-admin, tenant-user or auditor.
+        #[arg(long)]
+        role: Role,
+        /// For how long it is good, such as 24h; 0 for ever [default: 90d].
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Period>,
+    },
+    /// List tokens, without their texts.
+    List,
+    /// End a token.
+    Revoke {
+        /// Its number, which is also in its text: alj_NUMBER_...
+        id: u64,
     },
 }
 
@@ -344,6 +460,12 @@ pub(crate) struct Target {
     /// The daemon's API, HOST:PORT or unix:PATH [env: ALJIBE_API] [default: 127.0.0.1:9440].
     #[arg(long, value_name = "ADDR", global = true)]
     pub(crate) api: Option<Address>,
+    /// A file that holds the token to ask by [env: ALJIBE_TOKEN holds one itself] [default: DIR/token].
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The tenant whose things are meant: names without a tenant's are of this one.
+    #[arg(long, value_name = "TENANT", global = true)]
+    pub(crate) tenant: Option<Name>,
 }
 
 impl Target {
@@ -366,11 +488,50 @@ impl Target {
         Ok(Address::Tcp { host: "127.0.0.1".to_owned(), port: 9440 })
     }
 
+    /// The token to ask by. That in the data directory is sent to the daemon of that directory alone.
+    pub(crate) fn token(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Option<String>, Failure> {
+        if let Some(path) = &self.token_file {
+            return read_token(path).map(Some);
+        }
+        if let Some(token) = environment("ALJIBE_TOKEN") {
+            let token = token.into_string().map_err(|_| Failure::usage("ALJIBE_TOKEN: it is not text"))?;
+            return Ok(Some(token.trim().to_owned()));
+        }
+        let Address::Unix(path) = self.address(&environment)? else { return Ok(None) };
+        let data = self.data.clone().or_else(|| environment("ALJIBE_DATA").map(PathBuf::from));
+        let token = data.filter(|data| path == data.join("api.sock")).map(|data| data.join(TOKEN_FILE));
+        token.filter(|token| token.exists()).map(|token| read_token(&token)).transpose()
+    }
+
+    /// A volume of the tenant that is meant.
+    pub(crate) fn volume(&self, name: VolumeName) -> VolumeName {
+        match &self.tenant {
+            Some(tenant) if name.tenant().is_default_tenant() => name.within(tenant),
+            _ => name,
+        }
+    }
+
+    /// A snapshot of the tenant that is meant.
+    pub(crate) fn snapshot(&self, name: &SnapshotName) -> SnapshotName {
+        SnapshotName::new(self.volume(name.volume().clone()), name.name().clone())
+    }
+
+    /// What a list is asked for by.
+    pub(crate) fn query(&self) -> String {
+        self.tenant.as_ref().map(|tenant| format!("?tenant={tenant}")).unwrap_or_default()
+    }
+
     /// The data directory, for what works on it without a daemon.
     pub(crate) fn data_dir(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Failure> {
         let given = self.data.clone().or_else(|| environment("ALJIBE_DATA").map(PathBuf::from));
         given.ok_or_else(|| Failure::usage("name the data directory by --data DIR or ALJIBE_DATA"))
     }
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let refused =
+        |error: std::io::Error| Failure::usage(format!("cannot read the token in {}: {error}", path.display()));
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(refused)
 }
 
 #[cfg(test)]
@@ -448,6 +609,42 @@ mod tests {
         assert!(refusal("aljibe help").contains("Exit codes"));
     }
 
+    /// P8. The token in a data directory goes to the daemon of that directory, and to no other address.
+    #[test]
+    fn a_token_goes_where_it_belongs() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().to_owned();
+        let none = Target::default();
+        let of = |target: Target| {
+            move |name: &str, value: OsString| {
+                let name = name.to_owned();
+                target.token(move |key| (key == name).then(|| value.clone())).unwrap()
+            }
+        };
+        let here = || Target { data: Some(data.clone()), ..none.clone() };
+        assert_eq!(of(here())("-", OsString::new()), None);
+        std::fs::write(data.join("token"), "alj_1_a\n").unwrap();
+        assert_eq!(of(here())("-", OsString::new()).as_deref(), Some("alj_1_a"));
+        assert_eq!(of(none.clone())("ALJIBE_DATA", data.clone().into()).as_deref(), Some("alj_1_a"));
+        assert_eq!(of(here())("ALJIBE_TOKEN", "alj_2_b".into()).as_deref(), Some("alj_2_b"));
+        let away = Target { api: Some("127.0.0.1:1".parse().unwrap()), ..none.clone() };
+        assert_eq!(of(away.clone())("ALJIBE_DATA", data.clone().into()), None);
+        std::fs::write(data.join("other"), "alj_3_c").unwrap();
+        let given = Target { token_file: Some(data.join("other")), ..away };
+        assert_eq!(of(given)("ALJIBE_TOKEN", "alj_2_b".into()).as_deref(), Some("alj_3_c"));
+        let missing = Target { token_file: Some(data.join("none")), ..none };
+        assert!(missing.token(|_| None).unwrap_err().detail.contains("none"));
+    }
+
+    #[test]
+    fn a_name_without_a_tenant_is_of_the_one_that_is_meant() {
+        let target = Target { tenant: Some("acme".parse().unwrap()), ..Target::default() };
+        assert_eq!(target.volume("vm".parse().unwrap()).as_str(), "acme/vm");
+        assert_eq!(target.volume("beta/vm".parse().unwrap()).as_str(), "beta/vm");
+        assert_eq!(target.snapshot(&"vm@a".parse().unwrap()).to_string(), "acme/vm@a");
+        assert_eq!(Target::default().volume("vm".parse().unwrap()).as_str(), "vm");
+    }
+
     #[test]
     fn a_flag_wins_over_the_environment_and_an_address_over_a_directory() {
         let environment = |set: &'static [(&str, &str)]| {
@@ -457,8 +654,8 @@ mod tests {
         let address = |target: &Target| target.address(both).unwrap().to_string();
         let none = Target::default();
         assert_eq!(address(&none), "127.0.0.1:1");
-        assert_eq!(address(&Target { data: Some("/d".into()), api: None }), "unix:/d/api.sock");
-        assert_eq!(address(&Target { data: None, api: Some("[::1]:2".parse().unwrap()) }), "[::1]:2");
+        assert_eq!(address(&Target { data: Some("/d".into()), ..none.clone() }), "unix:/d/api.sock");
+        assert_eq!(address(&Target { api: Some("[::1]:2".parse().unwrap()), ..none.clone() }), "[::1]:2");
         let data_only = environment(&[("ALJIBE_DATA", "/e")]);
         assert_eq!(none.address(data_only).unwrap().to_string(), "unix:/e/api.sock");
         assert_eq!(none.address(|_| None).unwrap().to_string(), "127.0.0.1:9440");

@@ -1,12 +1,14 @@
 //! Calls a daemon's API over TCP or a unix socket, one request a connection, and waits for the answer.
 
 use crate::address::Address;
+use crate::cli::Target;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
 use control::Problem;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -21,6 +23,8 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub(crate) struct Client {
     address: Address,
+    /// What stands in the requests' `Authorization`.
+    bearer: Option<HeaderValue>,
     runtime: Runtime,
 }
 
@@ -34,9 +38,19 @@ const ANSWER_DURATION_MAX: Duration = Duration::from_secs(45);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 impl Client {
-    pub(crate) fn new(address: Address) -> Result<Self, Failure> {
+    /// The daemon that is meant, with the token that is.
+    pub(crate) fn of(target: &Target) -> Result<Self, Failure> {
+        let environment = |name: &str| std::env::var_os(name);
+        let token = target.token(environment)?;
+        Self::new(target.address(environment)?, token.as_deref())
+    }
+
+    pub(crate) fn new(address: Address, token: Option<&str>) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self { address, runtime: runtime.context("cannot start the client")? })
+        let bearer = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
+        let mut bearer = bearer.map_err(|_| Failure::usage("the token holds what no token does"))?;
+        bearer.iter_mut().for_each(|value| value.set_sensitive(true));
+        Ok(Self { address, bearer, runtime: runtime.context("cannot start the client")? })
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -116,7 +130,11 @@ impl Client {
         };
         let request = Request::builder().method(method).uri(path).header(header::HOST, host);
         let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(body));
-        Ok(request.context("cannot make the request")?)
+        let mut request = request.context("cannot make the request")?;
+        if let Some(bearer) = &self.bearer {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+        }
+        Ok(request)
     }
 
     async fn connect<S>(&self, connecting: impl Future<Output = std::io::Result<S>>) -> Result<S, Failure> {
@@ -179,7 +197,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::MemoryService;
+    use crate::memory::{self, MemoryService};
     use control::listener::{Listener, serve};
     use control::{CreateVolume, Volume, VolumeList};
     use std::sync::Arc;
@@ -229,7 +247,7 @@ mod tests {
         let path = directory.path().join("api.sock");
         let socket = path.clone();
         let daemon = Daemon::start(move || Listener::Unix(UnixListener::bind(socket).unwrap()));
-        let client = Client::new(Address::Unix(path)).unwrap();
+        let client = Client::new(Address::Unix(path), Some(memory::ADMIN)).unwrap();
         let made: Volume = client.post("/v1/volumes", &create("vm-1")).unwrap();
         assert_eq!(made.size_bytes, 1 << 30);
         let conflict = client.post::<Volume>("/v1/volumes", &create("vm-1")).unwrap_err();
@@ -251,7 +269,10 @@ mod tests {
             address.send(listener.local_addr().unwrap()).unwrap();
             Listener::Tcp(TcpListener::from_std(listener).unwrap())
         });
-        let client = Client::new(Address::from(is_bound.recv().unwrap())).unwrap();
+        let address = Address::from(is_bound.recv().unwrap());
+        let stranger = Client::new(address.clone(), None).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
+        assert_eq!((stranger.exit, stranger.code.as_str()), (Exit::NotAllowed, "unauthenticated"));
+        let client = Client::new(address, Some(memory::ADMIN)).unwrap();
         assert!(client.get::<VolumeList>("/v1/volumes").unwrap().volumes.is_empty());
     }
 
@@ -259,13 +280,14 @@ mod tests {
     fn a_daemon_that_is_not_there_is_unreachable_and_says_where() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.sock");
-        let failure = Client::new(Address::Unix(path.clone())).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
+        let failure =
+            Client::new(Address::Unix(path.clone()), None).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
         assert_eq!(failure.exit, Exit::Unreachable);
         assert!(failure.detail.contains(path.to_str().unwrap()), "{failure}");
         // Something listens and hangs up without an answer.
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let thread = std::thread::spawn(move || drop(listener.accept()));
-        let failure = Client::new(Address::Unix(path)).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
+        let failure = Client::new(Address::Unix(path), None).unwrap().get::<VolumeList>("/v1/volumes").unwrap_err();
         assert_eq!(failure.exit, Exit::Unreachable);
         thread.join().unwrap();
     }

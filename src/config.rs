@@ -60,7 +60,10 @@ pub(crate) struct ServeOptions {
     /// Ask NBD clients for a certificate that one of these authorities has signed, PEM.
     #[arg(long, value_name = "FILE")]
     tls_client_ca: Option<PathBuf>,
-    /// Let the API, which has no authentication, listen beyond loopback and answer to any host name.
+    /// Let the API, which speaks no TLS, listen beyond loopback and answer to any host name: tokens can be read on the way.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    insecure_no_tls: Option<bool>,
+    /// Let everybody who reaches the API do everything without a token, beyond loopback too.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure_no_auth: Option<bool>,
     /// How log lines look [default: text].
@@ -104,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) scrub_rate: Size,
     pub(crate) direct: bool,
     pub(crate) tls: Option<TlsSettings>,
+    pub(crate) insecure_no_tls: bool,
     pub(crate) insecure_no_auth: bool,
     pub(crate) log_format: LogFormat,
 }
@@ -150,6 +154,7 @@ impl ServeOptions {
             tls_cert: self.tls_cert.or(file.tls_cert),
             tls_key: self.tls_key.or(file.tls_key),
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            insecure_no_tls: self.insecure_no_tls.or(file.insecure_no_tls),
             insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
             log_format: self.log_format.or(file.log_format),
         }
@@ -180,6 +185,7 @@ impl ServeOptions {
             scrub_rate,
             direct: self.direct.unwrap_or(false),
             tls,
+            insecure_no_tls: self.insecure_no_tls.unwrap_or(false),
             insecure_no_auth: self.insecure_no_auth.unwrap_or(false),
             log_format: self.log_format.unwrap_or_default(),
             data,

@@ -56,6 +56,26 @@ impl DataDir {
         self.path.join("api.sock")
     }
 
+    /// Where the first token is, for commands on this machine.
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.path.join(TOKEN_FILE)
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.token_file().exists()
+    }
+
+    /// Keeps a token for who may read this directory, in place of the one that was there.
+    pub(crate) fn write_token(&self, text: &str) -> Result<(), Failure> {
+        let path = self.token_file();
+        let refused = || format!("cannot write {}", path.display());
+        let mut file = tempfile::NamedTempFile::new_in(&self.path).with_context(refused)?;
+        writeln!(file, "{text}").and_then(|()| file.as_file().sync_all()).with_context(refused)?;
+        file.persist(&path).map_err(|error| error.error).with_context(refused)?;
+        File::open(&self.path).and_then(|folder| folder.sync_all()).with_context(refused)?;
+        Ok(())
+    }
+
     /// Takes the API's socket away, so that commands see at once that no daemon is there.
     pub(crate) fn remove_api_socket(&self) {
         if let Err(error) = fs::remove_file(self.api_socket())
@@ -81,6 +101,9 @@ fn held(path: &Path, lock: &mut File) -> Failure {
     let detail = format!("data directory {} is in use by {holder}: stop it first", path.display());
     Failure::new(Exit::Conflict, "data_dir_in_use", detail)
 }
+
+/// The name of the file that holds the first token.
+pub(crate) const TOKEN_FILE: &str = "token";
 
 /// Most bytes of a lock file that are looked at.
 const PID_LEN_MAX: u64 = 16;
@@ -110,6 +133,19 @@ mod tests {
         assert_eq!(DataDir::lock(&path).unwrap_err().exit, Exit::NotFound);
         let _held = DataDir::make_and_lock(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    /// P8. Nobody else reads the token.
+    #[test]
+    fn the_token_is_private() {
+        let root = tempfile::tempdir().unwrap();
+        let held = DataDir::lock(root.path()).unwrap();
+        assert!(!held.has_token());
+        for text in ["alj_1_a", "alj_2_b"] {
+            held.write_token(text).unwrap();
+            assert_eq!(fs::read_to_string(held.token_file()).unwrap().trim(), text);
+        }
+        assert_eq!(fs::metadata(held.token_file()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     /// P6. What a crash left in the lock file keeps nobody out.

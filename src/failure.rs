@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Damage = 7,
     /// Not possible now; try again.
     TryLater = 8,
+    /// No valid token, or one that may not do it.
+    NotAllowed = 9,
 }
 
 /// The exit codes as `aljibe help` shows them.
@@ -38,7 +40,8 @@ Exit codes:
   5  the daemon does not answer
   6  no space
   7  damage found
-  8  not possible now, try again";
+  8  not possible now, try again
+  9  no valid token, or one that may not do this";
 
 /// A command that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -109,6 +112,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::SnapshotNotFound
         | ErrorCode::HistoryNotFound
         | ErrorCode::TenantNotFound
+        | ErrorCode::TokenNotFound
         | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
@@ -124,6 +128,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
+        ErrorCode::Unauthenticated | ErrorCode::Forbidden => Exit::NotAllowed,
         ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => Exit::TryLater,
         ErrorCode::HostRefused
         | ErrorCode::RouteNotFound
@@ -138,6 +143,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
 const fn exit_of_status(status: u16) -> Exit {
     match status {
         400 | 422 => Exit::Usage,
+        401 | 403 => Exit::NotAllowed,
         404 => Exit::NotFound,
         409 => Exit::Conflict,
         503 | 504 => Exit::TryLater,
@@ -169,6 +175,7 @@ mod tests {
             | ErrorCode::SnapshotNotFound
             | ErrorCode::HistoryNotFound
             | ErrorCode::TenantNotFound
+            | ErrorCode::TokenNotFound
             | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
@@ -183,6 +190,7 @@ mod tests {
             | ErrorCode::QuotaExceeded
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
+            ErrorCode::Unauthenticated | ErrorCode::Forbidden => 9,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,
             ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,
@@ -196,7 +204,7 @@ mod tests {
         for code in ErrorCode::ALL {
             assert_eq!(number_of(exit_of(code)), expected(code), "{code:?}");
         }
-        for number in 0..=8 {
+        for number in 0..=9 {
             assert!(EXIT_CODES_HELP.contains(&format!("\n  {number}  ")));
         }
     }

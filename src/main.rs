@@ -50,6 +50,8 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Snapshot(command) => cmd::snapshot::run(command, output),
         Command::Pool(command) => cmd::pool::run(command, output),
         Command::Image(command) => cmd::image::run(command, output),
+        Command::Tenant(command) => cmd::tenant::run(command, output),
+        Command::Token(command) => cmd::token::run(command, output),
     }
 }
 

@@ -51,7 +51,21 @@ async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
             return Ok(());
         }
     };
+    if let Some(token) = wiring::bootstrap(&*engine.service, data).await? {
+        show_first_token(&token, data, settings.log_format)?;
+    }
     serve_engine(settings, engine, sockets, &mut signals, announce).await
+}
+
+/// Past the log, which may be kept where others read it.
+fn show_first_token(token: &str, data: &DataDir, format: LogFormat) -> Result<(), Failure> {
+    let path = data.token_file();
+    let line = match format {
+        LogFormat::Text => format!("The first token, of a provider-admin, is in {}: {token}", path.display()),
+        LogFormat::Json => serde_json::json!({ "first_token": token, "file": path }).to_string(),
+    };
+    writeln!(std::io::stderr().lock(), "{line}").context("cannot write to stderr")?;
+    Ok(())
 }
 
 /// Serves until a signal comes or the engine fails, then drains. A second signal ends the process at once.
@@ -62,7 +76,15 @@ async fn serve_engine(
     signals: &mut Signals,
     announce: impl FnOnce(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let options = control::api::Options { is_any_host_answered: settings.insecure_no_auth, ..Default::default() };
+    let is_open = settings.insecure_no_auth;
+    if is_open {
+        tracing::warn!("everybody who reaches the API may do everything: it was started with --insecure-no-auth");
+    }
+    let options = control::api::Options {
+        is_any_host_answered: is_open || settings.insecure_no_tls,
+        is_authentication_off: is_open,
+        ..Default::default()
+    };
     let router = control::api::router(Arc::clone(&engine.service), options);
     let router = router.map_err(|error| anyhow::anyhow!("cannot make the API: {error}"))?;
     let ready = format!("ready nbd={} api={}", joined(&engine.nbd), sockets.address);
@@ -197,7 +219,7 @@ mod tests {
             let (nbd, api) = line.strip_prefix("ready nbd=").unwrap().split_once(" api=").unwrap();
             assert_eq!(nbd, "127.0.0.1:1,unix:/n");
             for address in [api.parse().unwrap(), Address::Unix(socket)] {
-                Client::new(address).unwrap().get::<control::Status>("/v1/health").unwrap();
+                Client::new(address, None).unwrap().get::<control::Status>("/v1/health").unwrap();
             }
             fail.send(()).unwrap();
         });

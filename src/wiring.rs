@@ -1,9 +1,11 @@
 //! Puts the engine behind the API: the only place that knows both.
 
+mod bootstrap;
 mod metrics;
 mod offline;
 mod service;
 
+pub(crate) use bootstrap::bootstrap;
 pub(crate) use offline::{check, rebuild};
 
 use crate::address::Address;

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, Quota, SnapshotName, Usage};
+use blockd::catalogue::{Catalogue, CatalogueError, NewToken, Quota, SnapshotName, Usage};
 use blockd::listener::{Client, Exports};
 use proto::nbd::Refusal;
 use std::sync::Arc;
@@ -249,5 +249,40 @@ async fn an_image_is_used_by_whom_it_is_shared_with() {
     catalogue.share_image("os", Some(&[])).await.unwrap();
     none(catalogue.clone_image(&["os"], "beta/more", None).await);
     assert_eq!(catalogue.parent_of(made.volume), None, "whether it is still there is not told");
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. A token is there after a restart, and one that was revoked, or whose tenant is gone, is not; its use is noted.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_survive_a_restart_and_revoked_ones_do_not() {
+    let running = Running::with_tenants(Quota::default()).await;
+    let catalogue = running.catalogue();
+    let new = |tenant: Option<&str>| NewToken {
+        name: "t".to_owned(),
+        role: "auditor".to_owned(),
+        tenant: tenant.map(str::to_owned),
+        expires_ms: Some(7),
+        hash: [0xA7; 32],
+    };
+    let kept = catalogue.create_token(new(Some("acme"))).await.unwrap();
+    let revoked = catalogue.create_token(new(None)).await.unwrap();
+    let beta = catalogue.create_token(new(Some("beta"))).await.unwrap();
+    assert!(matches!(catalogue.create_token(new(Some("none"))).await, Err(CatalogueError::NoTenant { .. })));
+    catalogue.revoke_token(revoked.id).await.unwrap();
+    assert!(matches!(catalogue.revoke_token(revoked.id).await, Err(CatalogueError::NoToken { .. })));
+    catalogue.delete_tenant("beta").await.unwrap();
+    catalogue.note_token_used(kept.id);
+    catalogue.note_token_used(revoked.id);
+    assert!(catalogue.find_token(kept.id).unwrap().used_ms.is_some());
+    // Behind the write that tells of the use.
+    catalogue.suspend_tenant("acme").await.unwrap();
+    drop(catalogue);
+    let running = running.restart().await;
+    let catalogue = running.catalogue();
+    let found = catalogue.find_token(kept.id).unwrap();
+    assert!(found.is_suspended && found.used_ms.is_some());
+    assert_eq!(found.token, new(Some("acme")));
+    assert_eq!(catalogue.list_tokens(), [found]);
+    assert_eq!((catalogue.find_token(revoked.id), catalogue.find_token(beta.id)), (None, None));
     running.serving.stop().await.unwrap();
 }

@@ -59,6 +59,12 @@ pub enum ErrorCode {
     TenantSuspended,
     /// The tenant would have more than it may.
     QuotaExceeded,
+    /// The request has no valid token.
+    Unauthenticated,
+    /// The token's role may not do this.
+    Forbidden,
+    /// No token of that number.
+    TokenNotFound,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -106,7 +112,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -132,6 +138,9 @@ impl ErrorCode {
         Self::TenantInUse,
         Self::TenantSuspended,
         Self::QuotaExceeded,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::TokenNotFound,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::Internal,
@@ -158,11 +167,14 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidName | Self::InvalidSize | Self::InvalidRequest => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
             Self::RouteNotFound
             | Self::VolumeNotFound
             | Self::SnapshotNotFound
             | Self::HistoryNotFound
             | Self::TenantNotFound
+            | Self::TokenNotFound
             | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
@@ -222,6 +234,9 @@ impl ErrorCode {
             Self::TenantInUse => ("tenant_in_use", "The tenant is not empty"),
             Self::TenantSuspended => ("tenant_suspended", "The tenant is suspended"),
             Self::QuotaExceeded => ("quota_exceeded", "The quota is used up"),
+            Self::Unauthenticated => ("unauthenticated", "There is no valid token"),
+            Self::Forbidden => ("forbidden", "The token may not do this"),
+            Self::TokenNotFound => ("token_not_found", "There is no such token"),
             Self::BodyTooLarge => ("body_too_large", "The request is too large"),
             Self::UnsupportedMediaType => ("unsupported_media_type", "The request is not JSON"),
             Self::Internal => ("internal", "The daemon failed"),
@@ -238,6 +253,32 @@ impl ServiceError {
     #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
+    }
+
+    /// No volume has that name, or none that who asks may know of: both are told by the same words.
+    #[must_use]
+    pub fn no_volume(name: &str) -> Self {
+        let detail = format!("there is no volume {name}: list the volumes to see which there are");
+        Self::new(ErrorCode::VolumeNotFound, detail)
+    }
+
+    /// No image has that name, or none that who asks may know of.
+    #[must_use]
+    pub fn no_image(name: &str) -> Self {
+        let detail = format!("there is no image {name}: list the images to see which there are");
+        Self::new(ErrorCode::ImageNotFound, detail)
+    }
+
+    /// No tenant has that name, or none that who asks may know of.
+    #[must_use]
+    pub fn no_tenant(name: &str) -> Self {
+        Self::new(ErrorCode::TenantNotFound, format!("there is no tenant {name}: see which there are, or make it"))
+    }
+
+    /// No token has that number, or none that who asks may know of.
+    #[must_use]
+    pub fn no_token(id: &str) -> Self {
+        Self::new(ErrorCode::TokenNotFound, format!("there is no token {id}: list the tokens to see which there are"))
     }
 
     /// It as the body of an answer.

@@ -10,8 +10,11 @@ use utoipa::ToSchema;
 /// An image: a volume that is filled once, sealed, and from then on only read and cloned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
-    /// Its name, which is also its NBD export's.
+    /// Its name, which is also its NBD export's: `TENANT/NAME`, or `NAME` alone of the default tenant.
     pub name: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant: String,
     /// Its number in the pool, never used again.
     pub id: u64,
     /// Its size.
@@ -29,13 +32,29 @@ pub struct Image {
     /// The number of its import, never used again; an import that is gone on with has another.
     #[serde(default)]
     pub claim: u64,
-    /// What it was copied from.
+    /// What it was copied from; empty where it is another tenant's.
     pub source: String,
+    /// Which other tenants may make volumes of it.
+    #[serde(default)]
+    pub sharing: ImageSharing,
     /// When its import began. RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// Where NBD clients find it; read-only once it is ready.
     pub nbd_uris: Vec<String>,
+}
+
+/// Which other tenants may make volumes of an image of the default tenant's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSharing {
+    /// Every tenant.
+    #[serde(default)]
+    pub all: bool,
+    /// These, up to 32; none with `all`.
+    #[serde(default)]
+    #[schema(example = json!(["acme"]))]
+    pub tenants: Vec<String>,
 }
 
 /// Whether an image can be used.
@@ -62,8 +81,12 @@ pub struct ImageList {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportImage {
-    /// 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
-    #[schema(example = "debian-12", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    /// `NAME` or `TENANT/NAME`, each 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
+    #[schema(
+        example = "debian-12",
+        max_length = 257,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )]
     pub name: String,
     /// Its size, a multiple of 512.
     pub size_bytes: u64,

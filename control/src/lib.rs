@@ -16,16 +16,20 @@ mod name;
 mod scrub;
 mod service;
 mod size;
+mod tenant;
+mod token;
 
 pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
-pub use image::{Image, ImageList, ImageState, ImportImage, MarkImage};
+pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};
 pub use model::{
     CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
     ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status,
     Volume, VolumeHistory, VolumeList, VolumeState,
 };
-pub use name::{ExportName, InvalidName, MomentName, Second, SnapshotName, VolumeName};
+pub use name::{ExportName, InvalidName, MomentName, Name, Second, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};
+pub use tenant::{CreateTenant, Quota, Tenant, TenantList, Usage};
+pub use token::{CreateToken, KnownToken, MadeToken, NewToken, Role, Secret, Token, TokenList};

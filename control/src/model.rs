@@ -10,8 +10,11 @@ use utoipa::ToSchema;
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Volume {
-    /// Its name, which is also its NBD export's.
+    /// Its name, which is also its NBD export's: `TENANT/NAME`, or `NAME` alone of the default tenant.
     pub name: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant: String,
     /// Its number in the pool, never used again.
     pub id: u64,
     /// Its size as asked for.
@@ -86,7 +89,11 @@ pub struct KeepHistory {
 #[serde(deny_unknown_fields)]
 pub struct CloneMoment {
     /// The new volume's name.
-    #[schema(example = "vm-101-disk-0", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(
+        example = "vm-101-disk-0",
+        max_length = 257,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )]
     pub name: String,
     /// The second, in UTC, RFC 3339.
     #[schema(example = "2026-11-24T03:15:07Z")]
@@ -119,6 +126,9 @@ pub struct Snapshot {
     pub name: String,
     /// The volume's name.
     pub volume: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant: String,
     /// Its number in the pool, never used again.
     pub id: u64,
     /// The volume's size at that moment.
@@ -156,7 +166,7 @@ pub struct CreateSnapshots {
     /// From 1 to 64, as `VOLUME@NAME`.
     #[schema(example = json!(["vm-100-disk-0@monday", "vm-100-disk-1@monday"]))]
     pub snapshots: Vec<String>,
-    /// What the group of them is called, by the rule of a volume's name.
+    /// What the group of them is called: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "nightly")]
     pub group: Option<String>,
@@ -167,7 +177,11 @@ pub struct CreateSnapshots {
 #[serde(deny_unknown_fields)]
 pub struct CloneSnapshot {
     /// The new volume's name.
-    #[schema(example = "vm-101-disk-0", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(
+        example = "vm-101-disk-0",
+        max_length = 257,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )]
     pub name: String,
 }
 
@@ -284,8 +298,12 @@ pub enum PoolState {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVolume {
-    /// 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
-    #[schema(example = "vm-100-disk-0", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    /// `NAME` or `TENANT/NAME`, each 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
+    #[schema(
+        example = "vm-100-disk-0",
+        max_length = 257,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )]
     pub name: String,
     /// Its size, a multiple of 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -294,7 +312,8 @@ pub struct CreateVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10G")]
     pub size: Option<String>,
-    /// The image that it begins as. Without a size it is as large as that.
+    /// The image that it begins as. Without a size it is as large as that. A name without a tenant's is looked for in the
+    /// volume's own tenant first, then among the images that are shared with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "debian-12")]
     pub image: Option<String>,

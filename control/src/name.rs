@@ -1,18 +1,26 @@
-//! Names of volumes and snapshots.
+//! Names of tenants, volumes and snapshots.
 
 use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
 
-/// A volume's name: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit. It is also the NBD export's name.
+/// A name by itself, such as a tenant's: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VolumeName(String);
+pub struct Name(String);
 
-/// A snapshot's name, `VOLUME@NAME`: both parts by the rule of a [`VolumeName`]. It is also the NBD export's name.
+/// A volume's name, `TENANT/NAME`: both parts by the rule of a [`Name`], the first one left out where the tenant is the
+/// default one. It is also the NBD export's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeName {
+    text: String,
+    tenant: Name,
+}
+
+/// A snapshot's name, `VOLUME@NAME`, the second part by the rule of a [`Name`]. It is also the NBD export's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotName {
     volume: VolumeName,
-    name: VolumeName,
+    name: Name,
 }
 
 /// What can be read: a volume, or a snapshot of one. It is the NBD export's name.
@@ -61,7 +69,22 @@ pub enum InvalidName {
     NoSecond(String),
 }
 
-impl VolumeName {
+/// The tenant whose names have no prefix: the provider's own.
+const DEFAULT_TENANT: &str = "default";
+
+impl Name {
+    /// The default tenant's.
+    #[must_use]
+    pub fn default_tenant() -> Self {
+        Self(DEFAULT_TENANT.to_owned())
+    }
+
+    /// Whether it is the default tenant's.
+    #[must_use]
+    pub fn is_default_tenant(&self) -> bool {
+        self.0 == DEFAULT_TENANT
+    }
+
     /// It as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -69,7 +92,60 @@ impl VolumeName {
     }
 }
 
+impl VolumeName {
+    /// The volume `name` of `tenant`.
+    #[must_use]
+    pub fn new(tenant: Name, name: &Name) -> Self {
+        let text = if tenant.is_default_tenant() { name.to_string() } else { format!("{tenant}/{name}") };
+        Self { text, tenant }
+    }
+
+    /// What a text means to who speaks of a tenant: without a prefix, a volume of that one.
+    ///
+    /// # Errors
+    /// [`InvalidName`].
+    pub fn parse_in(tenant: &Name, text: &str) -> Result<Self, InvalidName> {
+        match text.split_once('/') {
+            Some((tenant, name)) => Ok(Self::new(tenant.parse()?, &name.parse()?)),
+            None => Ok(Self::new(tenant.clone(), &text.parse()?)),
+        }
+    }
+
+    /// The volume that a tenant calls so.
+    #[must_use]
+    pub fn within(&self, tenant: &Name) -> Self {
+        let name = self.text.split_once('/').map_or(self.text.as_str(), |(_, name)| name);
+        Self::new(tenant.clone(), &Name(name.to_owned()))
+    }
+
+    /// It as one part of a URL's path.
+    #[must_use]
+    pub fn in_path(&self) -> String {
+        self.text.replace('/', "%2F")
+    }
+
+    /// It as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn tenant(&self) -> &Name {
+        &self.tenant
+    }
+}
+
 impl FromStr for VolumeName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        Self::parse_in(&Name::default_tenant(), text)
+    }
+}
+
+impl FromStr for Name {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -91,8 +167,17 @@ impl FromStr for VolumeName {
 impl SnapshotName {
     /// The snapshot `name` of `volume`.
     #[must_use]
-    pub const fn new(volume: VolumeName, name: VolumeName) -> Self {
+    pub const fn new(volume: VolumeName, name: Name) -> Self {
         Self { volume, name }
+    }
+
+    /// What a text means to who speaks of a tenant.
+    ///
+    /// # Errors
+    /// [`InvalidName`].
+    pub fn parse_in(tenant: &Name, text: &str) -> Result<Self, InvalidName> {
+        let (volume, name) = text.split_once('@').ok_or_else(|| InvalidName::NoSnapshot(text.to_owned()))?;
+        Ok(Self { volume: VolumeName::parse_in(tenant, volume)?, name: name.parse()? })
     }
 
     /// The volume's name.
@@ -101,9 +186,15 @@ impl SnapshotName {
         &self.volume
     }
 
+    /// It as one part of a URL's path.
+    #[must_use]
+    pub fn in_path(&self) -> String {
+        format!("{}@{}", self.volume.in_path(), self.name)
+    }
+
     /// Its own name, which no other snapshot of the volume has.
     #[must_use]
-    pub const fn name(&self) -> &VolumeName {
+    pub const fn name(&self) -> &Name {
         &self.name
     }
 }
@@ -174,8 +265,7 @@ impl FromStr for SnapshotName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (volume, name) = text.split_once('@').ok_or_else(|| InvalidName::NoSnapshot(text.to_owned()))?;
-        Ok(Self { volume: volume.parse()?, name: name.parse()? })
+        Self::parse_in(&Name::default_tenant(), text)
     }
 }
 
@@ -185,11 +275,34 @@ impl fmt::Display for SnapshotName {
     }
 }
 
+impl ExportName {
+    /// What a text means to who speaks of a tenant.
+    ///
+    /// # Errors
+    /// [`InvalidName`].
+    pub fn parse_in(tenant: &Name, text: &str) -> Result<Self, InvalidName> {
+        if text.contains('@') {
+            SnapshotName::parse_in(tenant, text).map(Self::Snapshot)
+        } else {
+            VolumeName::parse_in(tenant, text).map(Self::Volume)
+        }
+    }
+
+    /// The volume's name.
+    #[must_use]
+    pub const fn volume(&self) -> &VolumeName {
+        match self {
+            Self::Volume(name) => name,
+            Self::Snapshot(name) => name.volume(),
+        }
+    }
+}
+
 impl FromStr for ExportName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if text.contains('@') { text.parse().map(Self::Snapshot) } else { text.parse().map(Self::Volume) }
+        Self::parse_in(&Name::default_tenant(), text)
     }
 }
 
@@ -203,6 +316,12 @@ impl fmt::Display for ExportName {
 }
 
 impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -241,7 +360,7 @@ mod tests {
     #[test]
     fn what_can_be_read_is_a_volume_or_a_snapshot_of_one() {
         let name = |text: &str| text.parse::<ExportName>().unwrap();
-        assert_eq!(name("vm-1"), ExportName::Volume(VolumeName("vm-1".into())));
+        assert_eq!(name("vm-1"), ExportName::Volume("vm-1".parse().unwrap()));
         assert!(matches!(name("vm-1@monday"), ExportName::Snapshot(_)));
         assert_eq!((name("vm-1").to_string(), name("vm-1@a").to_string()), ("vm-1".into(), "vm-1@a".into()));
         assert_eq!("vm-1@".parse::<ExportName>(), Err(InvalidName::Empty));
@@ -260,10 +379,31 @@ mod tests {
         assert!("vm-1@2026-11-24T03:15:07Z".parse::<SnapshotName>().is_err(), "no snapshot is called so");
     }
 
+    /// P8. A name without a prefix is the speaker's tenant's; one with a prefix is what it says; and each volume has one name.
+    #[test]
+    fn a_volume_is_named_behind_its_tenant() {
+        let acme: Name = "acme".parse().unwrap();
+        let read =
+            |text: &str| VolumeName::parse_in(&acme, text).map(|name| (name.to_string(), name.tenant().to_string()));
+        let is = |name: &str, tenant: &str| Ok((name.to_owned(), tenant.to_owned()));
+        assert_eq!(read("vm"), is("acme/vm", "acme"));
+        assert_eq!(read("acme/vm"), is("acme/vm", "acme"));
+        assert_eq!(read("beta/vm"), is("beta/vm", "beta"));
+        assert_eq!(read("default/vm"), is("vm", "default"));
+        assert_eq!("default/vm".parse::<VolumeName>().unwrap(), "vm".parse().unwrap());
+        for (text, bad) in [("a/b/c", '/'), ("a/b@c", '@'), ("a b/c", ' ')] {
+            assert!(matches!(read(text), Err(InvalidName::BadCharacter(_, found)) if found == bad), "{text}");
+        }
+        assert_eq!((read("/vm"), read("acme/")), (Err(InvalidName::Empty), Err(InvalidName::Empty)));
+        assert_eq!(SnapshotName::parse_in(&acme, "vm@a").unwrap().to_string(), "acme/vm@a");
+        assert!(SnapshotName::parse_in(&acme, "vm@beta/a").is_err());
+        assert_eq!(ExportName::parse_in(&acme, "vm").unwrap().volume().as_str(), "acme/vm");
+    }
+
     /// P8. A name cannot leave the place it is looked up in.
     #[test]
     fn names_with_other_meanings_are_refused() {
-        let refusal = |name: &str| name.parse::<VolumeName>().unwrap_err();
+        let refusal = |name: &str| name.parse::<Name>().unwrap_err();
         assert_eq!(refusal(""), InvalidName::Empty);
         assert_eq!(refusal(&"x".repeat(129)), InvalidName::TooLong(129));
         assert_eq!(refusal(".."), InvalidName::BadStart("..".into(), '.'));

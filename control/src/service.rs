@@ -2,12 +2,14 @@
 
 use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
-use crate::image::Image;
+use crate::image::{Image, ImageSharing};
 use crate::metrics;
 use crate::model::{KeepHistory, Pool, RolledBack, Snapshot, Volume};
-use crate::name::{ExportName, MomentName, SnapshotName, VolumeName};
+use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
+use crate::tenant::{Quota, Tenant};
+use crate::token::{KnownToken, NewToken, Token};
 use std::pin::Pin;
 
 /// What a [`Service`] answers, in its own time.
@@ -21,8 +23,8 @@ pub trait Service: Send + Sync + 'static {
     /// Makes a volume. Fails with `volume_exists`, naming the size it has, or `no_space`.
     fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume>;
 
-    /// Every volume, in any order.
-    fn list_volumes(&self) -> Answer<'_, Vec<Volume>>;
+    /// Every volume, or those of one tenant, in any order.
+    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>>;
 
     /// One volume. Fails with `volume_not_found`.
     fn show_volume(&self, name: VolumeName) -> Answer<'_, Volume>;
@@ -46,8 +48,8 @@ pub trait Service: Send + Sync + 'static {
     /// claim is over.
     fn seal_image(&self, name: VolumeName, claim: Option<u64>) -> Answer<'_, Image>;
 
-    /// Every image, in any order.
-    fn list_images(&self) -> Answer<'_, Vec<Image>>;
+    /// Every image, or those of one tenant and those that are shared with it, in any order.
+    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>>;
 
     /// One image. Fails with `image_not_found`.
     fn show_image(&self, name: VolumeName) -> Answer<'_, Image>;
@@ -56,16 +58,24 @@ pub trait Service: Send + Sync + 'static {
     /// import of the claim is over.
     fn delete_image(&self, name: VolumeName, claim: Option<u64>, force: bool) -> Answer<'_, ()>;
 
-    /// Makes a volume that begins as an image, as large as that or larger. Fails with `image_not_found`, `image_importing`,
+    /// Says which tenants may make volumes of an image of the default one. Fails with `image_not_found`, `tenant_not_found`.
+    fn share_image(&self, name: VolumeName, sharing: ImageSharing) -> Answer<'_, Image>;
+
+    /// Makes a volume that begins as the first of some images that is there and may be used by its tenant, as large as that or larger. Fails with `image_not_found`, `image_importing`,
     /// `volume_exists`.
-    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume>;
+    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume>;
 
     /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
-    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>>;
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<Name>) -> Answer<'_, Vec<Snapshot>>;
 
-    /// Every snapshot, or those of one volume, in the order in which they are shown; with what each alone holds when that
+    /// Every snapshot, or those of one volume or one tenant, in the order in which they are shown; with what each alone holds when that
     /// is asked for, which takes a look at every change between them.
-    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>>;
+    fn list_snapshots(
+        &self,
+        volume: Option<VolumeName>,
+        tenant: Option<Name>,
+        with_space: bool,
+    ) -> Answer<'_, Vec<Snapshot>>;
 
     /// One snapshot. Fails with `snapshot_not_found`.
     fn show_snapshot(&self, name: SnapshotName) -> Answer<'_, Snapshot>;
@@ -92,6 +102,42 @@ pub trait Service: Send + Sync + 'static {
     /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
     /// are attached, unless `force`, which cuts them off first.
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack>;
+
+    /// Every tenant, in any order.
+    fn list_tenants(&self) -> Answer<'_, Vec<Tenant>>;
+
+    /// One tenant. Fails with `tenant_not_found`.
+    fn show_tenant(&self, name: Name) -> Answer<'_, Tenant>;
+
+    /// Makes a tenant. Fails with `tenant_exists`.
+    fn create_tenant(&self, name: Name, quota: Quota) -> Answer<'_, Tenant>;
+
+    /// Says what a tenant may have.
+    fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant>;
+
+    /// Suspends a tenant, and cuts its clients off.
+    fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant>;
+
+    /// Lets a suspended tenant go on.
+    fn resume_tenant(&self, name: Name) -> Answer<'_, Tenant>;
+
+    /// Deletes a tenant and its tokens. Fails with `tenant_in_use` while it has volumes or images.
+    fn delete_tenant(&self, name: Name) -> Answer<'_, ()>;
+
+    /// Every token, or those of one tenant, in any order.
+    fn list_tokens(&self, tenant: Option<Name>) -> Answer<'_, Vec<Token>>;
+
+    /// Makes a token. Fails with `tenant_not_found`.
+    fn create_token(&self, token: NewToken) -> Answer<'_, Token>;
+
+    /// Revokes a token, where a tenant is given one of that. Fails with `token_not_found`.
+    fn revoke_token(&self, id: u64, tenant: Option<Name>) -> Answer<'_, ()>;
+
+    /// The token of that number, from memory. One whose tenant is gone is none.
+    fn find_token(&self, id: u64) -> Option<KnownToken>;
+
+    /// Somebody asked by a token. To be kept now and then, without a wait.
+    fn note_token_used(&self, id: u64);
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;

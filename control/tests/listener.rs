@@ -14,6 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+fn open() -> Options {
+    Options { is_authentication_off: true, ..Options::default() }
+}
+
 /// Sends `head` and `body` in one piece on a connection of their own.
 async fn send(address: std::net::SocketAddr, head: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -30,7 +34,7 @@ async fn send(address: std::net::SocketAddr, head: &str, body: &str) -> TcpStrea
 async fn a_stop_answers_the_request_under_way_and_ends() {
     let service = Arc::new(MemoryService::new());
     let release = service.hold_changes();
-    let router = router(Arc::clone(&service) as _, Options::default()).unwrap();
+    let router = router(Arc::clone(&service) as _, open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -55,7 +59,7 @@ async fn a_stop_answers_the_request_under_way_and_ends() {
 /// P8. Bytes that are no HTTP get an error or nothing, and the next client is served.
 #[tokio::test]
 async fn rubbish_harms_nobody_else() {
-    let router = router(Arc::new(MemoryService::new()), Options::default()).unwrap();
+    let router = router(Arc::new(MemoryService::new()), open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(serve(Listener::Tcp(listener), router, std::future::pending()));

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 /// array is not closed.
 pub(super) fn run(client: &Client, output: Output, since: &SnapshotName, to: &ExportName) -> Result<(), Failure> {
     let out = BufWriter::new(io::stdout().lock());
-    let ask = |from| client.get(&format!("/v1/snapshots/{since}/diff?to={to}&from={from}"));
+    let ask = |from| client.get(&format!("/v1/snapshots/{}/diff?to={to}&from={from}", since.in_path()));
     match print(&mut Printer { out, is_json: output.is_json, open: None, is_first: true }, ask) {
         Ok(()) => Ok(()),
         Err(Ended::Output(error)) => written(Err(error)),

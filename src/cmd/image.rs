@@ -11,7 +11,7 @@ use crate::failure::{Exit, Failure};
 use crate::nbd::{Connection, Dialer, Host, NbdError, NbdUri};
 use crate::output::{Output, fields, rounded, sized, table};
 use blockd::tls::TlsClientFiles;
-use control::{Image, ImageList, ImageState, Size};
+use control::{Image, ImageList, ImageSharing, ImageState, Size};
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,28 +26,35 @@ struct Daemon {
 }
 
 pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> {
-    let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
+    let target = command.target;
+    let client = Client::of(&target)?;
     match command.verb {
         ImageVerb::Import { source, name, format, nbd } => {
-            import::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &name, (&source, format))
+            import::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &target.volume(name), (&source, format))
         }
-        ImageVerb::List => list(&client, output),
+        ImageVerb::List => list(&client, output, &target.query()),
         ImageVerb::Show { name } => {
-            let image: Image = client.get(&path_of(name.as_str()))?;
+            let image: Image = client.get(&path_of(target.volume(name).as_str()))?;
             output.show(&image, || described(&image))
         }
         ImageVerb::Export { name, file, format, nbd } => {
-            export::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &name, (&file, format))
+            export::run(&Daemon { client, dialer: dialer(&nbd)? }, output, &target.volume(name), (&file, format))
+        }
+        ImageVerb::Share { name, tenants, all, nobody: _ } => {
+            let wanted = ImageSharing { all, tenants: tenants.iter().map(ToString::to_string).collect() };
+            let image: Image = client.post(&format!("{}/share", path_of(name.as_str())), &wanted)?;
+            output.show(&image, || described(&image))
         }
         ImageVerb::Delete { name, force } => {
+            let name = target.volume(name);
             client.delete(&format!("{}?force={force}", path_of(name.as_str())))?;
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }
 }
 
-fn list(client: &Client, output: Output) -> Result<(), Failure> {
-    let list: ImageList = client.get("/v1/images")?;
+fn list(client: &Client, output: Output, query: &str) -> Result<(), Failure> {
+    let list: ImageList = client.get(&format!("/v1/images{query}"))?;
     output.show(&list, || {
         let rows: Vec<_> = list.images.iter().map(row).collect();
         table(&["NAME", "SIZE", "WRITTEN", "STATE", "CREATED", "SOURCE"], &rows)
@@ -73,10 +80,16 @@ fn described(image: &Image) -> String {
         ("written", image.written_bytes.map(sized)),
         ("state", Some(state_of(image))),
         ("reason", image.state_reason.clone()),
-        ("source", Some(image.source.clone())),
+        ("source", Some(image.source.clone()).filter(|source| !source.is_empty())),
+        ("shared", shared(&image.sharing)),
         ("created", Some(image.created_at.to_string())),
         ("nbd", Some(image.nbd_uris.join("\n")).filter(|uris| !uris.is_empty())),
     ])
+}
+
+fn shared(sharing: &ImageSharing) -> Option<String> {
+    let tenants = (!sharing.tenants.is_empty()).then(|| format!("with {}", sharing.tenants.join(", ")));
+    if sharing.all { Some("with all".to_owned()) } else { tenants }
 }
 
 fn state_of(image: &Image) -> String {
@@ -89,9 +102,8 @@ fn state_of(image: &Image) -> String {
     }
 }
 
-/// A name needs no escaping in a path.
 fn path_of(name: &str) -> String {
-    format!("/v1/images/{name}")
+    format!("/v1/images/{}", name.replace('/', "%2F"))
 }
 
 fn dialer(flags: &NbdFlags) -> Result<Dialer, Failure> {

@@ -5,4 +5,6 @@ pub(crate) mod image;
 pub(crate) mod pool;
 mod scrub;
 pub(crate) mod snapshot;
+pub(crate) mod tenant;
+pub(crate) mod token;
 pub(crate) mod volume;

@@ -14,8 +14,8 @@ pub(crate) fn run(command: PoolCommand, output: Output) -> Result<(), Failure> {
     let environment = |name: &str| std::env::var_os(name);
     let target = command.target;
     match command.verb {
-        PoolVerb::Show => show(&Client::new(target.address(environment)?)?, output),
-        PoolVerb::Scrub { now, status } => scrub::run(&Client::new(target.address(environment)?)?, output, now, status),
+        PoolVerb::Show => show(&Client::of(&target)?, output),
+        PoolVerb::Scrub { now, status } => scrub::run(&Client::of(&target)?, output, now, status),
         PoolVerb::Check(offline) => {
             let data = DataDir::lock(&target.data_dir(environment)?)?;
             check(&data, &pool_path(&data, offline.pool), output)

@@ -5,33 +5,45 @@ use crate::cli::{SnapshotCommand, SnapshotVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, rounded, sized, table};
-use control::{CreateSnapshots, ReclaimSnapshots, Reclaimed, Size, Snapshot, SnapshotList, SnapshotName, VolumeName};
+use control::{
+    CreateSnapshots, ExportName, Name, ReclaimSnapshots, Reclaimed, Size, Snapshot, SnapshotList, SnapshotName,
+};
 use serde_json::json;
 
 pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failure> {
-    let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
+    let target = command.target;
+    let client = Client::of(&target)?;
+    let meant =
+        |names: Vec<SnapshotName>| -> Vec<SnapshotName> { names.iter().map(|name| target.snapshot(name)).collect() };
     match command.verb {
-        SnapshotVerb::Create { names, group } => create(&client, output, &names, group.as_ref()),
+        SnapshotVerb::Create { names, group } => create(&client, output, &meant(names), group.as_ref()),
         SnapshotVerb::List { volume, space } => {
-            let of = volume.map(|volume| format!("&volume={volume}")).unwrap_or_default();
-            let list: SnapshotList = client.get(&format!("/v1/snapshots?space={space}{of}"))?;
+            let of = volume.map(|volume| format!("&volume={}", target.volume(volume))).unwrap_or_default();
+            let tenant = target.tenant.as_ref().map(|tenant| format!("&tenant={tenant}")).unwrap_or_default();
+            let list: SnapshotList = client.get(&format!("/v1/snapshots?space={space}{of}{tenant}"))?;
             output.show(&list, || listed(&list))
         }
         SnapshotVerb::Show { name } => {
-            let snapshot: Snapshot = client.get(&path_of(&name))?;
+            let snapshot: Snapshot = client.get(&path_of(&target.snapshot(&name)))?;
             output.show(&snapshot, || described(&snapshot))
         }
-        SnapshotVerb::Diff { since, to } => diff::run(&client, output, &since, &to),
+        SnapshotVerb::Diff { since, to } => {
+            let to = match to {
+                ExportName::Volume(name) => ExportName::Volume(target.volume(name)),
+                ExportName::Snapshot(name) => ExportName::Snapshot(target.snapshot(&name)),
+            };
+            diff::run(&client, output, &target.snapshot(&since), &to)
+        }
         SnapshotVerb::Reclaim { names, dry_run: _ } => {
-            let wanted = ReclaimSnapshots { snapshots: names.iter().map(ToString::to_string).collect() };
+            let wanted = ReclaimSnapshots { snapshots: meant(names).iter().map(ToString::to_string).collect() };
             let found: Reclaimed = client.post_long("/v1/snapshots/reclaim", &wanted)?;
             output.show(&found, || format!("would give back {}", sized(found.reclaim_bytes)))
         }
-        SnapshotVerb::Delete { names } => delete(&client, output, &names),
+        SnapshotVerb::Delete { names } => delete(&client, output, &meant(names)),
     }
 }
 
-fn create(client: &Client, output: Output, names: &[SnapshotName], group: Option<&VolumeName>) -> Result<(), Failure> {
+fn create(client: &Client, output: Output, names: &[SnapshotName], group: Option<&Name>) -> Result<(), Failure> {
     let wanted = CreateSnapshots {
         snapshots: names.iter().map(ToString::to_string).collect(),
         group: group.map(ToString::to_string),
@@ -89,5 +101,5 @@ fn described(snapshot: &Snapshot) -> String {
 }
 
 fn path_of(name: &SnapshotName) -> String {
-    format!("/v1/snapshots/{name}")
+    format!("/v1/snapshots/{}", name.in_path())
 }

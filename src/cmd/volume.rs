@@ -11,10 +11,14 @@ use control::{
 use serde_json::json;
 
 pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure> {
-    let client = Client::new(command.target.address(|name| std::env::var_os(name))?)?;
+    let target = command.target;
+    let client = Client::of(&target)?;
+    let path_of = |name: &VolumeName| format!("/v1/volumes/{}", target.volume(name.clone()).in_path());
     match command.verb {
-        VolumeVerb::Create { name, size, image, history } => create(&client, output, &name, (size, image, history)),
-        VolumeVerb::List => list(&client, output),
+        VolumeVerb::Create { name, size, image, history } => {
+            create(&client, output, &target.volume(name), (size, image, history))
+        }
+        VolumeVerb::List => list(&client, output, &target.query()),
         VolumeVerb::Show { name } => {
             let volume: Volume = client.get(&path_of(&name))?;
             output.show(&volume, || described(&volume))
@@ -29,10 +33,11 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             output.show(&volume, || described(&volume))
         }
         VolumeVerb::Clone { source, name } => {
-            let name = name.to_string();
+            let name = target.volume(name).to_string();
             let volume: Volume = match source {
                 CloneSource::Snapshot(snapshot) => {
-                    client.post(&format!("/v1/snapshots/{snapshot}/clone"), &CloneSnapshot { name })?
+                    let path = target.snapshot(&snapshot).in_path();
+                    client.post(&format!("/v1/snapshots/{path}/clone"), &CloneSnapshot { name })?
                 }
                 CloneSource::Moment(moment) => {
                     let wanted = CloneMoment { name, at: moment.at().to_string() };
@@ -51,6 +56,7 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
         }
         VolumeVerb::Delete { name, force } => {
             client.delete(&format!("{}?force={force}", path_of(&name)))?;
+            let name = target.volume(name);
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }
@@ -60,18 +66,17 @@ fn create(
     client: &Client,
     output: Output,
     name: &VolumeName,
-    (size, image, history): (Option<VolumeSize>, Option<VolumeName>, HistoryOptions),
+    (size, image, history): (Option<VolumeSize>, Option<String>, HistoryOptions),
 ) -> Result<(), Failure> {
     let size_bytes = size.map(VolumeSize::bytes);
-    let image = image.map(|image| image.to_string());
     let history = Some(wanted_history(history)).filter(|wanted| *wanted != KeepHistory::default());
     let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image, history };
     let volume: Volume = client.post("/v1/volumes", &wanted)?;
     output.show(&volume, || described(&volume))
 }
 
-fn list(client: &Client, output: Output) -> Result<(), Failure> {
-    let list: VolumeList = client.get("/v1/volumes")?;
+fn list(client: &Client, output: Output, query: &str) -> Result<(), Failure> {
+    let list: VolumeList = client.get(&format!("/v1/volumes{query}"))?;
     output.show(&list, || {
         let rows: Vec<_> = list.volumes.iter().map(row).collect();
         table(&["NAME", "SIZE", "WRITTEN", "STATE", "CLIENTS", "SHARD", "CREATED"], &rows)
@@ -122,9 +127,4 @@ fn described_history(history: &VolumeHistory) -> String {
     let limit = history.limit_bytes.map(|bytes| format!(" of at most {}", sized(bytes))).unwrap_or_default();
     let since = history.since.map_or_else(|| "nothing yet".to_owned(), |since| format!("since {since}"));
     format!("{} s, {since}, holds {}{limit}", history.seconds, sized(history.bytes))
-}
-
-/// A volume's name needs no escaping in a path.
-fn path_of(name: &VolumeName) -> String {
-    format!("/v1/volumes/{name}")
 }

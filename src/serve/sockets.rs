@@ -27,7 +27,9 @@ impl ApiSockets {
         // The lock is held, so what is there is left over from a daemon that has ended.
         let local = bind_private(&data.api_socket())?;
         let (address, listener) = match &settings.api {
-            Address::Tcp { .. } => bind_tcp(&settings.api, settings.insecure_no_auth).await?,
+            Address::Tcp { .. } => {
+                bind_tcp(&settings.api, settings.insecure_no_auth || settings.insecure_no_tls).await?
+            }
             Address::Unix(path) => (settings.api.clone(), Listener::Unix(bind_unused(path).await?)),
         };
         Ok(Self { address, listeners: vec![listener, Listener::Unix(local)] })
@@ -45,14 +47,14 @@ impl ApiSockets {
     }
 }
 
-async fn bind_tcp(address: &Address, insecure_no_auth: bool) -> Result<(Address, Listener), Failure> {
+async fn bind_tcp(address: &Address, is_insecure: bool) -> Result<(Address, Listener), Failure> {
     let resolved = address.resolve().with_context(|| format!("cannot look up the API's address {address}"))?;
-    if !insecure_no_auth && let Some(open) = resolved.iter().find(|resolved| !resolved.ip().is_loopback()) {
+    if !is_insecure && let Some(open) = resolved.iter().find(|resolved| !resolved.ip().is_loopback()) {
         let detail = format!(
-            "the API has no authentication yet and {open} is not a loopback address: listen on 127.0.0.1 or a unix \
-             socket, or give --insecure-no-auth when only trusted hosts can reach it"
+            "the API speaks no TLS yet and {open} is not a loopback address: listen on 127.0.0.1 or a unix socket, with a \
+             TLS proxy before it, or give --insecure-no-tls when nobody can listen on the way"
         );
-        return Err(Failure::new(Exit::Usage, "api_without_authentication", detail));
+        return Err(Failure::new(Exit::Usage, "api_without_tls", detail));
     }
     let listener = TcpListener::bind(resolved.as_slice()).await;
     let listener = listener.with_context(|| format!("cannot listen for API clients on {address}"))?;
@@ -117,10 +119,12 @@ mod tests {
         for open in ["0.0.0.0:0", "[::]:0"] {
             let refused = bind(&format!("--api {open}")).await.unwrap_err();
             assert_eq!(refused.exit, Exit::Usage);
-            assert!(refused.detail.contains("--insecure-no-auth"), "{refused}");
+            assert!(refused.detail.contains("--insecure-no-tls"), "{refused}");
         }
-        let bound = bind("--api 0.0.0.0:0 --insecure-no-auth").await.unwrap();
-        assert!(matches!(bound.address, Address::Tcp { port, .. } if port != 0));
+        for flag in ["--insecure-no-tls", "--insecure-no-auth"] {
+            let bound = bind(&format!("--api 0.0.0.0:0 {flag}")).await.unwrap();
+            assert!(matches!(bound.address, Address::Tcp { port, .. } if port != 0));
+        }
     }
 
     #[tokio::test]

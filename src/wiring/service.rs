@@ -3,21 +3,24 @@
 mod diff;
 mod image;
 mod scrub;
+mod tenant;
 
 use super::metrics;
 use blockd::Serving;
 use blockd::catalogue::{
-    Catalogue, CatalogueError, Entry, History, HistoryFigures, SnapshotEntry, SnapshotName as NameInCatalogue, Space,
+    Catalogue, CatalogueError, DEFAULT_TENANT, Entry, History, HistoryFigures, SnapshotEntry,
+    SnapshotName as NameInCatalogue, Space,
 };
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, Compaction, ErrorCode, ExportName, Image, KeepHistory, MomentName, Pool, PoolState, RolledBack, Scrub,
-    Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume, VolumeHistory, VolumeName, VolumeSize,
-    VolumeState,
+    Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
+    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff,
+    SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tenant::{kept_quota, shown_tenant, tenant_answer};
 use units::{BLOCK_BYTES, VolumeId};
 use volume::compact::CompactionFigures;
 use volume::error::ErrorKind;
@@ -59,6 +62,7 @@ impl PoolService {
         };
         let uris = if state == VolumeState::Quarantined { &[] } else { self.uris.as_slice() };
         Volume {
+            tenant: tenant_of(&entry.name),
             id: entry.volume.0,
             size_bytes: entry.size_bytes,
             parent: self.catalogue.parent_of(entry.volume).map(|name| name.to_string()),
@@ -89,6 +93,7 @@ impl PoolService {
         let uris = if entry.damage.is_some() { &[] } else { self.uris.as_slice() };
         Snapshot {
             id: entry.id,
+            tenant: tenant_of(&entry.name.volume),
             volume: entry.name.volume,
             size_bytes: entry.size_bytes,
             taken_at: timestamp(entry.taken_ms),
@@ -154,11 +159,12 @@ impl Service for PoolService {
         })
     }
 
-    fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
+    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
             let all = self.catalogue.stats().await.map_err(service_error)?;
             let stats = by_volume(&all);
-            let entries = self.catalogue.with_space(self.catalogue.list()).await.map_err(service_error)?;
+            let entries = self.catalogue.list().into_iter().filter(|entry| is_of(entry, tenant.as_ref())).collect();
+            let entries = self.catalogue.with_space(entries).await.map_err(service_error)?;
             let show = |(entry, space): (Entry, Space)| {
                 let stats = stats.get(&entry.volume).copied();
                 self.show(entry, stats, &space)
@@ -203,11 +209,12 @@ impl Service for PoolService {
         })
     }
 
-    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
             let all = self.catalogue.stats().await.map_err(service_error)?;
             let stats = by_volume(&all);
-            let entries = self.catalogue.with_space(self.catalogue.list_images()).await.map_err(service_error)?;
+            let entries = self.catalogue.list_images_for(tenant.as_ref().map(Name::as_str)).map_err(service_error)?;
+            let entries = self.catalogue.with_space(entries).await.map_err(service_error)?;
             let show = |(entry, space): (Entry, Space)| {
                 let stats = stats.get(&entry.volume).copied();
                 self.image(entry, stats, &space)
@@ -226,27 +233,42 @@ impl Service for PoolService {
         Box::pin(async move { self.catalogue.delete_image(name.as_str(), claim, force).await.map_err(service_error) })
     }
 
-    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+    fn share_image(&self, name: VolumeName, sharing: ImageSharing) -> Answer<'_, Image> {
+        Box::pin(async move {
+            let with = (!sharing.all).then_some(sharing.tenants.as_slice());
+            let entry = self.catalogue.share_image(name.as_str(), with).await.map_err(service_error)?;
+            self.shown_image(entry).await
+        })
+    }
+
+    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
         Box::pin(async move {
             let size_bytes = size.map(VolumeSize::bytes);
-            let entry = self.catalogue.clone_image(&[image.as_str()], name.as_str(), size_bytes).await;
+            let images: Vec<&str> = images.iter().map(VolumeName::as_str).collect();
+            let entry = self.catalogue.clone_image(&images, name.as_str(), size_bytes).await;
             self.shown(entry.map_err(service_error)?).await
         })
     }
 
-    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<Name>) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let names: Vec<NameInCatalogue> = names.iter().map(name_in_catalogue).collect();
-            let group = group.as_ref().map(VolumeName::as_str);
+            let group = group.as_ref().map(Name::as_str);
             let taken = self.catalogue.create_snapshots(&names, group).await.map_err(service_error)?;
             Ok(taken.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect())
         })
     }
 
-    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>> {
+    fn list_snapshots(
+        &self,
+        volume: Option<VolumeName>,
+        tenant: Option<Name>,
+        with_space: bool,
+    ) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let volume = volume.as_ref().map(VolumeName::as_str);
-            let entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
+            let mut entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
+            entries.retain(|entry| tenant.as_ref().is_none_or(|name| name.as_str() == tenant_of(&entry.name.volume)));
             let names: Vec<NameInCatalogue> = entries.iter().map(|entry| entry.name.clone()).collect();
             let mut snapshots: Vec<Snapshot> =
                 entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect();
@@ -322,6 +344,54 @@ impl Service for PoolService {
         })
     }
 
+    fn list_tenants(&self) -> Answer<'_, Vec<Tenant>> {
+        Box::pin(async move { Ok(self.catalogue.list_tenants().into_iter().map(shown_tenant).collect()) })
+    }
+
+    fn show_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { tenant_answer(self.catalogue.show_tenant(name.as_str())) })
+    }
+
+    fn create_tenant(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
+        Box::pin(async move { tenant_answer(self.catalogue.create_tenant(name.as_str(), kept_quota(quota)).await) })
+    }
+
+    fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
+        Box::pin(async move { tenant_answer(self.catalogue.set_quota(name.as_str(), kept_quota(quota)).await) })
+    }
+
+    fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { tenant_answer(self.catalogue.suspend_tenant(name.as_str()).await) })
+    }
+
+    fn resume_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { tenant_answer(self.catalogue.resume_tenant(name.as_str()).await) })
+    }
+
+    fn delete_tenant(&self, name: Name) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_tenant(name.as_str()).await.map_err(service_error) })
+    }
+
+    fn list_tokens(&self, tenant: Option<Name>) -> Answer<'_, Vec<Token>> {
+        Box::pin(async move { Ok(self.tokens(tenant.as_ref())) })
+    }
+
+    fn create_token(&self, token: NewToken) -> Answer<'_, Token> {
+        Box::pin(self.make_token(token))
+    }
+
+    fn revoke_token(&self, id: u64, tenant: Option<Name>) -> Answer<'_, ()> {
+        Box::pin(self.take_token(id, tenant))
+    }
+
+    fn find_token(&self, id: u64) -> Option<KnownToken> {
+        self.known_token(id)
+    }
+
+    fn note_token_used(&self, id: u64) {
+        self.catalogue.note_token_used(id);
+    }
+
     fn show_pool(&self) -> Answer<'_, Pool> {
         Box::pin(async move { Ok(self.pool(&self.catalogue.figures().await.map_err(service_error)?)) })
     }
@@ -379,6 +449,14 @@ fn name_in_catalogue(name: &SnapshotName) -> NameInCatalogue {
     NameInCatalogue { volume: name.volume().to_string(), snapshot: name.name().to_string() }
 }
 
+fn tenant_of(name: &str) -> String {
+    name.split_once('/').map_or(DEFAULT_TENANT, |(tenant, _)| tenant).to_owned()
+}
+
+fn is_of(entry: &Entry, tenant: Option<&Name>) -> bool {
+    tenant.is_none_or(|name| name.as_str() == tenant_of(&entry.name))
+}
+
 fn timestamp(ms: u64) -> Timestamp {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
@@ -390,8 +468,8 @@ fn service_error(error: CatalogueError) -> ServiceError {
     let text = error.to_string();
     let (code, advice) = match &error {
         CatalogueError::Exists { .. } => (ErrorCode::VolumeExists, "choose another name"),
-        CatalogueError::NotFound { .. } => (ErrorCode::VolumeNotFound, "list the volumes to see which there are"),
-        CatalogueError::NoImage { .. } => (ErrorCode::ImageNotFound, "list the images to see which there are"),
+        CatalogueError::NotFound { name } => return ServiceError::no_volume(name),
+        CatalogueError::NoImage { name } => return ServiceError::no_image(name),
         CatalogueError::Importing { .. } => {
             (ErrorCode::ImageImporting, "finish its import by the command that began it, or delete it")
         }
@@ -421,7 +499,8 @@ fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::Unrelated { .. } => {
             (ErrorCode::SnapshotsUnrelated, "compare an earlier one with a later one, or read all of it")
         }
-        CatalogueError::NoTenant { .. } => (ErrorCode::TenantNotFound, "list the tenants to see which there are"),
+        CatalogueError::NoTenant { name } => return ServiceError::no_tenant(name),
+        CatalogueError::NoToken { id } => return ServiceError::no_token(&id.to_string()),
         CatalogueError::TenantExists { .. } => (ErrorCode::TenantExists, "choose another name"),
         CatalogueError::TenantInUse { .. } => (ErrorCode::TenantInUse, "delete them first"),
         CatalogueError::Suspended { .. } => (ErrorCode::TenantSuspended, "have the provider resume it"),

@@ -167,7 +167,9 @@ fn metrics_and_the_openapi_document_are_served() {
     daemon.create_volume("measured", "1G");
     let api = daemon.data().join("api.sock");
     let curl = |path: &str| {
-        run("curl", ["--silent", "--fail", "--unix-socket", api.to_str().unwrap(), &format!("http://localhost{path}")])
+        let url = format!("http://localhost{path}");
+        let socket = ["--unix-socket", api.to_str().unwrap()];
+        run("curl", [&["--silent", "--fail", "--header", &daemon.authorization()], &socket[..], &[&url]].concat())
     };
     let metrics = curl("/metrics");
     // Making the volume was a write with FUA to the catalogue.

@@ -125,6 +125,20 @@ impl Daemon {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// What a client of the API sends with each request.
+    pub(crate) fn authorization(&self) -> String {
+        let token = fs::read_to_string(self.data().join("token")).unwrap();
+        format!("Authorization: Bearer {}", token.trim())
+    }
+
+    /// A command of the program against this daemon, by a token.
+    pub(crate) fn aljibe_by(&self, token: &str, arguments: &[&str]) -> Command {
+        let mut command = tool::command(binary());
+        command.args(arguments).arg("--api").arg(format!("unix:{}", self.data().join("api.sock").display()));
+        command.env("ALJIBE_TOKEN", token).env_remove("ALJIBE_DATA").env_remove("ALJIBE_API");
+        command
+    }
+
     /// Memory in use, from /proc.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -135,7 +149,7 @@ impl Daemon {
     /// A command of the program against this daemon.
     pub(crate) fn aljibe(&self, arguments: &[&str]) -> Command {
         let mut command = tool::command(binary());
-        command.args(arguments).arg("--data").arg(self.data()).env_remove("ALJIBE_API");
+        command.args(arguments).arg("--data").arg(self.data()).env_remove("ALJIBE_API").env_remove("ALJIBE_TOKEN");
         command
     }
 

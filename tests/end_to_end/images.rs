@@ -236,8 +236,9 @@ fn an_import_goes_on_with_the_same_source_only() {
     disk(&raw);
     let begun = r#"{"name": "os", "size_bytes": 50331648, "source": "another"}"#;
     let api = daemon.data().join("api.sock");
-    let curl = ["--silent", "--fail", "--json", begun, "--unix-socket", text(&api), "http://localhost/v1/images"];
-    run("curl", curl);
+    let by = daemon.authorization();
+    let to = ["--unix-socket", text(&api), "http://localhost/v1/images"];
+    run("curl", [&["--silent", "--fail", "--header", &by, "--json", begun], &to[..]].concat());
     let (code, said) = exit_code(&mut daemon.aljibe(&["image", "import", text(&raw), "os"]));
     assert!(code == CONFLICT && said.contains("another"), "{code}: {said}");
     assert_eq!(exit_code(&mut daemon.aljibe(&["volume", "create", "os", "--size", "1G"])).0, CONFLICT);

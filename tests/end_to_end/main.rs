@@ -33,6 +33,8 @@ mod scrub;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod tenants;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tool;

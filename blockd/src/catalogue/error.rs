@@ -143,6 +143,12 @@ pub enum CatalogueError {
         /// What it may have.
         limit: u64,
     },
+    /// No token has that id.
+    #[error("there is no token {id}")]
+    NoToken {
+        /// The id.
+        id: u64,
+    },
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,

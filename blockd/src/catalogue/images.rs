@@ -275,6 +275,19 @@ impl Catalogue {
         shelf.names.values().map(|kept| &kept.entry).filter(|entry| entry.image.is_some()).cloned().collect()
     }
 
+    /// Every image, or those that a tenant has and may make volumes of, by name.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NoTenant`].
+    pub fn list_images_for(&self, tenant: Option<&str>) -> Result<Vec<Entry>, CatalogueError> {
+        let mut images = self.list_images();
+        if let Some(tenant) = tenant {
+            let id = self.show_tenant(tenant)?.id;
+            images.retain(|entry| is_usable(entry, id));
+        }
+        Ok(images)
+    }
+
     async fn snapshot_and_seal(&self, book: &mut Book, entry: &Entry, image: Image) -> Result<Entry, CatalogueError> {
         let snapshot = snapshot_of(&entry.name);
         // A crash may have come between it and the record.
@@ -302,13 +315,15 @@ impl Catalogue {
 
 /// The first of some images that a tenant may use. One that it may not is not told from one that is not there.
 fn usable(shelf: &Shelf, images: &[&str], tenant: TenantId) -> Result<Entry, CatalogueError> {
-    let is_usable = |entry: &&Entry| {
-        let is_shared = |image: &Image| entry.tenant == tenant || image.shared.includes(tenant);
-        entry.image.as_ref().is_some_and(is_shared)
-    };
-    let known = images.iter().filter_map(|name| shelf.names.get(*name)).map(|kept| &kept.entry).find(is_usable);
+    let mut known = images.iter().filter_map(|name| shelf.names.get(*name)).map(|kept| &kept.entry);
+    let known = known.find(|entry| is_usable(entry, tenant));
     let missing = || CatalogueError::NoImage { name: images.first().copied().unwrap_or_default().to_owned() };
     known.cloned().ok_or_else(missing)
+}
+
+fn is_usable(entry: &Entry, tenant: TenantId) -> bool {
+    let is_shared = |image: &Image| entry.tenant == tenant || image.shared.includes(tenant);
+    entry.image.as_ref().is_some_and(is_shared)
 }
 
 /// What volumes begin as that are made of an image.

@@ -114,7 +114,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    /// Puts volumes and tenants on the shelf, and the rest aside.
+    /// Puts volumes, tenants and tokens on the shelf, and the rest aside.
     fn of(records: Vec<Record>, shelf: &mut Shelf) -> Self {
         let mut sorted = Self::default();
         for record in records {
@@ -123,6 +123,7 @@ impl Sorted {
                 Record::Snapshot(record) => sorted.snapshots.push(record),
                 Record::Group(record) => sorted.groups.push(record),
                 Record::Tenant(record) => drop(shelf.tenants.insert(record.name.clone(), record)),
+                Record::Token(record) => drop(shelf.tokens.insert(record.id, record)),
             }
         }
         sorted

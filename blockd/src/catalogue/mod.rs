@@ -24,6 +24,7 @@ mod shelf;
 mod snapshots;
 mod space;
 mod tenants;
+mod tokens;
 mod views;
 
 pub use diff::{Diff, DiffExtent, DiffTo};
@@ -35,6 +36,7 @@ pub(crate) use load::Beginning;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
+pub use tokens::{NewToken, Token};
 pub use views::ViewLease;
 
 use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};

@@ -1,5 +1,5 @@
 //! The catalogue's blocks in the system volume: block 0 tells the next id, block N is the record that has id N: of a
-//! volume, a snapshot, a group of snapshots or a tenant. A record that does not say what it is of is a volume's.
+//! volume, a snapshot, a group of snapshots, a tenant or a token. A record that does not say what it is of is a volume's.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -48,6 +48,7 @@ pub(super) enum Record {
     Snapshot(SnapshotRecord),
     Group(GroupRecord),
     Tenant(TenantRecord),
+    Token(TokenRecord),
 }
 
 /// The record of a volume.
@@ -185,6 +186,30 @@ pub(super) struct TenantRecord {
     pub(super) quota: Quota,
 }
 
+/// The record of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TokenRecord {
+    /// Its id, which is also the block's number.
+    pub(super) id: u64,
+    /// What it is called, for people.
+    pub(super) name: String,
+    /// What its holder is.
+    pub(super) role: String,
+    /// The tenant that it is for, when it is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<u64>,
+    /// The SHA-256 of its secret, in hexadecimal digits.
+    pub(super) hash: String,
+    /// When it was made, milliseconds since 1970.
+    pub(super) created_ms: u64,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_ms: Option<u64>,
+    /// When it was used last, to about an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) used_ms: Option<u64>,
+}
+
 impl Record {
     /// Its id, which is also the block's number.
     pub(super) const fn id(&self) -> u64 {
@@ -193,6 +218,7 @@ impl Record {
             Self::Snapshot(record) => record.id,
             Self::Group(record) => record.id,
             Self::Tenant(record) => record.id,
+            Self::Token(record) => record.id,
         }
     }
 }
@@ -215,6 +241,7 @@ impl<'de> Deserialize<'de> for Record {
             Some("snapshot") => SnapshotRecord::deserialize(fields).map(Self::Snapshot),
             Some("group") => GroupRecord::deserialize(fields).map(Self::Group),
             Some("tenant") => TenantRecord::deserialize(fields).map(Self::Tenant),
+            Some("token") => TokenRecord::deserialize(fields).map(Self::Token),
             _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
         };
         record.map_err(D::Error::custom)
@@ -288,7 +315,7 @@ mod tests {
         Image { is_ready: false, source, source_state, copied_bytes: 1 << 62, claim: u64::MAX, shared }
     }
 
-    fn records() -> [Record; 4] {
+    fn records() -> [Record; 5] {
         let name = || "x".repeat(128);
         let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
         let volume = VolumeRecord {
@@ -318,7 +345,18 @@ mod tests {
         let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
         let quota = Quota { bytes: Some(u64::MAX), volumes: Some(u64::MAX), snapshots: Some(u64::MAX) };
         let tenant = TenantRecord { id: 10, name: name(), created_ms: u64::MAX, is_suspended: true, quota };
-        [Record::Volume(volume), Record::Snapshot(snapshot), Record::Group(group), Record::Tenant(tenant)]
+        let token = TokenRecord {
+            id: 11,
+            name: name(),
+            role: name(),
+            tenant: Some(u64::MAX),
+            hash: "f".repeat(64),
+            created_ms: u64::MAX,
+            expires_ms: Some(u64::MAX),
+            used_ms: Some(u64::MAX),
+        };
+        let (snapshot, group) = (Record::Snapshot(snapshot), Record::Group(group));
+        [Record::Volume(volume), snapshot, group, Record::Tenant(tenant), Record::Token(token)]
     }
 
     #[test]

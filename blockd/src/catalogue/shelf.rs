@@ -4,7 +4,7 @@
 //! line, so that they keep their names when the volume is rolled back.
 
 use super::record::{
-    GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, VolumeRecord, VolumeState,
+    GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, TokenRecord, VolumeRecord, VolumeState,
 };
 use super::{Entry, Image, SnapshotName};
 use crate::listener::Clients;
@@ -51,6 +51,7 @@ pub(super) struct Shelf {
     groups: BTreeMap<u64, GroupRecord>,
     /// By name.
     pub(super) tenants: BTreeMap<String, TenantRecord>,
+    pub(super) tokens: BTreeMap<u64, TokenRecord>,
     /// Names, and sizes, of volumes that are being made.
     pub(super) coming: BTreeMap<String, u64>,
     /// Bases of history that are being given up: nobody clones them any more.

@@ -246,7 +246,7 @@ impl Catalogue {
         self.show_tenant(name)
     }
 
-    /// Deletes a tenant that has nothing any more.
+    /// Deletes a tenant that has nothing any more, and its tokens.
     ///
     /// # Errors
     /// [`CatalogueError::NoTenant`]; [`CatalogueError::TenantInUse`] while it has volumes or images;
@@ -259,6 +259,7 @@ impl Catalogue {
         if left > 0 {
             return Err(CatalogueError::TenantInUse { name: name.to_owned(), volumes: left });
         }
+        self.revoke_all_of(&book, TenantId(record.id)).await?;
         book.remove(record.id, 1).await?;
         self.write().tenants.remove(name);
         tracing::info!(tenant = name, id = record.id, "deleted a tenant");

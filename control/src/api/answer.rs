@@ -1,15 +1,15 @@
 //! How requests are taken apart and errors answered, so that every refusal is a problem document.
 
+use super::caller::{Caller, Meant};
 use crate::error::{ErrorCode, ServiceError};
 use crate::model::Volume;
-use crate::name::InvalidName;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::str::FromStr;
 use tracing::Instrument;
 
 /// The error travels beside an empty body; `super::guard::watch` writes the body, since it knows the request's id.
@@ -47,16 +47,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// The volume or snapshot that a request's path names.
+/// What a list is to be of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParameters {
+    /// The tenant whose things are meant.
+    pub(super) tenant: Option<String>,
+}
+
+/// What a request's path names, as who asks means it.
 pub(super) struct Named<N>(pub(super) N);
 
-impl<N: FromStr<Err = InvalidName>, S: Send + Sync> FromRequestParts<S> for Named<N> {
+impl<N: Meant, S: Send + Sync> FromRequestParts<S> for Named<N> {
     type Rejection = ServiceError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
         let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
         let Path(name): Path<String> = Path::from_request_parts(parts, state).await.map_err(refused)?;
-        Ok(Self(name.parse()?))
+        let caller = Caller::from_request_parts(parts, state).await?;
+        Ok(Self(N::meant(&caller, &name)?))
     }
 }
 
@@ -65,7 +74,7 @@ pub(super) type Made = (StatusCode, [(HeaderName, String); 1], Json<Volume>);
 
 /// Answers with a volume that was made.
 pub(super) fn made(volume: Volume) -> Made {
-    let location = format!("/v1/volumes/{}", volume.name);
+    let location = format!("/v1/volumes/{}", volume.name.replace('/', "%2F"));
     (StatusCode::CREATED, [(header::LOCATION, location)], Json(volume))
 }
 

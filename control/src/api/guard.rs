@@ -1,6 +1,7 @@
 //! What surrounds every request: its id, its time, whom it may name, its count and log line, and problem bodies.
 
 use super::Context;
+use super::caller::admit;
 use crate::error::{ErrorCode, ServiceError};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -40,11 +41,15 @@ pub(super) async fn watch(State(context): State<Context>, request: Request, next
     finish(response, id)
 }
 
-async fn answer(context: &Context, request: Request, next: Next) -> Response {
+async fn answer(context: &Context, mut request: Request, next: Next) -> Response {
     if !context.options.is_any_host_answered
         && let Err(refusal) = check_host(&request)
     {
         return refusal.into_response();
+    }
+    match admit(context, &request) {
+        Ok(caller) => drop(request.extensions_mut().insert(caller)),
+        Err(refusal) => return refusal.into_response(),
     }
     if request.extensions().get::<MatchedPath>().is_some_and(|route| UNLIMITED_ROUTES.contains(&route.as_str())) {
         return next.run(request).await;
@@ -77,6 +82,9 @@ fn problem_response(response: Response, error: ServiceError, id: String) -> Resp
     let (mut head, _) = response.into_parts();
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.headers.remove(header::CONTENT_LENGTH);
+    if code == ErrorCode::Unauthenticated {
+        head.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if matches!(code, ErrorCode::Unavailable | ErrorCode::ShuttingDown) {
         head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -1,20 +1,33 @@
 //! `/v1/images`.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters, is_set, run_to_end};
-use crate::error::{Problem, ServiceError};
-use crate::image::{Image, ImageList, ImportImage, MarkImage};
-use crate::name::VolumeName;
+use super::answer::{Body, ListParameters, Named, Parameters, is_set, run_to_end};
+use super::caller::{Caller, ImageName};
+use crate::error::{ErrorCode, Problem, ServiceError};
+use crate::image::{Image, ImageList, ImageSharing, ImportImage, MarkImage};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-/// Lists every image, those that are being imported, too.
-#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList)))]
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<ImageList>, ServiceError> {
-    let mut images = context.service.list_images().await?;
+/// Lists every image, those that are being imported, too: of the caller's tenant and those that are shared with it, where it has one.
+#[utoipa::path(get, path = "/v1/images",
+    params(("tenant" = Option<String>, Query, description = "Those that this tenant has or may use")), responses(
+    (status = 200, body = ImageList),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<ImageList>, ServiceError> {
+    let mut images = context.service.list_images(caller.listed(parameters.tenant.as_deref())?).await?;
     images.sort_by(|a, b| a.name.cmp(&b.name));
+    let is_foreign = |image: &&mut Image| caller.tenant.as_ref().is_some_and(|own| own.as_str() != image.tenant);
+    for image in images.iter_mut().filter(is_foreign) {
+        // What it may make volumes of, and no more.
+        (image.source, image.sharing, image.nbd_uris) = (String::new(), ImageSharing::default(), Vec::new());
+    }
     Ok(Json(ImageList { images }))
 }
 
@@ -22,14 +35,17 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<ImageLis
 #[utoipa::path(post, path = "/v1/images", request_body = ImportImage, responses(
     (status = 200, body = Image, description = "To be written from copied_bytes on"),
     (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
-    (status = 409, body = Problem, description = "volume_exists, image_importing, volume_in_use"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+    (status = 409, body = Problem,
+        description = "volume_exists, image_importing, volume_in_use, tenant_suspended, quota_exceeded"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn import(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<ImportImage>,
 ) -> Result<Json<Image>, ServiceError> {
-    let name: VolumeName = wanted.name.parse()?;
+    let name = caller.new_name(&wanted.name)?;
     let size = wanted.checked_size()?;
     let source = (wanted.source, wanted.source_state);
     Ok(Json(run_to_end(async move { context.service.import_image(name, size, source).await }).await?))
@@ -42,7 +58,7 @@ pub(super) async fn import(
 ))]
 pub(super) async fn show(
     State(context): State<Context>,
-    Named(name): Named<VolumeName>,
+    Named(ImageName(name)): Named<ImageName>,
 ) -> Result<Json<Image>, ServiceError> {
     Ok(Json(context.service.show_image(name).await?))
 }
@@ -59,7 +75,7 @@ pub(super) async fn show(
 ))]
 pub(super) async fn mark(
     State(context): State<Context>,
-    Named(name): Named<VolumeName>,
+    Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<ClaimParameters>,
     Body(wanted): Body<MarkImage>,
 ) -> Result<Json<Image>, ServiceError> {
@@ -79,10 +95,30 @@ pub(super) async fn mark(
 ))]
 pub(super) async fn seal(
     State(context): State<Context>,
-    Named(name): Named<VolumeName>,
+    Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<ClaimParameters>,
 ) -> Result<Json<Image>, ServiceError> {
     Ok(Json(run_to_end(async move { context.service.seal_image(name, parameters.claim).await }).await?))
+}
+
+/// Says which tenants may make volumes of an image of the default one, in place of what was said before. Volumes that were made
+/// of it stay.
+#[utoipa::path(post, path = "/v1/images/{name}/share", request_body = ImageSharing,
+    params(("name" = String, Path, description = "The image")), responses(
+    (status = 200, body = Image),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "image_not_found, tenant_not_found"),
+))]
+pub(super) async fn share(
+    State(context): State<Context>,
+    Named(ImageName(name)): Named<ImageName>,
+    Body(wanted): Body<ImageSharing>,
+) -> Result<Json<Image>, ServiceError> {
+    if wanted.all && !wanted.tenants.is_empty() {
+        let detail = "give \"all\" or \"tenants\", not both";
+        return Err(ServiceError::new(ErrorCode::InvalidRequest, detail));
+    }
+    Ok(Json(run_to_end(async move { context.service.share_image(name, wanted).await }).await?))
 }
 
 /// Deletes an image and its data. Refused while clients are attached, unless `force`.
@@ -98,7 +134,7 @@ pub(super) async fn seal(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
-    Named(name): Named<VolumeName>,
+    Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;

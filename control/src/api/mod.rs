@@ -3,12 +3,16 @@
 //! Routes and document come from the same annotations, so neither can tell more than the other. A request has an id, a
 //! time and a length that it may take; a change is run to its end even when its client has gone.
 
+mod access;
 mod answer;
+mod caller;
 mod guard;
 mod images;
 mod scrub;
 mod snapshots;
 mod status;
+mod tenants;
+mod tokens;
 mod volumes;
 
 use crate::error::{ErrorCode, Problem, ServiceError};
@@ -21,6 +25,7 @@ use axum::http::header;
 use axum::routing::get;
 use std::sync::Arc;
 use std::time::Duration;
+pub use tokens::BOOTSTRAP;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -33,14 +38,20 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 pub struct Options {
     /// Longest time of a request.
     pub request_duration_max: Duration,
-    /// Whether requests may name any host. If not, they must name an address or `localhost`: with no authentication, a
-    /// web page that rebinds its own name to this address must not reach it.
+    /// Whether requests may name any host. If not, they must name an address or `localhost`: a web page that rebinds its own
+    /// name to this address must not reach it.
     pub is_any_host_answered: bool,
+    /// Whether everybody may do everything, without a token.
+    pub is_authentication_off: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { request_duration_max: Duration::from_secs(30), is_any_host_answered: false }
+        Self {
+            request_duration_max: Duration::from_secs(30),
+            is_any_host_answered: false,
+            is_authentication_off: false,
+        }
     }
 }
 
@@ -97,6 +108,14 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(snapshots::clone))
         .routes(routes!(snapshots::diff))
         .routes(routes!(snapshots::reclaim))
+        .routes(routes!(images::share))
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::delete))
+        .routes(routes!(tenants::quota))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))

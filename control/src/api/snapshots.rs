@@ -2,19 +2,21 @@
 
 use super::Context;
 use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
+use super::caller::{Caller, Meant};
 use crate::diff::SnapshotDiff;
 use crate::error::{Problem, ServiceError};
 use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
-use crate::name::{ExportName, InvalidName, SnapshotName, VolumeName};
+use crate::name::{ExportName, Name, SnapshotName, VolumeName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-/// Lists every snapshot, or those of one volume.
+/// Lists every snapshot, or those of one volume: of the caller's tenant, where it has one.
 #[utoipa::path(get, path = "/v1/snapshots",
     params(
         ("volume" = Option<String>, Query, description = "The volume"),
+        ("tenant" = Option<String>, Query, description = "Those of this tenant"),
         ("space" = Option<bool>, Query, description = "Tell what each alone holds, too: the longer, the more has changed"),
     ), responses(
     (status = 200, body = SnapshotList),
@@ -22,11 +24,13 @@ use serde::Deserialize;
 ))]
 pub(super) async fn list(
     State(context): State<Context>,
+    caller: Caller,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<SnapshotList>, ServiceError> {
-    let volume = parameters.volume.map(|name| name.parse()).transpose()?;
+    let tenant = caller.listed(parameters.tenant.as_deref())?;
+    let volume = parameters.volume.map(|name| VolumeName::meant(&caller, &name)).transpose()?;
     let with_space = is_set("space", parameters.space.as_deref())?;
-    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume, with_space).await? }))
+    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume, tenant, with_space).await? }))
 }
 
 /// Takes snapshots of one or more volumes at one point, while they are served: all of them or none.
@@ -34,15 +38,16 @@ pub(super) async fn list(
     (status = 201, body = SnapshotList, description = "Taken, in the order asked for"),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found"),
-    (status = 409, body = Problem, description = "snapshot_exists, volume_quarantined"),
+    (status = 409, body = Problem, description = "snapshot_exists, volume_quarantined, tenant_suspended, quota_exceeded"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<CreateSnapshots>,
 ) -> Result<(StatusCode, Json<SnapshotList>), ServiceError> {
-    let names = parsed(&wanted.snapshots)?;
-    let group: Option<VolumeName> = wanted.group.map(|name| name.parse()).transpose()?;
+    let names = meant(&caller, &wanted.snapshots)?;
+    let group: Option<Name> = wanted.group.map(|name| name.parse()).transpose()?;
     let snapshots = run_to_end(async move { context.service.create_snapshots(names, group).await }).await?;
     Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
 }
@@ -76,11 +81,12 @@ pub(super) async fn show(
 ))]
 pub(super) async fn diff(
     State(context): State<Context>,
+    caller: Caller,
     Named(since): Named<SnapshotName>,
     Parameters(parameters): Parameters<DiffParameters>,
 ) -> Result<Json<SnapshotDiff>, ServiceError> {
     let to = match parameters.to {
-        Some(to) => to.parse()?,
+        Some(to) => caller.export(&to)?,
         None => ExportName::Volume(since.volume().clone()),
     };
     Ok(Json(context.service.diff_snapshot(since, to, parameters.from.unwrap_or(0)).await?))
@@ -108,14 +114,15 @@ pub(super) async fn delete(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
-    (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
+    (status = 409, body = Problem, description = "volume_exists, volume_quarantined, tenant_suspended, quota_exceeded"),
 ))]
 pub(super) async fn clone(
     State(context): State<Context>,
+    caller: Caller,
     Named(snapshot): Named<SnapshotName>,
     Body(wanted): Body<CloneSnapshot>,
 ) -> Result<Made, ServiceError> {
-    let name: VolumeName = wanted.name.parse()?;
+    let name = caller.new_name(&wanted.name)?;
     let volume = run_to_end(async move { context.service.clone_snapshot(snapshot, name).await }).await?;
     Ok(made(volume))
 }
@@ -129,15 +136,16 @@ pub(super) async fn clone(
 ))]
 pub(super) async fn reclaim(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<ReclaimSnapshots>,
 ) -> Result<Json<Reclaimed>, ServiceError> {
-    let names = parsed(&wanted.snapshots)?;
+    let names = meant(&caller, &wanted.snapshots)?;
     let reclaim_bytes = context.service.reclaim_snapshots(names).await?;
     Ok(Json(Reclaimed { snapshots: wanted.snapshots, reclaim_bytes }))
 }
 
-fn parsed(names: &[String]) -> Result<Vec<SnapshotName>, InvalidName> {
-    names.iter().map(|name| name.parse()).collect()
+fn meant(caller: &Caller, names: &[String]) -> Result<Vec<SnapshotName>, ServiceError> {
+    names.iter().map(|name| SnapshotName::meant(caller, name)).collect()
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +162,8 @@ pub(super) struct DiffParameters {
 pub(super) struct ListParameters {
     /// The volume whose snapshots are meant.
     volume: Option<String>,
+    /// The tenant whose snapshots are meant.
+    tenant: Option<String>,
     /// Whether to tell what each alone holds: `?space` or `?space=true`.
     space: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! `/v1/volumes`.
 
 use super::Context;
-use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
+use super::answer::{Body, ListParameters, Made, Named, Parameters, is_set, made, run_to_end};
+use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::model::{
     CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList,
@@ -12,10 +13,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-/// Lists every volume.
-#[utoipa::path(get, path = "/v1/volumes", responses((status = 200, body = VolumeList)))]
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeList>, ServiceError> {
-    let mut volumes = context.service.list_volumes().await?;
+/// Lists every volume: of the caller's tenant, where it has one.
+#[utoipa::path(get, path = "/v1/volumes",
+    params(("tenant" = Option<String>, Query, description = "Those of this tenant")), responses(
+    (status = 200, body = VolumeList),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<VolumeList>, ServiceError> {
+    let mut volumes = context.service.list_volumes(caller.listed(parameters.tenant.as_deref())?).await?;
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(VolumeList { volumes }))
 }
@@ -24,20 +33,21 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<VolumeLi
 #[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
-    (status = 404, body = Problem, description = "image_not_found"),
-    (status = 409, body = Problem, description = "volume_exists, image_importing"),
+    (status = 404, body = Problem, description = "image_not_found, tenant_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, image_importing, tenant_suspended, quota_exceeded"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<CreateVolume>,
 ) -> Result<Made, ServiceError> {
-    let name: VolumeName = wanted.name.parse()?;
+    let name = caller.new_name(&wanted.name)?;
     let history = wanted.history.unwrap_or_default();
     let volume = if let Some(image) = &wanted.image {
-        let (image, size): (VolumeName, _) = (image.parse()?, wanted.requested_image_size()?);
+        let (images, size) = (Caller::images(&name, image)?, wanted.requested_image_size()?);
         let making = async move {
-            let volume = context.service.clone_image(image, name.clone(), size).await?;
+            let volume = context.service.clone_image(images, name.clone(), size).await?;
             if history == KeepHistory::default() {
                 return Ok(volume);
             }
@@ -69,7 +79,7 @@ pub(super) async fn show(
     (status = 200, body = Volume),
     (status = 400, body = Problem, description = "invalid_size, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found"),
-    (status = 409, body = Problem, description = "shrink_refused, volume_quarantined"),
+    (status = 409, body = Problem, description = "shrink_refused, volume_quarantined, tenant_suspended, quota_exceeded"),
 ))]
 pub(super) async fn resize(
     State(context): State<Context>,
@@ -106,16 +116,17 @@ pub(super) async fn history(
     params(("name" = String, Path, description = "The volume")), responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),
-    (status = 404, body = Problem, description = "volume_not_found, history_not_found"),
-    (status = 409, body = Problem, description = "volume_exists, volume_quarantined"),
+    (status = 404, body = Problem, description = "volume_not_found, history_not_found, tenant_not_found"),
+    (status = 409, body = Problem, description = "volume_exists, volume_quarantined, tenant_suspended, quota_exceeded"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
 pub(super) async fn clone(
     State(context): State<Context>,
+    caller: Caller,
     Named(volume): Named<VolumeName>,
     Body(wanted): Body<CloneMoment>,
 ) -> Result<Made, ServiceError> {
-    let name: VolumeName = wanted.name.parse()?;
+    let name = caller.new_name(&wanted.name)?;
     let moment = MomentName::new(volume, wanted.at.parse()?);
     let volume = run_to_end(async move { context.service.clone_moment(moment, name).await }).await?;
     Ok(made(volume))
@@ -128,7 +139,7 @@ pub(super) async fn clone(
     (status = 200, body = RolledBack),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found, snapshot_not_found"),
-    (status = 409, body = Problem, description = "volume_in_use, volume_quarantined"),
+    (status = 409, body = Problem, description = "volume_in_use, volume_quarantined, tenant_suspended, quota_exceeded"),
 ))]
 pub(super) async fn rollback(
     State(context): State<Context>,

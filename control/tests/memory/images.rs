@@ -1,7 +1,7 @@
 //! Images in memory: they are as far as they were told to be.
 
 use super::MemoryService;
-use control::{ErrorCode, Image, ImageState, ServiceError, VolumeName, VolumeSize};
+use control::{ErrorCode, Image, ImageSharing, ImageState, ServiceError, VolumeName, VolumeSize};
 
 impl MemoryService {
     pub(super) fn import(
@@ -23,9 +23,12 @@ impl MemoryService {
                 }
             };
         }
+        state.check_tenant(name.tenant())?;
         state.last_id += 1;
         let image = Image {
             name: name.to_string(),
+            tenant: name.tenant().to_string(),
+            sharing: ImageSharing::default(),
             id: state.last_id,
             size_bytes: size.bytes(),
             written_bytes: Some(0),
@@ -47,7 +50,7 @@ impl MemoryService {
         change: impl FnOnce(&mut Image) -> Result<(), ServiceError>,
     ) -> Result<Image, ServiceError> {
         let mut state = self.state.lock().unwrap();
-        let missing = || ServiceError::new(ErrorCode::ImageNotFound, format!("there is no image {name}"));
+        let missing = || ServiceError::no_image(name.as_str());
         let (image, _) = state.images.get_mut(name.as_str()).ok_or_else(missing)?;
         change(image)?;
         Ok(image.clone())
@@ -71,6 +74,10 @@ impl MemoryService {
             Ok(())
         })
     }
+}
+
+pub(super) fn is_usable(image: &Image, tenant: &str) -> bool {
+    image.tenant == tenant || image.sharing.all || image.sharing.tenants.iter().any(|name| name == tenant)
 }
 
 pub(super) fn check_claim(image: &Image, claim: Option<u64>) -> Result<(), ServiceError> {

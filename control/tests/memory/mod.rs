@@ -1,18 +1,22 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
 mod images;
+mod tenants;
 
 use images::check_claim;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageState, KeepHistory, MomentName, Pool,
-    PoolState, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff, SnapshotName, Volume,
-    VolumeHistory, VolumeName, VolumeSize, VolumeState,
+    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState, KeepHistory,
+    KnownToken, MomentName, Name, NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, Slots,
+    Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::{Notify, oneshot};
+
+/// The text of the token of a provider-admin that there is from the beginning.
+pub(crate) const ADMIN: &str = "alj_0_0000000000000000000000000000000000000000000000000000000000000000";
 
 pub(crate) struct MemoryService {
     state: Mutex<State>,
@@ -30,6 +34,8 @@ struct State {
     data_end: BTreeMap<String, u64>,
     scrub: Option<Scrub>,
     snapshots: BTreeMap<SnapshotName, Snapshot>,
+    tenants: BTreeMap<String, Tenant>,
+    tokens: BTreeMap<u64, (Token, [u8; 32])>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -37,7 +43,7 @@ struct State {
 impl MemoryService {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { tokens: [(0, tenants::admin())].into(), ..State::default() }),
             held: Mutex::new(None),
             change_waits: Notify::new(),
             change_made: Notify::new(),
@@ -82,9 +88,11 @@ impl State {
             let detail = format!("volume {name:?} exists with {} bytes: choose another name", existing.size_bytes);
             return Err(ServiceError::new(ErrorCode::VolumeExists, detail));
         }
+        self.check_tenant(name.tenant())?;
         self.last_id += 1;
         let volume = Volume {
             name: name.to_string(),
+            tenant: name.tenant().to_string(),
             id: self.last_id,
             size_bytes: size.bytes(),
             parent: None,
@@ -105,8 +113,7 @@ impl State {
     }
 
     fn find(&mut self, name: &VolumeName) -> Result<&mut Volume, ServiceError> {
-        let missing = || ServiceError::new(ErrorCode::VolumeNotFound, format!("there is no volume {name}"));
-        self.volumes.get_mut(name.as_str()).ok_or_else(missing)
+        self.volumes.get_mut(name.as_str()).ok_or_else(|| ServiceError::no_volume(name.as_str()))
     }
 
     fn resize(&mut self, name: &VolumeName, size: VolumeSize, discard: bool) -> Result<Volume, ServiceError> {
@@ -147,7 +154,7 @@ const fn no_scrub() -> Scrub {
 }
 
 impl State {
-    fn snapshot(&mut self, name: &SnapshotName, group: Option<&VolumeName>) -> Result<Snapshot, ServiceError> {
+    fn snapshot(&mut self, name: &SnapshotName, group: Option<&Name>) -> Result<Snapshot, ServiceError> {
         let size_bytes = self.find(name.volume())?.size_bytes;
         if self.snapshots.contains_key(name) {
             return Err(ServiceError::new(ErrorCode::SnapshotExists, format!("snapshot {name} exists")));
@@ -156,6 +163,7 @@ impl State {
         let snapshot = Snapshot {
             name: name.to_string(),
             volume: name.volume().to_string(),
+            tenant: name.volume().tenant().to_string(),
             id: self.last_id,
             size_bytes,
             taken_at: "2026-01-02T03:04:05Z".parse().unwrap(),
@@ -170,6 +178,9 @@ impl State {
     }
 
     fn find_snapshot(&self, name: &SnapshotName) -> Result<Snapshot, ServiceError> {
+        if !self.volumes.contains_key(name.volume().as_str()) {
+            return Err(ServiceError::no_volume(name.volume().as_str()));
+        }
         let missing = || ServiceError::new(ErrorCode::SnapshotNotFound, format!("there is no snapshot {name}"));
         self.snapshots.get(name).cloned().ok_or_else(missing)
     }
@@ -185,8 +196,9 @@ impl Service for MemoryService {
         })
     }
 
-    fn list_volumes(&self) -> Answer<'_, Vec<Volume>> {
-        Box::pin(async move { Ok(self.state.lock().unwrap().volumes.values().rev().cloned().collect()) })
+    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>> {
+        let of = move |volume: &&Volume| tenant.as_ref().is_none_or(|name| name.as_str() == volume.tenant);
+        Box::pin(async move { Ok(self.state.lock().unwrap().volumes.values().rev().filter(of).cloned().collect()) })
     }
 
     fn show_volume(&self, name: VolumeName) -> Answer<'_, Volume> {
@@ -213,9 +225,12 @@ impl Service for MemoryService {
         Box::pin(async move { self.seal(&name, claim) })
     }
 
-    fn list_images(&self) -> Answer<'_, Vec<Image>> {
+    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
-            Ok(self.state.lock().unwrap().images.values().rev().map(|(image, _)| image.clone()).collect())
+            let state = self.state.lock().unwrap();
+            let images = state.images.values().rev().map(|(image, _)| image);
+            let of = |image: &&Image| tenant.as_ref().is_none_or(|name| images::is_usable(image, name.as_str()));
+            Ok(images.filter(of).cloned().collect())
         })
     }
 
@@ -231,9 +246,21 @@ impl Service for MemoryService {
         })
     }
 
-    fn clone_image(&self, image: VolumeName, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+    fn share_image(&self, name: VolumeName, sharing: ImageSharing) -> Answer<'_, Image> {
         Box::pin(async move {
-            let image = self.change_image(&image, |_| Ok(()))?;
+            let share = |image: &mut Image| {
+                image.sharing = sharing;
+                Ok(())
+            };
+            self.change_image(&name, share)
+        })
+    }
+
+    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let found = images.iter().find_map(|image| self.change_image(image, |_| Ok(())).ok());
+            let usable = found.filter(|image| images::is_usable(image, name.tenant().as_str()));
+            let image = usable.ok_or_else(|| ServiceError::no_image(images.first().unwrap().as_str()))?;
             if image.state != ImageState::Ready {
                 return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
             }
@@ -242,17 +269,28 @@ impl Service for MemoryService {
         })
     }
 
-    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<VolumeName>) -> Answer<'_, Vec<Snapshot>> {
+    fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<Name>) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let mut state = self.state.lock().unwrap();
             names.iter().map(|name| state.snapshot(name, group.as_ref())).collect()
         })
     }
 
-    fn list_snapshots(&self, volume: Option<VolumeName>, with_space: bool) -> Answer<'_, Vec<Snapshot>> {
+    fn list_snapshots(
+        &self,
+        volume: Option<VolumeName>,
+        tenant: Option<Name>,
+        with_space: bool,
+    ) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
-            let is_meant = |name: &SnapshotName| volume.as_ref().is_none_or(|volume| name.volume() == volume);
+            if let Some(volume) = volume.as_ref().filter(|volume| !state.volumes.contains_key(volume.as_str())) {
+                return Err(ServiceError::no_volume(volume.as_str()));
+            }
+            let is_meant = |name: &SnapshotName| {
+                volume.as_ref().is_none_or(|volume| name.volume() == volume)
+                    && tenant.as_ref().is_none_or(|tenant| name.volume().tenant() == tenant)
+            };
             let found = state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone());
             Ok(found.map(|found| Snapshot { unique_bytes: with_space.then_some(0), ..found }).collect())
         })
@@ -347,6 +385,62 @@ impl Service for MemoryService {
             let undo = SnapshotName::new(snapshot.volume().clone(), "before".parse()?);
             Ok(RolledBack { volume, undo: state.snapshot(&undo, None)? })
         })
+    }
+
+    fn list_tenants(&self) -> Answer<'_, Vec<Tenant>> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().tenants.values().rev().cloned().collect()) })
+    }
+
+    fn show_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.change_tenant(&name, |_| ()) })
+    }
+
+    fn create_tenant(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.state.lock().unwrap().create_tenant(&name, quota) })
+    }
+
+    fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.change_tenant(&name, |tenant| tenant.quota = quota) })
+    }
+
+    fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.change_tenant(&name, |tenant| tenant.is_suspended = true) })
+    }
+
+    fn resume_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.change_tenant(&name, |tenant| tenant.is_suspended = false) })
+    }
+
+    fn delete_tenant(&self, name: Name) -> Answer<'_, ()> {
+        Box::pin(async move { self.state.lock().unwrap().delete_tenant(&name) })
+    }
+
+    fn list_tokens(&self, tenant: Option<Name>) -> Answer<'_, Vec<Token>> {
+        Box::pin(async move { Ok(self.tokens_of(tenant.as_ref())) })
+    }
+
+    fn create_token(&self, token: NewToken) -> Answer<'_, Token> {
+        Box::pin(async move { self.state.lock().unwrap().create_token(token) })
+    }
+
+    fn revoke_token(&self, id: u64, tenant: Option<Name>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if !self.tokens_of(tenant.as_ref()).iter().any(|token| token.id == id) {
+                return Err(ServiceError::no_token(&id.to_string()));
+            }
+            self.state.lock().unwrap().tokens.remove(&id);
+            Ok(())
+        })
+    }
+
+    fn find_token(&self, id: u64) -> Option<KnownToken> {
+        self.known_token(id)
+    }
+
+    fn note_token_used(&self, id: u64) {
+        let mut state = self.state.lock().unwrap();
+        let token = state.tokens.get_mut(&id).map(|(token, _)| token);
+        token.into_iter().for_each(|token| token.used_at = Some(tenants::now()));
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {

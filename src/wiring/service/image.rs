@@ -23,6 +23,8 @@ impl PoolService {
         };
         Image {
             name: shown.name,
+            tenant: shown.tenant,
+            sharing: known.as_ref().map(|image| self.sharing(image)).unwrap_or_default(),
             id: shown.id,
             size_bytes: shown.size_bytes,
             written_bytes: shown.written_bytes,

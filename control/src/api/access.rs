@@ -1,0 +1,98 @@
+//! Who may do what: the one table of routes and roles, which the guard reads. A route that is not in it is refused.
+
+use crate::token::Role::{self, Auditor, Billing, Operator, ProviderAdmin, TenantAdmin, TenantUser};
+
+/// Whom a route is for, besides their roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Without a token, too.
+    Anyone,
+    /// Whoever has a token, each for its tenant.
+    Tenant,
+    /// Those alone whose token is for all tenants.
+    Provider,
+}
+
+use Scope::{Anyone, Provider, Tenant};
+
+/// A method and a route, and who may.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    pub(super) method: &'static str,
+    pub(super) route: &'static str,
+    pub(super) scope: Scope,
+    pub(super) roles: &'static [Role],
+}
+
+const EVERYONE: &[Role] = &[ProviderAdmin, Operator, Billing, TenantAdmin, TenantUser, Auditor];
+const USERS: &[Role] = &[ProviderAdmin, Operator, TenantAdmin, TenantUser];
+const WATCHERS: &[Role] = &[ProviderAdmin, Operator, Billing, Auditor];
+const OPERATORS: &[Role] = &[ProviderAdmin, Operator];
+const TOKEN_GIVERS: &[Role] = &[ProviderAdmin, TenantAdmin];
+const TOKEN_READERS: &[Role] = &[ProviderAdmin, TenantAdmin, Auditor];
+
+const fn rule(method: &'static str, route: &'static str, scope: Scope, roles: &'static [Role]) -> Rule {
+    Rule { method, route, scope, roles }
+}
+
+pub(super) const TABLE: [Rule; 39] = [
+    rule("GET", "/v1/health", Anyone, EVERYONE),
+    rule("GET", "/v1/ready", Provider, WATCHERS),
+    rule("GET", "/v1/openapi.json", Tenant, EVERYONE),
+    rule("GET", "/metrics", Provider, WATCHERS),
+    rule("GET", "/v1/pool", Provider, WATCHERS),
+    rule("GET", "/v1/pool/scrub", Provider, WATCHERS),
+    rule("POST", "/v1/pool/scrub", Provider, OPERATORS),
+    rule("GET", "/v1/volumes", Tenant, EVERYONE),
+    rule("POST", "/v1/volumes", Tenant, USERS),
+    rule("GET", "/v1/volumes/{name}", Tenant, EVERYONE),
+    rule("DELETE", "/v1/volumes/{name}", Tenant, USERS),
+    rule("POST", "/v1/volumes/{name}/resize", Tenant, USERS),
+    rule("POST", "/v1/volumes/{name}/history", Tenant, USERS),
+    rule("POST", "/v1/volumes/{name}/clone", Tenant, USERS),
+    rule("POST", "/v1/volumes/{name}/rollback", Tenant, USERS),
+    rule("GET", "/v1/snapshots", Tenant, EVERYONE),
+    rule("POST", "/v1/snapshots", Tenant, USERS),
+    rule("GET", "/v1/snapshots/{name}", Tenant, EVERYONE),
+    rule("DELETE", "/v1/snapshots/{name}", Tenant, USERS),
+    rule("POST", "/v1/snapshots/{name}/clone", Tenant, USERS),
+    rule("GET", "/v1/snapshots/{name}/diff", Tenant, USERS),
+    rule("POST", "/v1/snapshots/reclaim", Tenant, USERS),
+    rule("GET", "/v1/images", Tenant, EVERYONE),
+    rule("POST", "/v1/images", Tenant, USERS),
+    rule("GET", "/v1/images/{name}", Tenant, EVERYONE),
+    rule("DELETE", "/v1/images/{name}", Tenant, USERS),
+    rule("POST", "/v1/images/{name}/mark", Tenant, USERS),
+    rule("POST", "/v1/images/{name}/seal", Tenant, USERS),
+    rule("POST", "/v1/images/{name}/share", Provider, OPERATORS),
+    rule("GET", "/v1/tenants", Provider, WATCHERS),
+    rule("POST", "/v1/tenants", Provider, &[ProviderAdmin]),
+    rule("GET", "/v1/tenants/{name}", Tenant, EVERYONE),
+    rule("DELETE", "/v1/tenants/{name}", Provider, &[ProviderAdmin]),
+    rule("POST", "/v1/tenants/{name}/quota", Provider, &[ProviderAdmin]),
+    rule("POST", "/v1/tenants/{name}/suspend", Provider, OPERATORS),
+    rule("POST", "/v1/tenants/{name}/resume", Provider, OPERATORS),
+    rule("GET", "/v1/tokens", Tenant, TOKEN_READERS),
+    rule("POST", "/v1/tokens", Tenant, TOKEN_GIVERS),
+    rule("DELETE", "/v1/tokens/{id}", Tenant, TOKEN_GIVERS),
+];
+
+/// What the table says of a request; the head of a document is as its whole.
+pub(super) fn rule_of(method: &str, route: &str) -> Option<&'static Rule> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    TABLE.iter().find(|rule| (rule.method, rule.route) == (method, route))
+}
+
+/// Whether a path has any method.
+pub(super) fn is_known(route: &str) -> bool {
+    TABLE.iter().any(|rule| rule.route == route)
+}
+
+/// Whether a role may give a token of another one away.
+pub(super) fn may_give(giver: Role, given: Role) -> bool {
+    match giver {
+        ProviderAdmin => true,
+        TenantAdmin => matches!(given, TenantAdmin | TenantUser | Auditor),
+        Operator | Billing | TenantUser | Auditor => false,
+    }
+}

@@ -1,0 +1,102 @@
+//! `/v1/tenants`.
+
+use super::Context;
+use super::answer::{Body, Named, run_to_end};
+use crate::error::{Problem, ServiceError};
+use crate::name::Name;
+use crate::tenant::{CreateTenant, Quota, Tenant, TenantList};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+
+/// Lists every tenant.
+#[utoipa::path(get, path = "/v1/tenants", responses((status = 200, body = TenantList)))]
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<TenantList>, ServiceError> {
+    let mut tenants = context.service.list_tenants().await?;
+    tenants.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(TenantList { tenants }))
+}
+
+/// Makes a tenant.
+#[utoipa::path(post, path = "/v1/tenants", request_body = CreateTenant, responses(
+    (status = 201, body = Tenant, description = "Made", headers(("location" = String, description = "Its path"))),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
+    (status = 409, body = Problem, description = "tenant_exists"),
+))]
+pub(super) async fn create(
+    State(context): State<Context>,
+    Body(wanted): Body<CreateTenant>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Tenant>), ServiceError> {
+    let name: Name = wanted.name.parse()?;
+    let tenant = run_to_end(async move { context.service.create_tenant(name, wanted.quota).await }).await?;
+    let location = format!("/v1/tenants/{}", tenant.name);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(tenant)))
+}
+
+/// Shows a tenant, with what it may have and what it has.
+#[utoipa::path(get, path = "/v1/tenants/{name}", params(("name" = String, Path, description = "The tenant")), responses(
+    (status = 200, body = Tenant),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn show(
+    State(context): State<Context>,
+    Named(name): Named<Name>,
+) -> Result<Json<Tenant>, ServiceError> {
+    Ok(Json(context.service.show_tenant(name).await?))
+}
+
+/// Says what a tenant may have, in place of what was said before. What it has above that it keeps.
+#[utoipa::path(post, path = "/v1/tenants/{name}/quota", request_body = Quota,
+    params(("name" = String, Path, description = "The tenant")), responses(
+    (status = 200, body = Tenant),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn quota(
+    State(context): State<Context>,
+    Named(name): Named<Name>,
+    Body(wanted): Body<Quota>,
+) -> Result<Json<Tenant>, ServiceError> {
+    Ok(Json(run_to_end(async move { context.service.set_quota(name, wanted).await }).await?))
+}
+
+/// Suspends a tenant: its clients are cut off, its exports let nobody in, and nothing that it has is changed but by the
+/// provider's deletion. Nothing is lost.
+#[utoipa::path(post, path = "/v1/tenants/{name}/suspend", params(("name" = String, Path, description = "The tenant")),
+    responses(
+    (status = 200, body = Tenant),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn suspend(
+    State(context): State<Context>,
+    Named(name): Named<Name>,
+) -> Result<Json<Tenant>, ServiceError> {
+    Ok(Json(run_to_end(async move { context.service.suspend_tenant(name).await }).await?))
+}
+
+/// Lets a suspended tenant go on.
+#[utoipa::path(post, path = "/v1/tenants/{name}/resume", params(("name" = String, Path, description = "The tenant")),
+    responses(
+    (status = 200, body = Tenant),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn resume(
+    State(context): State<Context>,
+    Named(name): Named<Name>,
+) -> Result<Json<Tenant>, ServiceError> {
+    Ok(Json(run_to_end(async move { context.service.resume_tenant(name).await }).await?))
+}
+
+/// Deletes a tenant that has nothing any more, and its tokens.
+#[utoipa::path(delete, path = "/v1/tenants/{name}", params(("name" = String, Path, description = "The tenant")), responses(
+    (status = 204, description = "Gone"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+    (status = 409, body = Problem, description = "tenant_in_use"),
+))]
+pub(super) async fn delete(
+    State(context): State<Context>,
+    Named(name): Named<Name>,
+) -> Result<StatusCode, ServiceError> {
+    run_to_end(async move { context.service.delete_tenant(name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,344 @@
+//! Who may do what, by the API's own document: every route with every role, and with another tenant's names.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+#[expect(dead_code, reason = "the API's other tests use the rest")]
+mod memory;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use control::api::{Options, router};
+use control::{KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
+use http_body_util::BodyExt;
+use jiff::{SignedDuration, Timestamp};
+use memory::{ADMIN, MemoryService};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// The roles as the matrix has them: of a tenant or of all.
+const HOLDERS: [(&str, Role, bool); 7] = [
+    ("provider-admin", Role::ProviderAdmin, false),
+    ("operator", Role::Operator, false),
+    ("billing", Role::Billing, false),
+    ("auditor", Role::Auditor, false),
+    ("tenant-admin", Role::TenantAdmin, true),
+    ("tenant-user", Role::TenantUser, true),
+    ("tenant's auditor", Role::Auditor, true),
+];
+
+/// Who may, in the order of the holders: `y` may.
+const EXPECTED: [(&str, &str, &str); 39] = [
+    ("GET", "/v1/health", "yyyyyyy"),
+    ("GET", "/v1/ready", "yyyy---"),
+    ("GET", "/v1/openapi.json", "yyyyyyy"),
+    ("GET", "/metrics", "yyyy---"),
+    ("GET", "/v1/pool", "yyyy---"),
+    ("GET", "/v1/pool/scrub", "yyyy---"),
+    ("POST", "/v1/pool/scrub", "yy-----"),
+    ("GET", "/v1/volumes", "yyyyyyy"),
+    ("POST", "/v1/volumes", "yy--yy-"),
+    ("GET", "/v1/volumes/{name}", "yyyyyyy"),
+    ("DELETE", "/v1/volumes/{name}", "yy--yy-"),
+    ("POST", "/v1/volumes/{name}/resize", "yy--yy-"),
+    ("POST", "/v1/volumes/{name}/history", "yy--yy-"),
+    ("POST", "/v1/volumes/{name}/clone", "yy--yy-"),
+    ("POST", "/v1/volumes/{name}/rollback", "yy--yy-"),
+    ("GET", "/v1/snapshots", "yyyyyyy"),
+    ("POST", "/v1/snapshots", "yy--yy-"),
+    ("GET", "/v1/snapshots/{name}", "yyyyyyy"),
+    ("DELETE", "/v1/snapshots/{name}", "yy--yy-"),
+    ("POST", "/v1/snapshots/{name}/clone", "yy--yy-"),
+    ("GET", "/v1/snapshots/{name}/diff", "yy--yy-"),
+    ("POST", "/v1/snapshots/reclaim", "yy--yy-"),
+    ("GET", "/v1/images", "yyyyyyy"),
+    ("POST", "/v1/images", "yy--yy-"),
+    ("GET", "/v1/images/{name}", "yyyyyyy"),
+    ("DELETE", "/v1/images/{name}", "yy--yy-"),
+    ("POST", "/v1/images/{name}/mark", "yy--yy-"),
+    ("POST", "/v1/images/{name}/seal", "yy--yy-"),
+    ("POST", "/v1/images/{name}/share", "yy-----"),
+    ("GET", "/v1/tenants", "yyyy---"),
+    ("POST", "/v1/tenants", "y------"),
+    ("GET", "/v1/tenants/{name}", "yyyyyyy"),
+    ("DELETE", "/v1/tenants/{name}", "y------"),
+    ("POST", "/v1/tenants/{name}/quota", "y------"),
+    ("POST", "/v1/tenants/{name}/suspend", "yy-----"),
+    ("POST", "/v1/tenants/{name}/resume", "yy-----"),
+    ("GET", "/v1/tokens", "y--yy-y"),
+    ("POST", "/v1/tokens", "y---y--"),
+    ("DELETE", "/v1/tokens/{id}", "y---y--"),
+];
+
+struct Api {
+    service: Arc<MemoryService>,
+    router: Router,
+}
+
+impl Api {
+    /// With tenants `acme` and `beta`, each with a volume, its snapshot and an image; and the default one's.
+    async fn new() -> Self {
+        let service = Arc::new(MemoryService::new());
+        let router = router(Arc::clone(&service) as _, Options::default()).unwrap();
+        let size = VolumeSize::from_bytes(1 << 20).unwrap();
+        for tenant in ["acme", "beta", "default"] {
+            if tenant != "default" {
+                service.create_tenant(tenant.parse().unwrap(), Quota::default()).await.unwrap();
+            }
+            let volume = format!("{tenant}/vm").parse().unwrap();
+            service.create_volume(volume, size, KeepHistory::default()).await.unwrap();
+            service.create_snapshots(vec![format!("{tenant}/vm@a").parse().unwrap()], None).await.unwrap();
+            let source = ("source".to_owned(), String::new());
+            service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
+        }
+        Self { service, router }
+    }
+
+    async fn token(&self, role: Role, tenant: Option<&str>) -> String {
+        self.token_until(role, tenant, None).await
+    }
+
+    async fn token_until(&self, role: Role, tenant: Option<&str>, expires_at: Option<Timestamp>) -> String {
+        let secret = Secret::generate().unwrap();
+        let tenant: Option<Name> = tenant.map(|name| name.parse().unwrap());
+        let new = NewToken { name: "t".parse().unwrap(), role, tenant, expires_at, hash: secret.hash() };
+        secret.text(self.service.create_token(new).await.unwrap().id)
+    }
+
+    async fn ask(&self, token: &str, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).header("x-request-id", "same");
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let request = if token.is_empty() { request } else { request.header(header::AUTHORIZATION, token) };
+        let answer = self.router.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// A path with a tenant's names in it, and a body that the route takes, with those too.
+fn request(route: &str, method: &str, of: &str) -> (String, Value) {
+    let vm = format!("{of}%2Fvm");
+    let name = match route.split('/').nth(2) {
+        Some("snapshots") => format!("{vm}@a"),
+        Some("images") => format!("{of}%2Fos"),
+        Some("tenants") => of.to_owned(),
+        _ => vm,
+    };
+    let body = match (method, route) {
+        ("POST", "/v1/volumes") => json!({"name": format!("{of}/new"), "size": "1M"}),
+        ("POST", "/v1/volumes/{name}/resize") => json!({"size": "2M"}),
+        ("POST", "/v1/volumes/{name}/history") => json!({"seconds": 60}),
+        ("POST", "/v1/volumes/{name}/clone") => json!({"name": format!("{of}/late"), "at": "2026-01-02T03:04:06Z"}),
+        ("POST", "/v1/volumes/{name}/rollback") => json!({"snapshot": "a"}),
+        ("POST", "/v1/snapshots") => json!({"snapshots": [format!("{of}/vm@b")]}),
+        ("POST", "/v1/snapshots/{name}/clone") => json!({"name": format!("{of}/clone")}),
+        ("POST", "/v1/snapshots/reclaim") => json!({"snapshots": [format!("{of}/vm@a")]}),
+        ("POST", "/v1/images") => json!({"name": format!("{of}/more"), "size_bytes": 512, "source": "x"}),
+        ("POST", "/v1/images/{name}/mark") => json!({"copied_bytes": 512}),
+        ("POST", "/v1/images/{name}/share") => json!({"all": true}),
+        ("POST", "/v1/tenants") => json!({"name": "gamma"}),
+        ("POST", "/v1/tokens") => json!({"name": "given", "role": "tenant-user", "tenant": of}),
+        _ => json!({}),
+    };
+    (route.replace("{name}", &name).replace("{id}", "9999"), body)
+}
+
+async fn documented(api: &Api) -> BTreeSet<(String, String)> {
+    let (_, document) = api.ask(&bearer(ADMIN), ("GET", "/v1/openapi.json"), &Value::Null).await;
+    let mut found = BTreeSet::from([("GET".to_owned(), "/v1/openapi.json".to_owned())]);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        found.extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
+    }
+    found
+}
+
+/// P8. Every route of the document is in the table here, and with each role it is done or refused as the table says.
+#[tokio::test]
+async fn every_route_with_every_role() {
+    let expected: BTreeSet<_> =
+        EXPECTED.iter().map(|(method, route, _)| ((*method).to_owned(), (*route).to_owned())).collect();
+    assert_eq!(documented(&Api::new().await).await, expected);
+    for (method, route, may) in EXPECTED {
+        for ((holder, role, is_of_tenant), may) in HOLDERS.into_iter().zip(may.chars()) {
+            // Each time anew, since some of it deletes.
+            let api = Api::new().await;
+            let token = bearer(&api.token(role, is_of_tenant.then_some("acme")).await);
+            let (path, body) = request(route, method, "acme");
+            let (status, answer) = api.ask(&token, (method, &path), &body).await;
+            let is_refused = (status, &answer["code"]) == (403, &json!("forbidden"));
+            assert_eq!(!is_refused, may == 'y', "{holder}: {method} {path}: {status} {answer}");
+            let is_there = status != 404 || route.contains("{id}") || answer["code"] == "history_not_found";
+            assert!(is_there, "{holder}: {method} {path}: {answer}");
+        }
+    }
+}
+
+/// P8. Whatever a tenant's token names of another tenant is answered as what does not exist, word for word, and nothing changes.
+#[tokio::test]
+async fn what_is_another_tenants_is_as_if_it_were_not_there() {
+    for (method, route, _) in EXPECTED {
+        let (theirs, none) = (request(route, method, "beta"), request(route, method, "nobody"));
+        if theirs == none {
+            continue;
+        }
+        for role in [Role::TenantAdmin, Role::TenantUser, Role::Auditor] {
+            let api = Api::new().await;
+            let token = bearer(&api.token(role, Some("acme")).await);
+            let answer_of = |(path, body): (String, Value)| {
+                let (api, token) = (&api, &token);
+                async move { api.ask(token, (method, &path), &body).await }
+            };
+            let (status, answer) = answer_of(theirs.clone()).await;
+            let (status_of_none, answer_of_none) = answer_of(none.clone()).await;
+            assert!(matches!(status, 403 | 404), "{method} {route}: {status} {answer}");
+            let hidden = answer.to_string().replace("beta", "NAME");
+            let hidden_none = answer_of_none.to_string().replace("nobody", "NAME");
+            assert_eq!((status, hidden), (status_of_none, hidden_none), "{method} {route}");
+        }
+    }
+}
+
+/// P8. Lists show a tenant what is its own.
+#[tokio::test]
+async fn lists_are_of_the_callers_tenant() {
+    let api = Api::new().await;
+    let names = |answer: &Value, of: &str| -> Vec<String> {
+        answer[of].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let own = bearer(&api.token(Role::TenantUser, Some("acme")).await);
+    let all = bearer(ADMIN);
+    for (path, of, owned, every) in [
+        ("/v1/volumes", "volumes", vec!["acme/vm"], vec!["acme/vm", "beta/vm", "vm"]),
+        ("/v1/snapshots", "snapshots", vec!["acme/vm@a"], vec!["acme/vm@a", "beta/vm@a", "vm@a"]),
+        ("/v1/images", "images", vec!["acme/os"], vec!["acme/os", "beta/os", "os"]),
+    ] {
+        let ask = async |token: &str, path: &str| names(&api.ask(token, ("GET", path), &Value::Null).await.1, of);
+        assert_eq!(ask(&own, path).await, owned);
+        assert_eq!(ask(&own, &format!("{path}?tenant=acme")).await, owned);
+        assert_eq!(ask(&all, path).await, every);
+        assert_eq!(ask(&all, &format!("{path}?tenant=acme")).await, owned);
+        let (status, _) = api.ask(&own, ("GET", &format!("{path}?tenant=beta")), &Value::Null).await;
+        assert_eq!(status, 404);
+    }
+    api.ask(&all, ("POST", "/v1/images/os/share"), &json!({"tenants": ["acme"]})).await;
+    let (_, images) = api.ask(&own, ("GET", "/v1/images"), &Value::Null).await;
+    assert_eq!(names(&images, "images"), ["acme/os", "os"]);
+    assert_eq!((&images["images"][1]["source"], &images["images"][1]["nbd_uris"]), (&json!(""), &json!([])));
+    // A bare name is the caller's own.
+    let (status, volume) = api.ask(&own, ("GET", "/v1/volumes/vm"), &Value::Null).await;
+    assert_eq!((status, &volume["name"], &volume["tenant"]), (200, &json!("acme/vm"), &json!("acme")));
+}
+
+/// P8. Without a token that is good now nothing is answered but that the daemon lives, and what is wrong with it is not told.
+#[tokio::test]
+async fn without_a_good_token_nothing_is_answered() {
+    let api = Api::new().await;
+    let revoked = api.token(Role::ProviderAdmin, None).await;
+    let id = revoked.split('_').nth(1).unwrap().to_owned();
+    let (status, _) = api.ask(&bearer(ADMIN), ("DELETE", &format!("/v1/tokens/{id}")), &Value::Null).await;
+    assert_eq!(status, 204);
+    let wrong = format!("{}{}", &ADMIN[..ADMIN.len() - 1], "1");
+    let bad = [
+        "".to_owned(),
+        bearer(""),
+        bearer(&wrong),
+        bearer(&revoked),
+        bearer("alj_0_"),
+        ADMIN.to_owned(),
+        "Basic x".into(),
+    ];
+    let mut refusals = BTreeSet::new();
+    for token in &bad {
+        for (method, route, _) in EXPECTED.into_iter().chain([("GET", "/nowhere", ""), ("PATCH", "/v1/pool", "")]) {
+            let (path, body) = request(route, method, "acme");
+            let (status, answer) = api.ask(token, (method, &path), &body).await;
+            if route == "/v1/health" {
+                assert_eq!(status, 200);
+                continue;
+            }
+            assert_eq!(status, 401, "{token}: {method} {path}: {answer}");
+            refusals.insert(answer.to_string());
+        }
+    }
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    let ended = api.token_until(Role::Auditor, None, Some(Timestamp::now() - SignedDuration::from_secs(1))).await;
+    let (status, answer) = api.ask(&bearer(&ended), ("GET", "/v1/volumes"), &Value::Null).await;
+    assert_eq!((status, &answer["code"]), (401, &json!("unauthenticated")));
+    assert!(answer["detail"].as_str().unwrap().contains("ended"));
+    let open = Options { is_authentication_off: true, ..Options::default() };
+    let open = Api { router: router(Arc::clone(&api.service) as _, open).unwrap(), ..api };
+    assert_eq!(open.ask("", ("GET", "/v1/volumes"), &Value::Null).await.0, 200);
+}
+
+/// P8. Nobody gives away more than he has, and a tenant's tokens are its own affair.
+#[tokio::test]
+async fn a_token_gives_no_more_than_it_has() {
+    let api = Api::new().await;
+    let admin = bearer(&api.token(Role::TenantAdmin, Some("acme")).await);
+    let make = async |token: &str, body: Value| {
+        let (status, answer) = api.ask(token, ("POST", "/v1/tokens"), &body).await;
+        (status, answer["code"].as_str().unwrap_or_default().to_owned(), answer)
+    };
+    for role in ["provider-admin", "operator", "billing"] {
+        let (status, code, _) = make(&admin, json!({"name": "x", "role": role})).await;
+        assert_eq!((status, code.as_str()), (403, "forbidden"), "{role}");
+    }
+    let (status, code, _) = make(&admin, json!({"name": "x", "role": "tenant-user", "tenant": "beta"})).await;
+    assert_eq!((status, code.as_str()), (404, "tenant_not_found"));
+    let (status, _, made) = make(&admin, json!({"name": "x", "role": "tenant-user"})).await;
+    assert_eq!((status, &made["token"]["tenant"]), (201, &json!("acme")));
+    let given = bearer(made["text"].as_str().unwrap());
+    assert_eq!(api.ask(&given, ("GET", "/v1/volumes/vm"), &Value::Null).await.0, 200);
+    for body in [
+        json!({"name": "x", "role": "tenant-user"}),
+        json!({"name": "x", "role": "operator", "tenant": "acme"}),
+        json!({"name": "bootstrap", "role": "operator"}),
+        json!({"name": "x", "role": "operator", "expires_in_seconds": u64::MAX}),
+        json!({"name": "x", "role": "root"}),
+    ] {
+        assert_eq!(make(&bearer(ADMIN), body.clone()).await.0, 400, "{body}");
+    }
+    // It ends by itself unless that is asked for.
+    let (_, _, made) = make(&bearer(ADMIN), json!({"name": "x", "role": "operator"})).await;
+    assert!(made["token"]["expires_at"].is_string());
+    let (_, _, made) = make(&bearer(ADMIN), json!({"name": "x", "role": "operator", "expires_in_seconds": 0})).await;
+    assert!(made["token"].get("expires_at").is_none());
+    let (_, listed) = api.ask(&admin, ("GET", "/v1/tokens"), &Value::Null).await;
+    assert!(listed["tokens"].as_array().unwrap().iter().all(|token| token["tenant"] == "acme"), "{listed}");
+    assert!(!listed.to_string().contains("alj_"), "{listed}");
+    // One of another tenant, or of none, is not there for it.
+    for id in ["0", "9999", "x"] {
+        let (status, answer) = api.ask(&admin, ("DELETE", &format!("/v1/tokens/{id}")), &Value::Null).await;
+        assert_eq!((status, &answer["code"]), (404, &json!("token_not_found")), "{id}");
+    }
+}
+
+/// P8. A suspended tenant's tokens read, and change nothing.
+#[tokio::test]
+async fn a_suspended_tenant_reads_only() {
+    let api = Api::new().await;
+    let token = bearer(&api.token(Role::TenantAdmin, Some("acme")).await);
+    let suspend = api.ask(&bearer(ADMIN), ("POST", "/v1/tenants/acme/suspend"), &Value::Null).await;
+    assert_eq!((suspend.0, &suspend.1["is_suspended"]), (200, &json!(true)));
+    for (method, route, may) in EXPECTED {
+        let is_allowed = may.chars().nth(4) == Some('y');
+        let (path, body) = request(route, method, "acme");
+        let (status, answer) = api.ask(&token, (method, &path), &body).await;
+        if is_allowed && method != "GET" {
+            assert_eq!((status, &answer["code"]), (409, &json!("tenant_suspended")), "{method} {path}");
+        } else if is_allowed {
+            assert_eq!(status, 200, "{method} {path}: {answer}");
+        }
+    }
+    let resumed = api.ask(&bearer(ADMIN), ("POST", "/v1/tenants/acme/resume"), &Value::Null).await;
+    assert_eq!(resumed.0, 200);
+    assert_eq!(api.ask(&token, ("DELETE", "/v1/volumes/vm"), &Value::Null).await.0, 204);
+}
