@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Tenant(TenantCommand),
     /// Create, list and revoke the tokens by which the API is spoken to.
     Token(TokenCommand),
+    /// Show who changed what, and what came of it: the newest first.
+    Audit(AuditCommand),
 }
 
 /// `aljibe volume`.
@@ -412,6 +414,19 @@ pub(crate) enum TokenVerb {
         /// Its number, which is also in its text: alj_NUMBER_...
         id: u64,
     },
+}
+
+/// `aljibe audit`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    /// Those with lower numbers, for what comes before.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u64>,
 }
 
 /// `aljibe pool`.

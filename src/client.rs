@@ -209,12 +209,16 @@ mod tests {
         service: Arc<MemoryService>,
         stop: Option<oneshot::Sender<()>>,
         thread: Option<std::thread::JoinHandle<()>>,
+        _folder: tempfile::TempDir,
     }
 
     impl Daemon {
         fn start(bind: impl FnOnce() -> Listener + Send + 'static) -> Self {
             let service = Arc::new(MemoryService::new());
-            let router = control::api::router(Arc::clone(&service) as _, control::api::Options::default()).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let audit = Arc::new(control::AuditLog::open(folder.path()).unwrap());
+            let options = control::api::Options::default();
+            let router = control::api::router(Arc::clone(&service) as _, audit, options).unwrap();
             let (stop, stopped) = oneshot::channel();
             let (bound, is_bound) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
@@ -226,7 +230,7 @@ mod tests {
                 });
             });
             is_bound.recv().unwrap();
-            Self { service, stop: Some(stop), thread: Some(thread) }
+            Self { service, stop: Some(stop), thread: Some(thread), _folder: folder }
         }
     }
 

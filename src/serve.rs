@@ -10,7 +10,7 @@ use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use crate::wiring::{self, Engine};
 use anyhow::Context;
-use control::{ErrorCode, Service};
+use control::{AuditLog, ErrorCode, Service};
 use sd_notify::NotifyState;
 use signals::Signals;
 use sockets::ApiSockets;
@@ -44,6 +44,8 @@ pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
 async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let sockets = ApiSockets::bind(settings, data).await?;
+    let audit = AuditLog::open(&data.audit_folder()).context("cannot open the audit log")?;
+    let audit = Arc::new(audit);
     let engine = tokio::select! {
         started = wiring::start(settings, data) => started?,
         signal = signals.next() => {
@@ -54,7 +56,7 @@ async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
     if let Some(token) = wiring::bootstrap(&*engine.service, data).await? {
         show_first_token(&token, data, settings.log_format)?;
     }
-    serve_engine(settings, engine, sockets, &mut signals, announce).await
+    serve_engine(settings, (engine, audit), sockets, &mut signals, announce).await
 }
 
 /// Past the log, which may be kept where others read it.
@@ -71,7 +73,7 @@ fn show_first_token(token: &str, data: &DataDir, format: LogFormat) -> Result<()
 /// Serves until a signal comes or the engine fails, then drains. A second signal ends the process at once.
 async fn serve_engine(
     settings: &Settings,
-    engine: Engine,
+    (engine, audit): (Engine, Arc<AuditLog>),
     sockets: ApiSockets,
     signals: &mut Signals,
     announce: impl FnOnce(&str) -> Result<(), Failure>,
@@ -85,7 +87,7 @@ async fn serve_engine(
         is_authentication_off: is_open,
         ..Default::default()
     };
-    let router = control::api::router(Arc::clone(&engine.service), options);
+    let router = control::api::router(Arc::clone(&engine.service), audit, options);
     let router = router.map_err(|error| anyhow::anyhow!("cannot make the API: {error}"))?;
     let ready = format!("ready nbd={} api={}", joined(&engine.nbd), sockets.address);
     let (stop, stopping) = watch::channel(());
@@ -223,7 +225,8 @@ mod tests {
             }
             fail.send(()).unwrap();
         });
-        let ended = serve_engine(&settings, engine, sockets, &mut signals, announce).await;
+        let audit = Arc::new(AuditLog::open(&data.audit_folder()).unwrap());
+        let ended = serve_engine(&settings, (engine, audit), sockets, &mut signals, announce).await;
         visits.await.unwrap();
         assert_eq!(ended.unwrap_err().detail, "shard 0 died");
         assert!(*is_drained.lock().unwrap());

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod audit;
 mod diff;
 mod error;
 mod image;
@@ -19,6 +20,7 @@ mod size;
 mod tenant;
 mod token;
 
+pub use audit::{AuditEntry, AuditList, AuditLog, Outcome};
 pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};

@@ -10,13 +10,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use control::api::{Options, router};
-use control::{KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
+use control::{AuditLog, KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use memory::{ADMIN, MemoryService};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 /// The roles as the matrix has them: of a tenant or of all.
@@ -31,7 +32,7 @@ const HOLDERS: [(&str, Role, bool); 7] = [
 ];
 
 /// Who may, in the order of the holders: `y` may.
-const EXPECTED: [(&str, &str, &str); 39] = [
+const EXPECTED: [(&str, &str, &str); 40] = [
     ("GET", "/v1/health", "yyyyyyy"),
     ("GET", "/v1/ready", "yyyy---"),
     ("GET", "/v1/openapi.json", "yyyyyyy"),
@@ -71,18 +72,23 @@ const EXPECTED: [(&str, &str, &str); 39] = [
     ("GET", "/v1/tokens", "y--yy-y"),
     ("POST", "/v1/tokens", "y---y--"),
     ("DELETE", "/v1/tokens/{id}", "y---y--"),
+    ("GET", "/v1/audit", "y--y--y"),
 ];
 
 struct Api {
     service: Arc<MemoryService>,
     router: Router,
+    audit: Arc<AuditLog>,
+    _folder: TempDir,
 }
 
 impl Api {
     /// With tenants `acme` and `beta`, each with a volume, its snapshot and an image; and the default one's.
     async fn new() -> Self {
         let service = Arc::new(MemoryService::new());
-        let router = router(Arc::clone(&service) as _, Options::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Arc::new(AuditLog::open(&folder.path().join("audit")).unwrap());
+        let router = router(Arc::clone(&service) as _, Arc::clone(&audit), Options::default()).unwrap();
         let size = VolumeSize::from_bytes(1 << 20).unwrap();
         for tenant in ["acme", "beta", "default"] {
             if tenant != "default" {
@@ -94,7 +100,7 @@ impl Api {
             let source = ("source".to_owned(), String::new());
             service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
         }
-        Self { service, router }
+        Self { service, router, audit, _folder: folder }
     }
 
     async fn token(&self, role: Role, tenant: Option<&str>) -> String {
@@ -274,7 +280,8 @@ async fn without_a_good_token_nothing_is_answered() {
     assert_eq!((status, &answer["code"]), (401, &json!("unauthenticated")));
     assert!(answer["detail"].as_str().unwrap().contains("ended"));
     let open = Options { is_authentication_off: true, ..Options::default() };
-    let open = Api { router: router(Arc::clone(&api.service) as _, open).unwrap(), ..api };
+    let open = router(Arc::clone(&api.service) as _, Arc::clone(&api.audit), open).unwrap();
+    let open = Api { router: open, ..api };
     assert_eq!(open.ask("", ("GET", "/v1/volumes"), &Value::Null).await.0, 200);
 }
 
@@ -341,4 +348,55 @@ async fn a_suspended_tenant_reads_only() {
     let resumed = api.ask(&bearer(ADMIN), ("POST", "/v1/tenants/acme/resume"), &Value::Null).await;
     assert_eq!(resumed.0, 200);
     assert_eq!(api.ask(&token, ("DELETE", "/v1/volumes/vm"), &Value::Null).await.0, 204);
+}
+
+/// P8. Each change is in the audit log with who, what, whom and what came of it; no read is, and no secret.
+#[tokio::test]
+async fn every_change_leaves_its_trace() {
+    for (method, route, may) in EXPECTED {
+        let api = Api::new().await;
+        let (path, body) = request(route, method, "acme");
+        api.ask(&bearer(ADMIN), (method, &path), &body).await;
+        let (status, audited) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit"), &Value::Null).await;
+        assert_eq!(status, 200);
+        let entries = audited["entries"].as_array().unwrap();
+        // The two that change nothing that stays are no changes.
+        let is_change = method != "GET" && !["/v1/snapshots/reclaim", "/v1/images/{name}/mark"].contains(&route);
+        let is_asked = may.starts_with('y') && !(route == "/v1/tokens/{id}" && entries.is_empty());
+        assert_eq!(entries.len(), usize::from(is_change && is_asked), "{method} {path}: {audited}");
+        for entry in entries {
+            assert_eq!((&entry["token"], &entry["role"]), (&json!(0), &json!("provider-admin")), "{entry}");
+            assert_eq!(entry["request_id"], "same");
+            assert!(entry["outcome"] == "done" || entry["code"].is_string(), "{entry}");
+            assert!(!entry["target"].as_str().unwrap().is_empty(), "{entry}");
+        }
+        assert!(!audited.to_string().contains("alj_"), "{audited}");
+    }
+}
+
+/// P8. An auditor of a tenant reads of that tenant alone, page by page.
+#[tokio::test]
+async fn a_tenants_auditor_reads_of_its_tenant() {
+    let api = Api::new().await;
+    for of in ["acme", "beta", "acme"] {
+        let token = bearer(&api.token(Role::TenantUser, Some(of)).await);
+        api.ask(&token, ("POST", "/v1/volumes"), &json!({"name": "new", "size": "1M"})).await;
+    }
+    api.ask(&bearer(ADMIN), ("DELETE", "/v1/volumes/acme%2Fnew"), &Value::Null).await;
+    let auditor = bearer(&api.token(Role::Auditor, Some("acme")).await);
+    let read = async |query: &str| {
+        let (_, answer) = api.ask(&auditor, ("GET", &format!("/v1/audit{query}")), &Value::Null).await;
+        let entries = answer["entries"].as_array().unwrap().clone();
+        entries
+            .into_iter()
+            .map(|entry| (entry["number"].as_u64().unwrap(), entry["action"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let create = json!("volume.create");
+    assert_eq!(read("").await, [(4, json!("volume.delete")), (3, create.clone()), (1, create.clone())]);
+    assert_eq!(read("?before=4&limit=1").await, [(3, create.clone())]);
+    assert_eq!(read("?before=3").await, [(1, create)]);
+    let (_, all) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit"), &Value::Null).await;
+    assert_eq!(all["entries"][1]["code"], "volume_exists", "{all}");
+    assert_eq!(api.ask(&auditor, ("GET", "/v1/audit?tenant=beta"), &Value::Null).await.0, 404);
 }

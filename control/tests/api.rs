@@ -9,7 +9,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
-use control::{ErrorCode, Image, ImageState, KeepHistory, Problem, Scrub, Service, SnapshotList, Volume, VolumeSize};
+use control::{
+    AuditLog, ErrorCode, Image, ImageState, KeepHistory, Problem, Scrub, Service, SnapshotList, Volume, VolumeSize,
+};
 use http_body_util::BodyExt;
 use memory::{ADMIN, MemoryService};
 use serde_json::{Value, json};
@@ -20,6 +22,7 @@ use tower::ServiceExt;
 struct Api {
     service: Arc<MemoryService>,
     router: Router,
+    _folder: tempfile::TempDir,
 }
 
 struct Reply {
@@ -35,8 +38,10 @@ impl Api {
 
     fn with_options(options: Options) -> Self {
         let service = Arc::new(MemoryService::new());
-        let router = router(Arc::clone(&service) as _, options).unwrap();
-        Self { service, router }
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
+        let router = router(Arc::clone(&service) as _, audit, options).unwrap();
+        Self { service, router, _folder: folder }
     }
 
     /// By the first token, unless the request has one.

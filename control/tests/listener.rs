@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "the API's tests use the rest")]
 mod memory;
 
+use control::AuditLog;
 use control::api::{Options, router};
 use control::listener::{Listener, serve};
 use memory::MemoryService;
@@ -34,7 +35,9 @@ async fn send(address: std::net::SocketAddr, head: &str, body: &str) -> TcpStrea
 async fn a_stop_answers_the_request_under_way_and_ends() {
     let service = Arc::new(MemoryService::new());
     let release = service.hold_changes();
-    let router = router(Arc::clone(&service) as _, open()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
+    let router = router(Arc::clone(&service) as _, audit, open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -59,7 +62,9 @@ async fn a_stop_answers_the_request_under_way_and_ends() {
 /// P8. Bytes that are no HTTP get an error or nothing, and the next client is served.
 #[tokio::test]
 async fn rubbish_harms_nobody_else() {
-    let router = router(Arc::new(MemoryService::new()), open()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
+    let router = router(Arc::new(MemoryService::new()), audit, open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(serve(Listener::Tcp(listener), router, std::future::pending()));

@@ -1,5 +1,6 @@
 //! The commands, one noun a file.
 
+pub(crate) mod audit;
 mod diff;
 pub(crate) mod image;
 pub(crate) mod pool;

@@ -142,3 +142,32 @@ fn a_suspended_tenants_clients_are_cut_off() {
     assert_eq!(exit_code(&mut daemon.aljibe_by(&acme, &["volume", "list"])), NOT_ALLOWED, "its tokens go with it");
     daemon.stop_without_complaint();
 }
+
+/// P8. What was changed before a `kill -9` is in the audit log, with who did it and what came of it; no token's text is.
+#[test]
+fn the_audit_log_survives_a_kill() {
+    let mut daemon = Daemon::start();
+    let acme = tenant(&daemon, "acme", &[]);
+    succeed(&mut daemon.aljibe_by(&acme, &["volume", "create", "vm", "--size", "1G"]));
+    daemon.kill9();
+    daemon.restart();
+    exit_code(&mut daemon.aljibe_by(&acme, &["volume", "create", "vm", "--size", "1G"]));
+    let audited = json(&mut daemon.aljibe(&["audit"]));
+    let word = |entry: &serde_json::Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let shown: Vec<String> = audited["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| ["role", "action", "target", "outcome", "code"].map(|name| word(entry, name)).join(" "))
+        .collect();
+    let expected = [
+        "tenant-admin volume.create acme/vm failed volume_exists",
+        "tenant-admin volume.create acme/vm done ",
+        "provider-admin token.create admin done ",
+        "provider-admin tenant.create acme done ",
+    ];
+    assert_eq!(shown, expected);
+    assert!(!fs::read_to_string(daemon.data().join("audit/audit.log")).unwrap().contains("alj_"));
+    assert_eq!(exit_code(&mut daemon.aljibe_by(&acme, &["audit"])), NOT_ALLOWED);
+    daemon.stop_without_complaint();
+}

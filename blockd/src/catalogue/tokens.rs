@@ -108,12 +108,12 @@ impl Catalogue {
     /// Notes that somebody asked by a token: written when what is written is an hour old, behind this.
     pub fn note_token_used(self: &Arc<Self>, id: u64) {
         let now = wall_ms();
-        {
-            let mut shelf = self.write();
-            let Some(record) = shelf.tokens.get_mut(&id) else { return };
-            if record.used_ms.is_some_and(|used| now.saturating_sub(used) < USE_PRECISION_MS) {
-                return;
-            }
+        let is_noted =
+            |record: &TokenRecord| record.used_ms.is_some_and(|used| now < used.saturating_add(USE_PRECISION_MS));
+        if self.read().tokens.get(&id).is_none_or(is_noted) {
+            return;
+        }
+        if let Some(record) = self.write().tokens.get_mut(&id) {
             record.used_ms = Some(now);
         }
         let catalogue = Arc::clone(self);

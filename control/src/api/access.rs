@@ -35,7 +35,7 @@ const fn rule(method: &'static str, route: &'static str, scope: Scope, roles: &'
     Rule { method, route, scope, roles }
 }
 
-pub(super) const TABLE: [Rule; 39] = [
+pub(super) const TABLE: [Rule; 40] = [
     rule("GET", "/v1/health", Anyone, EVERYONE),
     rule("GET", "/v1/ready", Provider, WATCHERS),
     rule("GET", "/v1/openapi.json", Tenant, EVERYONE),
@@ -75,6 +75,7 @@ pub(super) const TABLE: [Rule; 39] = [
     rule("GET", "/v1/tokens", Tenant, TOKEN_READERS),
     rule("POST", "/v1/tokens", Tenant, TOKEN_GIVERS),
     rule("DELETE", "/v1/tokens/{id}", Tenant, TOKEN_GIVERS),
+    rule("GET", "/v1/audit", Tenant, &[ProviderAdmin, Auditor]),
 ];
 
 /// What the table says of a request; the head of a document is as its whole.

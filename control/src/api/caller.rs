@@ -19,6 +19,7 @@ pub(super) struct Caller {
     pub(super) role: Role,
     /// The tenant that its token is for.
     pub(super) tenant: Option<Name>,
+    pub(super) request_id: String,
 }
 
 /// The name of an image, to who may know it.
@@ -31,8 +32,8 @@ pub(super) trait Meant: Sized {
 
 impl Caller {
     /// Whoever asks where no token is asked for.
-    const fn anyone() -> Self {
-        Self { token: None, role: Role::ProviderAdmin, tenant: None }
+    fn anyone(request_id: &str) -> Self {
+        Self { token: None, role: Role::ProviderAdmin, tenant: None, request_id: request_id.to_owned() }
     }
 
     /// The tenant that names without one are of.
@@ -123,14 +124,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Finds out who asks, and whether they may.
-pub(super) fn admit(context: &Context, request: &Request) -> Result<Caller, ServiceError> {
+pub(super) fn admit(context: &Context, request: &Request, request_id: &str) -> Result<Caller, ServiceError> {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let rule = route.and_then(|route| rule_of(request.method().as_str(), route));
     if context.options.is_authentication_off || rule.is_some_and(|rule| rule.scope == Scope::Anyone) {
-        return Ok(Caller::anyone());
+        return Ok(Caller::anyone(request_id));
     }
     let (id, known) = authenticate(context, request)?;
-    let caller = Caller { token: Some(id), role: known.role, tenant: known.tenant };
+    let request_id = request_id.to_owned();
+    let caller = Caller { token: Some(id), role: known.role, tenant: known.tenant, request_id };
     match (route, rule) {
         (_, Some(rule)) => check(rule, &caller)?,
         // What is not in the table is nobody's; of a path without that method, or none at all, the router tells.

@@ -32,7 +32,7 @@ pub(super) async fn watch(State(context): State<Context>, request: Request, next
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let span = tracing::info_span!("api", request_id = %id, method, path = request.uri().path());
 
-    let response = answer(&context, request, next).instrument(span.clone()).await;
+    let response = answer(&context, request, next, &id).instrument(span.clone()).await;
 
     let status = response.status().as_u16();
     context.requests.count(method, &route, status, started.elapsed());
@@ -41,13 +41,13 @@ pub(super) async fn watch(State(context): State<Context>, request: Request, next
     finish(response, id)
 }
 
-async fn answer(context: &Context, mut request: Request, next: Next) -> Response {
+async fn answer(context: &Context, mut request: Request, next: Next, id: &str) -> Response {
     if !context.options.is_any_host_answered
         && let Err(refusal) = check_host(&request)
     {
         return refusal.into_response();
     }
-    match admit(context, &request) {
+    match admit(context, &request, id) {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
         Err(refusal) => return refusal.into_response(),
     }

@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Lists every image, those that are being imported, too: of the caller's tenant and those that are shared with it, where it has one.
 #[utoipa::path(get, path = "/v1/images",
@@ -48,7 +49,9 @@ pub(super) async fn import(
     let name = caller.new_name(&wanted.name)?;
     let size = wanted.checked_size()?;
     let source = (wanted.source, wanted.source_state);
-    Ok(Json(run_to_end(async move { context.service.import_image(name, size, source).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.import_image(name, size, source).await };
+    Ok(Json(context.change(&caller, ("image.import", target), change).await?))
 }
 
 /// Shows an image.
@@ -95,10 +98,13 @@ pub(super) async fn mark(
 ))]
 pub(super) async fn seal(
     State(context): State<Context>,
+    caller: Caller,
     Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<ClaimParameters>,
 ) -> Result<Json<Image>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.seal_image(name, parameters.claim).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.seal_image(name, parameters.claim).await };
+    Ok(Json(context.change(&caller, ("image.seal", target), change).await?))
 }
 
 /// Says which tenants may make volumes of an image of the default one, in place of what was said before. Volumes that were made
@@ -111,6 +117,7 @@ pub(super) async fn seal(
 ))]
 pub(super) async fn share(
     State(context): State<Context>,
+    caller: Caller,
     Named(ImageName(name)): Named<ImageName>,
     Body(wanted): Body<ImageSharing>,
 ) -> Result<Json<Image>, ServiceError> {
@@ -118,7 +125,9 @@ pub(super) async fn share(
         let detail = "give \"all\" or \"tenants\", not both";
         return Err(ServiceError::new(ErrorCode::InvalidRequest, detail));
     }
-    Ok(Json(run_to_end(async move { context.service.share_image(name, wanted).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.share_image(name, wanted).await };
+    Ok(Json(context.change(&caller, ("image.share", target), change).await?))
 }
 
 /// Deletes an image and its data. Refused while clients are attached, unless `force`.
@@ -134,11 +143,14 @@ pub(super) async fn share(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
+    caller: Caller,
     Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;
-    run_to_end(async move { context.service.delete_image(name, parameters.claim, is_forced).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.delete_image(name, parameters.claim, is_forced).await };
+    context.change(&caller, ("image.delete", target), change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod audit;
 mod caller;
 mod guard;
 mod images;
@@ -15,6 +16,7 @@ mod tenants;
 mod tokens;
 mod volumes;
 
+use crate::audit::AuditLog;
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::metrics::RequestMetrics;
 use crate::service::Service;
@@ -59,6 +61,7 @@ impl Default for Options {
 #[derive(Clone)]
 pub(crate) struct Context {
     service: Arc<dyn Service>,
+    audit: Arc<AuditLog>,
     requests: RequestMetrics,
     options: Options,
 }
@@ -73,12 +76,16 @@ pub(crate) struct Context {
 )]
 struct Document;
 
-/// Makes the API over `service`.
+/// Makes the API over `service`; changes leave their trace in `audit`.
 ///
 /// # Errors
 /// When a metric or the OpenAPI document cannot be made, which is our own mistake.
-pub fn router(service: Arc<dyn Service>, options: Options) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
-    let context = Context { service, requests: RequestMetrics::new()?, options };
+pub fn router(
+    service: Arc<dyn Service>,
+    audit: Arc<AuditLog>,
+    options: Options,
+) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+    let context = Context { service, audit, requests: RequestMetrics::new()?, options };
     let (router, document) = documented_routes().split_for_parts();
     let document = document.to_pretty_json()?;
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
@@ -116,6 +123,7 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(tenants::resume))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))

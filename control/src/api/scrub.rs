@@ -1,11 +1,13 @@
 //! `/v1/pool/scrub`.
 
 use super::Context;
-use super::answer::{Body, run_to_end};
+use super::answer::Body;
+use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::scrub::{BeginScrub, Scrub};
 use axum::Json;
 use axum::extract::State;
+use std::sync::Arc;
 
 /// Shows how far the scrub of the pool is, and what it found.
 #[utoipa::path(get, path = "/v1/pool/scrub", responses((status = 200, body = Scrub)))]
@@ -20,7 +22,10 @@ pub(super) async fn show(State(context): State<Context>) -> Result<Json<Scrub>, 
 ))]
 pub(super) async fn begin(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<BeginScrub>,
 ) -> Result<Json<Scrub>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.begin_scrub(!wanted.now).await }).await?))
+    let service = Arc::clone(&context.service);
+    let change = async move { service.begin_scrub(!wanted.now).await };
+    Ok(Json(context.change(&caller, ("pool.scrub", "pool"), change).await?))
 }

@@ -1,7 +1,7 @@
 //! `/v1/snapshots`.
 
 use super::Context;
-use super::answer::{Body, Made, Named, Parameters, is_set, made, run_to_end};
+use super::answer::{Body, Made, Named, Parameters, is_set, made};
 use super::caller::{Caller, Meant};
 use crate::diff::SnapshotDiff;
 use crate::error::{Problem, ServiceError};
@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Lists every snapshot, or those of one volume: of the caller's tenant, where it has one.
 #[utoipa::path(get, path = "/v1/snapshots",
@@ -48,7 +49,9 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<SnapshotList>), ServiceError> {
     let names = meant(&caller, &wanted.snapshots)?;
     let group: Option<Name> = wanted.group.map(|name| name.parse()).transpose()?;
-    let snapshots = run_to_end(async move { context.service.create_snapshots(names, group).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), joined(&names));
+    let change = async move { service.create_snapshots(names, group).await };
+    let snapshots = context.change(&caller, ("snapshot.create", target), change).await?;
     Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
 }
 
@@ -102,9 +105,12 @@ pub(super) async fn diff(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<SnapshotName>,
 ) -> Result<StatusCode, ServiceError> {
-    run_to_end(async move { context.service.delete_snapshot(name).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.delete_snapshot(name).await };
+    context.change(&caller, ("snapshot.delete", target), change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,7 +129,9 @@ pub(super) async fn clone(
     Body(wanted): Body<CloneSnapshot>,
 ) -> Result<Made, ServiceError> {
     let name = caller.new_name(&wanted.name)?;
-    let volume = run_to_end(async move { context.service.clone_snapshot(snapshot, name).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.clone_snapshot(snapshot, name).await };
+    let volume = context.change(&caller, ("volume.clone", target), change).await?;
     Ok(made(volume))
 }
 
@@ -142,6 +150,11 @@ pub(super) async fn reclaim(
     let names = meant(&caller, &wanted.snapshots)?;
     let reclaim_bytes = context.service.reclaim_snapshots(names).await?;
     Ok(Json(Reclaimed { snapshots: wanted.snapshots, reclaim_bytes }))
+}
+
+/// The names of snapshots that are taken at once.
+fn joined(names: &[SnapshotName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn meant(caller: &Caller, names: &[String]) -> Result<Vec<SnapshotName>, ServiceError> {

@@ -1,13 +1,15 @@
 //! `/v1/tenants`.
 
 use super::Context;
-use super::answer::{Body, Named, run_to_end};
+use super::answer::{Body, Named};
+use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::name::Name;
 use crate::tenant::{CreateTenant, Quota, Tenant, TenantList};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use std::sync::Arc;
 
 /// Lists every tenant.
 #[utoipa::path(get, path = "/v1/tenants", responses((status = 200, body = TenantList)))]
@@ -25,10 +27,13 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<TenantLi
 ))]
 pub(super) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     Body(wanted): Body<CreateTenant>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Tenant>), ServiceError> {
     let name: Name = wanted.name.parse()?;
-    let tenant = run_to_end(async move { context.service.create_tenant(name, wanted.quota).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.create_tenant(name, wanted.quota).await };
+    let tenant = context.change(&caller, ("tenant.create", target), change).await?;
     let location = format!("/v1/tenants/{}", tenant.name);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(tenant)))
 }
@@ -54,10 +59,13 @@ pub(super) async fn show(
 ))]
 pub(super) async fn quota(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<Name>,
     Body(wanted): Body<Quota>,
 ) -> Result<Json<Tenant>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.set_quota(name, wanted).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.set_quota(name, wanted).await };
+    Ok(Json(context.change(&caller, ("tenant.quota", target), change).await?))
 }
 
 /// Suspends a tenant: its clients are cut off, its exports let nobody in, and nothing that it has is changed but by the
@@ -69,9 +77,12 @@ pub(super) async fn quota(
 ))]
 pub(super) async fn suspend(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<Name>,
 ) -> Result<Json<Tenant>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.suspend_tenant(name).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.suspend_tenant(name).await };
+    Ok(Json(context.change(&caller, ("tenant.suspend", target), change).await?))
 }
 
 /// Lets a suspended tenant go on.
@@ -82,9 +93,12 @@ pub(super) async fn suspend(
 ))]
 pub(super) async fn resume(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<Name>,
 ) -> Result<Json<Tenant>, ServiceError> {
-    Ok(Json(run_to_end(async move { context.service.resume_tenant(name).await }).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.resume_tenant(name).await };
+    Ok(Json(context.change(&caller, ("tenant.resume", target), change).await?))
 }
 
 /// Deletes a tenant that has nothing any more, and its tokens.
@@ -95,8 +109,11 @@ pub(super) async fn resume(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<Name>,
 ) -> Result<StatusCode, ServiceError> {
-    run_to_end(async move { context.service.delete_tenant(name).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.delete_tenant(name).await };
+    context.change(&caller, ("tenant.delete", target), change).await?;
     Ok(StatusCode::NO_CONTENT)
 }

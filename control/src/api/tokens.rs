@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::access::may_give;
-use super::answer::{Body, run_to_end};
+use super::answer::Body;
 use super::caller::Caller;
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::name::Name;
@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
 /// What the token that a fresh daemon makes is called; no other may be.
 pub const BOOTSTRAP: &str = "bootstrap";
@@ -54,7 +55,9 @@ pub(super) async fn create(
     let secret = Secret::generate().map_err(|error| ServiceError::new(ErrorCode::Internal, error.to_string()))?;
     let expires_at = end_of(wanted.expires_in_seconds.unwrap_or(EXPIRES_SECONDS_DEFAULT))?;
     let new = NewToken { name, role, tenant, expires_at, hash: secret.hash() };
-    let token = run_to_end(async move { context.service.create_token(new).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), new.name.clone());
+    let change = async move { service.create_token(new).await };
+    let token = context.change(&caller, ("token.create", target), change).await?;
     let location = format!("/v1/tokens/{}", token.id);
     let text = secret.text(token.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(MadeToken { token, text })))
@@ -71,7 +74,9 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ServiceError> {
     let id = id.parse().map_err(|_| ServiceError::no_token(&id))?;
-    run_to_end(async move { context.service.revoke_token(id, caller.tenant).await }).await?;
+    let (service, tenant) = (Arc::clone(&context.service), caller.tenant.clone());
+    let change = async move { service.revoke_token(id, tenant).await };
+    context.change(&caller, ("token.revoke", id), change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,7 +1,7 @@
 //! `/v1/volumes`.
 
 use super::Context;
-use super::answer::{Body, ListParameters, Made, Named, Parameters, is_set, made, run_to_end};
+use super::answer::{Body, ListParameters, Made, Named, Parameters, is_set, made};
 use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::model::{
@@ -12,6 +12,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Lists every volume: of the caller's tenant, where it has one.
 #[utoipa::path(get, path = "/v1/volumes",
@@ -46,17 +47,20 @@ pub(super) async fn create(
     let history = wanted.history.unwrap_or_default();
     let volume = if let Some(image) = &wanted.image {
         let (images, size) = (Caller::images(&name, image)?, wanted.requested_image_size()?);
+        let (service, made_name) = (Arc::clone(&context.service), name.clone());
         let making = async move {
-            let volume = context.service.clone_image(images, name.clone(), size).await?;
+            let volume = service.clone_image(images, name.clone(), size).await?;
             if history == KeepHistory::default() {
                 return Ok(volume);
             }
-            context.service.keep_history(name, history).await
+            service.keep_history(name, history).await
         };
-        run_to_end(making).await?
+        context.change(&caller, ("volume.create", made_name), making).await?
     } else {
         let size = wanted.requested_size()?;
-        run_to_end(async move { context.service.create_volume(name, size, history).await }).await?
+        let (service, target) = (Arc::clone(&context.service), name.clone());
+        let making = async move { service.create_volume(name, size, history).await };
+        context.change(&caller, ("volume.create", target), making).await?
     };
     Ok(made(volume))
 }
@@ -83,12 +87,14 @@ pub(super) async fn show(
 ))]
 pub(super) async fn resize(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<VolumeName>,
     Body(wanted): Body<ResizeVolume>,
 ) -> Result<Json<Volume>, ServiceError> {
     let size = wanted.requested_size()?;
-    let change = async move { context.service.resize_volume(name, size, wanted.discard_tail).await };
-    Ok(Json(run_to_end(change).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.resize_volume(name, size, wanted.discard_tail).await };
+    Ok(Json(context.change(&caller, ("volume.resize", target), change).await?))
 }
 
 /// Says for how long a volume's past is to be kept, so that clones of it can be made as it was at any second. The oldest goes
@@ -102,11 +108,13 @@ pub(super) async fn resize(
 ))]
 pub(super) async fn history(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<VolumeName>,
     Body(wanted): Body<KeepHistory>,
 ) -> Result<Json<Volume>, ServiceError> {
-    let change = async move { context.service.keep_history(name, wanted).await };
-    Ok(Json(run_to_end(change).await?))
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.keep_history(name, wanted).await };
+    Ok(Json(context.change(&caller, ("volume.history", target), change).await?))
 }
 
 /// Makes a volume that begins as this one was at the beginning of a second: with all that had been answered before, and
@@ -128,7 +136,9 @@ pub(super) async fn clone(
 ) -> Result<Made, ServiceError> {
     let name = caller.new_name(&wanted.name)?;
     let moment = MomentName::new(volume, wanted.at.parse()?);
-    let volume = run_to_end(async move { context.service.clone_moment(moment, name).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.clone_moment(moment, name).await };
+    let volume = context.change(&caller, ("volume.clone", target), change).await?;
     Ok(made(volume))
 }
 
@@ -143,12 +153,14 @@ pub(super) async fn clone(
 ))]
 pub(super) async fn rollback(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<VolumeName>,
     Body(wanted): Body<RollbackVolume>,
 ) -> Result<Json<RolledBack>, ServiceError> {
     let snapshot = SnapshotName::new(name, wanted.snapshot.parse()?);
-    let change = async move { context.service.rollback_volume(snapshot, wanted.force).await };
-    Ok(Json(run_to_end(change).await?))
+    let (service, target) = (Arc::clone(&context.service), snapshot.clone());
+    let change = async move { service.rollback_volume(snapshot, wanted.force).await };
+    Ok(Json(context.change(&caller, ("volume.rollback", target), change).await?))
 }
 
 /// Deletes a volume, its snapshots and all its data; what clones of it need is kept for them. Refused while clients are attached, unless `force`.
@@ -163,11 +175,14 @@ pub(super) async fn rollback(
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
+    caller: Caller,
     Named(name): Named<VolumeName>,
     Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let is_forced = is_set("force", parameters.force.as_deref())?;
-    run_to_end(async move { context.service.delete_volume(name, is_forced).await }).await?;
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.delete_volume(name, is_forced).await };
+    context.change(&caller, ("volume.delete", target), change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

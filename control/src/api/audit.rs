@@ -1,0 +1,96 @@
+//! `/v1/audit`, and how changes come into the audit log.
+
+use super::Context;
+use super::answer::Parameters;
+use super::caller::Caller;
+use crate::audit::{AuditEntry, AuditList, Outcome};
+use crate::error::{ErrorCode, Problem, ServiceError};
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::fmt::Display;
+use std::sync::Arc;
+use tracing::Instrument;
+
+/// Most entries of an answer.
+const ENTRIES_MAX: usize = 1000;
+
+/// Entries of an answer unless it is said otherwise.
+const ENTRIES_DEFAULT: usize = 100;
+
+/// Lists changes, the newest first: of the caller's tenant, where it has one.
+#[utoipa::path(get, path = "/v1/audit",
+    params(
+        ("tenant" = Option<String>, Query, description = "Changes by this tenant's tokens, or of what is its"),
+        ("before" = Option<u64>, Query, description = "Those with lower numbers"),
+        ("limit" = Option<usize>, Query, description = "At most so many, up to 1000 [default: 100]"),
+    ), responses(
+    (status = 200, body = AuditList),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Parameters(parameters): Parameters<AuditParameters>,
+) -> Result<Json<AuditList>, ServiceError> {
+    let tenant = caller.listed(parameters.tenant.as_deref())?;
+    let before = parameters.before.unwrap_or(u64::MAX);
+    let count = parameters.limit.unwrap_or(ENTRIES_DEFAULT).min(ENTRIES_MAX);
+    let audit = Arc::clone(&context.audit);
+    let read = tokio::task::spawn_blocking(move || audit.read(tenant.as_ref(), before, count)).await;
+    let entries = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
+        ServiceError::new(ErrorCode::Internal, format!("the audit log cannot be read: {error}: see the data directory"))
+    })?;
+    Ok(Json(AuditList { entries }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditParameters {
+    /// The tenant that is meant.
+    tenant: Option<String>,
+    /// The number before which they are.
+    before: Option<u64>,
+    /// Most entries.
+    limit: Option<usize>,
+}
+
+impl Context {
+    /// Runs a change to its end, whatever becomes of the client or of the request's time, with its trace in the audit log. What
+    /// cannot be written there is not done.
+    pub(super) async fn change<T: Send + Sync + 'static>(
+        &self,
+        caller: &Caller,
+        (action, target): (&str, impl Display),
+        change: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let entry = AuditEntry {
+            number: 0,
+            at: Timestamp::now(),
+            token: caller.token,
+            role: caller.role,
+            tenant: caller.tenant.as_ref().map(ToString::to_string),
+            action: action.to_owned(),
+            target: target.to_string(),
+            outcome: Outcome::Begun,
+            code: None,
+            request_id: caller.request_id.clone(),
+        };
+        let audit = Arc::clone(&self.audit);
+        let audited = async move {
+            let begun = audit.begin(entry).await.map_err(|error| {
+                let detail = format!("the audit log cannot be written: {error}: make room in the data directory");
+                ServiceError::new(ErrorCode::Unavailable, detail)
+            })?;
+            let result = change.await;
+            audit.end(begun, &result).await;
+            result
+        };
+        tokio::spawn(audited.in_current_span()).await.unwrap_or_else(|failure| {
+            tracing::error!(%failure, "change ended early");
+            let detail = "the daemon failed on the way: see its log, and look what became of it";
+            Err(ServiceError::new(ErrorCode::Internal, detail))
+        })
+    }
+}
