@@ -11,6 +11,7 @@ pub mod listener;
 mod memory;
 mod nbd;
 pub mod open;
+pub mod qos;
 pub mod scrub;
 mod serving;
 pub mod shard;

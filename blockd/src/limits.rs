@@ -1,5 +1,6 @@
 //! Every limit of a shard and of the listener, with its default.
 
+use crate::qos::FairShares;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Limits {
     /// While requests wait for the shard's limit: how long a client may neither read of its replies nor send of its payload
     /// before its connection is closed.
     pub client_stall_max: Duration,
+    /// Between whom the shard is shared fairly.
+    pub fair_shares: FairShares,
     /// How long a stop waits for requests under way and for replies to be read.
     pub drain_max: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for Limits {
             dirty_bytes_max: 256 << 20,
             spin_max: Duration::from_micros(50),
             client_stall_max: Duration::from_secs(2),
+            fair_shares: FairShares::default(),
             drain_max: Duration::from_secs(10),
         }
     }

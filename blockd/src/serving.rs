@@ -3,6 +3,7 @@
 use crate::catalogue::{Beginning, Catalogue};
 use crate::limits::Limits;
 use crate::open::{OpenError, OpenPool, PoolFile, Space};
+use crate::qos::decode;
 use crate::scrub::{ScrubHandle, ScrubThread};
 use crate::shard::{Message, ShardConfig, ShardThread};
 use crate::store::StoreThread;
@@ -68,6 +69,9 @@ impl Serving {
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
         let erasing = known.keys().copied().filter(|volume| index.is_being_erased(*volume)).collect();
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
+        let credits = index.credits_note().map_err(OpenError::Disk)?;
+        // In words that are not known here nothing is known: every bucket is full.
+        let credits = credits.and_then(|note| decode(&note)).unwrap_or_default();
         let pool = Arc::new(file);
         let space = Arc::new(Space::of(&pool)?);
         let throttle = Arc::new(Throttle::default());
@@ -86,6 +90,7 @@ impl Serving {
             },
             known,
             erasing,
+            credits,
             pool: Arc::clone(&pool),
         };
         let started = match Catalogue::load(beginning).await {

@@ -7,6 +7,7 @@
 use blockd::catalogue::CatalogueError;
 use blockd::listener::{Address, Listener, Service};
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
+use blockd::qos::FairShares;
 use blockd::shard::ShardStats;
 use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
 use proto::nbd::TlsPolicy;
@@ -36,6 +37,7 @@ const LIMITS: Limits = Limits {
     dirty_bytes_max: 256 << 20,
     spin_max: Duration::ZERO,
     client_stall_max: Duration::from_millis(1),
+    fair_shares: FairShares::Tenants,
     drain_max: Duration::from_secs(10),
 };
 

@@ -2,11 +2,12 @@
 
 use super::CatalogueError;
 use crate::open::Notes;
-use crate::shard::{Callback, Message, ShardHandle, ShardStats, VolumeStats};
+use crate::qos::{Credits, QosLimits};
+use crate::shard::{Callback, Message, ShardHandle, ShardQos, ShardStats, VolumeStats};
 use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
-use units::{Lsn, VolumeId};
+use units::{Lsn, TenantId, VolumeId};
 use volume::compact::is_short_of_slots;
 use volume::error::{DiskFault, Error, ErrorKind};
 use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, ScrubTarget, VolumeSpace};
@@ -100,6 +101,43 @@ pub(super) async fn stats(shard: &ShardHandle) -> Result<ShardStats, CatalogueEr
 pub(super) async fn volume_stats(shard: &ShardHandle, volume: VolumeId) -> Result<Option<VolumeStats>, CatalogueError> {
     let (done, answer) = callback();
     of_shard(shard, Message::VolumeStats { volume, done }, answer).await
+}
+
+/// What is left of a shard's ceilings.
+pub(super) async fn qos(shard: &ShardHandle) -> Result<ShardQos, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::Qos(done), answer).await
+}
+
+/// Holds a volume to other ceilings; tells whether it is open.
+pub(super) async fn set_volume_qos(
+    shard: &ShardHandle,
+    volume: VolumeId,
+    limits: QosLimits,
+) -> Result<bool, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::SetVolumeQos { volume, limits, done }, answer).await
+}
+
+/// Changes a shard's part of a tenant's ceilings; tells the credits that found no room.
+pub(super) async fn set_tenant_qos(
+    shard: &ShardHandle,
+    tenant: TenantId,
+    (limits, credits): (QosLimits, Credits),
+) -> Result<Credits, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::SetTenantQos { tenant, limits, credits, done }, answer).await
+}
+
+/// Gives a tenant another share of a shard.
+pub(super) fn set_tenant_weight(shard: &ShardHandle, tenant: TenantId, weight: u64) -> Result<(), CatalogueError> {
+    let sent = shard.send(Message::SetTenantWeight { tenant, weight });
+    sent.map_err(|_| CatalogueError::Ended("a shard"))
+}
+
+/// Keeps what is left of credits for the next start.
+pub(super) async fn note_credits(store: &StoreHandle, note: Vec<u8>) -> Result<Result<(), DiskFault>, CatalogueError> {
+    begin_with_index(store, move |index| index.note_credits(note))?.end().await
 }
 
 /// The pool's figures.

@@ -52,9 +52,20 @@ impl Catalogue {
         let created_ms = wall_ms();
         let (state, parent, line) = (VolumeState::Live, None, None);
         let image = image.map(|image| Image { claim: id, ..image });
-        let (name, tenant_id) = (name.to_owned(), tenant.0);
-        let record =
-            VolumeRecord { id, name, tenant: tenant_id, size_bytes, created_ms, state, parent, line, image, history };
+        let (name, tenant_id, qos) = (name.to_owned(), tenant.0, None);
+        let record = VolumeRecord {
+            id,
+            name,
+            tenant: tenant_id,
+            size_bytes,
+            created_ms,
+            state,
+            parent,
+            line,
+            image,
+            history,
+            qos,
+        };
         let name = record.name.as_str();
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
@@ -64,9 +75,9 @@ impl Catalogue {
             return Err(error);
         }
         let volume = VolumeId(id);
-        let shard = self.serve(fresh(volume, size_bytes))?;
+        let shard = self.serve(fresh(volume, size_bytes), (tenant, qos))?;
         let (name, image) = (name.to_owned(), record.image.clone());
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage: None, image, history };
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage: None, image, history, qos };
         let name = entry.name.as_str();
         tracing::info!(name, id, size_bytes, "made a volume");
         self.put(record, entry.clone());
@@ -280,5 +291,6 @@ fn unread(entry: &Entry) -> VolumeRecord {
         line: None,
         image: entry.image.clone(),
         history: entry.history,
+        qos: entry.qos,
     }
 }

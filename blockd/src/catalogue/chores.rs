@@ -126,6 +126,7 @@ mod tests {
             line,
             image: None,
             history: None,
+            qos: None,
         }
     }
 

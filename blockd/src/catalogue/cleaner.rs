@@ -81,6 +81,7 @@ impl Catalogue {
     /// takes too long is gone on with at the next start.
     pub(crate) async fn settle(&self) {
         self.stop_history();
+        self.keep_last_credits().await;
         if tokio::time::timeout(SETTLE_DURATION_MAX, self.erasing.lock()).await.is_err() {
             tracing::warn!("stopped while a deleted volume was being erased");
         }

@@ -85,8 +85,8 @@ impl Catalogue {
         let undo =
             taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
         let line = Some(self.read().line_of(entry.volume.0));
-        let history = entry.history;
-        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, ..record };
+        let Entry { history, qos, .. } = *entry;
+        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, qos, ..record };
         let entry = self.begin(book, record).await?;
         self.history.wake();
         Ok((entry, undo))
@@ -115,6 +115,7 @@ impl Catalogue {
             line: None,
             image: None,
             history: None,
+            qos: None,
         })
     }
 
@@ -128,11 +129,11 @@ impl Catalogue {
             return Err(error);
         }
         let volume = VolumeId(record.id);
-        let shard = self.serve(fresh_clone(volume, record.size_bytes))?;
-        let VolumeRecord { size_bytes, created_ms, history, .. } = record;
-        let (name, damage, image) = (record.name.clone(), None, None);
+        let VolumeRecord { size_bytes, created_ms, history, qos, .. } = record;
         let tenant = TenantId(record.tenant);
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history };
+        let shard = self.serve(fresh_clone(volume, size_bytes), (tenant, qos))?;
+        let (name, damage, image) = (record.name.clone(), None, None);
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos };
         self.put(record, entry.clone());
         Ok(entry)
     }

@@ -2,12 +2,14 @@
 
 use super::cleaner::Cleaner;
 use super::history::HistoryKeeper;
+use super::qos::{Limited, QosKeeper, volume_qos};
 use super::reconcile::{Evidence, reconcile};
 use super::record::{GroupRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Kept, Shelf};
 use super::views::{Views, close_left};
 use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
+use crate::qos::{Credits, KeptCredits};
 use crate::shard::{Message, ShardHandle};
 use crate::store::StoreHandle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,21 +32,18 @@ pub(crate) struct Beginning {
     /// Volumes of which a part may be gone, since they were being erased. Their records say so too, but for one that was to
     /// give a clone of a moment its name: written in spite of an error, it says that the clone is there.
     pub(crate) erasing: BTreeSet<VolumeId>,
+    /// What was left of credits.
+    pub(crate) credits: KeptCredits,
 }
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
-        let Beginning { pool, shards, store, config, mut known, erasing } = beginning;
+        let Beginning { pool, shards, store, config, mut known, erasing, credits } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool: Arc::clone(&pool), shards: &shards, store: &store, config };
-        let recovered = opening.recover(vec![system]).await?;
-        if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
-            let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
-            return Err(OpenError::Damaged(detail));
-        }
-        opening.serve(recovered.volumes)?;
+        opening.serve_system(system).await?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
         let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
         let mut shelf = Shelf::default();
@@ -81,7 +80,7 @@ impl Catalogue {
         let told = ask::begin_keep_history(&store, shelf.histories(), true).map_err(|error| unreadable(&error))?;
         told.end().await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
-        opening.serve(volumes.into_iter().filter(is_whole).collect())?;
+        opening.serve(volumes.into_iter().filter(is_whole).collect(), |volume| qos_of(&shelf, &credits, volume))?;
         report_unrecorded(&known);
         let (views, left) = Views::new();
         let catalogue = Arc::new(Self {
@@ -93,6 +92,7 @@ impl Catalogue {
             shelf: RwLock::new(shelf),
             cleaner: Cleaner::default(),
             history: HistoryKeeper::default(),
+            qos: QosKeeper::new(credits),
             pool,
             views: Mutex::new(views),
             erasing: Mutex::new(()),
@@ -101,6 +101,7 @@ impl Catalogue {
         // First, so that what the cleaner does to former volumes is told from what was there before.
         catalogue.start_history().await.map_err(|error| unreadable(&error))?;
         catalogue.cleaner.start(&catalogue);
+        catalogue.start_qos();
         tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
         Ok(catalogue)
     }
@@ -128,6 +129,12 @@ impl Sorted {
         }
         sorted
     }
+}
+
+/// The ceilings of a volume, and what was left of them.
+fn qos_of(shelf: &Shelf, credits: &KeptCredits, volume: VolumeId) -> (Limited, Credits) {
+    let limited = shelf.volume(volume.0).map(|record| (TenantId(record.tenant), record.qos));
+    (limited.unwrap_or_default(), credits.volumes.get(&volume).copied().unwrap_or_default())
 }
 
 /// Whether a volume is opened at the start: also one without a name that others began as.
@@ -169,6 +176,15 @@ struct Opened {
 }
 
 impl Opening<'_> {
+    async fn serve_system(&self, known: Known) -> Result<(), OpenError> {
+        let recovered = self.recover(vec![known]).await?;
+        if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
+            let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
+            return Err(OpenError::Damaged(detail));
+        }
+        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
+    }
+
     /// Recovers volumes, and tells the index what was found.
     async fn recover(&self, known: Vec<Known>) -> Result<Recovery, OpenError> {
         let (written, unwritten): (Vec<_>, Vec<_>) =
@@ -205,12 +221,13 @@ impl Opening<'_> {
         Ok(unsound)
     }
 
-    /// Hands volumes to their shards.
-    fn serve(&self, volumes: Vec<Recovered>) -> Result<(), OpenError> {
+    /// Hands volumes to their shards, with their ceilings and what is left of these.
+    fn serve(&self, volumes: Vec<Recovered>, qos_of: impl Fn(VolumeId) -> (Limited, Credits)) -> Result<(), OpenError> {
         for recovered in volumes {
             let shard = self.shards.get(shard_of(recovered.volume, self.shards.len()));
-            let engine = Box::new(Volume::open(self.config, recovered));
-            let sent = shard.map(|shard| shard.send(Message::OpenVolume(engine)));
+            let (limits, credits) = qos_of(recovered.volume);
+            let (volume, qos) = (Box::new(Volume::open(self.config, recovered)), volume_qos(limits, credits));
+            let sent = shard.map(|shard| shard.send(Message::OpenVolume { volume, qos }));
             sent.and_then(Result::ok).ok_or_else(|| ended("a shard"))?;
         }
         Ok(())
@@ -236,6 +253,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             damage: opened.damaged.get(&volume).cloned(),
             image: record.image,
             history: record.history,
+            qos: record.qos,
         };
         shelf.names.insert(record.name, Kept::new(entry));
     }
@@ -265,6 +283,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
         damage: None,
         image: None,
         history: None,
+        qos: None,
     };
     shelf.note_rotten(id);
     shelf.names.insert(name.clone(), Kept::new(entry));

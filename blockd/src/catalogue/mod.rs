@@ -18,6 +18,7 @@ mod history;
 mod images;
 mod load;
 mod moment;
+mod qos;
 mod reconcile;
 mod record;
 mod shelf;
@@ -41,12 +42,14 @@ pub use views::ViewLease;
 
 use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};
 use crate::open::PoolFile;
+use crate::qos::{Credits, QosLimits};
 use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
 use book::{Book, Pen};
 use cleaner::Cleaner;
 use history::HistoryKeeper;
 use proto::nbd::{Export, Purpose, Refusal};
+use qos::{Limited, QosKeeper, volume_qos};
 use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +85,8 @@ pub struct Entry {
     pub image: Option<Image>,
     /// For how long its history is kept, when it is.
     pub history: Option<History>,
+    /// Its ceilings, when it has some.
+    pub qos: Option<QosLimits>,
 }
 
 impl Catalogue {
@@ -103,6 +108,7 @@ pub struct Catalogue {
     shelf: RwLock<Shelf>,
     cleaner: Cleaner,
     history: HistoryKeeper,
+    qos: QosKeeper,
     /// Where segments of the past are read.
     pool: Arc<PoolFile>,
     views: Mutex<Views>,
@@ -177,11 +183,12 @@ impl Catalogue {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Hands a volume to its shard; returns which that is.
-    fn serve(&self, volume: Recovered) -> Result<usize, CatalogueError> {
+    /// Hands a volume that was not open before to its shard; returns which that is.
+    fn serve(&self, volume: Recovered, limits: Limited) -> Result<usize, CatalogueError> {
         let (shard, handle) = self.shard_of(volume.volume);
-        let engine = Box::new(Volume::open(self.config, volume));
-        handle.send(Message::OpenVolume(engine)).map_err(|_| CatalogueError::Ended("a shard"))?;
+        let volume = Box::new(Volume::open(self.config, volume));
+        let qos = volume_qos(limits, Credits::default());
+        handle.send(Message::OpenVolume { volume, qos }).map_err(|_| CatalogueError::Ended("a shard"))?;
         Ok(shard)
     }
 

@@ -87,6 +87,7 @@ impl Catalogue {
                 line: None,
                 image: None,
                 history: None,
+                qos: None,
             };
             // Nobody deletes it while it is being made.
             shelf.put_volume(VolumeRecord { state: VolumeState::Live, ..record.clone() });
@@ -94,7 +95,7 @@ impl Catalogue {
             Begun { record, base }
         };
         let served = match self.record_heir(&book, &begun.record).await {
-            Ok(()) => self.serve(fresh_clone(VolumeId(id), begun.record.size_bytes)),
+            Ok(()) => self.serve(fresh_clone(VolumeId(id), begun.record.size_bytes), (entry.tenant, None)),
             Err(error) => Err(error),
         };
         if let Err(error) = served {
@@ -156,8 +157,8 @@ impl Catalogue {
         let volume = VolumeId(record.id);
         let (shard, _) = self.shard_of(volume);
         let (name, created_ms) = (record.name.clone(), record.created_ms);
-        let (tenant, damage, image, history) = (TenantId(record.tenant), None, None, None);
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history };
+        let (tenant, damage, image, history, qos) = (TenantId(record.tenant), None, None, None, None);
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos };
         self.put(record, entry.clone());
         self.write().forget_coming(&entry.name);
         tracing::info!(name = entry.name, id = volume.0, "made a clone of a moment");
@@ -236,8 +237,8 @@ mod tests {
 
     fn volume(id: u64, created_ms: u64, line: Option<u64>) -> VolumeRecord {
         let (name, state) = ("vm".to_owned(), VolumeState::Live);
-        let (tenant, parent, image, history) = (0, None, None, None);
-        VolumeRecord { id, name, tenant, size_bytes: 4096, created_ms, state, parent, line, image, history }
+        let (tenant, parent, image, history, qos) = (0, None, None, None, None);
+        VolumeRecord { id, name, tenant, size_bytes: 4096, created_ms, state, parent, line, image, history, qos }
     }
 
     fn base(id: u64, of: u64, at_ms: u64) -> KeptSnapshot {

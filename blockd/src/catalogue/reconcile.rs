@@ -74,6 +74,7 @@ mod tests {
             line: None,
             image: None,
             history: None,
+            qos: None,
         }
     }
 

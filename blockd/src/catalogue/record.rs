@@ -11,6 +11,7 @@
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
 use super::{History, Image, Quota};
+use crate::qos::QosLimits;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -80,6 +81,9 @@ pub(super) struct VolumeRecord {
     /// For how long its history is kept, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) history: Option<History>,
+    /// Its ceilings, when it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) qos: Option<QosLimits>,
 }
 
 /// The end of a generation of another volume.
@@ -306,6 +310,7 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 mod tests {
     use super::super::Sharing;
     use super::*;
+    use crate::qos::Ceiling;
 
     /// Of characters that take the most room in a record's text.
     fn longest_image() -> Image {
@@ -318,6 +323,7 @@ mod tests {
     fn records() -> [Record; 5] {
         let name = || "x".repeat(128);
         let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
+        let ceiling = Some(Ceiling { rate: u64::MAX, burst: u64::MAX });
         let volume = VolumeRecord {
             id: 7,
             name: format!("{0}/{0}", name()),
@@ -329,6 +335,7 @@ mod tests {
             line: Some(u64::MAX),
             image: Some(longest_image()),
             history: Some(History { seconds: u64::MAX, limit_bytes: Some(u64::MAX) }),
+            qos: Some(QosLimits { iops: ceiling, bandwidth: ceiling, operation_bytes: Some(u64::MAX) }),
         };
         let snapshot = SnapshotRecord {
             id: 8,

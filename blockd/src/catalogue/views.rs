@@ -6,7 +6,7 @@ use super::{Catalogue, CatalogueError, ask};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::recover::fresh_view;
 
@@ -82,7 +82,8 @@ impl Catalogue {
         if !views.open.contains_key(&id) {
             let noted = ask::note_parent(&self.store, VolumeId(id), boundary_of(&record).into()).await?;
             noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("open a snapshot: {error}")))?;
-            self.serve(fresh_view(VolumeId(id), record.size_bytes))?;
+            let tenant = self.read().volume(record.of).map_or(TenantId::DEFAULT, |of| TenantId(of.tenant));
+            self.serve(fresh_view(VolumeId(id), record.size_bytes), (tenant, None))?;
         }
         views.open.insert(id, Arc::downgrade(&lease));
         Ok(lease)

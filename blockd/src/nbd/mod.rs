@@ -16,9 +16,10 @@ pub(crate) use reply::{Asked, Outgoing, Replies, StatusPart, status_part};
 
 use crate::limits::Limits;
 use crate::listener::{Attachment, ChangesContext};
+use crate::qos::Queue;
 use crate::shard::NewConnection;
 use crate::tls::{Plain, Tls};
-use proto::nbd::{BadMagic, MetaContext, Session};
+use proto::nbd::{BadMagic, MetaContext, Request, Session};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub(crate) struct Connection {
     pub(crate) held_bytes: u64,
     /// Whether a request waits for room under the limits.
     pub(crate) is_stalled: bool,
+    /// Where a request waits that may not pass the gate.
+    pub(crate) held_in: Option<Queue>,
     /// Whether the end of TLS was announced.
     has_said_farewell: bool,
     /// Whether the shard's list of connections with replies has it.
@@ -107,6 +110,8 @@ pub(crate) struct Arriving {
     pub(crate) received_bytes: usize,
     /// Bytes reserved for all of it.
     pub(crate) held_bytes: u64,
+    /// Work that it counts as under way with.
+    pub(crate) work: u64,
 }
 
 /// How far a client was with its part when that was last looked at, and since when it is there.
@@ -189,6 +194,7 @@ impl Connection {
             requests: 0,
             held_bytes: 0,
             is_stalled: false,
+            held_in: None,
             has_said_farewell: false,
             has_news: false,
             permit,
@@ -224,9 +230,14 @@ impl Connection {
     ///
     /// # Errors
     /// [`StreamEnd`] when no more can come.
-    pub(crate) fn next_arrival(&mut self, room: u64, buffers: &mut BufferPool) -> Result<Arrival, StreamEnd> {
+    pub(crate) fn next_arrival(
+        &mut self,
+        room: u64,
+        buffers: &mut BufferPool,
+        mut may_pass: impl FnMut(&Request) -> bool,
+    ) -> Result<Arrival, StreamEnd> {
         loop {
-            let arrival = self.receiver.next(&self.session, room, buffers)?;
+            let arrival = self.receiver.next(&self.session, room, buffers, &mut may_pass)?;
             let (Arrival::Incomplete, Some(tls)) = (&arrival, &mut self.tls) else { return Ok(arrival) };
             match tls.read_plain(self.receiver.space())? {
                 Plain::Bytes(len) => self.receiver.advance(len),
@@ -258,12 +269,14 @@ impl Connection {
     /// How long its client has left bytes unread that are being sent, or a payload unfinished.
     pub(crate) fn client_stall<T>(&mut self, ring: &Ring<T>, now: Monotonic) -> Duration {
         let sending = self.sending.as_mut().map(|sending| sending.progress.note(now, ring.moved_bytes(sending.id)));
+        sending.max(self.arrival_stall(ring, now)).unwrap_or_default()
+    }
+
+    /// How long its client has left a payload unfinished, if one is arriving.
+    pub(crate) fn arrival_stall<T>(&mut self, ring: &Ring<T>, now: Monotonic) -> Option<Duration> {
         let received_bytes = self.receiving.map_or(0, |id| ring.moved_bytes(id));
-        let arriving = self
-            .arriving
-            .as_mut()
-            .map(|arriving| arriving.progress.note(now, arriving.received_bytes + received_bytes));
-        sending.max(arriving).unwrap_or_default()
+        let arriving = self.arriving.as_mut()?;
+        Some(arriving.progress.note(now, arriving.received_bytes + received_bytes))
     }
 
     /// Whether everything it owed is done with, so that it can be forgotten.

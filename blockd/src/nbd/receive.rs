@@ -40,6 +40,8 @@ pub(crate) enum Arrival {
     Rejected { to: ReplyTo, rejection: Rejection },
     /// The next request does not fit the limits now. It stays in the buffer.
     NoRoom,
+    /// The next request may not pass the gate now. It stays in the buffer.
+    Held,
     /// More bytes are needed.
     Incomplete,
 }
@@ -96,15 +98,22 @@ impl Receiver {
         Self { buffer: Some(buffer), unread: 0..leftover.len(), state: State::Header, is_short: false, is_lent: false }
     }
 
-    /// Takes the next request, if all of it is there. One that carries or asks for more than `room` bytes waits.
+    /// Takes the next request, if all of it is there. One that carries or asks for more than `room` bytes waits, and so does
+    /// one that `may_pass` says no to, which is asked once of each that is taken.
     ///
     /// # Errors
     /// [`BadMagic`] ends the connection.
-    pub(crate) fn next(&mut self, session: &Session, room: u64, buffers: &mut BufferPool) -> Result<Arrival, BadMagic> {
+    pub(crate) fn next(
+        &mut self,
+        session: &Session,
+        room: u64,
+        buffers: &mut BufferPool,
+        may_pass: &mut impl FnMut(&Request) -> bool,
+    ) -> Result<Arrival, BadMagic> {
         loop {
             match &mut self.state {
                 State::Header => {
-                    if let Some(arrival) = self.take_header(session, room)? {
+                    if let Some(arrival) = self.take_header(session, room, may_pass)? {
                         return Ok(arrival);
                     }
                 }
@@ -133,7 +142,12 @@ impl Receiver {
     }
 
     /// `None` when a payload is to be taken first.
-    fn take_header(&mut self, session: &Session, room: u64) -> Result<Option<Arrival>, BadMagic> {
+    fn take_header(
+        &mut self,
+        session: &Session,
+        room: u64,
+        may_pass: &mut impl FnMut(&Request) -> bool,
+    ) -> Result<Option<Arrival>, BadMagic> {
         let unread = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
         let unread = unread.unwrap_or_default();
         let mut rest = unread;
@@ -154,6 +168,9 @@ impl Receiver {
         };
         if bytes_held(&request) > room {
             return Ok(Some(Arrival::NoRoom));
+        }
+        if !may_pass(&request) {
+            return Ok(Some(Arrival::Held));
         }
         self.unread.start += header_len;
         let payload_bytes = request.payload_bytes();

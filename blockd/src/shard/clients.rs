@@ -1,11 +1,13 @@
 //! Connections: bytes in, requests to volumes, replies out, limits kept.
 
 use super::mailbox::NewConnection;
+use super::qos::operation_bytes;
 use super::requests::Origin;
 use super::{Shard, Token, VolumeSlot};
 use crate::nbd::{
     Arrival, Arriving, Asked, Connection, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
 };
+use crate::qos::{Ask, work_of};
 use proto::nbd::{ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
 use std::io;
 use units::ByteRange;
@@ -32,18 +34,27 @@ impl Shard {
     }
 
     /// Takes every request that has arrived, as far as the limits allow, and receives on.
-    fn take_requests(&mut self, key: usize) {
+    pub(super) fn take_requests(&mut self, key: usize) {
         let mut taken = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            if connection.phase != Phase::Open || connection.receiving.is_some() {
+            let is_held = connection.is_stalled || connection.held_in.is_some();
+            if connection.phase != Phase::Open || connection.receiving.is_some() || is_held {
                 break;
             }
+            let Some(standing) = self.volumes.get(connection.volume).map(|slot| slot.standing) else { break };
             let Room::Bytes(room) = connection.room(&self.limits, self.held_bytes) else {
                 self.stall(key);
                 break;
             };
-            match connection.next_arrival(room, &mut self.buffers) {
+            let (gate, now) = (&mut self.gate, self.now);
+            let mut held_in = None;
+            let arrival = connection.next_arrival(room, &mut self.buffers, |request| {
+                let Some(bytes) = operation_bytes(request) else { return true };
+                held_in = gate.ask(now, standing, Ask { key, bytes }).err();
+                held_in.is_none()
+            });
+            match arrival {
                 Ok(Arrival::Request { to, request, payload }) => {
                     taken += 1;
                     self.on_request(key, to, request, payload);
@@ -61,6 +72,10 @@ impl Shard {
                 }
                 Ok(Arrival::NoRoom) => {
                     self.stall(key);
+                    break;
+                }
+                Ok(Arrival::Held) => {
+                    connection.held_in = held_in;
                     break;
                 }
                 Ok(Arrival::Incomplete) => {
@@ -82,16 +97,21 @@ impl Shard {
         if held_bytes == 0 || connection.arriving.is_some() {
             return;
         }
-        connection.arriving = Some(Arriving { progress: Progress::begin(self.now), received_bytes: 0, held_bytes });
+        let (volume, work) = (connection.volume, work_of(held_bytes));
+        connection.arriving =
+            Some(Arriving { progress: Progress::begin(self.now), received_bytes: 0, held_bytes, work });
         connection.held_bytes += held_bytes;
         self.held_bytes += held_bytes;
+        self.begin_work(volume, work);
     }
 
     /// Gives up what was reserved for a payload.
     fn release_arriving(&mut self, key: usize) {
-        let arriving = self.connections.get_mut(key).and_then(|connection| connection.arriving.take());
-        if let Some(arriving) = arriving {
+        let arriving =
+            self.connections.get_mut(key).and_then(|connection| Some((connection.volume, connection.arriving.take()?)));
+        if let Some((volume, arriving)) = arriving {
             self.release(key, arriving.held_bytes);
+            self.end_work(volume, arriving.work);
         }
     }
 
@@ -119,14 +139,20 @@ impl Shard {
             return;
         };
         let held_bytes = bytes_held(&request);
-        let reserved_bytes = connection.arriving.take().map_or(0, |arriving| arriving.held_bytes);
+        let arriving = connection.arriving.take();
+        let reserved_bytes = arriving.map_or(0, |arriving| arriving.held_bytes);
         assert!(reserved_bytes == 0 || reserved_bytes == held_bytes, "reserved for another request");
         connection.requests += 1;
         connection.held_bytes += held_bytes - reserved_bytes;
         self.held_bytes += held_bytes - reserved_bytes;
         let place = connection.volume;
         let asked = Asked { to, len_bytes, one_extent: false };
-        self.begin(place, translated, Origin::Connection { key, asked, held_bytes });
+        // The work of one whose payload came in parts is counted already.
+        let work = work_of(operation_bytes(&request).unwrap_or(0));
+        if arriving.is_none_or(|arriving| arriving.work == 0) {
+            self.begin_work(place, work);
+        }
+        self.begin(place, translated, Origin::Connection { key, asked, held_bytes, work });
     }
 
     /// Takes more requests from connections that have had their share of the last turn.
@@ -313,6 +339,7 @@ impl Shard {
         assert_eq!(connection.held_bytes, 0, "what is over holds nothing");
         connection.receiver.abandon(&mut self.buffers);
         self.stalled.retain(|stalled| *stalled != key);
+        self.leave_queue(connection.held_in, key);
         self.unfinished.retain(|unfinished| *unfinished != key);
         if let Some(slot) = self.volumes.get_mut(connection.volume) {
             slot.stats.connections -= 1;

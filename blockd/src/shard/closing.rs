@@ -162,6 +162,7 @@ impl Shard {
     fn forget_volume(&mut self, place: usize) {
         let slot = self.volumes.remove(place);
         let id = slot.volume.id();
+        self.gate.close(slot.standing);
         self.by_id.remove(&id);
         self.store.ask(StoreAsk::Closed { volume: id });
         self.closing_count -= 1;

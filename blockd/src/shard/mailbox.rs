@@ -3,12 +3,13 @@
 use super::stats::{ShardStats, VolumeStats};
 use crate::listener::{Attachment, ChangesContext};
 use crate::nbd::Permit;
+use crate::qos::{Credits, QosLimits, TenantUse, VolumeQos};
 use proto::nbd::Negotiated;
 use rustls::ServerConnection;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use uring::Waker;
 use volume::engine::Volume;
 use volume::error::Error;
@@ -23,7 +24,12 @@ pub enum Message {
     /// Serve a connection whose handshake is over.
     AddConnection(Box<NewConnection>),
     /// Serve a volume.
-    OpenVolume(Box<Volume>),
+    OpenVolume {
+        /// It.
+        volume: Box<Volume>,
+        /// Whose it is, and what may be asked of it.
+        qos: VolumeQos,
+    },
     /// Close a volume's connections when their requests are answered, checkpoint it, and forget it.
     CloseVolume {
         /// Which.
@@ -63,8 +69,46 @@ pub enum Message {
         /// Told them.
         done: Callback<Option<VolumeStats>>,
     },
+    /// Hold a volume to other ceilings from now on.
+    SetVolumeQos {
+        /// Which.
+        volume: VolumeId,
+        /// What may be asked of it.
+        limits: QosLimits,
+        /// Told when it is so, and whether the volume is open.
+        done: Callback<bool>,
+    },
+    /// Hold a tenant to another part of its ceilings from now on.
+    SetTenantQos {
+        /// Which.
+        tenant: TenantId,
+        /// The shard's part.
+        limits: QosLimits,
+        /// Credits that are put in.
+        credits: Credits,
+        /// Told the credits that found no room.
+        done: Callback<Credits>,
+    },
+    /// Give a tenant a share of the shard that is so many times as large as one of 1.
+    SetTenantWeight {
+        /// Which.
+        tenant: TenantId,
+        /// How many times.
+        weight: u64,
+    },
+    /// Tell what is left of ceilings, and what was used.
+    Qos(Callback<ShardQos>),
     /// Take no more requests, answer those under way, checkpoint every volume, and end.
     Stop,
+}
+
+/// What a shard tells of ceilings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShardQos {
+    /// What is left to each volume that has some.
+    pub volumes: Vec<(VolumeId, Credits)>,
+    /// What was used by each tenant that has some.
+    pub tenants: Vec<(TenantId, TenantUse)>,
 }
 
 /// A connection that enters the transmission phase.
@@ -121,13 +165,17 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddConnection(new) => f.debug_tuple("AddConnection").field(new).finish(),
-            Self::OpenVolume(volume) => write!(f, "OpenVolume({})", volume.id()),
+            Self::OpenVolume { volume, .. } => write!(f, "OpenVolume({})", volume.id()),
             Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
             Self::DetachClients { volume, .. } => write!(f, "DetachClients({volume})"),
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),
             Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),
             Self::VolumeStats { volume, .. } => write!(f, "VolumeStats({volume})"),
+            Self::SetVolumeQos { volume, limits, .. } => write!(f, "SetVolumeQos({volume}, {limits:?})"),
+            Self::SetTenantQos { tenant, limits, .. } => write!(f, "SetTenantQos({tenant}, {limits:?})"),
+            Self::SetTenantWeight { tenant, weight } => write!(f, "SetTenantWeight({tenant}, {weight})"),
+            Self::Qos(_) => f.write_str("Qos"),
             Self::Stop => f.write_str("Stop"),
         }
     }

@@ -3,7 +3,7 @@
 //! Each turn of its loop takes all completions and messages there are, hands the volumes what came of them, carries out
 //! what they want (`actions`), sends the replies that gathered (`clients`), and enters the kernel once. No locks and, in
 //! the steady state, no allocation per request. Pieces: `disk` the pool file, `mailbox` and `port` the other threads,
-//! `pace` how to wait, `closing` how volumes and the shard end.
+//! `pace` how to wait, `qos` who may pass, `closing` how volumes and the shard end.
 
 mod actions;
 mod clients;
@@ -12,18 +12,20 @@ mod disk;
 mod mailbox;
 mod pace;
 mod port;
+mod qos;
 mod requests;
 mod start;
 mod stats;
 mod status;
 
-pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle};
+pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle, ShardQos};
 pub use port::{StoreAsk, StorePort};
 pub use start::{ShardConfig, ShardThread, StartError};
 pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 
 use crate::limits::Limits;
 use crate::nbd::Connection;
+use crate::qos::{Gate, Standing, VolumeQos};
 use crate::throttle::Throttle;
 use closing::Closing;
 use disk::{Disk, DiskToken, Fetch, Io};
@@ -74,6 +76,8 @@ pub(crate) enum Token {
 struct VolumeSlot {
     volume: Box<Volume>,
     stats: VolumeStats,
+    /// Its place in the gate.
+    standing: Standing,
     /// What the volume wants, until it is carried out.
     actions: Vec<Action>,
     is_touched: bool,
@@ -102,6 +106,8 @@ struct Shard {
     statuses: Slab<Gathering>,
     /// Volumes that were handed events since they were last settled.
     touched: Vec<usize>,
+    /// Which requests may pass.
+    gate: Gate,
     throttle: Arc<Throttle>,
     /// Volumes whose next write waits for the throttle, those that have waited longest first.
     throttled: Vec<usize>,
@@ -158,6 +164,7 @@ impl Shard {
         }
         self.resume_unfinished();
         self.resume_stalled();
+        self.resume_held();
         self.resume_throttled();
         self.settle();
         self.close_volumes();
@@ -190,7 +197,7 @@ impl Shard {
         }
         self.stats.sleeps += 1;
         let tick = self.needs_ticks().then(|| self.next_tick.since(since));
-        let limit = tick.into_iter().chain(self.throttled_for(since)).min();
+        let limit = tick.into_iter().chain(self.throttled_for(since)).chain(self.held_for(since)).min();
         self.ring.enter(Want::Completion(limit))?;
         if is_for_clients {
             self.pace.note_wait(self.clock().since(since));
@@ -201,7 +208,7 @@ impl Shard {
     /// Whether the next turn has something to do whatever the kernel says.
     fn has_work(&self) -> bool {
         let is_asked = !self.touched.is_empty() || !self.news.is_empty() || !self.fetches.is_empty();
-        is_asked || !self.unfinished.is_empty() || self.can_resume()
+        is_asked || !self.unfinished.is_empty() || self.can_resume() || self.gate.has_callable(self.now)
     }
 
     fn clock(&self) -> Monotonic {
@@ -212,7 +219,7 @@ impl Shard {
         while let Ok(message) = self.mailbox.try_recv() {
             match message {
                 Message::AddConnection(new) => self.add_connection(*new),
-                Message::OpenVolume(volume) => self.open_volume(volume),
+                Message::OpenVolume { volume, qos } => self.open_volume(volume, qos),
                 Message::CloseVolume { volume, done } => self.close_volume(volume, done),
                 Message::DetachClients { volume, done } => self.detach_clients(volume, done),
                 Message::Submit { volume, request, done } => self.submit(volume, request, done),
@@ -224,19 +231,27 @@ impl Shard {
                 Message::Stats(done) => done(self.snapshot()),
                 Message::VolumeStats { volume, done } => {
                     let slot = self.by_id.get(&volume).and_then(|place| self.volumes.get(*place));
-                    done(slot.map(VolumeSlot::stats));
+                    done(slot.map(|slot| self.volume_stats(slot)));
                 }
+                Message::SetVolumeQos { volume, limits, done } => done(self.set_volume_qos(volume, limits)),
+                Message::SetTenantQos { tenant, limits, credits, done } => {
+                    done(self.gate.set_tenant(self.now, tenant, (limits, credits)));
+                }
+                Message::SetTenantWeight { tenant, weight } => self.gate.set_weight(tenant, weight),
+                Message::Qos(done) => done(self.qos()),
                 Message::Stop => self.stop(),
             }
         }
     }
 
-    fn open_volume(&mut self, volume: Box<Volume>) {
+    fn open_volume(&mut self, volume: Box<Volume>, qos: VolumeQos) {
         let id = volume.id();
+        let standing = self.gate.open(self.now, qos);
         self.is_ticking = true;
         let place = self.volumes.insert(VolumeSlot {
             volume,
             stats: VolumeStats::default(),
+            standing,
             actions: Vec::new(),
             is_touched: false,
             closing: None,
@@ -272,6 +287,7 @@ impl Shard {
             || self.stop_by.is_some()
             || !self.stalled.is_empty()
             || self.disk.dirty_bytes() > 0
+            || self.gate.has_share_waiters()
             || self.is_ticking
     }
 
@@ -288,6 +304,7 @@ impl Shard {
         let (disk, mut io) = self.disk_and_io();
         disk.write_back_remains(&mut io);
         self.close_stalling_connections();
+        self.forget_late_work();
         self.force_closing_if_late();
     }
 
@@ -329,9 +346,13 @@ impl Shard {
         (disk, Io { ring, stats, limits, now: *now })
     }
 
+    fn volume_stats(&self, slot: &VolumeSlot) -> VolumeStats {
+        VolumeStats { status: slot.volume.status(), qos: self.gate.status(self.now, slot.standing), ..slot.stats }
+    }
+
     fn snapshot(&self) -> ShardStats {
         let ring = self.ring.counters();
-        let volumes = self.volumes.iter().map(|(_, slot)| (slot.volume.id(), slot.stats()));
+        let volumes = self.volumes.iter().map(|(_, slot)| (slot.volume.id(), self.volume_stats(slot)));
         ShardStats {
             ring_enters: ring.enters,
             ring_submissions: ring.submissions,
@@ -355,10 +376,6 @@ fn wall_ms() -> u64 {
 impl VolumeSlot {
     fn wants_ticks(&self) -> bool {
         self.volume.wants_ticks()
-    }
-
-    fn stats(&self) -> VolumeStats {
-        VolumeStats { status: self.volume.status(), ..self.stats }
     }
 }
 

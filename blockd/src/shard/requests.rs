@@ -12,11 +12,11 @@ use volume::request::{Completion, Reply, Request, RequestId};
 
 /// A request that a volume has.
 pub(super) struct Pending {
-    volume: usize,
+    pub(super) volume: usize,
     verb: Verb,
     bytes: u64,
-    since: Monotonic,
-    origin: Origin,
+    pub(super) since: Monotonic,
+    pub(super) origin: Origin,
 }
 
 /// Where a request came from.
@@ -27,6 +27,8 @@ pub(super) enum Origin {
         asked: Asked,
         /// Bytes that it holds under the limits.
         held_bytes: u64,
+        /// Work that it counts as under way with.
+        work: u64,
     },
     /// The block status that is gathered at this place, of which it tells one context.
     Status { key: usize, context_id: u32 },
@@ -70,7 +72,10 @@ impl Shard {
             slot.stats.end(pending.verb, pending.bytes, took, reply.result.is_ok());
         }
         match pending.origin {
-            Origin::Connection { key, asked, held_bytes } => self.answer(key, asked, held_bytes, reply.result),
+            Origin::Connection { key, asked, held_bytes, work } => {
+                self.end_work(pending.volume, work);
+                self.answer(key, asked, held_bytes, reply.result);
+            }
             Origin::Status { key, context_id } => self.take_status(key, context_id, reply.result),
             Origin::Caller(done) => {
                 self.note_size(pending.volume);

@@ -5,6 +5,7 @@ use super::mailbox::ShardHandle;
 use super::pace::Pace;
 use super::{Shard, ShardStats, StorePort};
 use crate::limits::Limits;
+use crate::qos::Gate;
 use crate::throttle::Throttle;
 use slab::Slab;
 use std::collections::HashMap;
@@ -145,6 +146,7 @@ impl Shard {
             store: config.store,
             mailbox,
             limits: config.limits,
+            gate: Gate::new(config.limits.fair_shares),
             origin: config.origin,
             now: Monotonic::default(),
             wall_ms: 0,

@@ -1,5 +1,6 @@
 //! What a shard counts: plain integers that it alone changes, copied out on request.
 
+use crate::qos::QosStatus;
 use std::time::Duration;
 use units::VolumeId;
 use volume::engine::Status;
@@ -119,6 +120,8 @@ pub struct VolumeStats {
     pub connections: u64,
     /// What the engine tells of the volume.
     pub status: Status,
+    /// Its ceilings, and what they have held back.
+    pub qos: QosStatus,
 }
 
 impl VolumeStats {

@@ -5,6 +5,7 @@
 //! are read once, when the index is opened.
 
 mod changes;
+mod credits;
 mod deletion;
 mod erasing;
 mod figures;

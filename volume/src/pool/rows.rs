@@ -19,6 +19,7 @@
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
 //! | 16 | nothing: no rebuild made this index, so that it has seen every snapshot that there ever was |
+//! | 24 | what is left of credits, in the words of whoever counts them |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
 
@@ -40,6 +41,7 @@ const BLOCKS_MAX: u32 = 1 << 16;
 pub(super) const POOL_KEY: &[u8] = &[0];
 pub(super) const SCRUB_KEY: &[u8] = &[15];
 pub(super) const FIRST_KEY: &[u8] = &[16];
+pub(super) const CREDITS_KEY: &[u8] = &[24];
 const SEGMENTS: u8 = 1;
 const VOLUMES: u8 = 2;
 const PAGES: u8 = 3;

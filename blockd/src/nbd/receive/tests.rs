@@ -39,7 +39,7 @@ fn feed(stream: &[u8], step: usize) -> (Vec<(u64, &'static str)>, usize) {
     let mut rest = stream;
     let (mut seen, mut direct) = (Vec::new(), 0);
     loop {
-        match receiver.next(&SESSION, u64::MAX, &mut buffers).unwrap() {
+        match receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true).unwrap() {
             Arrival::Request { to, request, payload } => {
                 let bytes: Vec<u8> = payload.iter().flat_map(|piece| piece.as_slice()).copied().collect();
                 assert_eq!(bytes.len() as u64, request.payload_bytes());
@@ -50,7 +50,7 @@ fn feed(stream: &[u8], step: usize) -> (Vec<(u64, &'static str)>, usize) {
                 seen.push((to.cookie.0, "request"));
             }
             Arrival::Rejected { to, .. } => seen.push((to.cookie.0, "rejected")),
-            Arrival::NoRoom => panic!("there is room"),
+            Arrival::NoRoom | Arrival::Held => panic!("there is room"),
             Arrival::Incomplete if rest.is_empty() => return (seen, direct),
             Arrival::Incomplete => {
                 let Loan { mut region, range, is_whole } = receiver.lend().unwrap();
@@ -112,31 +112,31 @@ fn a_request_without_room_stays_until_there_is_some_and_takes_no_memory() {
     let mut buffers = BufferPool::new(0);
     let mut receiver = Receiver::new(&write(1, 8192));
     for _ in 0..2 {
-        assert!(matches!(receiver.next(&SESSION, 8191, &mut buffers), Ok(Arrival::NoRoom)));
+        assert!(matches!(receiver.next(&SESSION, 8191, &mut buffers, &mut |_| true), Ok(Arrival::NoRoom)));
     }
-    assert!(matches!(receiver.next(&SESSION, 8192, &mut buffers), Ok(Arrival::Request { .. })));
+    assert!(matches!(receiver.next(&SESSION, 8192, &mut buffers, &mut |_| true), Ok(Arrival::Request { .. })));
     // A request that holds nothing never waits.
     receiver = Receiver::new(&header(command::TRIM, 2, 0, u32::MAX));
-    assert!(matches!(receiver.next(&SESSION, 0, &mut buffers), Ok(Arrival::Request { .. })));
+    assert!(matches!(receiver.next(&SESSION, 0, &mut buffers, &mut |_| true), Ok(Arrival::Request { .. })));
 }
 
 #[test]
 fn a_payload_takes_memory_a_piece_at_a_time_as_it_arrives() {
     let mut buffers = BufferPool::new(64 << 20);
     let mut receiver = Receiver::new(&header(command::WRITE, 1, 0, 32 << 20));
-    assert!(matches!(receiver.next(&SESSION, u64::MAX, &mut buffers), Ok(Arrival::Incomplete)));
+    assert!(matches!(receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true), Ok(Arrival::Incomplete)));
     let loan = receiver.lend().unwrap();
     assert_eq!(loan.region.len(), PIECE_BYTES_MAX);
     receiver.take_back(loan.region, 100);
     receiver.abandon(&mut buffers);
-    assert!(matches!(receiver.next(&SESSION, u64::MAX, &mut buffers), Ok(Arrival::Incomplete)));
+    assert!(matches!(receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true), Ok(Arrival::Incomplete)));
 }
 
 #[test]
 fn a_stream_that_lost_its_place_ends() {
     let mut buffers = BufferPool::new(0);
     let mut receiver = Receiver::new(b"GET / HTTP/1.1\r\n");
-    let error = receiver.next(&SESSION, u64::MAX, &mut buffers).unwrap_err();
+    let error = receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true).unwrap_err();
     assert_eq!(error.found, u32::from_be_bytes(*b"GET "));
 }
 
@@ -147,7 +147,7 @@ fn bytes_may_come_from_elsewhere_than_a_receive() {
     let stream = write(9, 2_500_000);
     let mut rest = stream.as_slice();
     loop {
-        match receiver.next(&SESSION, u64::MAX, &mut buffers).unwrap() {
+        match receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true).unwrap() {
             Arrival::Request { payload, .. } => {
                 let bytes: Vec<u8> = payload.iter().flat_map(|piece| piece.as_slice()).copied().collect();
                 assert!(bytes == stream[28..]);
@@ -161,7 +161,7 @@ fn bytes_may_come_from_elsewhere_than_a_receive() {
                 receiver.advance(count);
             }
             Arrival::Rejected { rejection, .. } => panic!("{rejection:?}"),
-            Arrival::NoRoom => panic!("there is room"),
+            Arrival::NoRoom | Arrival::Held => panic!("there is room"),
         }
     }
 }
@@ -172,4 +172,17 @@ fn a_status_request_counts_what_its_reply_may_take() {
     assert_eq!(bytes_held(&Request::BlockStatus { span, one_extent: false }), 65_536);
     assert_eq!(bytes_held(&Request::Trim { span, fua: false }), 0);
     assert_eq!(Errno::Inval.to_wire(), 22);
+}
+
+/// P8. A request that may not pass stays where it is, and its payload too, until it may.
+#[test]
+fn a_request_that_is_held_is_judged_again() {
+    let mut buffers = BufferPool::new(1 << 20);
+    let mut receiver = Receiver::new(&write(1, 8192));
+    for _ in 0..2 {
+        assert!(matches!(receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| false), Ok(Arrival::Held)));
+        assert_eq!(receiver.arriving_bytes(), 0);
+    }
+    let passes = receiver.next(&SESSION, u64::MAX, &mut buffers, &mut |_| true);
+    assert!(matches!(passes, Ok(Arrival::Request { payload, .. }) if payload.len() == 1));
 }
