@@ -87,12 +87,15 @@ pub(crate) enum VolumeVerb {
         #[arg(long)]
         discard_tail: bool,
     },
-    /// Say for how long a volume's past is kept, so that it can be cloned as it was at any second.
+    /// Say for how long a volume's past is kept, so that it can be cloned as it was at any second; or what may be asked of it
+    /// in a second, while it serves.
     Set {
         /// The volume.
         name: VolumeName,
         #[command(flatten)]
         history: HistoryOptions,
+        #[command(flatten)]
+        qos: QosOptions,
     },
     /// Make a volume that begins as a snapshot, of which nothing is copied; or as a volume was at a second of its history.
     Clone {
@@ -131,6 +134,26 @@ pub(crate) struct HistoryOptions {
     /// slots.
     #[arg(long, value_name = "SIZE")]
     pub(crate) history_limit: Option<Size>,
+}
+
+/// What may be asked of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Args)]
+pub(crate) struct QosOptions {
+    /// Most operations a second; 0 for no ceiling.
+    #[arg(long, value_name = "N")]
+    pub(crate) iops: Option<u64>,
+    /// Operations that are saved at most while fewer are asked for, and may then come at once; without it, those of a second.
+    #[arg(long, value_name = "N")]
+    pub(crate) iops_burst: Option<u64>,
+    /// Most that is read and written in a second, such as 100M; 0 for no ceiling.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) bandwidth: Option<Size>,
+    /// What is saved of that at most, such as 10G; without it, that of a second.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) bandwidth_burst: Option<Size>,
+    /// Has an operation count once for each so much that it reads or writes, such as 256K; 0 for once, whatever its size.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) operation_size: Option<Size>,
 }
 
 /// A time as people write it: a number with a unit.

@@ -66,6 +66,9 @@ pub(crate) struct ServeOptions {
     /// Let everybody who reaches the API do everything without a token, beyond loopback too.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure_no_auth: Option<bool>,
+    /// Between whom each shard is shared fairly [default: tenants].
+    #[arg(long, value_name = "WHOM")]
+    fair_shares: Option<FairShares>,
     /// How log lines look [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -79,6 +82,19 @@ pub(crate) enum TlsMode {
     Optional,
     /// They must.
     Required,
+}
+
+/// Between whom a shard is shared fairly: while there are several, none has more under way than its part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FairShares {
+    /// Nobody.
+    Off,
+    /// Tenants, whatever number of volumes they have.
+    #[default]
+    Tenants,
+    /// Volumes, whosever they are.
+    Volumes,
 }
 
 /// How log lines look.
@@ -109,6 +125,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsSettings>,
     pub(crate) insecure_no_tls: bool,
     pub(crate) insecure_no_auth: bool,
+    pub(crate) fair_shares: FairShares,
     pub(crate) log_format: LogFormat,
 }
 
@@ -156,6 +173,7 @@ impl ServeOptions {
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
             insecure_no_tls: self.insecure_no_tls.or(file.insecure_no_tls),
             insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
+            fair_shares: self.fair_shares.or(file.fair_shares),
             log_format: self.log_format.or(file.log_format),
         }
     }
@@ -187,6 +205,7 @@ impl ServeOptions {
             tls,
             insecure_no_tls: self.insecure_no_tls.unwrap_or(false),
             insecure_no_auth: self.insecure_no_auth.unwrap_or(false),
+            fair_shares: self.fair_shares.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             data,
         })

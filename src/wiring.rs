@@ -9,12 +9,13 @@ pub(crate) use bootstrap::bootstrap;
 pub(crate) use offline::{check, rebuild};
 
 use crate::address::Address;
-use crate::config::{Settings, TlsMode, TlsSettings};
+use crate::config::{FairShares, Settings, TlsMode, TlsSettings};
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
 use blockd::listener::{self, Inherited, Listener};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
+use blockd::qos;
 use blockd::tls::{ClientCertificates, TlsFiles};
 use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
 use control::Service;
@@ -127,7 +128,15 @@ fn serving_config(settings: &Settings) -> ServingConfig {
         is_direct: settings.direct,
         map_cache_bytes: usize::try_from(settings.map_cache.bytes()).unwrap_or(usize::MAX),
         scrub_bytes_per_second: settings.scrub_rate.bytes(),
-        limits: Limits::default(),
+        limits: Limits { fair_shares: fair_shares(settings.fair_shares), ..Limits::default() },
+    }
+}
+
+const fn fair_shares(between: FairShares) -> qos::FairShares {
+    match between {
+        FairShares::Off => qos::FairShares::Off,
+        FairShares::Tenants => qos::FairShares::Tenants,
+        FairShares::Volumes => qos::FairShares::Volumes,
     }
 }
 

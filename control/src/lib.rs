@@ -25,9 +25,9 @@ pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};
 pub use model::{
-    CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
-    ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, Slots, Snapshot, SnapshotList, Status,
-    Volume, VolumeHistory, VolumeList, VolumeState,
+    CeilingStatus, CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
+    ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, SetQos, Slots, Snapshot, SnapshotList,
+    Status, Volume, VolumeHistory, VolumeList, VolumeQos, VolumeState,
 };
 pub use name::{ExportName, InvalidName, MomentName, Name, Second, SnapshotName, VolumeName};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};

@@ -39,6 +39,9 @@ pub struct Volume {
     /// For how long its past is kept, and what there is of that; absent when it is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<VolumeHistory>,
+    /// What may be asked of it in a second; absent when it has no ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<VolumeQos>,
     /// Whether it serves.
     pub state: VolumeState,
     /// Why it does not serve fully; absent while it is online.
@@ -82,6 +85,63 @@ pub struct KeepHistory {
     /// Most bytes that it may hold before the oldest goes; 0 for as many as the volume has, or eight slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
+}
+
+/// What may be asked of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeQos {
+    /// Of operations; absent without such a ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<CeilingStatus>,
+    /// Of bytes read and written; absent without such a ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<CeilingStatus>,
+    /// An operation counts once for each so many bytes that it reads or writes; absent where it always counts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_bytes: Option<u64>,
+    /// Requests that waited for a ceiling since the start, the volume's or its tenant's.
+    pub throttled_requests: u64,
+    /// Milliseconds that they did, added up.
+    pub throttled_ms: u64,
+}
+
+/// A ceiling, and what is left of its credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CeilingStatus {
+    /// What may pass in a second, for as long as one likes.
+    pub rate: u64,
+    /// Credits that are saved at most while less passes: what may pass at once then.
+    pub burst: u64,
+    /// Credits that are left; below 0, what is owed for a request that was larger. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<i64>,
+    /// Seconds until they are used up, if twice the rate is asked for from now on. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts_seconds: Option<u64>,
+}
+
+/// What may be asked of a volume from now on. What is absent stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetQos {
+    /// Operations a second, 10 at least; 0 for no ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 3000)]
+    pub iops: Option<u64>,
+    /// Operations that are saved at most while fewer are asked for; where none is told with a new `iops`, those of a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 540_000)]
+    pub iops_burst: Option<u64>,
+    /// Bytes a second, read and written, 1 MiB at least; 0 for no ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 131_072_000)]
+    pub bandwidth_bytes: Option<u64>,
+    /// Bytes that are saved at most; where none is told with a new `bandwidth_bytes`, those of a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_burst_bytes: Option<u64>,
+    /// Has an operation count once for each so many bytes, 16 KiB at least; 0 for once, whatever its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_bytes: Option<u64>,
 }
 
 /// A volume to be made that begins as another one was at a second of its history.

@@ -4,7 +4,7 @@ use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
 use crate::image::{Image, ImageSharing};
 use crate::metrics;
-use crate::model::{KeepHistory, Pool, RolledBack, Snapshot, Volume};
+use crate::model::{KeepHistory, Pool, RolledBack, SetQos, Snapshot, Volume};
 use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
@@ -98,6 +98,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Says for how long a volume's past is to be kept.
     fn keep_history(&self, name: VolumeName, wanted: KeepHistory) -> Answer<'_, Volume>;
+
+    /// Says what may be asked of a volume from now on.
+    fn set_qos(&self, name: VolumeName, wanted: SetQos) -> Answer<'_, Volume>;
 
     /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
     /// are attached, unless `force`, which cuts them off first.

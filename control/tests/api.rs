@@ -358,6 +358,7 @@ async fn the_openapi_document_lists_every_route_and_problem() {
     for (path, count) in [
         ("/v1/volumes", 2),
         ("/v1/volumes/{name}", 2),
+        ("/v1/volumes/{name}/qos", 1),
         ("/v1/volumes/{name}/resize", 1),
         ("/v1/images", 2),
         ("/v1/images/{name}", 2),

@@ -1,12 +1,12 @@
 //! `aljibe volume`.
 
-use crate::cli::{CloneSource, HistoryOptions, VolumeCommand, VolumeVerb};
+use crate::cli::{CloneSource, HistoryOptions, QosOptions, VolumeCommand, VolumeVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, rounded, sized, table};
 use control::{
-    CloneMoment, CloneSnapshot, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, Size, Volume,
-    VolumeHistory, VolumeList, VolumeName, VolumeSize,
+    CeilingStatus, CloneMoment, CloneSnapshot, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack,
+    SetQos, Size, Volume, VolumeHistory, VolumeList, VolumeName, VolumeQos, VolumeSize,
 };
 use serde_json::json;
 
@@ -28,10 +28,7 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             let volume: Volume = client.post(&format!("{}/resize", path_of(&name)), &wanted)?;
             output.show(&volume, || described(&volume))
         }
-        VolumeVerb::Set { name, history } => {
-            let volume: Volume = client.post(&format!("{}/history", path_of(&name)), &wanted_history(history))?;
-            output.show(&volume, || described(&volume))
-        }
+        VolumeVerb::Set { name, history, qos } => set(&client, output, &path_of(&name), (wanted_history(history), qos)),
         VolumeVerb::Clone { source, name } => {
             let name = target.volume(name).to_string();
             let volume: Volume = match source {
@@ -75,6 +72,20 @@ fn create(
     output.show(&volume, || described(&volume))
 }
 
+fn set(client: &Client, output: Output, path: &str, (history, qos): (KeepHistory, QosOptions)) -> Result<(), Failure> {
+    if history == KeepHistory::default() && qos == QosOptions::default() {
+        return Err(Failure::usage("say what is to be set: see aljibe volume set --help"));
+    }
+    let mut volume: Option<Volume> = None;
+    if history != KeepHistory::default() {
+        volume = Some(client.post(&format!("{path}/history"), &history)?);
+    }
+    if qos != QosOptions::default() {
+        volume = Some(client.post(&format!("{path}/qos"), &wanted_qos(qos))?);
+    }
+    volume.map_or(Ok(()), |volume| output.show(&volume, || described(&volume)))
+}
+
 fn list(client: &Client, output: Output, query: &str) -> Result<(), Failure> {
     let list: VolumeList = client.get(&format!("/v1/volumes{query}"))?;
     output.show(&list, || {
@@ -107,6 +118,7 @@ fn described(volume: &Volume) -> String {
         ("snapshots", snapshots),
         ("on disk", volume.pool_bytes.map(sized)),
         ("history", volume.history.as_ref().map(described_history)),
+        ("ceilings", volume.qos.as_ref().map(described_qos)),
         ("state", Some(volume.state.to_string())),
         ("reason", volume.state_reason.clone()),
         ("clients", Some(volume.connections.to_string())),
@@ -127,4 +139,34 @@ fn described_history(history: &VolumeHistory) -> String {
     let limit = history.limit_bytes.map(|bytes| format!(" of at most {}", sized(bytes))).unwrap_or_default();
     let since = history.since.map_or_else(|| "nothing yet".to_owned(), |since| format!("since {since}"));
     format!("{} s, {since}, holds {}{limit}", history.seconds, sized(history.bytes))
+}
+
+fn wanted_qos(options: QosOptions) -> SetQos {
+    SetQos {
+        iops: options.iops,
+        iops_burst: options.iops_burst,
+        bandwidth_bytes: options.bandwidth.map(Size::bytes),
+        bandwidth_burst_bytes: options.bandwidth_burst.map(Size::bytes),
+        operation_bytes: options.operation_size.map(Size::bytes),
+    }
+}
+
+fn described_qos(qos: &VolumeQos) -> String {
+    let count = |count: u64| count.to_string();
+    let rounded = |bytes: u64| Size::from_bytes(bytes).rounded();
+    let line = |ceiling: &CeilingStatus, shown: &dyn Fn(u64) -> String, what: &str| {
+        let left = ceiling.left.map(|left| match u64::try_from(left) {
+            Ok(left) => format!(", {} left", shown(left)),
+            Err(_) => format!(", {} owed", shown(left.unsigned_abs())),
+        });
+        let lasts = ceiling.lasts_seconds.map(|seconds| format!(", {seconds} s at twice the rate"));
+        let (left, lasts) = (left.unwrap_or_default(), lasts.unwrap_or_default());
+        format!("{} {what}/s, saves {}{left}{lasts}", shown(ceiling.rate), shown(ceiling.burst))
+    };
+    let operations = qos.iops.as_ref().map(|ceiling| line(ceiling, &count, "operations"));
+    let size = qos.operation_bytes.map(|bytes| format!("an operation counts once each {}", rounded(bytes)));
+    let bandwidth = qos.bandwidth.as_ref().map(|ceiling| line(ceiling, &rounded, "bytes"));
+    let waited = format!("{} requests waited, {} ms together", qos.throttled_requests, qos.throttled_ms);
+    let lines: Vec<String> = operations.into_iter().chain(size).chain(bandwidth).chain([waited]).collect();
+    lines.join("\n")
 }

@@ -4,7 +4,7 @@ use blockd::shard::{Histogram as Counts, ShardStats, Verb, VerbStats, VolumeStat
 use control::Volume;
 use control::metrics::{
     Bucket, Histogram, LogMetrics, MapCacheMetrics, Operation, OperationMetrics, ShardMetrics, VolumeMetrics,
-    VolumeOperationMetrics,
+    VolumeOperationMetrics, WaitMetrics,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(super) fn of_shard(shard: u32, stats: &ShardStats) -> ShardMetrics {
 }
 
 /// A volume's figures.
-pub(super) fn of_volume(volume: Volume, operations: Vec<VolumeOperationMetrics>) -> VolumeMetrics {
+pub(super) fn of_volume(volume: Volume, stats: Option<&VolumeStats>) -> VolumeMetrics {
     VolumeMetrics {
         name: volume.name,
         size_bytes: volume.size_bytes,
@@ -61,12 +61,25 @@ pub(super) fn of_volume(volume: Volume, operations: Vec<VolumeOperationMetrics>)
         history_since_seconds: volume.history.and_then(|history| history.since).map(Timestamp::as_second),
         connections: volume.connections,
         state: volume.state,
-        operations,
+        operations: stats.map(volume_operations).unwrap_or_default(),
+        waits: stats.map(waits).unwrap_or_default(),
+    }
+}
+
+fn waits(stats: &VolumeStats) -> WaitMetrics {
+    let qos = stats.qos;
+    WaitMetrics {
+        throttled: qos.throttled_requests,
+        throttled_for: Duration::from_nanos(qos.throttled_ns),
+        shared: qos.shared_requests,
+        shared_for: Duration::from_nanos(qos.shared_ns),
+        operation_credits: qos.iops.map(|credits| credits.left),
+        byte_credits: qos.bandwidth.map(|credits| credits.left),
     }
 }
 
 /// A volume's requests by kind.
-pub(super) fn volume_operations(stats: &VolumeStats) -> Vec<VolumeOperationMetrics> {
+fn volume_operations(stats: &VolumeStats) -> Vec<VolumeOperationMetrics> {
     let operation = |(verb, operation)| {
         let VerbStats { errors, bytes, latency_ns } = stats.verb(verb);
         let completed = latency_ns.count() - errors;

@@ -2,6 +2,7 @@
 
 mod diff;
 mod image;
+mod qos;
 mod scrub;
 mod tenant;
 
@@ -14,7 +15,7 @@ use blockd::catalogue::{
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
     Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
-    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, Slots, Snapshot, SnapshotDiff,
+    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetQos, Slots, Snapshot, SnapshotDiff,
     SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
@@ -71,6 +72,7 @@ impl PoolService {
             snapshot_bytes: space.snapshot_bytes,
             pool_bytes: Some(space.pool_bytes),
             history,
+            qos: qos::shown(entry.qos, stats),
             state,
             state_reason,
             connections: stats.map_or(0, |stats| stats.connections),
@@ -335,6 +337,15 @@ impl Service for PoolService {
         })
     }
 
+    fn set_qos(&self, name: VolumeName, wanted: SetQos) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let entry = self.catalogue.show(name.as_str()).map_err(service_error)?;
+            let limits = qos::limits(entry.qos.unwrap_or_default(), wanted)?;
+            let entry = self.catalogue.set_qos(name.as_str(), limits).await.map_err(service_error)?;
+            self.shown(entry).await
+        })
+    }
+
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
         Box::pin(async move {
             let undo = format!("before-rollback-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
@@ -422,8 +433,7 @@ impl Service for PoolService {
             let entries = self.catalogue.with_space(entries.collect()).await.map_err(service_error)?;
             let of_volume = |(entry, space): (Entry, Space)| {
                 let stats = stats.get(&entry.volume).copied();
-                let operations = stats.map(metrics::volume_operations);
-                metrics::of_volume(self.show(entry, stats, &space), operations.unwrap_or_default())
+                metrics::of_volume(self.show(entry, stats, &space), stats)
             };
             let volumes = entries.into_iter().map(of_volume).collect();
             Ok(control::metrics::Snapshot {

@@ -35,7 +35,7 @@ const fn rule(method: &'static str, route: &'static str, scope: Scope, roles: &'
     Rule { method, route, scope, roles }
 }
 
-pub(super) const TABLE: [Rule; 40] = [
+pub(super) const TABLE: [Rule; 41] = [
     rule("GET", "/v1/health", Anyone, EVERYONE),
     rule("GET", "/v1/ready", Provider, WATCHERS),
     rule("GET", "/v1/openapi.json", Tenant, EVERYONE),
@@ -49,6 +49,7 @@ pub(super) const TABLE: [Rule; 40] = [
     rule("DELETE", "/v1/volumes/{name}", Tenant, USERS),
     rule("POST", "/v1/volumes/{name}/resize", Tenant, USERS),
     rule("POST", "/v1/volumes/{name}/history", Tenant, USERS),
+    rule("POST", "/v1/volumes/{name}/qos", Provider, OPERATORS),
     rule("POST", "/v1/volumes/{name}/clone", Tenant, USERS),
     rule("POST", "/v1/volumes/{name}/rollback", Tenant, USERS),
     rule("GET", "/v1/snapshots", Tenant, EVERYONE),

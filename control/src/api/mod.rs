@@ -109,6 +109,7 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(images::seal))
         .routes(routes!(volumes::rollback))
         .routes(routes!(volumes::history))
+        .routes(routes!(volumes::qos))
         .routes(routes!(volumes::clone))
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::delete))

@@ -5,7 +5,7 @@ use super::answer::{Body, ListParameters, Made, Named, Parameters, is_set, made}
 use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::model::{
-    CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, Volume, VolumeList,
+    CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, SetQos, Volume, VolumeList,
 };
 use crate::name::{MomentName, SnapshotName, VolumeName};
 use axum::Json;
@@ -115,6 +115,26 @@ pub(super) async fn history(
     let (service, target) = (Arc::clone(&context.service), name.clone());
     let change = async move { service.keep_history(name, wanted).await };
     Ok(Json(context.change(&caller, ("volume.history", target), change).await?))
+}
+
+/// Says what may be asked of a volume in a second, while it serves: requests beyond that wait, and none fails for it. Credits
+/// for what was not asked for are saved, up to the burst, also over a restart; a change forgives what is owed.
+#[utoipa::path(post, path = "/v1/volumes/{name}/qos", request_body = SetQos,
+    params(("name" = String, Path, description = "The volume")), responses(
+    (status = 200, body = Volume),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "volume_not_found"),
+    (status = 409, body = Problem, description = "volume_quarantined"),
+))]
+pub(super) async fn qos(
+    State(context): State<Context>,
+    caller: Caller,
+    Named(name): Named<VolumeName>,
+    Body(wanted): Body<SetQos>,
+) -> Result<Json<Volume>, ServiceError> {
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.set_qos(name, wanted).await };
+    Ok(Json(context.change(&caller, ("volume.qos", target), change).await?))
 }
 
 /// Makes a volume that begins as this one was at the beginning of a second: with all that had been answered before, and

@@ -11,5 +11,5 @@ pub(crate) use render::{CONTENT_TYPE, render};
 pub(crate) use requests::RequestMetrics;
 pub use snapshot::{
     Bucket, Histogram, LogMetrics, MapCacheMetrics, Operation, OperationMetrics, ShardMetrics, Snapshot, VolumeMetrics,
-    VolumeOperationMetrics,
+    VolumeOperationMetrics, WaitMetrics,
 };

@@ -5,6 +5,7 @@ use crate::model::{Pool, PoolState, VolumeState};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The media type of what [`render`] makes.
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -120,6 +121,7 @@ fn add_volume(families: &mut Families, volume: &VolumeMetrics) {
         let is_in_it = f64::from(u8::from(volume.state == state));
         families.gauge("aljibe_volume_state", "1 for the state that the volume is in.", &labels, is_in_it);
     }
+    add_waits(families, volume);
     for figures in &volume.operations {
         let operation = figures.operation.as_str();
         for (result, count) in [("ok", figures.completed), ("error", figures.failed)] {
@@ -129,6 +131,26 @@ fn add_volume(families: &mut Families, volume: &VolumeMetrics) {
         let labels = [("volume", volume.name.as_str()), ("operation", operation)];
         let help = "Bytes of requests on the volume that succeeded.";
         families.counter("aljibe_volume_request_bytes_total", help, &labels, figures.bytes);
+    }
+}
+
+fn add_waits(families: &mut Families, volume: &VolumeMetrics) {
+    let waits = volume.waits;
+    for (reason, count, time) in
+        [("ceiling", waits.throttled, waits.throttled_for), ("share", waits.shared, waits.shared_for)]
+    {
+        let labels = [("volume", volume.name.as_str()), ("reason", reason)];
+        let help = "Requests that waited before they were taken.";
+        families.counter("aljibe_volume_waits_total", help, &labels, count);
+        let help = "Time that requests waited before they were taken, added up.";
+        families.seconds("aljibe_volume_wait_seconds_total", help, &labels, time);
+    }
+    for (unit, credits) in [("operations", waits.operation_credits), ("bytes", waits.byte_credits)] {
+        let labels = [("volume", volume.name.as_str()), ("unit", unit)];
+        if let Some(credits) = credits {
+            let help = "Credits that are left of a ceiling; below 0 what is owed.";
+            families.gauge("aljibe_volume_credits", help, &labels, credits as f64);
+        }
     }
 }
 
@@ -174,8 +196,16 @@ impl Families {
     }
 
     fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: u64) {
+        self.count(name, help, labels, value as f64);
+    }
+
+    fn seconds(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: Duration) {
+        self.count(name, help, labels, value.as_secs_f64());
+    }
+
+    fn count(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
         let mut counter = proto::Counter::default();
-        counter.set_value(value as f64);
+        counter.set_value(value);
         let mut metric = Metric::from_label(pairs(labels));
         metric.set_counter(counter);
         self.family(name, help, MetricType::COUNTER).push(metric);
@@ -234,9 +264,8 @@ const BUILD: [(&str, &str); 1] = [("version", env!("CARGO_PKG_VERSION"))];
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::{Bucket, Operation, VolumeOperationMetrics};
+    use super::super::snapshot::{Bucket, Operation, VolumeOperationMetrics, WaitMetrics};
     use super::*;
-    use std::time::Duration;
 
     fn snapshot() -> Snapshot {
         let latency = Histogram {
@@ -261,6 +290,12 @@ mod tests {
                 connections: 1,
                 state: VolumeState::Online,
                 operations: vec![of_volume],
+                waits: WaitMetrics {
+                    throttled: 3,
+                    throttled_for: Duration::from_millis(1500),
+                    byte_credits: Some(-7),
+                    ..WaitMetrics::default()
+                },
             }],
             pool: None,
         }
@@ -292,5 +327,7 @@ mod tests {
         assert!(helped.iter().all(|name| name.starts_with("aljibe_")), "{helped:?}");
         assert!(text.contains("aljibe_volume_requests_total{volume=\"vm-1\",operation=\"read\",result=\"error\"} 1\n"));
         assert!(text.contains("aljibe_volume_state{volume=\"vm-1\",state=\"online\"} 1\n"));
+        assert!(text.contains("aljibe_volume_wait_seconds_total{volume=\"vm-1\",reason=\"ceiling\"} 1.5\n"));
+        assert!(text.contains("aljibe_volume_credits{volume=\"vm-1\",unit=\"bytes\"} -7\n"));
     }
 }

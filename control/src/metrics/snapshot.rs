@@ -118,6 +118,25 @@ pub struct VolumeMetrics {
     pub state: VolumeState,
     /// Requests by kind.
     pub operations: Vec<VolumeOperationMetrics>,
+    /// Requests that had to wait.
+    pub waits: WaitMetrics,
+}
+
+/// A volume's requests that had to wait before they were taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WaitMetrics {
+    /// For a ceiling, the volume's or its tenant's.
+    pub throttled: u64,
+    /// Time that these waited, added up.
+    pub throttled_for: Duration,
+    /// For the share of its tenant.
+    pub shared: u64,
+    /// Time that these waited, added up.
+    pub shared_for: Duration,
+    /// Credits for operations that are left, where there is a ceiling.
+    pub operation_credits: Option<i64>,
+    /// Credits for bytes that are left, where there is a ceiling.
+    pub byte_credits: Option<i64>,
 }
 
 /// Requests of one kind on one volume.

@@ -7,9 +7,10 @@ use images::check_claim;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState, KeepHistory,
-    KnownToken, MomentName, Name, NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, Slots,
-    Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
+    Answer, CeilingStatus, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState,
+    KeepHistory, KnownToken, MomentName, Name, NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service,
+    ServiceError, SetQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory,
+    VolumeName, VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -101,6 +102,7 @@ impl State {
             snapshot_bytes: None,
             pool_bytes: None,
             history: None,
+            qos: None,
             state: VolumeState::Online,
             state_reason: None,
             connections: 0,
@@ -373,6 +375,23 @@ impl Service for MemoryService {
         })
     }
 
+    fn set_qos(&self, name: VolumeName, wanted: SetQos) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            let volume = state.find(&name)?;
+            let iops = wanted.iops.filter(|rate| *rate > 0);
+            let ceiling = |rate| CeilingStatus { rate, burst: rate, left: None, lasts_seconds: None };
+            volume.qos = iops.map(|rate| VolumeQos {
+                iops: Some(ceiling(rate)),
+                bandwidth: None,
+                operation_bytes: wanted.operation_bytes,
+                throttled_requests: 0,
+                throttled_ms: 0,
+            });
+            Ok(volume.clone())
+        })
+    }
+
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack> {
         Box::pin(async move {
             self.wait_if_held().await;
@@ -487,6 +506,7 @@ impl Service for MemoryService {
             let of = |volume: &Volume| VolumeMetrics {
                 history_bytes: None,
                 history_since_seconds: None,
+                waits: metrics::WaitMetrics::default(),
                 name: volume.name.clone(),
                 size_bytes: volume.size_bytes,
                 written_bytes: volume.written_bytes,
