@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model soak fmt lint doc
+.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model bench-qos soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: ## A disk image in a volume: written, read back, checked; servers made of 
 	cargo build --release --locked
 	@scripts/demo.sh
 
-bench: bench-peers bench-limits bench-snapshots bench-compaction ## Every benchmark with a peer or a promised number, one after the other (some hours)
+bench: bench-peers bench-limits bench-snapshots bench-compaction bench-qos ## Every benchmark with a peer or a promised number, one after the other (some hours)
 
 bench-peers: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-server (over an hour)
 	@scripts/install-deps.sh test
@@ -50,6 +50,11 @@ bench-compaction: ## What compaction costs writers, and how soon it gives space 
 
 bench-compaction-model: ## Write amplification of compaction, by a model without a disk (some minutes; docs/decisions)
 	python3 benches/compaction/model.py $(BENCH_ARGS)
+
+bench-qos: ## What a flooding neighbour costs a quiet volume, and what ceilings and shares cost, against their promised numbers
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	python3 benches/qos/run.py $(BENCH_ARGS)
 
 soak: ## 10,000 seeds of the simulator (ALJIBE_SIM_SEEDS=n for another number)
 	@scripts/install-deps.sh build
