@@ -29,6 +29,8 @@ mod images;
 #[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
+mod qos;
+#[cfg(test)]
 mod scrub;
 #[cfg(test)]
 mod snapshots;
