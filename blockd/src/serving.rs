@@ -87,6 +87,7 @@ impl Serving {
                 appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
                 map_limit_bytes: config.map_cache_bytes,
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
+                is_metered: true,
             },
             known,
             erasing,

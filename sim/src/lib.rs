@@ -13,6 +13,7 @@
 pub mod census;
 pub mod disk;
 pub mod fuse;
+pub mod meter;
 pub mod oracle;
 pub mod pattern;
 pub mod plan;

@@ -12,6 +12,9 @@ use volume::store::{Durability, Store, StoreFault, StoreWrite};
 /// The first byte of the keys of map pages.
 const PAGE_KEY: u8 = 3;
 
+/// What stands behind a page: its last change.
+const LSN_LEN: usize = 8;
+
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug, Default)]
@@ -87,7 +90,9 @@ impl SimStore {
     #[must_use]
     pub fn has_rotten_page(&self) -> bool {
         let state = self.state.borrow();
-        state.pairs.iter().any(|(key, page)| key.first() == Some(&PAGE_KEY) && Page::decode(page).is_err())
+        let is_page =
+            |value: &[u8]| value.split_last_chunk::<LSN_LEN>().is_some_and(|(page, _)| Page::decode(page).is_ok());
+        state.pairs.iter().any(|(key, value)| key.first() == Some(&PAGE_KEY) && !is_page(value))
     }
 
     fn check_read(&self) -> Result<(), StoreFault> {

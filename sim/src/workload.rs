@@ -42,6 +42,8 @@ pub enum Wish {
     },
     /// Checkpoint.
     Checkpoint,
+    /// Tell up to when what was used is known.
+    Meter,
     /// Take a snapshot of this id.
     Snapshot(VolumeId),
     /// Flush, so that the snapshot of this id can be recorded.

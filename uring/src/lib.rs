@@ -4,9 +4,11 @@
 //! submission to completion, as raw heap memory that nobody else can name ([`Region`], [`Message`]), and a ring that is
 //! dropped cancels what is in flight and waits for it. Forgetting a ring leaks that memory, which is sound.
 //!
-//! Besides: the few file calls that the standard library lacks ([`mod@file`]), and pinning a thread to a core ([`cpu`]).
+//! Besides: the few file calls that the standard library lacks ([`mod@file`]), the boot clock ([`clock`]),
+//! and pinning a thread to a core ([`cpu`]).
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
+pub mod clock;
 pub mod cpu;
 pub mod file;
 mod message;

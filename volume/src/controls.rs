@@ -30,6 +30,8 @@ pub enum Safeguard {
     OtherBoundaries,
     /// The deletion of a boundary takes away all that nothing else shows.
     EveryUnneeded,
+    /// What a stored page has is not counted again when the log is replayed.
+    CountedOnce,
 }
 
 #[cfg(feature = "negative-controls")]

@@ -19,7 +19,7 @@ use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read
 use crate::store::{PoolReader, Store};
 use slots::look_into_slots;
 use std::collections::{BTreeMap, VecDeque};
-use units::{Lsn, SegmentId, SlotIndex, VolumeId};
+use units::{Lsn, MeterTime, SegmentId, SlotIndex, VolumeId};
 
 /// Bytes of changed pages that are gathered before they are written.
 const DIRTY_BYTES_MAX: usize = 64 << 20;
@@ -183,7 +183,8 @@ impl<'a> Fold<'a> {
             passed.iter().for_each(|boundary| self.map.begin_generation(boundary.generation + 1));
             self.write_back(index)?;
             let generation = self.map.generation();
-            let folded = Folded { to: folded_to, generation, size_bytes: self.size_bytes };
+            let at = MeterTime(0);
+            let folded = Folded { to: folded_to, generation, size_bytes: self.size_bytes, at };
             index.write_back(self.volume, generation, &[], folded)?;
         }
         report.mends.append(&mut self.mends);

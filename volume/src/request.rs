@@ -4,7 +4,7 @@ use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::pool::{Boundary, Change, Parent};
 use smallvec::SmallVec;
-use units::{ByteRange, SnapshotId};
+use units::{ByteRange, MeterTime, SnapshotId};
 
 /// Most bytes of one payload piece of a write; a longer write brings several, all but the last of this length.
 pub const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -96,6 +96,9 @@ pub enum Request {
     Release,
     /// Write back what the store lacks and make all of it durable, so that the next start has nothing to replay.
     Checkpoint,
+    /// Write back what the store lacks, so that what the volume has used is known to a moment of now. Answered by
+    /// [`Completion::Metered`].
+    Meter,
     /// Tell the time in the log from now on, or no more: whoever reads it can then tell what was there at a moment.
     KeepTime {
         /// Whether to.
@@ -121,6 +124,7 @@ impl Request {
             | Self::Release
             | Self::Changed { .. }
             | Self::Checkpoint
+            | Self::Meter
             | Self::KeepTime { .. } => false,
         }
     }
@@ -144,6 +148,8 @@ pub enum Completion {
     Extents(Vec<Extent>),
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Changed(Vec<ChangedExtent>),
+    /// The store has all that counts from before this time, and nothing will come that does.
+    Metered(MeterTime),
     /// A snapshot was taken here.
     Snapshot(Boundary),
 }

@@ -63,7 +63,11 @@ impl Begun {
 pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueError> {
     match completion {
         Completion::Snapshot(boundary) => Ok(boundary),
-        Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Changed(_) => {
+        Completion::Read { .. }
+        | Completion::Done
+        | Completion::Metered(_)
+        | Completion::Extents(_)
+        | Completion::Changed(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
         }
     }
@@ -73,7 +77,11 @@ pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueErro
 pub(super) fn changed(completion: Completion) -> Result<Vec<ChangedExtent>, CatalogueError> {
     match completion {
         Completion::Changed(extents) => Ok(extents),
-        Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Snapshot(_) => {
+        Completion::Read { .. }
+        | Completion::Done
+        | Completion::Metered(_)
+        | Completion::Extents(_)
+        | Completion::Snapshot(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume told something else than what has changed").into())
         }
     }

@@ -123,9 +123,11 @@ impl Book {
             Completion::Read { buffer, skip, len } => {
                 Ok(buffer.as_slice().get(skip..skip + len).unwrap_or_default().to_vec())
             }
-            Completion::Done | Completion::Extents(_) | Completion::Changed(_) | Completion::Snapshot(_) => {
-                Err(CatalogueError::Damaged("the system volume gave no bytes".to_owned()))
-            }
+            Completion::Done
+            | Completion::Metered(_)
+            | Completion::Extents(_)
+            | Completion::Changed(_)
+            | Completion::Snapshot(_) => Err(CatalogueError::Damaged("the system volume gave no bytes".to_owned())),
         }
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn status_part(context_id: u32, answer: &Completion) -> StatusPart {
             }
             told
         }
-        Completion::Read { .. } | Completion::Done | Completion::Snapshot(_) => Vec::new(),
+        Completion::Read { .. } | Completion::Done | Completion::Metered(_) | Completion::Snapshot(_) => Vec::new(),
     };
     StatusPart { context_id, extents }
 }
@@ -90,7 +90,13 @@ impl Replies {
         match result {
             Ok(Completion::Read { buffer, skip, len }) => self.push_data(asked, buffer, skip..skip + len),
             // The others are answers to what no client asks in this way.
-            Ok(Completion::Done | Completion::Snapshot(_) | Completion::Extents(_) | Completion::Changed(_)) => {
+            Ok(
+                Completion::Done
+                | Completion::Metered(_)
+                | Completion::Snapshot(_)
+                | Completion::Extents(_)
+                | Completion::Changed(_),
+            ) => {
                 self.push_done(asked.to);
             }
             Err(error) => self.push_error(asked.to, errno_of(error.kind), &error.to_string()),

@@ -15,6 +15,7 @@ impl Shard {
     pub(super) fn settle(&mut self) {
         // What is asked for is older than the time that its batch is given.
         self.wall_ms = super::wall_ms();
+        self.meter = super::meter_time();
         // By index: carrying out may touch more.
         let mut next = 0;
         while let Some(place) = self.touched.get(next).copied() {
@@ -31,6 +32,7 @@ impl Shard {
             let mut context = Context {
                 now: self.now,
                 wall_ms: self.wall_ms,
+                meter: self.meter,
                 buffers: &mut self.buffers,
                 actions: &mut slot.actions,
             };

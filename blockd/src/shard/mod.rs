@@ -37,7 +37,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use units::{Monotonic, VolumeId};
+use units::{MeterTime, Monotonic, VolumeId};
 use uring::{Ring, Want};
 use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume};
@@ -95,6 +95,8 @@ struct Shard {
     now: Monotonic,
     /// Milliseconds since 1970: what batches are labelled with.
     wall_ms: u64,
+    /// What use is measured by.
+    meter: MeterTime,
     /// Bytes that the map caches of all volumes may take together.
     map_cache_bytes: usize,
     buffers: BufferPool,
@@ -153,6 +155,7 @@ impl Shard {
         self.stats.turns += 1;
         self.now = self.clock();
         self.wall_ms = wall_ms();
+        self.meter = meter_time();
         if self.ring.take_woken() {
             self.take_messages();
         }
@@ -264,8 +267,13 @@ impl Shard {
     /// Hands a volume an event. What it wants is carried out by [`Shard::settle`].
     fn tell(&mut self, place: usize, event: Event) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
-        let mut context =
-            Context { now: self.now, wall_ms: self.wall_ms, buffers: &mut self.buffers, actions: &mut slot.actions };
+        let mut context = Context {
+            now: self.now,
+            wall_ms: self.wall_ms,
+            meter: self.meter,
+            buffers: &mut self.buffers,
+            actions: &mut slot.actions,
+        };
         slot.volume.handle(&mut context, event);
         self.is_ticking = true;
         if !std::mem::replace(&mut slot.is_touched, true) {
@@ -366,6 +374,11 @@ impl Shard {
             ..self.stats.clone()
         }
     }
+}
+
+/// The meter's time: that of the boot clock, which no change of the wall clock moves.
+fn meter_time() -> MeterTime {
+    MeterTime(u64::try_from(uring::clock::since_boot().as_millis()).unwrap_or(u64::MAX))
 }
 
 fn wall_ms() -> u64 {

@@ -135,6 +135,6 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::Resize { .. } | Request::Snapshot { .. } | Request::Hold | Request::Release | Request::Checkpoint => {
             (Verb::Control, 0)
         }
-        Request::KeepTime { .. } => (Verb::Control, 0),
+        Request::Meter | Request::KeepTime { .. } => (Verb::Control, 0),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use std::{fmt, io};
-use units::Monotonic;
+use units::{MeterTime, Monotonic};
 use uring::{Ring, SetupError};
 use volume::buffer::BufferPool;
 
@@ -150,6 +150,7 @@ impl Shard {
             origin: config.origin,
             now: Monotonic::default(),
             wall_ms: 0,
+            meter: MeterTime::default(),
             map_cache_bytes: config.map_cache_bytes,
             buffers: BufferPool::new(config.limits.pooled_bytes_max),
             volumes: Slab::new(),

@@ -86,7 +86,7 @@ impl World {
                 self.note_flushed(*id, true);
                 Ok(())
             }
-            (Wish::Hold | Wish::Release, Completion::Done) => Ok(()),
+            (Wish::Hold | Wish::Release, Completion::Done) | (Wish::Meter, Completion::Metered(_)) => Ok(()),
             (Wish::Snapshot(id), Completion::Snapshot(boundary)) => {
                 let Some(moment) = asked.moment.clone() else { return Ok(()) };
                 self.take_snapshot(site, *id, (moment, *boundary), !asked.is_waited)

@@ -111,6 +111,7 @@ impl World {
                 (Request::Resize { size_bytes, discard_tail }, Some(op), had_data)
             }
             Wish::Checkpoint => (Request::Checkpoint, None, false),
+            Wish::Meter => (Request::Meter, None, false),
             Wish::Hold => (Request::Hold, None, false),
             Wish::Release => (Request::Release, None, false),
         }
@@ -182,7 +183,7 @@ fn end_of(wish: &Wish) -> u64 {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
-        Wish::Hold | Wish::Release => 0,
+        Wish::Hold | Wish::Release | Wish::Meter => 0,
     }
 }
 

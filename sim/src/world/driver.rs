@@ -140,6 +140,7 @@ impl World {
         }
         self.trace.note(&[1, self.now, id.0, pool_offset, len as u64]);
         self.trace.tell(|| format!("{owner:?}: append {} at {pool_offset:#x}, {len:#x} bytes", id.0));
+        self.note_batch(owner, &buffers);
         self.transfers(owner).appends.insert(id, Append { pool_offset, buffers, landed: None });
         let delay = self.delay();
         self.after(delay, Happening::AppendLands(owner, id));

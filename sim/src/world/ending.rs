@@ -47,6 +47,7 @@ impl World {
             let reply = self.ask_and_wait(site, Wish::Checkpoint)?;
             self.must_succeed(&reply, "a checkpoint of a volume at rest")?;
         }
+        self.check_meters()?;
         self.come_to_rest()?;
         let Some(index) = &self.index else { return Ok(()) };
         let report = check(index, &self.disk, CheckOptions { verify_data: true });

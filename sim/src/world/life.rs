@@ -19,6 +19,9 @@ impl World {
     pub(super) fn live(&mut self) -> Checked {
         self.start()?;
         self.read_back()?;
+        if self.random.chance(500) {
+            self.check_meters()?;
+        }
         self.open_clients(self.plan.requests);
         if let Some(steps) = self.crash_after {
             return self.live_for(steps);
@@ -134,6 +137,8 @@ impl World {
 
     /// Nothing of the process is left.
     pub(super) fn end_process(&mut self) {
+        self.note_applied();
+        self.clocks.pass_down();
         self.end_catalogue();
         self.is_open = false;
         self.requests_left = 0;

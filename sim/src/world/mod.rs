@@ -11,6 +11,7 @@ mod ending;
 mod families;
 mod leases;
 mod life;
+mod metering;
 mod rot;
 mod sealing;
 mod start;
@@ -19,6 +20,7 @@ mod store_thread;
 use crate::census::{Census, Fault};
 use crate::disk::SimDisk;
 use crate::fuse::Fuse;
+use crate::meter::{Held, Model};
 use crate::oracle::{Loss, Oracle, Step};
 use crate::plan::{FaultRates, Plan, Profile, crash_of};
 use crate::random::Random;
@@ -30,7 +32,7 @@ use driver::{Owner, Transfers};
 use families::VolumeState;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use units::{Lsn, Monotonic, PoolId, VolumeId};
+use units::{Lsn, MeterTime, Monotonic, PoolId, VolumeId};
 use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume, VolumeConfig};
 use volume::format::Superblock;
@@ -136,6 +138,7 @@ struct Site {
     last_lsn: Lsn,
     last_lsn_seen: Lsn,
     oracle: Oracle,
+    model: Model,
     asked: BTreeMap<RequestId, Asked>,
     answered: BTreeMap<RequestId, Reply>,
     transfers: Transfers,
@@ -147,6 +150,7 @@ struct Site {
 
 impl Site {
     fn new(id: VolumeId, created_bytes: u64, oracle: Oracle) -> Self {
+        let model = Model::new(MeterTime(0), created_bytes, Held::new());
         Self {
             id,
             created_bytes,
@@ -162,6 +166,7 @@ impl Site {
             last_lsn: Lsn::ZERO,
             last_lsn_seen: Lsn::ZERO,
             oracle,
+            model,
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),
             transfers: Transfers::default(),
@@ -207,6 +212,7 @@ pub struct World {
     random: Random,
     now: u64,
     step: u64,
+    clocks: metering::Clocks,
     queue: BTreeMap<(u64, u64), Happening>,
     next_happening: u64,
     disk: SimDisk,
@@ -270,6 +276,7 @@ impl World {
             rates: FaultRates::default(),
             broken,
             now: 0,
+            clocks: metering::Clocks::new(seed),
             step: 1,
             queue: BTreeMap::new(),
             next_happening: 0,
@@ -348,6 +355,7 @@ impl World {
             appends_in_flight_max: self.plan.appends_in_flight_max,
             map_limit_bytes: self.plan.map_limit_bytes,
             unfolded_segments_max: self.plan.unfolded_segments_max,
+            is_metered: true,
         }
     }
 
@@ -405,6 +413,7 @@ impl World {
             Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
             Happening::CompactorTick => {
                 self.after(TICK, Happening::CompactorTick);
+                self.clocks.step();
                 self.tick_sealing();
                 self.tick_compactor()?;
                 self.tick_waiting()?;
@@ -424,7 +433,7 @@ impl World {
     fn tell_volume(&mut self, site: usize, event: Event) -> Checked {
         let Some(mut volume) = self.sites[site].volume.take() else { return Ok(()) };
         let mut actions = Vec::new();
-        volume.handle(&mut context(self.now, &mut self.buffers, &mut actions), event);
+        volume.handle(&mut self.context(&mut actions), event);
         self.sites[site].volume = Some(volume);
         if !self.sites[site].is_poll_due {
             self.sites[site].is_poll_due = true;
@@ -438,12 +447,13 @@ impl World {
         self.sites[site].is_poll_due = false;
         let Some(mut volume) = self.sites[site].volume.take() else { return Ok(()) };
         let mut actions = Vec::new();
-        volume.poll_append(&mut context(self.now, &mut self.buffers, &mut actions));
+        volume.poll_append(&mut self.context(&mut actions));
         self.sites[site].volume = Some(volume);
         self.carry_out(Owner::Site(site), actions)
     }
-}
 
-fn context<'a>(now: u64, buffers: &'a mut BufferPool, actions: &'a mut Vec<Action>) -> Context<'a> {
-    Context { now: Monotonic(now), wall_ms: 1_700_000_000_000 + now / MS, buffers, actions }
+    fn context<'a>(&'a mut self, actions: &'a mut Vec<Action>) -> Context<'a> {
+        let (now, wall_ms, meter) = (Monotonic(self.now), self.clocks.wall_ms(self.now), self.meter_now());
+        Context { now, wall_ms, meter, buffers: &mut self.buffers, actions }
+    }
 }

@@ -107,6 +107,7 @@ impl World {
         if !unsound.is_empty() {
             return Err(Failed::Found(Finding(format!("clones are not known to the index: {unsound:?}"))));
         }
+        self.begin_meters(&mut index).map_err(|fault| Failed::Faulted(fault.to_string()))?;
         let recovered = self.recover_all(&index, may_fault)?;
         self.write_recovered(&mut index, recovered)?;
         self.index = Some(index);
@@ -144,6 +145,7 @@ impl World {
         self.start_sync()?;
         self.is_order_lost |= self.loss() > Loss::Nothing;
         self.note(Fault::Rebuild);
+        self.clocks.note_rebuild();
         self.note_store_faults();
         self.injected.map_pages = 0;
         self.injected.may_revive |= self.injected.lost_voids > 0;
@@ -196,6 +198,7 @@ impl World {
                         )
                     });
                     self.note_log_end(site, &recovered)?;
+                    self.note_found(index, site, &recovered).map_err(|fault| Failed::Faulted(fault.to_string()))?;
                     all.push((site, recovered));
                 }
                 Err(damage) if self.injected.lies > 0 => {

@@ -95,7 +95,7 @@ impl Volume {
         let leaves_room = open.filled_blocks > 0 && !self.log.has_spare_for_data();
         let mut room = 0;
         // Room for the one that tells the time.
-        let marks = usize::from(self.time.is_kept());
+        let marks = usize::from(self.tells_time());
         for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX - marks) {
             if pending.operation.kind == OperationKind::Write {
                 if !open.takes_data {
@@ -170,7 +170,7 @@ impl Volume {
             first_lsn: header.first_lsn,
             chain_before: header.chain,
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
-            has_mark: mark.is_some(),
+            mark,
             operations,
             ended: None,
         });
@@ -407,7 +407,11 @@ impl Volume {
     fn take_in(&mut self, context: &mut Context<'_>, batch: Batch) {
         self.log.failures = 0;
         self.log.has_given_up = false;
-        let mut lsn = Lsn(batch.first_lsn.0 + u64::from(batch.has_mark));
+        let mut lsn = batch.first_lsn;
+        if let Some(mark) = &batch.mark {
+            self.map.note_time(lsn, mark);
+            lsn = lsn.next();
+        }
         let mut location = Location { segment: batch.segment, block: batch.payload_block as u16 };
         let mut checks = batch.checks.as_slice();
         for pending in batch.operations {
@@ -424,7 +428,10 @@ impl Volume {
                     self.map.trim(lsn, operation.range);
                     self.checkpoint.note_trim();
                 }
-                OperationKind::Resize(size_bytes) => self.size_bytes = size_bytes,
+                OperationKind::Resize(size_bytes) => {
+                    self.size_bytes = size_bytes;
+                    self.map.note_size(lsn, size_bytes);
+                }
                 OperationKind::Snapshot { generation, wall_ms, .. } => {
                     let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };
                     self.take_in_snapshot(context, pending.request, boundary);

@@ -7,7 +7,7 @@ use crate::io::{Action, IoId};
 use crate::map::Capture;
 use crate::request::{Completion, RequestId};
 use std::time::Duration;
-use units::{Lsn, Monotonic};
+use units::{Lsn, MeterTime, Monotonic};
 
 /// Most pages of one write-back: at most 5 MiB.
 const PAGES_MAX: usize = 256;
@@ -17,6 +17,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Ticks after which a trim is in the stored map also where writes never pause: before, nobody knows what it gave up.
 const TICKS_UNTIL_TRIMS_FOLDED: u32 = 10;
+
+/// Who waits until the stored map is complete to an operation.
+#[derive(Debug)]
+struct Waiter {
+    id: RequestId,
+    target: Lsn,
+    /// What the answer is: a time that nothing behind the operation counts from before; `None` where it is only done.
+    metered_to: Option<MeterTime>,
+}
+
+impl Waiter {
+    fn answer(&self) -> Completion {
+        self.metered_to.map_or(Completion::Done, Completion::Metered)
+    }
+}
 
 /// The state of writing back.
 #[derive(Debug, Default)]
@@ -29,7 +44,7 @@ pub(super) struct Checkpoint {
     /// The newest snapshot's place. It becomes the target when it is durable: a sync for the write-back before would stand
     /// in front of the one that the snapshot is answered by.
     snapshot: Lsn,
-    waiters: Vec<(RequestId, Lsn)>,
+    waiters: Vec<Waiter>,
     not_before: Monotonic,
     applied_at_last_tick: Lsn,
     /// Ticks since the map took in a trim that no write-back is to bring to the store yet.
@@ -74,11 +89,32 @@ impl Volume {
         } else if self.folded_to == self.applied_lsn {
             self.answer_when_durable(context, id, self.applied_lsn);
         } else {
-            self.checkpoint.target = self.applied_lsn;
-            self.checkpoint.waiters.push((id, self.applied_lsn));
-            self.checkpoint.not_before = context.now.min(self.checkpoint.not_before);
-            self.checkpoint_if_due(context, false);
+            self.await_fold(context, id, None);
         }
+    }
+
+    /// Everything is written back that has been taken in. What comes later counts from the mark before it, which is not before
+    /// the one that is before the first batch in flight; where there is none, not before the second of now.
+    pub(super) fn on_meter(&mut self, context: &mut Context<'_>, id: RequestId) {
+        let metered_to = match self.log.in_flight.front() {
+            Some(_) => self.map.meter_time(),
+            None => self.time.next_meter_time(context),
+        };
+        if self.is_poisoned {
+            reply(context, id, Err(super::poisoned()));
+        } else if self.folded_to == self.applied_lsn {
+            reply(context, id, Ok(Completion::Metered(metered_to)));
+        } else {
+            self.await_fold(context, id, Some(metered_to));
+        }
+    }
+
+    fn await_fold(&mut self, context: &mut Context<'_>, id: RequestId, metered_to: Option<MeterTime>) {
+        let target = self.applied_lsn;
+        self.checkpoint.target = target;
+        self.checkpoint.waiters.push(Waiter { id, target, metered_to });
+        self.checkpoint.not_before = context.now.min(self.checkpoint.not_before);
+        self.checkpoint_if_due(context, false);
     }
 
     /// Whether space may come back soon by what the volume does; sees to it that it does.
@@ -170,17 +206,17 @@ impl Volume {
 
     fn answer_checkpoints(&mut self, context: &mut Context<'_>) {
         let folded_to = self.folded_to;
-        self.checkpoint.waiters.retain(|(id, target)| {
-            if *target <= folded_to {
-                reply(context, *id, Ok(Completion::Done));
+        self.checkpoint.waiters.retain(|waiter| {
+            if waiter.target <= folded_to {
+                reply(context, waiter.id, Ok(waiter.answer()));
             }
-            *target > folded_to
+            waiter.target > folded_to
         });
     }
 
     fn fail_checkpoints(&mut self, context: &mut Context<'_>, error: &Error) {
-        for (id, _) in std::mem::take(&mut self.checkpoint.waiters) {
-            reply(context, id, Err(error.clone()));
+        for waiter in std::mem::take(&mut self.checkpoint.waiters) {
+            reply(context, waiter.id, Err(error.clone()));
         }
     }
 

@@ -18,8 +18,8 @@ pub(super) struct Batch {
     pub(super) first_lsn: Lsn,
     /// CRC of the header before.
     pub(super) chain_before: u32,
-    /// Whether its first operation tells the time; that is not among `operations`.
-    pub(super) has_mark: bool,
+    /// Its first operation, where that tells the time; it is not among `operations`.
+    pub(super) mark: Option<Operation>,
     /// The operations; their payload is with the driver.
     pub(super) operations: Vec<Pending>,
     /// Check values of the payload blocks, four bytes each.
@@ -31,7 +31,7 @@ pub(super) struct Batch {
 impl Batch {
     /// Its last operation.
     pub(super) fn last_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0 + u64::from(self.has_mark) + self.operations.len() as u64 - 1)
+        Lsn(self.first_lsn.0 + u64::from(self.mark.is_some()) + self.operations.len() as u64 - 1)
     }
 }
 

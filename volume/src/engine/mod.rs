@@ -29,6 +29,7 @@ mod subblock;
 mod time;
 
 pub use hold::HOLD_DURATION_MAX;
+pub(crate) use time::Mark;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
@@ -42,7 +43,7 @@ use log::Log;
 use request::Asker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{Epoch, Lsn, Monotonic, PoolId, SegmentId, VolumeId};
+use units::{Epoch, Lsn, MeterTime, Monotonic, PoolId, SegmentId, VolumeId};
 
 /// What a volume needs from its driver while it handles an event.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Context<'a> {
     pub now: Monotonic,
     /// Milliseconds since 1970: a label on batches, never compared.
     pub wall_ms: u64,
+    /// The meter's time.
+    pub meter: MeterTime,
     /// Where buffers come from and go to.
     pub buffers: &'a mut BufferPool,
     /// What the volume wants done is added here, in the order it must begin.
@@ -70,6 +73,8 @@ pub struct VolumeConfig {
     pub map_limit_bytes: usize,
     /// Sealed segments that may wait to be folded into the stored map: bounds what a restart replays.
     pub unfolded_segments_max: usize,
+    /// Whether what it uses is measured, so that its log tells the time.
+    pub is_metered: bool,
 }
 
 /// Figures of a volume.
@@ -200,7 +205,7 @@ impl Volume {
             changes: changes::ChangesRequests::default(),
             checkpoint,
             release: release::Releases::default(),
-            time: time::TimeMarks::new(recovered.last_mark_ms),
+            time: time::TimeMarks::new(recovered.last_mark),
             resize: None,
             status: Status::default(),
         }
@@ -320,6 +325,7 @@ impl Volume {
             Request::Hold => self.on_hold(context, id),
             Request::Release => self.on_release_hold(context, id),
             Request::Checkpoint => self.on_checkpoint(context, id),
+            Request::Meter => self.on_meter(context, id),
             Request::KeepTime { is_kept } => self.on_keep_time(context, id, is_kept),
         }
     }

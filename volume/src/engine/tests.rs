@@ -13,7 +13,7 @@ use crate::pool::{Boundary, Folded, Lease, LeaseClass};
 use crate::pool::{Home, ParcelPlace, Parcels, Parent, Settled};
 use crate::recover;
 use crate::request::Extent;
-use units::{ByteRange, SlotIndex, SnapshotId};
+use units::{ByteRange, MeterTime, SlotIndex, SnapshotId};
 
 mod hold;
 mod time;
@@ -64,6 +64,7 @@ struct Driver {
     holds_appends: bool,
     now: u64,
     wall_ms: u64,
+    meter: MeterTime,
 }
 
 impl Driver {
@@ -79,6 +80,7 @@ impl Driver {
             appends_in_flight_max: 4,
             map_limit_bytes: MIB as usize,
             unfolded_segments_max: 4,
+            is_metered: false,
         };
         Self {
             volume: Volume::open(config, recover::fresh(VolumeId(7), 4 * MIB)),
@@ -106,6 +108,7 @@ impl Driver {
             holds_appends: false,
             now: 0,
             wall_ms: 0,
+            meter: MeterTime(0),
         }
     }
 
@@ -113,6 +116,7 @@ impl Driver {
         let mut context = Context {
             now: Monotonic(self.now),
             wall_ms: self.wall_ms,
+            meter: self.meter,
             buffers: &mut self.buffers,
             actions: &mut self.queue,
         };
@@ -134,6 +138,7 @@ impl Driver {
         let mut context = Context {
             now: Monotonic(self.now),
             wall_ms: self.wall_ms,
+            meter: self.meter,
             buffers: &mut self.buffers,
             actions: &mut self.queue,
         };
@@ -587,7 +592,7 @@ fn a_snapshot_goes_before_what_waits_and_ends_a_generation() {
     let boundary = driver.boundary_of(snapshot);
     assert_eq!(boundary, Boundary { generation: 0, lsn: Lsn(6), size_bytes: 4 * MIB, wall_ms: 0 });
     driver.done(Request::Checkpoint).unwrap();
-    let folded = |lsn, generation| Folded { to: Lsn(lsn), generation, size_bytes: 4 * MIB };
+    let folded = |lsn, generation| Folded { to: Lsn(lsn), generation, size_bytes: 4 * MIB, at: MeterTime(0) };
     let expected = [
         Told::Boundary(boundary),
         Told::Pages { generation: 0, count: 1, folded: folded(6, 1) },

@@ -32,7 +32,7 @@ pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock}
 use std::fmt;
 
 /// The version that this code writes.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 
 /// The oldest version that it reads, and all up to the one that it writes.
 pub const FORMAT_VERSION_OLDEST: u16 = 1;

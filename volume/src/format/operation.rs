@@ -4,13 +4,15 @@
 //! | --- | --- | --- |
 //! | 0 | 1 | kind: 1 write, 2 trim, 3 write zeroes, 4 resize, 5 snapshot, 6 time mark (5 and 6 since version 2) |
 //! | 1 | 7 | zero |
-//! | 8 | 8 | first block; of a resize or time mark, 0; of a snapshot, the generation that it ends |
-//! | 16 | 8 | number of blocks; of a resize, the new size in bytes; of a snapshot, its id; of a time mark, 0 |
+//! | 8 | 8 | first block; of a resize, 0; of a snapshot, the generation that it ends; of a time mark, the meter's time in |
+//! | | | milliseconds (since version 4, before that it tells none) |
+//! | 16 | 8 | number of blocks; of a resize, the new size in bytes; of a snapshot, its id; of a time mark, 1 where it tells the |
+//! | | | meter's time, else 0 |
 //! | 24 | 8 | of a snapshot or time mark, milliseconds since 1970; else zero |
 
 use super::FormatError;
 use super::bytes::{Reader, Writer};
-use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BlockIndex, BlockRange, SnapshotId};
+use units::{ADDRESS_SPACE_BYTES, BLOCK_BYTES, BlockIndex, BlockRange, MeterTime, SnapshotId};
 
 /// Bytes of a descriptor.
 pub(super) const DESCRIPTOR_BYTES: usize = 32;
@@ -45,6 +47,8 @@ pub enum OperationKind {
     TimeMark {
         /// Milliseconds since 1970.
         wall_ms: u64,
+        /// The meter's time: what follows counts from here. Older logs do not tell it.
+        meter: Option<MeterTime>,
     },
 }
 
@@ -91,7 +95,9 @@ impl Operation {
             OperationKind::WriteZeroes => (3, first, count, 0),
             OperationKind::Resize(size_bytes) => (4, 0, size_bytes, 0),
             OperationKind::Snapshot { generation, id, wall_ms } => (5, generation, id.0, wall_ms),
-            OperationKind::TimeMark { wall_ms } => (6, 0, 0, wall_ms),
+            OperationKind::TimeMark { wall_ms, meter } => {
+                (6, meter.unwrap_or_default().0, u64::from(meter.is_some()), wall_ms)
+            }
         };
         w.u64(kind);
         w.u64(first);
@@ -116,7 +122,11 @@ impl Operation {
                 let id = SnapshotId(count);
                 return Ok(Self::without_range(OperationKind::Snapshot { generation: first, id, wall_ms }));
             }
-            6 => return Ok(Self::without_range(OperationKind::TimeMark { wall_ms })),
+            6 if count > 1 || (count == 0 && first > 0) => return Err(FormatError::Field("time mark")),
+            6 => {
+                let meter = (count == 1).then_some(MeterTime(first));
+                return Ok(Self::without_range(OperationKind::TimeMark { wall_ms, meter }));
+            }
             _ => return Err(FormatError::Field("operation")),
         };
         let blocks_max = ADDRESS_SPACE_BYTES / BLOCK_BYTES;
@@ -133,12 +143,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const VECTOR: &str = include_str!("../../vectors/operations-v2.hex");
+    const SECOND: &str = include_str!("../../vectors/operations-v2.hex");
+    const FOURTH: &str = include_str!("../../vectors/operations-v4.hex");
 
     fn encoded(operation: Operation) -> [u8; DESCRIPTOR_BYTES] {
         let mut bytes = [0; DESCRIPTOR_BYTES];
         operation.encode(&mut Writer::new(&mut bytes));
         bytes
+    }
+
+    fn mark(meter: Option<MeterTime>) -> Operation {
+        Operation::without_range(OperationKind::TimeMark { wall_ms: 0x01a2_b3c5, meter })
     }
 
     fn samples() -> [Operation; 6] {
@@ -153,14 +168,16 @@ mod tests {
                 id: SnapshotId(19),
                 wall_ms: 0x01a2_b3c4,
             }),
-            Operation::without_range(OperationKind::TimeMark { wall_ms: 0x01a2_b3c5 }),
+            mark(None),
         ]
     }
 
     #[test]
     fn every_kind_is_as_it_was_released() {
-        let stored = vectors::block(VECTOR);
-        for (operation, bytes) in samples().into_iter().zip(stored.chunks(DESCRIPTOR_BYTES)) {
+        let (second, fourth) = (vectors::block(SECOND), vectors::block(FOURTH));
+        let marks = [mark(Some(MeterTime(0x0d1e_2f30))), mark(Some(MeterTime(0)))];
+        let second = samples().into_iter().zip(second.chunks(DESCRIPTOR_BYTES));
+        for (operation, bytes) in second.chain(marks.into_iter().zip(fourth.chunks(DESCRIPTOR_BYTES))) {
             assert_eq!(encoded(operation), bytes, "{operation:?}");
             assert_eq!(Operation::decode(&mut Reader::new(bytes)), Ok(operation));
         }
@@ -180,6 +197,8 @@ mod tests {
         assert_eq!(refusal(8, &u64::MAX.to_le_bytes(), 2), Err(FormatError::Field("range")));
         assert_eq!(refusal(16, &u64::MAX.to_le_bytes(), 3), Err(FormatError::Field("size")));
         assert_eq!(refusal(8, &(1_u64 << 62).to_le_bytes(), 4), Err(FormatError::Field("generation")));
+        assert_eq!(refusal(8, &[1], 5), Err(FormatError::Field("time mark")));
+        assert_eq!(refusal(16, &[2], 5), Err(FormatError::Field("time mark")));
         assert_eq!(Operation::decode(&mut Reader::new(&encoded(samples()[5])[1..])), Err(FormatError::Short));
     }
 

@@ -145,7 +145,7 @@ impl Replay {
 
     fn take_operation(&mut self, lsn: Lsn, operation: &Operation, segment: SegmentId, payload: (u32, &[u32])) {
         match operation.kind {
-            OperationKind::TimeMark { wall_ms } if wall_ms >= self.until_ms => {
+            OperationKind::TimeMark { wall_ms, .. } if wall_ms >= self.until_ms => {
                 self.has_ended = true;
                 return;
             }
@@ -177,13 +177,14 @@ impl Replay {
             let capture = map.capture(self.next_lsn, usize::MAX);
             for write in capture.writes {
                 match write {
-                    PageWrite::Drop { first, end } => {
+                    PageWrite::Drop { first, end, .. } => {
                         self.zero((first.0 * PAGE_COUNT, (end.0 - first.0) * PAGE_COUNT), give)?;
                     }
-                    PageWrite::Put { page, encoded } => {
+                    PageWrite::Put { page, encoded, .. } => {
                         let content = Page::decode(&encoded).map_err(|_| HistoryError::Gone(self.next_lsn))?;
                         self.give_page(source, (page.0 * PAGE_COUNT, &content), give)?;
                     }
+                    PageWrite::Resize { .. } => {}
                 }
             }
             map.write_back_ended(true);

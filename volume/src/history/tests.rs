@@ -4,7 +4,7 @@ use crate::recover::tests::world::{VOLUME, World, content_of, resize_op, snapsho
 use units::BlockIndex;
 
 fn mark_op(wall_ms: u64) -> Operation {
-    Operation::without_range(OperationKind::TimeMark { wall_ms })
+    Operation::without_range(OperationKind::TimeMark { wall_ms, meter: None })
 }
 
 /// A volume with a base at operation 3, and marks of four seconds in two sealed segments and an open one.

@@ -21,6 +21,7 @@ impl Cached {
             page: self.page.clone(),
             first_dirty: self.first_dirty.take(),
             is_in_write_back: std::mem::take(&mut self.is_in_write_back),
+            touches: std::mem::take(&mut self.touches),
             ..*self
         }
     }

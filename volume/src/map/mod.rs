@@ -17,21 +17,26 @@
 mod frozen;
 mod page;
 mod range_set;
+mod touches;
 mod write_back;
 
-pub use page::{Change, Found, Location, PAGE_BLOCKS, Page};
+pub use page::{Change, Found, Location, PAGE_BLOCKS, Page, Replaced};
+pub(crate) use touches::Held;
+pub use touches::Touches;
 pub use write_back::{Capture, PageWrite};
 
+use crate::format::{Operation, OperationKind};
 use crate::io::{LoadedPage, PageIndex};
 use crate::request::Extent;
 use range_set::RangeSet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
-use units::{BLOCK_BYTES, BlockIndex, BlockRange, Lsn};
+use std::sync::Arc;
+use units::{BLOCK_BYTES, BlockIndex, BlockRange, Lsn, MeterTime};
 use write_back::{DroppedPages, InWriteBack};
 
 /// What a cached page costs beside its bytes: its node in the tree, its allocation's slack.
-const PAGE_OVERHEAD_BYTES: usize = 120;
+const PAGE_OVERHEAD_BYTES: usize = 152;
 
 /// Most pages that one walk over extents looks into before it answers with what it has.
 const EXTENT_PAGES_MAX: u32 = 512;
@@ -47,11 +52,46 @@ struct Cached {
     is_recent: bool,
     /// Of its last change.
     generation: u64,
+    /// The last change.
+    last_lsn: Lsn,
+    /// What the changes since the last capture made of its blocks.
+    touches: Touches,
 }
 
 impl Cached {
-    const fn bytes(&self) -> usize {
-        self.page.heap_bytes() + PAGE_OVERHEAD_BYTES
+    fn bytes(&self) -> usize {
+        self.page.heap_bytes() + self.touches.heap_bytes() + PAGE_OVERHEAD_BYTES
+    }
+}
+
+/// The times that operations count from: each from that of the mark before it.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+struct Times {
+    /// That of the last mark.
+    now: MeterTime,
+    /// That of the last mark which the stored map is complete to.
+    folded: MeterTime,
+    /// Later marks, in order.
+    marks: VecDeque<(Lsn, MeterTime)>,
+}
+
+impl Times {
+    fn note(&mut self, lsn: Lsn, at: MeterTime) {
+        self.now = self.now.max(at);
+        self.marks.push_back((lsn, self.now));
+    }
+
+    /// The time that the operation after `lsn` counts from, or a later one if that tells it.
+    fn at(&self, lsn: Lsn) -> MeterTime {
+        let after = self.marks.partition_point(|(mark, _)| *mark <= lsn);
+        after.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(self.folded, |(_, at)| *at)
+    }
+
+    fn fold_to(&mut self, lsn: Lsn) {
+        while let Some((_, at)) = self.marks.pop_front_if(|(mark, _)| *mark <= lsn) {
+            self.folded = at;
+        }
     }
 }
 
@@ -86,6 +126,11 @@ pub struct Map {
     absent: RangeSet,
     /// What the store must drop, oldest first.
     drops: Vec<DroppedPages>,
+    drop_bytes: usize,
+    /// The times that changes count from, where the volume is metered.
+    times: Option<Times>,
+    /// Sizes that the volume was given and no capture has taken: the operation, when, and how many bytes.
+    sizes: Vec<(Lsn, MeterTime, u64)>,
     write_back: Option<InWriteBack>,
     hand: u64,
 }
@@ -103,6 +148,9 @@ impl Map {
             cached_bytes: 0,
             absent: if is_store_empty { RangeSet::all() } else { RangeSet::default() },
             drops: Vec::new(),
+            drop_bytes: 0,
+            times: None,
+            sizes: Vec::new(),
             write_back: None,
             hand: 0,
         }
@@ -127,10 +175,35 @@ impl Map {
         self.cached_bytes
     }
 
-    /// Bytes of those pages that have changes to write back.
+    /// Bytes of those pages that have changes to write back, and of what else has.
     #[must_use]
     pub const fn dirty_bytes(&self) -> usize {
-        self.dirty_bytes
+        self.dirty_bytes + self.drop_bytes
+    }
+
+    /// Keeps from now on what changes make of blocks, and from when on that counts.
+    pub fn begin_metering(&mut self) {
+        self.times.get_or_insert_default();
+    }
+
+    /// Notes that operation `lsn` tells the time.
+    pub fn note_time(&mut self, lsn: Lsn, operation: &Operation) {
+        if let (Some(times), OperationKind::TimeMark { meter: Some(at), .. }) = (&mut self.times, operation.kind) {
+            times.note(lsn, at);
+        }
+    }
+
+    /// Notes that operation `lsn` gave the volume a size.
+    pub fn note_size(&mut self, lsn: Lsn, size_bytes: u64) {
+        if let Some(times) = &self.times {
+            self.sizes.push((lsn, times.now, size_bytes));
+        }
+    }
+
+    /// The time that the next change counts from.
+    #[must_use]
+    pub fn meter_time(&self) -> MeterTime {
+        self.times.as_ref().map_or(MeterTime(0), |times| times.now)
     }
 
     /// Whether there is anything to write back.
@@ -277,18 +350,27 @@ impl Map {
 
     fn drop_pages(&mut self, lsn: Lsn, whole: Range<u64>) {
         let cached: Vec<u64> = self.pages.range(whole.clone()).map(|(index, _)| *index).collect();
+        let mut touched = BTreeMap::new();
         for index in cached {
             self.freeze_whole(index);
-            self.forget(index);
+            let touches = self.forget(index).filter(|touches| !touches.is_empty());
+            touched.extend(touches.map(|touches| (PageIndex(index), touches)));
         }
-        if !self.absent.contains_all(&whole) {
+        let is_absent = self.absent.contains_all(&whole);
+        if !is_absent {
             self.absent.insert(whole.clone());
-            self.drops.push(DroppedPages { generation: self.generation, lsn, pages: whole });
+        }
+        if !is_absent || !touched.is_empty() {
+            let (generation, at) = (self.generation, self.meter_time());
+            let dropped = DroppedPages { generation, lsn, at, pages: whole, touched: Arc::new(touched) };
+            self.drop_bytes += dropped.bytes();
+            self.drops.push(dropped);
         }
     }
 
     fn change(&mut self, lsn: Lsn, (index, first, count): (u64, u32, u32), change: Change<'_>) {
         let (absent, generation) = (&self.absent, self.generation);
+        let at = self.times.as_ref().map(|times| times.now);
         let mut added = 0;
         let cached = self.pages.entry(index).or_insert_with(|| {
             added = PAGE_OVERHEAD_BYTES;
@@ -298,23 +380,38 @@ impl Map {
                 is_in_write_back: false,
                 is_recent: true,
                 generation,
+                last_lsn: lsn,
+                touches: Touches::default(),
             }
         });
         if cached.is_left_behind(generation) {
+            let before = cached.bytes();
             let frozen = cached.freeze();
-            self.cached_bytes += frozen.bytes();
+            self.cached_bytes = self.cached_bytes + frozen.bytes() + cached.bytes() - before;
             if frozen.first_dirty.is_some() {
-                self.dirty_bytes = self.dirty_bytes + frozen.bytes() - cached.bytes();
+                self.dirty_bytes = self.dirty_bytes + frozen.bytes() - before;
             }
             // The store will come to have it.
             self.absent.remove(&(index..index + 1));
             self.frozen.insert((index, frozen.generation), frozen);
         }
         let before = cached.page.heap_bytes();
-        cached.page.change(first, count, change);
+        let replaced = cached.page.change(first, count, change);
+        let mut touched = 0;
+        if let Some(at) = at {
+            let (is_data, is_known) = match change {
+                Change::Data { .. } => (true, replaced.data == count),
+                Change::Hole if cached.page.is_partial() => (false, replaced.zeros == count),
+                Change::Hole => (false, replaced.data == 0),
+            };
+            if !is_known {
+                touched = cached.touches.add((lsn, at), (first, count), is_data);
+            }
+        }
         cached.is_recent = true;
         cached.generation = generation;
-        let after = cached.page.heap_bytes();
+        cached.last_lsn = lsn;
+        let after = cached.page.heap_bytes() + touched;
         self.cached_bytes = self.cached_bytes + added + after - before;
         if cached.first_dirty.is_some() {
             self.dirty_bytes = self.dirty_bytes + after - before;
@@ -325,14 +422,15 @@ impl Map {
         }
     }
 
-    fn forget(&mut self, index: u64) {
-        if let Some(cached) = self.pages.remove(&index) {
-            self.cached_bytes -= cached.bytes();
-            if let Some(lsn) = cached.first_dirty {
-                self.dirty.remove(&(cached.generation, lsn, index));
-                self.dirty_bytes -= cached.bytes();
-            }
+    /// Forgets a page; returns what changes have made of its blocks that no capture took.
+    fn forget(&mut self, index: u64) -> Option<Touches> {
+        let cached = self.pages.remove(&index)?;
+        self.cached_bytes -= cached.bytes();
+        if let Some(lsn) = cached.first_dirty {
+            self.dirty.remove(&(cached.generation, lsn, index));
+            self.dirty_bytes -= cached.bytes();
         }
+        Some(cached.touches)
     }
 
     /// Takes in what the store has of a page.
@@ -373,6 +471,8 @@ impl Map {
                 is_in_write_back: false,
                 is_recent: true,
                 generation: self.generation,
+                last_lsn: Lsn::ZERO,
+                touches: Touches::default(),
             };
             self.cached_bytes += cached.bytes();
             self.pages.insert(page.0, cached);
@@ -383,7 +483,7 @@ impl Map {
     /// What is frozen or in write-back is on its way to the store, after the answer that told of its absence.
     fn note_absent(&mut self, range: Range<u64>) {
         let frozen = self.frozen.range((range.start, 0)..(range.end, 0)).map(|((index, _), _)| *index);
-        let in_write_back = self.write_back.iter().flat_map(|w| w.pages.iter().map(|(index, _)| *index));
+        let in_write_back = self.write_back.iter().flat_map(|w| w.pages.iter().map(|(index, ..)| *index));
         let on_their_way: Vec<u64> =
             in_write_back.filter(|i| range.contains(i)).chain(frozen).filter(|i| !self.absent.contains(*i)).collect();
         self.absent.insert(range);

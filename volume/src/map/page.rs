@@ -71,6 +71,21 @@ pub enum Change<'a> {
     },
 }
 
+/// What a change took the place of: of the blocks that were mentioned, how many were in which state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Blocks that held data.
+    pub data: u32,
+    /// Blocks that were [`Found::Zero`].
+    pub zeros: u32,
+}
+
+impl Replaced {
+    const fn add(&mut self, is_zero: bool, blocks: u32) {
+        if is_zero { self.zeros += blocks } else { self.data += blocks }
+    }
+}
+
 /// How far segment ids reach from the base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
@@ -270,24 +285,25 @@ impl Page {
         (if is_data { block.wrapping_add(by as u16) } else { block }, distance)
     }
 
-    /// Changes the state of `first..first + count`, which lies within the page.
+    /// Changes the state of `first..first + count`, which lies within the page, and tells what that was before.
     ///
     /// # Panics
     /// When the range leaves the page, or the check values are not one a block.
-    pub fn change(&mut self, first: u32, count: u32, change: Change<'_>) {
+    pub fn change(&mut self, first: u32, count: u32, change: Change<'_>) -> Replaced {
         assert!(first + count <= PAGE_BLOCKS, "a change stays within its page");
         if count == 0 {
-            return;
+            return Replaced::default();
         }
         if let Change::Data { location, checks } = change {
             assert_eq!(checks.len(), count as usize * CHECK_LEN, "one check value a block");
             self.reach(location.segment);
         }
         if self.layout.is_dense {
-            self.change_dense(first, count, change);
+            self.change_dense(first, count, change)
         } else {
-            self.change_packed(first, count, change);
+            let replaced = self.change_packed(first, count, change);
             self.densify_if_smaller();
+            replaced
         }
     }
 
@@ -298,8 +314,9 @@ impl Page {
         }
     }
 
-    fn change_packed(&mut self, first: u32, count: u32, change: Change<'_>) {
+    fn change_packed(&mut self, first: u32, count: u32, change: Change<'_>) -> Replaced {
         let end = first + count;
+        let mut replaced = Replaced::default();
         let from = self.first_run_ending_after(first);
         let mut to = from;
         let checks_from = self.checks_before(from);
@@ -309,6 +326,7 @@ impl Page {
         let mut right_checks = left_checks;
         let (mut left_len, mut right_len) = (0, 0);
         while let Some(run) = self.run(to).filter(|run| run.start < end) {
+            replaced.add(run.distance == self.layout.zero_mark(), run.end().min(end) - run.start.max(first));
             if run.start < first {
                 let keep = first - run.start;
                 left_len = copy_checks(&mut left_checks, self.checks(checks_from + checks_len, keep));
@@ -345,6 +363,7 @@ impl Page {
             &runs,
             entry.map(|(block, distance)| Run { start: first, len: count, block, distance }),
         );
+        replaced
     }
 
     fn splice_checks(&mut self, from: usize, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
@@ -388,9 +407,14 @@ impl Page {
         self.run_count = self.run_count + added - (to - from) as u16;
     }
 
-    fn change_dense(&mut self, first: u32, count: u32, change: Change<'_>) {
+    fn change_dense(&mut self, first: u32, count: u32, change: Change<'_>) -> Replaced {
         let (block, distance) = self.distance_of(change).unwrap_or((0, 0));
+        let mut replaced = Replaced::default();
         for by in 0..count {
+            let before = self.dense_entry(first + by);
+            if before != (0, 0) {
+                replaced.add(before.1 == self.layout.zero_mark(), 1);
+            }
             let (block, distance) = Self::dense_successor(block, distance, by, self.layout);
             self.put_dense_entry(first + by, block, distance);
         }
@@ -401,6 +425,7 @@ impl Page {
                 Change::Hole => out.fill(0),
             }
         }
+        replaced
     }
 
     /// Makes sure that `segment` can be told from the base.
@@ -461,8 +486,8 @@ impl Page {
         let mut merged = stored.clone();
         self.visit(0, PAGE_BLOCKS, |first, len, found| match found {
             Found::Hole => {}
-            Found::Zero => merged.change(first, len, Change::Hole),
-            Found::Data { location, checks } => merged.change(first, len, Change::Data { location, checks }),
+            Found::Zero => drop(merged.change(first, len, Change::Hole)),
+            Found::Data { location, checks } => drop(merged.change(first, len, Change::Data { location, checks })),
         });
         merged
     }

@@ -21,11 +21,12 @@ impl Pages {
     fn write(&mut self, writes: &[PageWrite]) {
         for write in writes {
             match write {
-                PageWrite::Put { page, encoded } => {
+                PageWrite::Put { page, encoded, .. } => {
                     let stored = self.0.remove(&page.0).unwrap_or_else(|| Page::empty(false));
                     self.0.insert(page.0, Page::decode(encoded).unwrap().over(&stored));
                 }
-                PageWrite::Drop { first, end } => self.0.retain(|index, _| !(first.0..end.0).contains(index)),
+                PageWrite::Drop { first, end, .. } => self.0.retain(|index, _| !(first.0..end.0).contains(index)),
+                PageWrite::Resize { .. } => {}
             }
         }
     }

@@ -2,13 +2,18 @@
 //!
 //! A capture is of one generation, the oldest of which the store lacks anything: a drop of a later one must not run before
 //! the pages of an earlier one are stored, and a stored page must never hold a change of a later generation than its own.
+//!
+//! A drop is taken once no older change is left, so that the stored map is complete to it when it is carried out: what is
+//! dropped has no page left that could tell which operations it had seen.
 
-use super::Map;
+use super::{Map, Touches};
 use crate::controls::{Safeguard, is_missing};
 use crate::io::PageIndex;
 use crate::pool::Folded;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use units::Lsn;
+use std::sync::Arc;
+use units::{Lsn, MeterTime};
 
 /// One change of the store's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,10 @@ pub enum PageWrite {
         page: PageIndex,
         /// Its encoded form.
         encoded: Vec<u8>,
+        /// The last change in it.
+        lsn: Lsn,
+        /// What its changes made of its blocks, and when.
+        touches: Arc<Touches>,
     },
     /// Drop every stored page of `first..end`.
     Drop {
@@ -26,7 +35,30 @@ pub enum PageWrite {
         first: PageIndex,
         /// The page after the end.
         end: PageIndex,
+        /// The operation that dropped them.
+        lsn: Lsn,
+        /// When.
+        at: MeterTime,
+        /// What changes before it made of blocks of these pages, and when.
+        touched: Arc<BTreeMap<PageIndex, Touches>>,
     },
+    /// The volume was given a size.
+    Resize {
+        /// The operation.
+        lsn: Lsn,
+        /// When.
+        at: MeterTime,
+        /// The size.
+        size_bytes: u64,
+    },
+}
+
+impl PageWrite {
+    /// A page with all changes up to `lsn`, of which nobody wants to know when they came.
+    #[must_use]
+    pub fn put(page: PageIndex, encoded: Vec<u8>, lsn: Lsn) -> Self {
+        Self::Put { page, encoded, lsn, touches: Arc::default() }
+    }
 }
 
 /// Pages taken for a write-back.
@@ -42,15 +74,20 @@ pub struct Capture {
     pub folded_generation: u64,
     /// Everything in these pages happened up to here.
     pub complete_at: Lsn,
+    /// What comes behind `folded_to` counts from here, or from later.
+    pub folded_at: MeterTime,
 }
 
 impl Capture {
     /// How far the stored map goes with these written; `size_bytes` is the volume's size.
     #[must_use]
     pub const fn folded(&self, size_bytes: u64) -> Folded {
-        Folded { to: self.folded_to, generation: self.folded_generation, size_bytes }
+        Folded { to: self.folded_to, generation: self.folded_generation, size_bytes, at: self.folded_at }
     }
 }
+
+/// What a drop takes in memory, and what a page costs in it.
+const DROP_BYTES: usize = 96;
 
 /// Pages that the store must drop.
 #[derive(Debug, Clone)]
@@ -58,7 +95,23 @@ pub(super) struct DroppedPages {
     pub(super) generation: u64,
     /// Of the trim.
     pub(super) lsn: Lsn,
+    /// When that counts from.
+    pub(super) at: MeterTime,
     pub(super) pages: Range<u64>,
+    /// What changes before it had made of blocks of these pages.
+    pub(super) touched: Arc<BTreeMap<PageIndex, Touches>>,
+}
+
+impl DroppedPages {
+    fn to_write(&self) -> PageWrite {
+        let (first, end) = (PageIndex(self.pages.start), PageIndex(self.pages.end));
+        PageWrite::Drop { first, end, lsn: self.lsn, at: self.at, touched: Arc::clone(&self.touched) }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let touched: usize = self.touched.values().map(|touches| touches.heap_bytes() + DROP_BYTES).sum();
+        touched + DROP_BYTES
+    }
 }
 
 /// What a captured write-back restores when it fails.
@@ -66,9 +119,11 @@ pub(super) struct DroppedPages {
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct InWriteBack {
     generation: u64,
-    /// With the first change of each.
-    pub(super) pages: Vec<(u64, Lsn)>,
+    folded_to: Lsn,
+    /// With the first change of each, and what was taken with it.
+    pub(super) pages: Vec<(u64, Lsn, Arc<Touches>)>,
     drops: Vec<DroppedPages>,
+    sizes: Vec<(Lsn, MeterTime, u64)>,
 }
 
 impl Map {
@@ -77,13 +132,13 @@ impl Map {
     pub fn lacks_in_store(&self, pages: &Range<u64>) -> bool {
         let overlaps = |drop: &DroppedPages| drop.pages.start < pages.end && pages.start < drop.pages.end;
         let in_write_back = self.write_back.as_ref().is_some_and(|under_way| {
-            under_way.pages.iter().any(|(page, _)| pages.contains(page)) || under_way.drops.iter().any(overlaps)
+            under_way.pages.iter().any(|(page, ..)| pages.contains(page)) || under_way.drops.iter().any(overlaps)
         });
         in_write_back || self.dirty.iter().any(|(.., page)| pages.contains(page)) || self.drops.iter().any(overlaps)
     }
 
-    /// Takes the pages whose first change is oldest, at most `pages_max`, and all drops, to be written back: those of the
-    /// oldest generation that has any. `applied` is the last operation that the map has taken in.
+    /// Takes the pages whose first change is oldest, at most `pages_max`, and the drops that are older than what is left, to
+    /// be written back: those of the oldest generation that has any. `applied` is the last operation that the map has taken in.
     ///
     /// # Panics
     /// When the capture before has not ended.
@@ -93,27 +148,36 @@ impl Map {
         let dropped = self.drops.first().map(|drop| drop.generation);
         let first = dirty.into_iter().chain(dropped).min().unwrap_or(self.generation);
         let generation = if is_missing(Safeguard::OldestFirst) { self.last_dirty_generation(first) } else { first };
-        let later_drops = self.drops.split_off(self.drops.partition_point(|drop| drop.generation <= generation));
-        let drops = std::mem::replace(&mut self.drops, later_drops);
-        let mut writes: Vec<PageWrite> = drops
-            .iter()
-            .map(|drop| PageWrite::Drop { first: PageIndex(drop.pages.start), end: PageIndex(drop.pages.end) })
-            .collect();
-        let mut pages = Vec::new();
+        let (mut pages, mut puts) = (Vec::new(), Vec::new());
         while pages.len() < pages_max
             && let Some((_, lsn, index)) = self.dirty.first().copied().filter(|(of, ..)| *of == generation)
         {
             self.dirty.pop_first();
-            pages.push((index, lsn));
-            writes.push(self.capture_page(index, generation));
+            let (put, touches) = self.capture_page(index, generation);
+            pages.push((index, lsn, touches));
+            puts.push(put);
         }
         let dirty = self.dirty.first().map(|(generation, lsn, _)| (*lsn, *generation));
+        let drops = self.take_drops(generation, dirty.map(|(lsn, _)| lsn));
+        let sizes = std::mem::take(&mut self.sizes);
         let next = dirty.into_iter().chain(self.drops.first().map(|drop| (drop.lsn, drop.generation))).min();
         // The operation before the first change of a generation is of that generation, or is the one that begins it.
         let folded = next.map_or((applied, self.generation), |(lsn, generation)| (Lsn(lsn.0 - 1), generation));
         let (folded_to, folded_generation) = folded;
-        self.write_back = Some(InWriteBack { generation, pages, drops });
-        Capture { generation, writes, folded_to, folded_generation, complete_at: applied }
+        let resizes = sizes.iter().map(|(lsn, at, bytes)| PageWrite::Resize { lsn: *lsn, at: *at, size_bytes: *bytes });
+        let writes = drops.iter().map(DroppedPages::to_write).chain(resizes).chain(puts).collect();
+        let folded_at = self.times.as_ref().map_or(MeterTime(0), |times| times.at(folded_to));
+        self.write_back = Some(InWriteBack { generation, folded_to, pages, drops, sizes });
+        Capture { generation, writes, folded_to, folded_generation, complete_at: applied, folded_at }
+    }
+
+    /// The drops up to a generation before which nothing is left to be written back.
+    fn take_drops(&mut self, generation: u64, next: Option<Lsn>) -> Vec<DroppedPages> {
+        let is_taken = |drop: &DroppedPages| drop.generation <= generation && next.is_none_or(|next| drop.lsn < next);
+        let later = self.drops.split_off(self.drops.partition_point(is_taken));
+        let drops = std::mem::replace(&mut self.drops, later);
+        self.drop_bytes -= drops.iter().map(DroppedPages::bytes).sum::<usize>();
+        drops
     }
 
     /// The latest generation with changed pages; `first` when there is none.
@@ -121,7 +185,7 @@ impl Map {
         self.dirty.last().map_or(first, |(generation, ..)| *generation)
     }
 
-    fn capture_page(&mut self, index: u64, generation: u64) -> PageWrite {
+    fn capture_page(&mut self, index: u64, generation: u64) -> (PageWrite, Arc<Touches>) {
         if !self.frozen.contains_key(&(index, generation)) {
             // The store may or may not come to have it, should the write fail.
             self.absent.remove(&(index..index + 1));
@@ -129,23 +193,30 @@ impl Map {
         let captured = self.unstored_mut(index, generation).expect("a dirty page is in memory");
         captured.first_dirty = None;
         captured.is_in_write_back = true;
-        let (page, bytes) = (PageIndex(index), captured.bytes());
-        let write = if !captured.page.is_partial() && captured.page.is_empty() {
-            PageWrite::Drop { first: page, end: PageIndex(index + 1) }
-        } else {
-            PageWrite::Put { page, encoded: captured.page.encode() }
-        };
+        let bytes = captured.bytes();
+        let touches = Arc::new(std::mem::take(&mut captured.touches));
+        let (page, encoded, lsn) = (PageIndex(index), captured.page.encode(), captured.last_lsn);
+        let left = captured.bytes();
+        self.cached_bytes = self.cached_bytes + left - bytes;
         self.dirty_bytes -= bytes;
-        write
+        (PageWrite::Put { page, encoded, lsn, touches: Arc::clone(&touches) }, touches)
     }
 
     /// Ends the write-back. When it failed, its pages and drops are to be written again.
     pub fn write_back_ended(&mut self, is_written: bool) {
         let Some(ended) = self.write_back.take() else { return };
         let generation = ended.generation;
-        for (index, lsn) in ended.pages {
+        if let Some(times) = self.times.as_mut().filter(|_| is_written) {
+            times.fold_to(ended.folded_to);
+        }
+        for (index, lsn, touches) in ended.pages {
             let captured = self.unstored_mut(index, generation).filter(|captured| captured.is_in_write_back);
-            let Some(captured) = captured else { continue };
+            let Some(captured) = captured else {
+                if !is_written {
+                    self.give_to_drop((index, generation), &touches);
+                }
+                continue;
+            };
             captured.is_in_write_back = false;
             if is_written {
                 if captured.first_dirty.is_none()
@@ -155,17 +226,31 @@ impl Map {
                 }
                 continue;
             }
+            let before = captured.bytes();
+            captured.touches.put_before(&touches);
             let bytes = captured.bytes();
             match captured.first_dirty.replace(lsn) {
                 Some(later) => {
                     self.dirty.remove(&(generation, later, index));
+                    self.dirty_bytes = self.dirty_bytes + bytes - before;
                 }
                 None => self.dirty_bytes += bytes,
             }
+            self.cached_bytes = self.cached_bytes + bytes - before;
             self.dirty.insert((generation, lsn, index));
         }
         if !is_written {
             self.drops.splice(0..0, ended.drops);
+            self.sizes.splice(0..0, ended.sizes);
+            self.drop_bytes = self.drops.iter().map(DroppedPages::bytes).sum();
+        }
+    }
+
+    /// A page was dropped while it was being written back, and that failed: what was taken with it goes with the drop.
+    fn give_to_drop(&mut self, (index, generation): (u64, u64), touches: &Touches) {
+        let is_of = |drop: &&mut DroppedPages| drop.generation == generation && drop.pages.contains(&index);
+        if let Some(drop) = self.drops.iter_mut().find(is_of).filter(|_| !touches.is_empty()) {
+            Arc::make_mut(&mut drop.touched).entry(PageIndex(index)).or_default().put_before(touches);
         }
     }
 }

@@ -10,10 +10,11 @@ use super::walk::{Unneeded, Walk};
 use super::{LiveChange, Parent};
 use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
+use crate::io::PageIndex;
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::BTreeSet;
 use std::fmt;
-use units::VolumeId;
+use units::{Lsn, VolumeId};
 
 /// Most steps in one commit: bounds the versions that it deletes.
 const STEPS_MAX: usize = 256;
@@ -70,6 +71,8 @@ impl std::error::Error for DeletionError {}
 struct Gone {
     writes: Vec<StoreWrite>,
     live: LiveChange,
+    /// Pages of which the newest version goes, with the last change that it had.
+    emptied: Vec<(PageIndex, Lsn)>,
 }
 
 impl Gone {
@@ -87,6 +90,7 @@ impl Gone {
         // One without data that was there to hide it, and has nothing to hide any more.
         if unneeded.above_content.is_empty() && unneeded.below.is_none_or(|below| below.is_empty()) {
             delete(above.generation);
+            self.emptied.push((version.page, above.lsn));
         }
     }
 }
@@ -138,7 +142,7 @@ impl<S: Store> Index<S> {
         }
         let mut walk = deletion.walk.clone();
         let live = LiveChange::none(self.superblock().geometry.slot_blocks());
-        let (mut gone, mut seen) = (Gone { writes: Vec::new(), live }, BTreeSet::new());
+        let (mut gone, mut seen) = (Gone { writes: Vec::new(), live, emptied: Vec::new() }, BTreeSet::new());
         let mut steps = 0;
         let mut is_over = false;
         while !is_over && (steps < steps_max.min(STEPS_MAX) || !walk.is_between_pages()) {
@@ -152,7 +156,9 @@ impl<S: Store> Index<S> {
     }
 
     fn commit_deletion(&mut self, key: (VolumeId, u64), gone: Gone, is_over: bool) -> Result<(), DiskFault> {
-        let Gone { mut writes, live } = gone;
+        let Gone { mut writes, live, emptied } = gone;
+        let meter = self.meter_after_emptying(key.0, &emptied);
+        writes.extend(meter.iter().map(|meter| StoreWrite::Put(rows::meter_key(key.0), meter.encode())));
         let entries = self.entries_after(&live)?;
         // Rows that wait to be written go first, so these must come with the same words.
         writes.extend(entries.iter().map(|entry| self.row_write(entry)));
@@ -165,6 +171,7 @@ impl<S: Store> Index<S> {
         self.commit(writes, Durability::Lazy)?;
         entries.into_iter().for_each(|entry| self.put_entry(entry));
         self.note_live_change(&live);
+        self.meters.extend(meter.map(|meter| (key.0, meter)));
         if is_over {
             self.boundaries.remove(&key);
         }

@@ -3,6 +3,7 @@
 use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
+use super::meter::Meter;
 use super::owed::Owed;
 use super::rows::{self, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
@@ -55,6 +56,12 @@ pub struct Index<S> {
     pub(super) lineage: Lineage,
     /// Volumes of which a part may be gone.
     pub(super) erasing: BTreeSet<VolumeId>,
+    /// What volumes have used.
+    pub(super) meters: BTreeMap<VolumeId, Meter>,
+    /// How often that and the map did not agree.
+    pub(super) meter_differences: u64,
+    /// Where the log of each volume ended that was recovered since the index was opened.
+    pub(super) found_ends: BTreeMap<VolumeId, Lsn>,
     kept: BTreeSet<SlotIndex>,
     /// Segments that were found in the pool and not in the store when it was opened.
     adopted: Vec<SegmentId>,
@@ -146,7 +153,7 @@ impl<S: Store> Index<S> {
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
         let slot_count = superblock.geometry.slot_count;
-        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, erasing, kept } =
+        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, erasing, meters, kept } =
             Rows::read(&store, slot_count)?;
         let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
         if newest.is_some_and(|newest| newest >= row.next_segment) {
@@ -176,6 +183,9 @@ impl<S: Store> Index<S> {
             boundaries,
             lineage: Lineage::new(parents),
             erasing,
+            meters,
+            meter_differences: 0,
+            found_ends: BTreeMap::new(),
             kept,
             adopted: Vec::new(),
             unsaved: BTreeSet::new(),
@@ -461,6 +471,7 @@ impl<S: Store> Index<S> {
         writes.push(StoreWrite::Delete(rows::volume_key(volume)));
         writes.push(StoreWrite::Delete(rows::parent_key(volume)));
         writes.push(StoreWrite::Delete(rows::erasing_key(volume)));
+        writes.push(StoreWrite::Delete(rows::meter_key(volume)));
         writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
@@ -471,6 +482,7 @@ impl<S: Store> Index<S> {
         self.history.remove(&volume);
         self.lineage.remove(volume);
         self.erasing.remove(&volume);
+        self.meters.remove(&volume);
         for row in rows {
             if row.is_moved() {
                 // What is beside it in packs stays.

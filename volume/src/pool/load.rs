@@ -1,6 +1,7 @@
 //! Reading the rows of the store when an index is opened.
 
 use super::index::Entry;
+use super::meter::Meter;
 use super::{BoundaryRow, Home, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ pub(super) struct Rows {
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     pub(super) parents: BTreeMap<VolumeId, Parent>,
     pub(super) erasing: BTreeSet<VolumeId>,
+    pub(super) meters: BTreeMap<VolumeId, Meter>,
     pub(super) kept: BTreeSet<SlotIndex>,
 }
 
@@ -82,6 +84,11 @@ impl Rows {
         })?;
         each(store, rows::ERASING_KEYS, |key, _| {
             all.erasing.insert(rows::decode_erasing(key)?);
+            Ok(())
+        })?;
+        each(store, rows::METER_KEYS, |key, value| {
+            let meter = rows::decode_meter_key(key).zip(Meter::decode(value));
+            all.meters.extend([meter.ok_or(OpenError::Corrupt("the row of what a volume has used"))?]);
             Ok(())
         })?;
         each(store, rows::KEPT_KEYS, |key, _| {

@@ -140,9 +140,10 @@ impl<S: Store> Index<S> {
     ) -> Result<(), DiskFault> {
         let mut is_whole = true;
         let (from, end) = (rows::page_start(volume, page), rows::page_end(volume, page));
-        let read = self.store.each(&from, &end, &mut |_, encoded| match Page::decode(encoded) {
-            Ok(content) => visit(&content),
-            Err(_) => is_whole = false,
+        let read = self.store.each(&from, &end, &mut |_, value| {
+            let content = rows::split_page(value).and_then(|(page, _)| Page::decode(page).ok());
+            is_whole &= content.is_some();
+            content.iter().for_each(&mut *visit);
         });
         read.map_err(io)?;
         if is_whole { Ok(()) } else { Err(DiskFault::Io) }

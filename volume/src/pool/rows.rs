@@ -8,7 +8,7 @@
 //! | | Where it is: 0, slot 4; or 1, cut 1, a bit for each part that is somewhere 1, and for each of these pack 8, slot, block, |
 //! | | copy, header blocks, moves 4 each, clean LSN 8 |
 //! | 2, volume 8 | a volume: size 8, folded to 8, epoch 8, generation 8, mapped blocks 8 |
-//! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it |
+//! | 3, volume 8, page 8, inverted generation 8 | a page of the map as that generation left it, then the last change in it: LSN 8 |
 //! | 4, slot 4 | nothing: a slot that is kept out of use |
 //! | 5, volume 8, generation 8 | a boundary, the end of a generation that is needed: LSN 8, time 8, size 8, mapped blocks 8, |
 //! | | flags 1 (bit 0: it is being deleted) |
@@ -18,6 +18,7 @@
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
+//! | 17, volume 8 | what the volume has used: see [`super::meter`] |
 //! | 16 | nothing: no rebuild made this index, so that it has seen every snapshot that there ever was |
 //! | 24 | what is left of credits, in the words of whoever counts them |
 //!
@@ -30,10 +31,11 @@ use super::place::{Home, ParcelPlace, Parcels};
 use super::survivors::Survivors;
 use crate::format::{Cut, FormatError, PartSet};
 use crate::io::PageIndex;
+use crate::map::Page;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
 /// The version of keys and values; another one is made anew from the pool.
-const INDEX_VERSION: u16 = 4;
+const INDEX_VERSION: u16 = 5;
 
 /// Blocks of the largest slot.
 const BLOCKS_MAX: u32 = 1 << 16;
@@ -52,6 +54,7 @@ const PACKS: u8 = 7;
 const LEFT: u8 = 8;
 const PARENTS: u8 = 10;
 const ERASING: u8 = 14;
+const METERS: u8 = 17;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -367,6 +370,27 @@ pub(super) fn erasing_key(volume: VolumeId) -> Vec<u8> {
     key_of(ERASING, volume.0)
 }
 
+pub(super) fn meter_key(volume: VolumeId) -> Vec<u8> {
+    key_of(METERS, volume.0)
+}
+
+pub(super) fn decode_meter_key(key: &[u8]) -> Option<VolumeId> {
+    read_key(key, METERS).map(VolumeId)
+}
+
+/// A stored page.
+pub(super) fn encode_page(page: &Page, lsn: Lsn) -> Vec<u8> {
+    let mut value = page.encode();
+    value.extend_from_slice(&lsn.0.to_le_bytes());
+    value
+}
+
+/// What a stored page is encoded as, and the last change in it.
+pub(super) fn split_page(value: &[u8]) -> Option<(&[u8], Lsn)> {
+    let (page, lsn) = value.split_last_chunk::<8>()?;
+    Some((page, Lsn(u64::from_le_bytes(*lsn))))
+}
+
 pub(super) fn kept_key(slot: SlotIndex) -> Vec<u8> {
     let mut key = vec![KEPT];
     key.extend_from_slice(&slot.0.to_be_bytes());
@@ -451,7 +475,7 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
 }
 
 /// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
-/// heirs, of all volumes that are being erased: start and end.
+/// heirs, of all volumes that are being erased, of all that is used: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
@@ -460,6 +484,7 @@ pub(super) const LEFT_KEYS: (&[u8], &[u8]) = (&[LEFT], &[LEFT + 1]);
 pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
 pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
 pub(super) const ERASING_KEYS: (&[u8], &[u8]) = (&[ERASING], &[ERASING + 1]);
+pub(super) const METER_KEYS: (&[u8], &[u8]) = (&[METERS], &[METERS + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];
@@ -472,20 +497,20 @@ fn read_key(key: &[u8], kind: u8) -> Option<u64> {
     (*found == kind).then_some(u64::from_be_bytes(number.try_into().ok()?))
 }
 
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 }

@@ -19,6 +19,8 @@ use units::{Lsn, SegmentId, VolumeId};
 pub(crate) struct Version {
     pub(crate) page: PageIndex,
     pub(crate) generation: u64,
+    /// The last change in it.
+    pub(crate) lsn: Lsn,
     pub(crate) encoded: Vec<u8>,
 }
 
@@ -60,6 +62,7 @@ impl<S: Store> Index<S> {
         next_lsn: Lsn,
         found: &[Boundary],
     ) -> Result<(), DiskFault> {
+        self.found_ends.insert(volume, Lsn(next_lsn.0.saturating_sub(1)));
         let lost = self.boundaries(volume).map(|row| row.boundary).filter(|boundary| boundary.lsn >= next_lsn);
         let lost: Vec<u64> = lost.map(|boundary| boundary.generation).collect();
         for generation in lost {
@@ -148,9 +151,11 @@ impl<S: Store> Index<S> {
     }
 }
 
-fn decode((key, encoded): (Vec<u8>, Vec<u8>)) -> Result<Version, DiskFault> {
+fn decode((key, mut encoded): (Vec<u8>, Vec<u8>)) -> Result<Version, DiskFault> {
     let (page, generation) = rows::version_of_key(&key).map_err(|_| DiskFault::Io)?;
-    Ok(Version { page, generation, encoded })
+    let (len, lsn) = rows::split_page(&encoded).map(|(page, lsn)| (page.len(), lsn)).ok_or(DiskFault::Io)?;
+    encoded.truncate(len);
+    Ok(Version { page, generation, lsn, encoded })
 }
 
 /// Adds to `live` what segments gain and lose when the version `old` of a page becomes `new`: `None` where there is none.

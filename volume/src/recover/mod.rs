@@ -22,6 +22,7 @@ pub(crate) use probe::{Probed, probe, tell_apart};
 pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 pub(crate) use source::SlotSource;
 
+use crate::engine::Mark;
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
 use crate::pool::{Boundary, Parent, SegmentRow, Survivors, VolumeRow};
@@ -82,7 +83,7 @@ pub struct Recovered {
     /// The last of them, or zero: the stored map is wanted to there soon, since a snapshot is read from it.
     pub wanted_lsn: Lsn,
     /// The last time that is told in what was read of its log; zero where none is.
-    pub last_mark_ms: u64,
+    pub(crate) last_mark: Mark,
     /// Whether it inherits from another volume.
     pub is_heir: bool,
     /// Whether it takes no changes.
@@ -101,23 +102,31 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         folded_to: Lsn::ZERO,
         segments: Vec::new(),
         survivors: BTreeMap::new(),
-        map: Map::new(true),
+        map: metered(volume, Map::new(true)),
         writes: Vec::new(),
         sealed: Vec::new(),
         voided: Vec::new(),
         boundaries: Vec::new(),
         wanted_lsn: Lsn::ZERO,
-        last_mark_ms: 0,
+        last_mark: Mark::default(),
         is_heir: false,
         is_read_only: false,
     }
+}
+
+/// A map that keeps what a volume uses, but for the system's, which nobody pays for.
+fn metered(volume: VolumeId, mut map: Map) -> Map {
+    if volume != VolumeId::SYSTEM {
+        map.begin_metering();
+    }
+    map
 }
 
 /// A new clone, whose id was never used before, of a volume that had `size_bytes` at the boundary. The index has been told
 /// of its parent.
 #[must_use]
 pub fn fresh_clone(volume: VolumeId, size_bytes: u64) -> Recovered {
-    Recovered { map: Map::new(false), is_heir: true, ..fresh(volume, size_bytes) }
+    Recovered { map: metered(volume, Map::new(false)), is_heir: true, ..fresh(volume, size_bytes) }
 }
 
 /// A view of a snapshot: a clone that takes no changes, so that its log has nothing and is never opened again.
@@ -145,7 +154,8 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
     }
     end.check()?;
     let folded = known.segments.iter().copied().filter(|row| is_folded(row, folded_to));
-    let last_mark_ms = base.iter().chain(&kept).filter_map(SegmentLog::last_mark_ms).max().unwrap_or(0);
+    let marks = base.iter().chain(&kept).filter_map(SegmentLog::last_mark);
+    let last_mark = marks.fold(Mark::default(), Mark::max);
     let mut recovered = Recovered {
         size_bytes: end.size_bytes,
         epoch: end.epoch,
@@ -154,8 +164,8 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         folded_to,
         segments: folded.collect(),
         survivors: known.survivors.clone(),
-        map: Map::new(false),
-        last_mark_ms,
+        map: metered(known.volume, Map::new(false)),
+        last_mark,
         is_heir: known.parent.is_some(),
         ..fresh(known.volume, 0)
     };
@@ -364,6 +374,7 @@ pub(crate) fn replay(map: &mut Map, log: &SegmentLog, size_bytes: u64, (folded_t
     }
     log.each(|lsn, operation, block, checks| {
         end_generations(map, lsn);
+        map.note_time(lsn, operation);
         if lsn > folded_to {
             replay_operation(map, lsn, operation, log.row.segment, (block, checks));
         }
@@ -396,7 +407,10 @@ pub(crate) fn replay_operation(
         OperationKind::Snapshot { generation, .. } => map.begin_generation(generation + 1),
         OperationKind::TimeMark { .. } => {}
         // A volume shrinks over holes. What made them may be gone: a rebuild goes on behind what a power cut took.
-        OperationKind::Resize(size_bytes) => map.trim(lsn, beyond(size_bytes)),
+        OperationKind::Resize(size_bytes) => {
+            map.note_size(lsn, size_bytes);
+            map.trim(lsn, beyond(size_bytes));
+        }
     }
 }
 

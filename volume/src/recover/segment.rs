@@ -8,6 +8,7 @@
 use super::damage::{Damage, DamageKind, Place};
 use super::pack::{HeaderAt, header_at};
 use super::source::SlotSource;
+use crate::engine::Mark;
 use crate::error::DiskFault;
 use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, Parcel, ParcelEntry, SlotHeader, SlotUse, Superblock, block_check,
@@ -111,9 +112,9 @@ impl SegmentLog {
     }
 
     /// The last time that is told in it.
-    pub(crate) fn last_mark_ms(&self) -> Option<u64> {
+    pub(crate) fn last_mark(&self) -> Option<Mark> {
         self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
-            OperationKind::TimeMark { wall_ms } => Some(wall_ms),
+            OperationKind::TimeMark { wall_ms, meter } => Some(Mark { wall_ms, meter: meter.unwrap_or_default() }),
             OperationKind::Write
             | OperationKind::Trim
             | OperationKind::WriteZeroes

@@ -34,11 +34,11 @@ fn with_snapshots(folder: &std::path::Path, snapshots: u64) -> Index<RocksStore>
             let mut content = Page::empty(false);
             let block = u16::try_from(generation * PAGES + page + 1).unwrap();
             content.change(0, 1, Change::Data { location: Location { segment: row.segment, block }, checks: &[0; 4] });
-            PageWrite::Put { page: PageIndex(page), encoded: content.encode() }
+            PageWrite::put(PageIndex(page), content.encode(), Lsn(1))
         };
         let writes: Vec<PageWrite> = (0..PAGES).map(put).collect();
         let lsn = Lsn(generation + 1);
-        index.write_back(VOLUME, generation, &writes, Folded { to: lsn, generation, size_bytes: 0 }).unwrap();
+        index.write_back(VOLUME, generation, &writes, Folded { to: lsn, generation, ..Folded::default() }).unwrap();
         if generation < snapshots {
             index.note_boundary(VOLUME, Boundary { generation, lsn, size_bytes: 0, wall_ms: 0 }).unwrap();
         }

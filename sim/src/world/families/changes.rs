@@ -4,6 +4,7 @@ use super::book::{Record, Ticket};
 use super::groups::Member;
 use super::{CLONES_MAX, SnapshotState, Task, VolumeState, World};
 use crate::census::Fault;
+use crate::meter::Model;
 use crate::oracle::Oracle;
 use crate::trace::Finding;
 use crate::workload::Wish;
@@ -11,7 +12,7 @@ use crate::world::store_thread::Job;
 use crate::world::{Broken, Checked, Site};
 use units::VolumeId;
 use volume::error::Error;
-use volume::pool::Parent;
+use volume::pool::{MeterStart, Parent};
 use volume::recover::fresh_clone;
 use volume::request::{Completion, RequestId};
 
@@ -265,7 +266,9 @@ impl World {
         self.trace.tell(|| format!("snapshot {of}, of {parent:?}, is to be volume {id}"));
         let line = rollback.map_or(id, |(line, _)| line);
         let oracle: Oracle = fork.with_tag(id.0);
-        let site = Site { parent: Some(parent), line, ..Site::new(id, size_bytes, oracle) };
+        let shown = self.shown_at(parent.volume, parent.generation);
+        let model = Model::new(self.meter_now(), size_bytes, shown);
+        let site = Site { parent: Some(parent), line, model, ..Site::new(id, size_bytes, oracle) };
         let plan = crate::plan::VolumePlan { depth, ..plan };
         let ticket = self.write_record(Record::Heir(Box::new((site, plan))));
         Some((Step::HeirRecorded(id, rollback.map(|(_, rollback)| rollback)), Waits::record(ticket)))
@@ -380,7 +383,14 @@ impl World {
     pub(in crate::world) fn note_parent_of(&mut self, heir: VolumeId) -> Checked {
         let parent = self.site_of(heir).and_then(|at| self.sites[at].parent);
         let Some(parent) = parent else { return Err(Finding(format!("volume {heir} has no parent"))) };
-        let noted = self.note_heir(heir, parent)?;
+        let mut noted = self.note_heir(heir, parent)?;
+        if let (Some(index), true) = (&mut self.index, noted.is_ok()) {
+            let site = self.sites.iter().find(|site| site.id == heir);
+            let start =
+                site.map(|site| MeterStart { at: site.model.began(), size_bytes: site.created_bytes, last: None });
+            noted =
+                start.map_or(Ok(()), |start| index.begin_meters(&[(heir, start)]).map_err(|fault| fault.to_string()));
+        }
         self.families.ended.insert(Task::NoteParent(heir), noted);
         Ok(())
     }

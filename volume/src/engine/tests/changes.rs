@@ -30,7 +30,11 @@ impl Driver {
     fn changed(&mut self, id: u64) -> Option<Vec<ChangedExtent>> {
         match self.replies.remove(&id)?.unwrap() {
             Completion::Changed(found) => Some(found),
-            other @ (Completion::Read { .. } | Completion::Done | Completion::Extents(_) | Completion::Snapshot(_)) => {
+            other @ (Completion::Read { .. }
+            | Completion::Done
+            | Completion::Metered(_)
+            | Completion::Extents(_)
+            | Completion::Snapshot(_)) => {
                 panic!("{other:?}")
             }
         }

@@ -18,7 +18,7 @@ fn log_of(driver: &Driver) -> Vec<(Lsn, Operation)> {
 
 fn marks_of(driver: &Driver) -> Vec<(u64, u64)> {
     let mark = |(lsn, operation): (Lsn, Operation)| match operation.kind {
-        OperationKind::TimeMark { wall_ms } => Some((lsn.0, wall_ms)),
+        OperationKind::TimeMark { wall_ms, .. } => Some((lsn.0, wall_ms)),
         OperationKind::Write
         | OperationKind::Trim
         | OperationKind::WriteZeroes
@@ -68,4 +68,61 @@ fn a_segment_begins_with_a_mark_also_after_a_failed_append() {
     write_at(&mut driver, 2001);
     assert_eq!(marks_of(&driver), [(1, 1000), (3, 2000)]);
     assert_eq!(driver.volume.status().applied_lsn, Lsn(5));
+}
+
+/// What the marks tell the meter.
+fn meter_marks_of(driver: &Driver) -> Vec<u64> {
+    let mark = |(_, operation): (Lsn, Operation)| match operation.kind {
+        OperationKind::TimeMark { meter, .. } => meter.map(|meter| meter.0),
+        OperationKind::Write
+        | OperationKind::Trim
+        | OperationKind::WriteZeroes
+        | OperationKind::Resize(_)
+        | OperationKind::Snapshot { .. } => None,
+    };
+    log_of(driver).into_iter().filter_map(mark).collect()
+}
+
+/// P7. The log of a volume that is metered tells the meter's time at every second of it, whatever becomes of the wall clock, and
+/// never goes back.
+#[test]
+fn the_log_tells_the_meters_time() {
+    let mut driver = Driver::new(8);
+    driver.volume.config.is_metered = true;
+    for (wall_ms, meter) in [(9000, 500), (9000, 999), (2000, 1000), (3000, 1999), (3000, 800), (3000, 2500)] {
+        driver.meter = MeterTime(meter);
+        write_at(&mut driver, wall_ms);
+    }
+    assert_eq!(meter_marks_of(&driver), [500, 1000, 2500]);
+}
+
+/// P7. What a volume has used is known up to the second of now once all is in the stored map; what comes next counts from then
+/// or later, a batch that is in flight among it.
+#[test]
+fn it_is_told_up_to_when_use_is_known() {
+    let metered_to = |driver: &mut Driver| {
+        let asked = driver.ask(Request::Meter);
+        driver.run();
+        let Some(Ok(Completion::Metered(at))) = driver.replies.remove(&asked) else { panic!("no time") };
+        assert_eq!(driver.volume.status().folded_to, driver.volume.status().applied_lsn);
+        at.0
+    };
+    let mut driver = Driver::new(8);
+    driver.volume.config.is_metered = true;
+    driver.meter = MeterTime(1500);
+    write_at(&mut driver, 0);
+    assert_eq!(metered_to(&mut driver), 1500, "more may come in this second, and count from its mark");
+    driver.meter = MeterTime(7800);
+    assert_eq!(metered_to(&mut driver), 7000);
+    write_at(&mut driver, 0);
+    assert_eq!(metered_to(&mut driver), 7800);
+    driver.meter = MeterTime(8100);
+    driver.holds_appends = true;
+    driver.ask(write(0, &[2; 4096], false));
+    driver.poll();
+    driver.meter = MeterTime(9900);
+    let asked = driver.ask(Request::Meter);
+    driver.run();
+    let answer = driver.replies.remove(&asked);
+    assert!(matches!(answer, Some(Ok(Completion::Metered(MeterTime(7800))))), "{answer:?}");
 }

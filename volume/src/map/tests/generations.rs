@@ -54,10 +54,11 @@ impl Versions {
     fn write(&mut self, generation: u64, writes: &[PageWrite]) {
         for write in writes {
             match write {
-                PageWrite::Put { page, encoded } => {
+                PageWrite::Put { page, encoded, .. } => {
                     self.put(page.0, generation, &Page::decode(encoded).unwrap());
                 }
-                PageWrite::Drop { first, end } => {
+                PageWrite::Resize { .. } => {}
+                PageWrite::Drop { first, end, .. } => {
                     let keys = self.pages.range((first.0, 0)..(end.0, 0)).map(|((page, _), _)| *page);
                     for page in keys.collect::<BTreeSet<u64>>() {
                         self.put(page, generation, &Page::empty(false));

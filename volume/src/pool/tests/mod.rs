@@ -1,6 +1,7 @@
 mod changes;
 mod families;
 mod live_counts;
+mod meter;
 mod versions;
 mod walk;
 
@@ -12,14 +13,15 @@ use crate::io::{LoadedPage, PageIndex};
 use crate::map::PageWrite;
 use crate::recover::tests::world::{MemoryStore, OTHER_VOLUME, VOLUME, World, trim_op, write_op};
 use std::collections::BTreeSet;
-use units::{Lsn, PoolId, SegmentId};
+use std::sync::Arc;
+use units::{Lsn, MeterTime, PoolId, SegmentId};
 
 fn reopened(world: &World, store: MemoryStore, generation: u64) -> Result<Index<MemoryStore>, OpenError> {
     Index::open(store, &Superblock { generation, ..world.superblock }, &world.pool)
 }
 
 const fn folded_to(lsn: u64, size_bytes: u64) -> Folded {
-    Folded { to: Lsn(lsn), generation: 0, size_bytes }
+    Folded { to: Lsn(lsn), generation: 0, size_bytes, at: MeterTime(0) }
 }
 
 #[test]
@@ -298,7 +300,8 @@ fn a_drop_of_very_many_pages_is_bounded_in_each_commit_and_exact() {
     }
     let commits = world.index.store().commits;
     let first = PageIndex(0);
-    let drop = PageWrite::Drop { first, end: PageIndex(u64::MAX) };
+    let (end, lsn, at) = (PageIndex(u64::MAX), Lsn(1000), MeterTime(0));
+    let drop = PageWrite::Drop { first, end, lsn, at, touched: Arc::default() };
     world.index.write_back(VOLUME, 0, &[drop], folded_to(1000, 1 << 40)).unwrap();
     assert_eq!(world.index.store().commits, commits + 2);
     rows.pop();

@@ -359,12 +359,17 @@ fn with_snapshots(superblock: &Superblock, working_set: u64, changes: u64) -> In
         let mut content = Page::empty(false);
         let location = Location { segment: row.segment, block };
         content.change(0, 1, Change::Data { location, checks: &[0; 4] });
-        PageWrite::Put { page: PageIndex(page), encoded: content.encode() }
+        PageWrite::put(PageIndex(page), content.encode(), Lsn(1))
     };
     let mut write = |generation: u64, pages: &mut dyn Iterator<Item = u64>| {
         let writes: Vec<PageWrite> = pages.map(&mut put).collect();
         index
-            .write_back(VOLUME, generation, &writes, Folded { to: Lsn(generation + 1), generation, size_bytes: 0 })
+            .write_back(
+                VOLUME,
+                generation,
+                &writes,
+                Folded { to: Lsn(generation + 1), generation, ..Folded::default() },
+            )
             .unwrap();
         let boundary = Boundary { generation, lsn: Lsn(generation + 1), size_bytes: 0, wall_ms: 0 };
         index.note_boundary(VOLUME, boundary).unwrap();
