@@ -94,7 +94,7 @@ impl Model {
     /// A recovery has found the log: `segments`, of which the stored map has all up to `folded_to`.
     pub fn note_found(&mut self, segments: &[SegmentRow], folded_to: Lsn, next_lsn: Lsn) {
         self.log.retain(|lsn, _| *lsn <= folded_to && *lsn < next_lsn);
-        for lsn in (folded_to.0.max(self.start.lsn.0) + 1..next_lsn.0).map(Lsn) {
+        for lsn in (folded_to.0 + 1..next_lsn.0).map(Lsn) {
             let has = |row: &&SegmentRow| row.first_lsn <= lsn && row.last_lsn.is_some_and(|last| lsn <= last);
             let found = segments.iter().filter(has).max_by_key(|row| row.segment);
             let operation = found.and_then(|row| self.given.get(&(lsn, row.segment)));

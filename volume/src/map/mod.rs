@@ -350,11 +350,15 @@ impl Map {
 
     fn drop_pages(&mut self, lsn: Lsn, whole: Range<u64>) {
         let cached: Vec<u64> = self.pages.range(whole.clone()).map(|(index, _)| *index).collect();
-        let mut touched = BTreeMap::new();
+        let (mut touched, mut first_lsn) = (BTreeMap::new(), lsn);
         for index in cached {
             self.freeze_whole(index);
-            let touches = self.forget(index).filter(|touches| !touches.is_empty());
-            touched.extend(touches.map(|touches| (PageIndex(index), touches)));
+            let Some(Cached { first_dirty, touches, .. }) = self.forget(index) else { continue };
+            if !touches.is_empty() {
+                // Until the drop is written, what was changed before it is not counted.
+                first_lsn = first_dirty.map_or(first_lsn, |first| first.min(first_lsn));
+                touched.insert(PageIndex(index), touches);
+            }
         }
         let is_absent = self.absent.contains_all(&whole);
         if !is_absent {
@@ -362,7 +366,7 @@ impl Map {
         }
         if !is_absent || !touched.is_empty() {
             let (generation, at) = (self.generation, self.meter_time());
-            let dropped = DroppedPages { generation, lsn, at, pages: whole, touched: Arc::new(touched) };
+            let dropped = DroppedPages { generation, first_lsn, lsn, at, pages: whole, touched: Arc::new(touched) };
             self.drop_bytes += dropped.bytes();
             self.drops.push(dropped);
         }
@@ -422,15 +426,15 @@ impl Map {
         }
     }
 
-    /// Forgets a page; returns what changes have made of its blocks that no capture took.
-    fn forget(&mut self, index: u64) -> Option<Touches> {
+    /// Forgets a page.
+    fn forget(&mut self, index: u64) -> Option<Cached> {
         let cached = self.pages.remove(&index)?;
         self.cached_bytes -= cached.bytes();
         if let Some(lsn) = cached.first_dirty {
             self.dirty.remove(&(cached.generation, lsn, index));
             self.dirty_bytes -= cached.bytes();
         }
-        Some(cached.touches)
+        Some(cached)
     }
 
     /// Takes in what the store has of a page.

@@ -93,6 +93,8 @@ const DROP_BYTES: usize = 96;
 #[derive(Debug, Clone)]
 pub(super) struct DroppedPages {
     pub(super) generation: u64,
+    /// Of the first change that is counted with it.
+    pub(super) first_lsn: Lsn,
     /// Of the trim.
     pub(super) lsn: Lsn,
     /// When that counts from.
@@ -160,7 +162,8 @@ impl Map {
         let dirty = self.dirty.first().map(|(generation, lsn, _)| (*lsn, *generation));
         let drops = self.take_drops(generation, dirty.map(|(lsn, _)| lsn));
         let sizes = std::mem::take(&mut self.sizes);
-        let next = dirty.into_iter().chain(self.drops.first().map(|drop| (drop.lsn, drop.generation))).min();
+        let dropped = self.drops.iter().map(|drop| (drop.first_lsn, drop.generation));
+        let next = dirty.into_iter().chain(dropped).min();
         // The operation before the first change of a generation is of that generation, or is the one that begins it.
         let folded = next.map_or((applied, self.generation), |(lsn, generation)| (Lsn(lsn.0 - 1), generation));
         let (folded_to, folded_generation) = folded;
@@ -213,7 +216,7 @@ impl Map {
             let captured = self.unstored_mut(index, generation).filter(|captured| captured.is_in_write_back);
             let Some(captured) = captured else {
                 if !is_written {
-                    self.give_to_drop((index, generation), &touches);
+                    self.give_to_drop((index, generation), lsn, &touches);
                 }
                 continue;
             };
@@ -247,9 +250,10 @@ impl Map {
     }
 
     /// A page was dropped while it was being written back, and that failed: what was taken with it goes with the drop.
-    fn give_to_drop(&mut self, (index, generation): (u64, u64), touches: &Touches) {
+    fn give_to_drop(&mut self, (index, generation): (u64, u64), lsn: Lsn, touches: &Touches) {
         let is_of = |drop: &&mut DroppedPages| drop.generation == generation && drop.pages.contains(&index);
         if let Some(drop) = self.drops.iter_mut().find(is_of).filter(|_| !touches.is_empty()) {
+            drop.first_lsn = drop.first_lsn.min(lsn);
             Arc::make_mut(&mut drop.touched).entry(PageIndex(index)).or_default().put_before(touches);
         }
     }

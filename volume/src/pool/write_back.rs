@@ -136,6 +136,8 @@ impl<S: Store> Index<S> {
         }
         if let Some(metering) = &mut work.metering {
             metering.meter.end_resizes(folded.at, folded.size_bytes);
+            // Those that the map is complete to are forgotten at once.
+            work.dropped.drain(..).for_each(|(pages, lsn)| metering.meter.note_emptied(pages, lsn));
         }
         let row = self.row_or_new(volume);
         let row = VolumeRow {

@@ -148,7 +148,7 @@ impl Metered {
     /// Which blocks hold data before an operation, and what the registers said at a moment, each counted block by block.
     fn model(&self, at: MeterTime, end: usize) -> (Vec<bool>, [u128; 2]) {
         let mut held = self.inherited.clone();
-        held.resize(BLOCKS as usize, false);
+        held.resize(index_of(BLOCKS), false);
         let (mut size, mut sums, mut now) = (SIZE, [0; 2], self.born);
         let mut pass = |to: MeterTime, held: &[bool], size: u64| {
             let ms = u128::from(to.min(at).since(now));
@@ -157,7 +157,7 @@ impl Metered {
             now = now.max(to.min(at));
         };
         for operation in &self.log[..end] {
-            let range = operation.range.first.0 as usize..operation.range.end().0 as usize;
+            let range = index_of(operation.range.first.0)..index_of(operation.range.end().0);
             match operation.kind {
                 OperationKind::Write => held[range].fill(true),
                 OperationKind::Trim | OperationKind::WriteZeroes => held[range].fill(false),
@@ -166,7 +166,7 @@ impl Metered {
                 OperationKind::TimeMark { meter, .. } => pass(meter.unwrap(), &held, size),
             }
             if let OperationKind::Resize(bytes) = operation.kind {
-                held.iter_mut().skip((bytes / BLOCK_BYTES) as usize).for_each(|is| *is = false);
+                held.iter_mut().skip(index_of(bytes / BLOCK_BYTES)).for_each(|is| *is = false);
             }
         }
         pass(MeterTime(u64::MAX), &held, size);
@@ -191,6 +191,10 @@ impl Metered {
         }
         Ok(last)
     }
+}
+
+fn index_of(block: u64) -> usize {
+    usize::try_from(block).unwrap()
 }
 
 fn clip(first: u64, count: u64) -> (u64, u64) {
