@@ -157,8 +157,8 @@ impl World {
         let wrong = |what: &str, at: MeterTime, said: &Used, model: &Used| {
             Err(Finding(format!("P7: {what} of volume {id} at {} ms says {said:?}, not {model:?}", at.0)))
         };
-        if to < model.began() {
-            // The second in which the meter began: nothing is known before that.
+        if to <= model.began() {
+            // The second in which the meter began: nothing was used before that.
             return Ok(());
         }
         let Some(reading) = index.meter_reading(id, to) else {
