@@ -135,10 +135,3 @@ fn stale_survivors_are_noticed_and_the_second_check_tells() {
 fn a_slot_that_is_free_before_it_is_void_is_noticed() {
     is_noticed(Profile::Compaction, Some(Safeguard::VoidFirst), Broken::Nothing, 40);
 }
-
-/// P7. What a page in the store has already, and is counted once more when the log is replayed, is noticed.
-#[test]
-fn what_is_counted_twice_is_noticed() {
-    let finding = is_noticed(Profile::Durability, Some(Safeguard::CountedOnce), Broken::Nothing, 60);
-    assert!(finding.contains("P7"), "{finding}");
-}
