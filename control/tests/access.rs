@@ -32,7 +32,7 @@ const HOLDERS: [(&str, Role, bool); 7] = [
 ];
 
 /// Who may, in the order of the holders: `y` may.
-const EXPECTED: [(&str, &str, &str); 40] = [
+const EXPECTED: [(&str, &str, &str); 41] = [
     ("GET", "/v1/health", "yyyyyyy"),
     ("GET", "/v1/ready", "yyyy---"),
     ("GET", "/v1/openapi.json", "yyyyyyy"),
@@ -46,6 +46,7 @@ const EXPECTED: [(&str, &str, &str); 40] = [
     ("DELETE", "/v1/volumes/{name}", "yy--yy-"),
     ("POST", "/v1/volumes/{name}/resize", "yy--yy-"),
     ("POST", "/v1/volumes/{name}/history", "yy--yy-"),
+    ("POST", "/v1/volumes/{name}/qos", "yy-----"),
     ("POST", "/v1/volumes/{name}/clone", "yy--yy-"),
     ("POST", "/v1/volumes/{name}/rollback", "yy--yy-"),
     ("GET", "/v1/snapshots", "yyyyyyy"),
@@ -142,6 +143,7 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/volumes") => json!({"name": format!("{of}/new"), "size": "1M"}),
         ("POST", "/v1/volumes/{name}/resize") => json!({"size": "2M"}),
         ("POST", "/v1/volumes/{name}/history") => json!({"seconds": 60}),
+        ("POST", "/v1/volumes/{name}/qos") => json!({"iops": 1000}),
         ("POST", "/v1/volumes/{name}/clone") => json!({"name": format!("{of}/late"), "at": "2026-01-02T03:04:06Z"}),
         ("POST", "/v1/volumes/{name}/rollback") => json!({"snapshot": "a"}),
         ("POST", "/v1/snapshots") => json!({"snapshots": [format!("{of}/vm@b")]}),

@@ -2,8 +2,9 @@
 //!
 //! A connection whose next request may not pass waits in the queue of what keeps it: a ceiling, which opens by time, or a
 //! share, which opens when requests of its sharer are answered. A request passes everything at once or
-//! pays nothing, and waits in one queue at a time; who has waited longest comes first in each, wherever that was, so that nobody
-//! waits for ever.
+//! pays nothing, and waits in one queue at a time; who has waited longest comes first in each, wherever that was. Queues are
+//! called in the order in which they opened, one connection of each before the next, however many open at once: so nobody waits
+//! for ever.
 //!
 //! Shares are windows: while several sharers have been active lately, each that is busy may have its part of [`WINDOW`] under
 //! way, and one request at least. What is under way is what the next one waits for, on the shard's thread and in the disk's queue, so that
@@ -14,8 +15,7 @@ use super::credits::Credits;
 use super::division::TenantUse;
 use super::limits::{Ceiling, QosLimits};
 use slab::Slab;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 use units::{Monotonic, TenantId};
 
@@ -82,6 +82,9 @@ struct Waiter {
     volume: usize,
 }
 
+/// When a queue opens. Of those that do at one moment, who was noted first comes first.
+type Opening = (Monotonic, u64);
+
 /// What is left of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CreditStatus {
@@ -115,8 +118,8 @@ pub struct QosStatus {
 struct Party {
     ceilings: Ceilings,
     waiting: VecDeque<Waiter>,
-    /// Whether the heap has its next opening.
-    is_scheduled: bool,
+    /// When the ceiling opens for who waits first.
+    opening: Option<Opening>,
     share: Share,
     /// Requests that have waited for its ceiling.
     waited: u64,
@@ -139,7 +142,8 @@ struct Share {
     is_active: bool,
     /// Whether it has something under way, or somebody waits for it.
     is_busy: bool,
-    is_released: bool,
+    /// When it may have room for who waits first.
+    opening: Option<Opening>,
     waiting: VecDeque<Waiter>,
 }
 
@@ -152,7 +156,7 @@ impl Default for Share {
             last_asked: Monotonic::default(),
             is_active: false,
             is_busy: false,
-            is_released: false,
+            opening: None,
             waiting,
         }
     }
@@ -214,15 +218,15 @@ pub(crate) struct Gate {
     fair_shares: FairShares,
     parties: Slab<Party>,
     tenants: HashMap<TenantId, usize>,
-    /// When ceilings open for whoever waits first.
-    opens: BinaryHeap<Reverse<(Monotonic, usize)>>,
+    /// Queues in which somebody waits, by when they open; a share is in it when it may have room.
+    openings: BTreeMap<Opening, Queue>,
+    next_opening: u64,
     /// Sharers that have asked lately, and when it is looked who has not.
     active: Vec<usize>,
     looks_at: Monotonic,
     /// The weights of those that are busy, together.
     busy_weight: u64,
-    /// Sharers whose share may have room for those who wait, and how many do.
-    released: Vec<usize>,
+    /// How many wait for a share.
     share_waiters: usize,
     /// Who was called last, and from where.
     called: Option<(Waiter, Queue)>,
@@ -251,9 +255,10 @@ impl Gate {
 
     /// Forgets a volume. Nobody waits for it any more.
     pub(crate) fn close(&mut self, standing: Standing) {
-        self.opens.retain(|Reverse((_, place))| *place != standing.volume);
-        self.released.retain(|place| *place != standing.volume);
         let party = self.parties.remove(standing.volume);
+        for opening in [party.opening, party.share.opening].into_iter().flatten() {
+            self.openings.remove(&opening);
+        }
         self.active.retain(|place| *place != standing.volume);
         if party.share.is_busy {
             self.busy_weight -= party.share.weight;
@@ -272,7 +277,7 @@ impl Gate {
             party.ceilings.set(now, limits, Credits::default());
             party.ceilings.buckets().for_each(Bucket::forgive);
         }
-        self.reschedule(now, standing.volume);
+        self.schedule(now, standing.volume);
     }
 
     /// Changes the shard's part of a tenant's ceilings, and puts credits in that were taken out elsewhere: into buckets
@@ -294,7 +299,7 @@ impl Gate {
         };
         let operations = operations + deposit(&mut ceilings.operations, had_operations, credits.operations);
         let bytes = bytes + deposit(&mut ceilings.bytes, had_bytes, credits.bytes);
-        self.reschedule(now, place);
+        self.schedule(now, place);
         let whole = |credits| Some(i64::try_from(credits).unwrap_or(i64::MAX));
         Credits { operations: whole(operations), bytes: whole(bytes) }
     }
@@ -324,7 +329,7 @@ impl Gate {
                 let ticket = ticket.unwrap_or(self.next_ticket);
                 self.next_ticket = self.next_ticket.max(ticket + 1);
                 let is_new = called.is_none_or(|(_, from)| from != queue);
-                self.wait(Waiter { ask, ticket, since: now, volume: standing.volume }, queue, is_new);
+                self.wait(Waiter { ask, ticket, since: now, volume: standing.volume }, (queue, is_new));
                 return Err(queue);
             }
         }
@@ -343,7 +348,8 @@ impl Gate {
         };
         match queue {
             Queue::Ceiling(place) => self.parties.get_mut(place).is_none_or(|party| {
-                if party.ceilings.limits.is_open() && party.waiting.is_empty() {
+                // Those who wait for a ceiling that was lifted are called: nobody else waits with them.
+                if party.ceilings.limits.is_open() {
                     return true;
                 }
                 party.ceilings.advance(now);
@@ -355,7 +361,7 @@ impl Gate {
         }
     }
 
-    fn wait(&mut self, waiter: Waiter, queue: Queue, is_new: bool) {
+    fn wait(&mut self, waiter: Waiter, (queue, is_new): (Queue, bool)) {
         if let Some(volume) = self.parties.get_mut(waiter.volume).filter(|_| is_new) {
             match queue {
                 Queue::Ceiling(_) => volume.status.throttled_requests += 1,
@@ -374,7 +380,9 @@ impl Gate {
         match queue {
             Queue::Ceiling(_) => {
                 party.waited += u64::from(is_new);
-                self.schedule(place);
+                if behind == 0 {
+                    self.schedule(waiter.since, place);
+                }
             }
             Queue::Share(_) => {
                 self.share_waiters += 1;
@@ -384,22 +392,30 @@ impl Gate {
     }
 
     /// Notes when the ceiling of a party opens for who waits first.
-    fn schedule(&mut self, place: usize) {
-        if let Some(party) = self.parties.get_mut(place)
-            && let Some(first) = party.waiting.front()
-            && !std::mem::replace(&mut party.is_scheduled, true)
-        {
-            self.opens.push(Reverse((party.ceilings.opens_at(first.ask.bytes), place)));
+    fn schedule(&mut self, now: Monotonic, place: usize) {
+        let Some(party) = self.parties.get_mut(place) else { return };
+        if let Some(opening) = party.opening.take() {
+            self.openings.remove(&opening);
+        }
+        party.ceilings.advance(now);
+        if let Some(first) = party.waiting.front() {
+            // One that is open already comes behind those that opened before.
+            let opening = (party.ceilings.opens_at(first.ask.bytes).max(now), self.next_opening);
+            self.next_opening += 1;
+            self.openings.insert(opening, Queue::Ceiling(place));
+            party.opening = Some(opening);
         }
     }
 
-    fn reschedule(&mut self, now: Monotonic, place: usize) {
-        self.opens.retain(|Reverse((_, scheduled))| *scheduled != place);
-        if let Some(party) = self.parties.get_mut(place) {
-            party.ceilings.advance(now);
-            party.is_scheduled = false;
+    /// Notes that a share may have room for who waits first.
+    fn release(&mut self, now: Monotonic, place: usize) {
+        let Some(share) = self.parties.get_mut(place).map(|party| &mut party.share) else { return };
+        if !share.waiting.is_empty() && share.opening.is_none() {
+            let opening = (now, self.next_opening);
+            self.next_opening += 1;
+            self.openings.insert(opening, Queue::Share(place));
+            share.opening = Some(opening);
         }
-        self.schedule(place);
     }
 
     /// Forgets a connection that waits.
@@ -419,59 +435,54 @@ impl Gate {
 
     /// The next connection that may try again. It is to be called at once: only it passes those who wait.
     pub(crate) fn call(&mut self, now: Monotonic) -> Option<usize> {
-        self.called = self.call_for_ceiling(now).or_else(|| self.call_for_share(now));
+        self.called = None;
+        while self.called.is_none()
+            && let Some(first) = self.openings.first_entry().filter(|first| first.key().0 <= now)
+        {
+            let queue = first.remove();
+            let waiter = match queue {
+                Queue::Ceiling(place) => self.call_for_ceiling(now, place),
+                Queue::Share(place) => self.call_for_share(now, place),
+            };
+            self.called = waiter.map(|waiter| (waiter, queue));
+        }
         self.called.map(|(waiter, _)| waiter.ask.key)
     }
 
-    fn call_for_ceiling(&mut self, now: Monotonic) -> Option<(Waiter, Queue)> {
-        while let Some(Reverse((at, place))) = self.opens.peek().copied()
-            && at <= now
-        {
-            self.opens.pop();
-            let Some(party) = self.parties.get_mut(place) else { continue };
-            party.is_scheduled = false;
-            party.ceilings.advance(now);
-            let ceilings = &party.ceilings;
-            let first = party.waiting.pop_front_if(|first| ceilings.admits(first.ask.bytes));
-            self.schedule(place);
-            if let Some(first) = first {
-                if let Some(volume) = self.parties.get_mut(first.volume) {
-                    volume.status.throttled_ns += nanoseconds(now.since(first.since));
-                }
-                return Some((first, Queue::Ceiling(place)));
-            }
+    fn call_for_ceiling(&mut self, now: Monotonic, place: usize) -> Option<Waiter> {
+        let party = self.parties.get_mut(place)?;
+        party.opening = None;
+        party.ceilings.advance(now);
+        let ceilings = &party.ceilings;
+        let first = party.waiting.pop_front_if(|first| ceilings.admits(first.ask.bytes));
+        self.schedule(now, place);
+        let first = first?;
+        if let Some(volume) = self.parties.get_mut(first.volume) {
+            volume.status.throttled_ns += nanoseconds(now.since(first.since));
         }
-        None
+        Some(first)
     }
 
-    fn call_for_share(&mut self, now: Monotonic) -> Option<(Waiter, Queue)> {
-        while let Some(place) = self.released.last().copied() {
-            let first = self.parties.get(place).and_then(|party| {
-                let first = party.share.waiting.front().copied()?;
-                self.has_room(&party.share, first.ask.bytes).then_some(first)
-            });
-            let Some(party) = self.parties.get_mut(place) else {
-                self.released.pop();
-                continue;
-            };
-            if let Some(first) = first {
-                party.share.waiting.pop_front();
-                self.share_waiters -= 1;
-                self.note_busy(place);
-                if let Some(volume) = self.parties.get_mut(first.volume) {
-                    volume.status.shared_ns += nanoseconds(now.since(first.since));
-                }
-                return Some((first, Queue::Share(place)));
-            }
-            party.share.is_released = false;
-            self.released.pop();
+    fn call_for_share(&mut self, now: Monotonic, place: usize) -> Option<Waiter> {
+        self.parties.get_mut(place)?.share.opening = None;
+        let share = &self.parties.get(place)?.share;
+        let has_room = share.waiting.front().is_some_and(|first| self.has_room(share, first.ask.bytes));
+        if !has_room {
+            return None;
         }
-        None
+        let first = self.parties.get_mut(place)?.share.waiting.pop_front()?;
+        self.share_waiters -= 1;
+        self.note_busy(place);
+        self.release(now, place);
+        if let Some(volume) = self.parties.get_mut(first.volume) {
+            volume.status.shared_ns += nanoseconds(now.since(first.since));
+        }
+        Some(first)
     }
 
     /// Whether somebody who waits may be called.
     pub(crate) fn has_callable(&self, now: Monotonic) -> bool {
-        !self.released.is_empty() || self.opens_at().is_some_and(|at| at <= now)
+        self.opens_at().is_some_and(|at| at <= now)
     }
 
     /// Whether somebody waits for a share.
@@ -479,9 +490,9 @@ impl Gate {
         self.share_waiters > 0
     }
 
-    /// When the next ceiling opens that somebody waits for.
+    /// When the next queue opens in which somebody waits.
     pub(crate) fn opens_at(&self) -> Option<Monotonic> {
-        self.opens.peek().map(|Reverse((at, _))| *at)
+        self.openings.keys().next().map(|(at, _)| *at)
     }
 
     /// Counts a request as under way.
@@ -494,13 +505,11 @@ impl Gate {
     }
 
     /// Counts it no more.
-    pub(crate) fn end_work(&mut self, standing: Standing, work: u64) {
+    pub(crate) fn end_work(&mut self, now: Monotonic, standing: Standing, work: u64) {
         let Some(sharer) = standing.sharer else { return };
         if let Some(party) = self.parties.get_mut(sharer) {
             party.share.in_flight = party.share.in_flight.saturating_sub(work);
-            if !party.share.waiting.is_empty() && !std::mem::replace(&mut party.share.is_released, true) {
-                self.released.push(sharer);
-            }
+            self.release(now, sharer);
             self.note_busy(sharer);
         }
     }

@@ -41,7 +41,7 @@ impl Shard {
     /// Counts it no more.
     pub(super) fn end_work(&mut self, volume: usize, work: u64) {
         if let Some(slot) = self.volumes.get(volume) {
-            self.gate.end_work(slot.standing, work);
+            self.gate.end_work(self.now, slot.standing, work);
         }
     }
 
@@ -54,7 +54,7 @@ impl Shard {
         let Self { connections, requests, volumes, gate, ring, now, .. } = self;
         let mut forget = |volume: usize, work: &mut u64| {
             if let Some(slot) = volumes.get(volume) {
-                gate.end_work(slot.standing, std::mem::take(work));
+                gate.end_work(*now, slot.standing, std::mem::take(work));
             }
         };
         for (_, connection) in connections.iter_mut() {

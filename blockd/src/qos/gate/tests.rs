@@ -60,7 +60,7 @@ impl World {
 
     fn answer(&mut self, count: usize) {
         for (standing, work) in self.under_way.drain(..count) {
-            self.gate.end_work(standing, work);
+            self.gate.end_work(self.now, standing, work);
         }
     }
 
@@ -175,7 +175,7 @@ fn a_flood_is_kept_short_while_somebody_else_is_there() {
     world.gate.begin_work(quiet, work_of(4096));
     world.turn();
     assert!(world.passed().iter().sum::<u64>() > before + under_way);
-    world.gate.end_work(quiet, work_of(4096));
+    world.gate.end_work(world.now, quiet, work_of(4096));
     world.now = world.now.plus(ACTIVE_FOR * 2);
     world.turn();
     let before = world.passed().iter().sum::<u64>();
@@ -208,6 +208,38 @@ fn weights_divide_the_window() {
     let of = |keys: std::ops::Range<usize>| keys.map(|key| world.passed()[key] - before[key]).sum::<u64>();
     let (light, heavy) = (of(0..8), of(8..16));
     assert!(heavy * 10 > light * 25 && heavy * 10 < light * 35, "{light} and {heavy}");
+}
+
+/// P8. However many a turn could call from one ceiling, one that opens later has its turn too, and so has a share.
+#[test]
+fn a_queue_that_is_always_open_does_not_hide_another() {
+    let mut world = World::new(FairShares::Tenants);
+    let volumes =
+        [world.open(1, iops(1_000_000, 100_000)), world.open(2, iops(10, 1)), world.open(3, QosLimits::default())];
+    (0..200).for_each(|_| world.connect(volumes[0], 0));
+    world.connect(volumes[1], 0);
+    (0..2).for_each(|_| world.connect(volumes[2], MIB));
+    world.run_for(300);
+    let before = world.passed();
+    world.run_for(1000);
+    let passed: Vec<u64> = world.passed().iter().zip(&before).map(|(now, before)| now - before).collect();
+    assert!(passed[..200].iter().all(|passed| *passed > 0), "{passed:?}");
+    assert!((9..=11).contains(&passed[200]), "{passed:?}");
+    assert!(passed[201..].iter().all(|passed| *passed > 100), "{passed:?}");
+}
+
+/// P8. Those who waited for a ceiling that is lifted do not take turns any more.
+#[test]
+fn a_ceiling_that_is_lifted_leaves_nothing_behind() {
+    let mut world = World::new(FairShares::Tenants);
+    let volume = world.open(1, iops(10, 1));
+    (0..100).for_each(|_| world.connect(volume, 0));
+    world.run_for(10);
+    world.gate.set_volume(world.now, volume, QosLimits::default());
+    world.run_for(2);
+    let before = world.passed().iter().sum::<u64>();
+    world.turn();
+    assert_eq!(world.passed().iter().sum::<u64>() - before, 100 * 16);
 }
 
 proptest! {
