@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use control::Size;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What flags or a file say; nothing where they say nothing.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -45,6 +46,9 @@ pub(crate) struct ServeOptions {
     /// What a scrub may read of the pool in a second [default: 32M].
     #[arg(long, value_name = "SIZE")]
     scrub_rate: Option<Size>,
+    /// Seconds between two readings of what volumes use [default: 300].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(READING_PERIOD_MAX)))]
+    reading_period: Option<u16>,
     /// Write around the kernel's page cache.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     direct: Option<bool>,
@@ -121,6 +125,7 @@ pub(crate) struct Settings {
     pub(crate) shards: u16,
     pub(crate) map_cache: Size,
     pub(crate) scrub_rate: Size,
+    pub(crate) reading_period: Duration,
     pub(crate) direct: bool,
     pub(crate) tls: Option<TlsSettings>,
     pub(crate) insecure_no_tls: bool,
@@ -166,6 +171,7 @@ impl ServeOptions {
             shards: self.shards.or(file.shards),
             map_cache: self.map_cache.or(file.map_cache),
             scrub_rate: self.scrub_rate.or(file.scrub_rate),
+            reading_period: self.reading_period.or(file.reading_period),
             direct: self.direct.or(file.direct),
             tls: self.tls.or(file.tls),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -188,6 +194,11 @@ impl ServeOptions {
         if scrub_rate < SCRUB_RATE_MIN {
             return Err(Failure::usage(format!("scrub-rate is {scrub_rate}: it must be {SCRUB_RATE_MIN} or more")));
         }
+        let reading_period = self.reading_period.unwrap_or(READING_PERIOD_DEFAULT);
+        if !(1..=READING_PERIOD_MAX).contains(&reading_period) {
+            let detail = format!("reading-period is {reading_period}: it must be 1 to {READING_PERIOD_MAX} seconds");
+            return Err(Failure::usage(detail));
+        }
         let missing = || Failure::usage("name the data directory by --data DIR, ALJIBE_DATA or data in the file");
         let data = self.data.ok_or_else(missing)?;
         let nbd = if self.nbd.is_empty() { vec![loopback(10809)] } else { self.nbd };
@@ -201,6 +212,7 @@ impl ServeOptions {
             shards,
             map_cache: self.map_cache.unwrap_or(MAP_CACHE_DEFAULT),
             scrub_rate,
+            reading_period: Duration::from_secs(reading_period.into()),
             direct: self.direct.unwrap_or(false),
             tls,
             insecure_no_tls: self.insecure_no_tls.unwrap_or(false),
@@ -251,6 +263,9 @@ const SLOT_SIZE_DEFAULT: Size = Size::from_bytes(32 << 20);
 const MAP_CACHE_DEFAULT: Size = Size::from_bytes(256 << 20);
 const SCRUB_RATE_DEFAULT: Size = Size::from_bytes(32 << 20);
 
+/// How often what volumes use is read, in seconds.
+const READING_PERIOD_DEFAULT: u16 = 300;
+const READING_PERIOD_MAX: u16 = 3600;
 /// A slower scrub would not get through a disk in its life.
 const SCRUB_RATE_MIN: Size = Size::from_bytes(1 << 20);
 

@@ -13,6 +13,7 @@ use crate::config::{FairShares, Settings, TlsMode, TlsSettings};
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
+use blockd::catalogue::MeterConfig;
 use blockd::listener::{self, Inherited, Listener};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
 use blockd::qos;
@@ -129,7 +130,13 @@ fn serving_config(settings: &Settings) -> ServingConfig {
         map_cache_bytes: usize::try_from(settings.map_cache.bytes()).unwrap_or(usize::MAX),
         scrub_bytes_per_second: settings.scrub_rate.bytes(),
         limits: Limits { fair_shares: fair_shares(settings.fair_shares), ..Limits::default() },
+        meter: meter_config(settings),
     }
+}
+
+fn meter_config(settings: &Settings) -> MeterConfig {
+    let period_ms = u64::try_from(settings.reading_period.as_millis()).unwrap_or(u64::MAX);
+    MeterConfig { period_ms, ..MeterConfig::default() }
 }
 
 const fn fair_shares(between: FairShares) -> qos::FairShares {

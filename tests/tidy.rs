@@ -21,7 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("replication", &["units", "proto", "volume"]),
     ("object-tier", &["units", "volume"]),
     ("metering", &["units"]),
-    ("blockd", &["units", "proto", "uring", "volume", "replication"]),
+    ("blockd", &["units", "proto", "uring", "volume", "replication", "metering"]),
     ("nfs-gateway", &["units", "proto", "volume"]),
     ("control", &["units", "metering"]),
     ("sim", &["units", "proto", "volume", "replication", "object-tier", "metering"]),

@@ -9,6 +9,7 @@ pub mod catalogue;
 mod limits;
 pub mod listener;
 mod memory;
+mod metering;
 mod nbd;
 pub mod open;
 pub mod qos;
@@ -20,6 +21,7 @@ mod throttle;
 pub mod tls;
 
 pub use limits::{Limits, ListenerLimits};
+pub use metering::MeterTimes;
 pub use nbd::Permit;
 pub use serving::{Serving, ServingConfig};
 pub use throttle::Throttle;

@@ -1,7 +1,8 @@
 //! A pool being served: its shards, its store and its catalogue, started and stopped in order.
 
-use crate::catalogue::{Beginning, Catalogue};
+use crate::catalogue::{Beginning, Catalogue, MeterConfig};
 use crate::limits::Limits;
+use crate::metering::MeterTimes;
 use crate::open::{OpenError, OpenPool, PoolFile, Space};
 use crate::qos::decode;
 use crate::scrub::{ScrubHandle, ScrubThread};
@@ -27,6 +28,8 @@ pub struct ServingConfig {
     pub scrub_bytes_per_second: u64,
     /// Limits of each shard.
     pub limits: Limits,
+    /// How readings of the meter are taken.
+    pub meter: MeterConfig,
 }
 
 /// Appends of a volume under way at once: those that the ring writes keep the device busy.
@@ -77,7 +80,8 @@ impl Serving {
         let throttle = Arc::new(Throttle::default());
         let store = StoreThread::start(index, space, Arc::clone(&pool), (config.is_direct, Arc::clone(&throttle)));
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
-        let mut threads = Threads::start((store, throttle), &pool, config).await?;
+        let times = MeterTimes::default();
+        let mut threads = Threads::start((store, throttle), (&pool, &times), config).await?;
         let beginning = Beginning {
             shards: threads.shards.iter().map(ShardThread::handle).collect(),
             store: threads.store.handle(),
@@ -92,6 +96,7 @@ impl Serving {
             known,
             erasing,
             credits,
+            meter: (times, config.meter),
             pool: Arc::clone(&pool),
         };
         let started = match Catalogue::load(beginning).await {
@@ -170,7 +175,7 @@ impl Serving {
 impl Threads {
     async fn start(
         (store, throttle): (StoreThread, Arc<Throttle>),
-        pool: &PoolFile,
+        (pool, times): (&PoolFile, &MeterTimes),
         config: ServingConfig,
     ) -> Result<Self, OpenError> {
         let cores = uring::cpu::allowed().unwrap_or_default();
@@ -188,6 +193,7 @@ impl Threads {
                 map_cache_bytes: config.map_cache_bytes / config.shard_count.max(1),
                 store: threads.store.handle().port(number),
                 throttle: Arc::clone(&throttle),
+                meter_times: times.clone(),
             });
             match started {
                 Ok(shard) => threads.shards.push(shard),
@@ -244,6 +250,7 @@ mod tests {
             map_cache_bytes: 16 << 20,
             scrub_bytes_per_second: 1 << 30,
             limits: Limits::default(),
+            meter: MeterConfig::default(),
         };
         Serving::start(OpenPool::open_or_make(&pool).unwrap(), how).await.unwrap()
     }

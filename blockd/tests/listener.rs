@@ -96,6 +96,7 @@ fn start_shard(folder: &Path) -> Result<shard::ShardThread, shard::StartError> {
         map_cache_bytes: 16 << 20,
         store: Box::new(NoStore),
         throttle: Arc::default(),
+        meter_times: blockd::MeterTimes::default(),
     })
 }
 

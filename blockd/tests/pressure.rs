@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::CatalogueError;
+use blockd::catalogue::{CatalogueError, MeterConfig};
 use blockd::listener::{Address, Listener, Service};
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::qos::FairShares;
@@ -65,6 +65,7 @@ impl Running {
             map_cache_bytes: 16 << 20,
             scrub_bytes_per_second: 1 << 30,
             limits: LIMITS,
+            meter: MeterConfig::default(),
         };
         let serving = Serving::start(pool, how).await.unwrap();
         serving.catalogue().create("v", 1 << 30).await.unwrap();

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
-use blockd::catalogue::{Catalogue, CatalogueError, Entry, SnapshotName};
+use blockd::catalogue::{Catalogue, CatalogueError, Entry, MeterConfig, SnapshotName};
 use blockd::listener::{Client, Exports};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape, open_for_check, rebuild_index};
 use blockd::shard::Message;
@@ -44,6 +44,7 @@ async fn try_start(folder: &Path) -> Result<Serving, OpenError> {
         map_cache_bytes: 16 << 20,
         scrub_bytes_per_second: 1 << 30,
         limits: Limits::default(),
+        meter: MeterConfig::default(),
     };
     Serving::start(pool, how).await
 }

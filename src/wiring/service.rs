@@ -477,6 +477,7 @@ fn timestamp(ms: u64) -> Timestamp {
 fn service_error(error: CatalogueError) -> ServiceError {
     let text = error.to_string();
     let (code, advice) = match &error {
+        CatalogueError::NotSigned => (ErrorCode::Unavailable, "ask again when the day has ended"),
         CatalogueError::Exists { .. } => (ErrorCode::VolumeExists, "choose another name"),
         CatalogueError::NotFound { name } => return ServiceError::no_volume(name),
         CatalogueError::NoImage { name } => return ServiceError::no_image(name),

@@ -7,10 +7,13 @@ use crate::shard::{Callback, Message, ShardHandle, ShardQos, ShardStats, VolumeS
 use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
-use units::{Lsn, TenantId, VolumeId};
+use units::{Lsn, MeterTime, TenantId, VolumeId};
 use volume::compact::is_short_of_slots;
 use volume::error::{DiskFault, Error, ErrorKind};
-use volume::pool::{Boundary, DeletionError, Index, LineageError, Parent, PoolFigures, ScrubTarget, VolumeSpace};
+use volume::pool::{
+    Boundary, DeletionError, Index, LineageError, Measured, MeterReading, MeterStart, Parent, PoolFigures,
+    RequestCounts, ScrubTarget, VolumeSpace,
+};
 use volume::request::{ChangedExtent, Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -146,6 +149,79 @@ pub(super) fn set_tenant_weight(shard: &ShardHandle, tenant: TenantId, weight: u
 /// Keeps what is left of credits for the next start.
 pub(super) async fn note_credits(store: &StoreHandle, note: Vec<u8>) -> Result<Result<(), DiskFault>, CatalogueError> {
     begin_with_index(store, move |index| index.note_credits(note))?.end().await
+}
+
+/// Begins the meters of volumes that have none, durably.
+pub(super) async fn begin_meters(
+    store: &StoreHandle,
+    starts: Vec<(VolumeId, MeterStart)>,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    begin_with_index(store, move |index| index.begin_meters(&starts))?.end().await
+}
+
+/// From when on readings of a volume can be had.
+pub(super) async fn meter_since(store: &StoreHandle, volume: VolumeId) -> Result<Option<MeterTime>, CatalogueError> {
+    begin_with_index(store, move |index| index.meter_since(volume))?.end().await
+}
+
+/// What the registers of a volume said at each of some moments.
+pub(super) async fn meter_readings(
+    store: &StoreHandle,
+    volume: VolumeId,
+    moments: Vec<MeterTime>,
+) -> Result<Vec<MeterReading>, CatalogueError> {
+    begin_with_index(store, move |index| index.meter_readings(volume, &moments))?.end().await
+}
+
+/// Readings up to some moments are kept, and are not asked for again.
+pub(super) async fn forget_readings(
+    store: &StoreHandle,
+    taken: Vec<(VolumeId, MeterTime)>,
+) -> Result<(), CatalogueError> {
+    let forget = move |index: &mut Index<RocksStore>| {
+        taken.into_iter().for_each(|(volume, to)| index.forget_readings(volume, to));
+    };
+    begin_with_index(store, forget)?.end().await
+}
+
+/// Keeps what was measured.
+pub(super) async fn note_measured(
+    store: &StoreHandle,
+    measured: Vec<(VolumeId, Measured)>,
+    now: MeterTime,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    begin_with_index(store, move |index| index.note_measured(&measured, now))?.end().await
+}
+
+/// How often registers did not say what the map has.
+pub(super) async fn meter_differences(store: &StoreHandle) -> Result<u64, CatalogueError> {
+    begin_with_index(store, |index| index.meter_differences())?.end().await
+}
+
+/// What was noted of requests.
+pub(super) async fn noted_requests(
+    store: &StoreHandle,
+) -> Result<Result<Vec<(VolumeId, RequestCounts)>, DiskFault>, CatalogueError> {
+    begin_with_index(store, |index| index.noted_requests())?.end().await
+}
+
+/// Notes what was asked of volumes.
+pub(super) async fn note_requests(
+    store: &StoreHandle,
+    all: Vec<(VolumeId, RequestCounts)>,
+) -> Result<Result<(), DiskFault>, CatalogueError> {
+    begin_with_index(store, move |index| index.note_requests(&all))?.end().await
+}
+
+/// What a shard carried out for clients, of each volume.
+pub(super) async fn requests(shard: &ShardHandle) -> Result<Vec<(VolumeId, RequestCounts)>, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::Requests(done), answer).await
+}
+
+/// The store did not do something.
+pub(super) fn store_failed(what: &str, fault: DiskFault) -> CatalogueError {
+    Error::new(ErrorKind::Unavailable, format!("{what}: the index store failed: {fault}")).into()
 }
 
 /// The pool's figures.

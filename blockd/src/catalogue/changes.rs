@@ -1,6 +1,6 @@
 //! Making, resizing and deleting volumes. Each takes the records' lock first and keeps it to the end.
 
-use super::record::{Record, VolumeRecord, VolumeState};
+use super::record::{Metered, Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
 use super::snapshots::missing;
 use super::tenants::{Usage, tenant_of};
@@ -53,6 +53,7 @@ impl Catalogue {
         let (state, parent, line) = (VolumeState::Live, None, None);
         let image = image.map(|image| Image { claim: id, ..image });
         let (name, tenant_id, qos) = (name.to_owned(), tenant.0, None);
+        let metered = self.metered_from_now();
         let record = VolumeRecord {
             id,
             name,
@@ -65,8 +66,10 @@ impl Catalogue {
             image,
             history,
             qos,
+            metered,
         };
         let name = record.name.as_str();
+        self.begin_meter(&record).await?;
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
             if let Err(error) = book.remove(id, 1).await {
@@ -162,11 +165,9 @@ impl Catalogue {
         let snapshots = self.read().snapshots_with(entry.volume.0);
         self.close_views(&mut views, &snapshots, is_forced).await?;
         let known = self.read().volume(entry.volume.0).cloned();
-        let record = VolumeRecord {
-            state: VolumeState::Deleting,
-            size_bytes: entry.size_bytes,
-            ..known.unwrap_or_else(|| unread(&entry))
-        };
+        let known = known.unwrap_or_else(|| unread(&entry));
+        let metered = Metered { end: Some(self.end_meter(entry.volume).await), ..known.metered };
+        let record = VolumeRecord { state: VolumeState::Deleting, size_bytes: entry.size_bytes, metered, ..known };
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             return Err(self.leave_undecided(&entry, error).await);
         }
@@ -292,5 +293,6 @@ fn unread(entry: &Entry) -> VolumeRecord {
         image: entry.image.clone(),
         history: entry.history,
         qos: entry.qos,
+        metered: Metered::default(),
     }
 }

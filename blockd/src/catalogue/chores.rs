@@ -110,6 +110,7 @@ fn has_snapshots(shelf: &Shelf, record: &VolumeRecord) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Metered;
     use super::super::shelf::KeptSnapshot;
     use super::*;
 
@@ -127,6 +128,7 @@ mod tests {
             image: None,
             history: None,
             qos: None,
+            metered: Metered::default(),
         }
     }
 

@@ -169,6 +169,8 @@ impl Catalogue {
         }
         let erased = ask::erase(&self.store, VolumeId(volume)).await?;
         erased.map_err(|fault| unavailable(&format!("erase its segments: {fault}")))?;
+        // The record has the end of its meter until the ledger does.
+        self.settle_ending(volume).await?;
         self.drop_records(snapshots).await?;
         self.book.lock().await.drop_all(&[volume]).await?;
         let mut shelf = self.write();

@@ -5,7 +5,7 @@
 //! had it lives on without, for its snapshots.
 
 use super::book::Book;
-use super::record::{Record, VolumeRecord, VolumeState};
+use super::record::{Metered, Record, VolumeRecord, VolumeState};
 use super::shelf::boundary_of;
 use super::snapshots::{SnapshotEntry, SnapshotName, find_sound};
 use super::tenants::{Usage, refuse_other_tenant, tenant_of};
@@ -86,7 +86,11 @@ impl Catalogue {
             taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
         let line = Some(self.read().line_of(entry.volume.0));
         let Entry { history, qos, .. } = *entry;
-        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, qos, ..record };
+        // Where the meter of what it is now ends, that of what it will be begins.
+        let end = self.end_meter(entry.volume).await;
+        let metered = Metered { from: Some(end.at), end: None };
+        self.note_end(book, entry.volume, end).await?;
+        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, qos, metered, ..record };
         let entry = self.begin(book, record).await?;
         self.history.wake();
         Ok((entry, undo))
@@ -116,6 +120,7 @@ impl Catalogue {
             image: None,
             history: None,
             qos: None,
+            metered: self.metered_from_now(),
         })
     }
 
@@ -142,7 +147,8 @@ impl Catalogue {
         book.put(&Record::Volume(record.clone())).await?;
         let Some(parent) = record.parent else { return Ok(()) };
         let noted = ask::note_parent(&self.store, VolumeId(record.id), parent.into()).await?;
-        noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("note what it begins as: {error}")).into())
+        noted.map_err(|error| Error::new(ErrorKind::Unavailable, format!("note what it begins as: {error}")))?;
+        self.begin_meter(record).await
     }
 
     /// A record that may be there at the next start makes a former volume of the one that has its name now: what was

@@ -149,6 +149,9 @@ pub enum CatalogueError {
         /// The id.
         id: u64,
     },
+    /// No head of the ledger has ended any of the days.
+    #[error("none of these days is signed yet: the ledger is signed when a day, UTC, has ended")]
+    NotSigned,
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,

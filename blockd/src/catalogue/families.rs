@@ -43,7 +43,10 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
                 let (size_bytes, wall_ms) = (record.size_bytes, record.at_ms);
                 boundaries.push((VolumeId(record.of), Boundary { generation, lsn, size_bytes, wall_ms }));
             }
-            Ok(Some(Record::Snapshot(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_)) | None) => {}
+            Ok(
+                Some(Record::Snapshot(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_) | Record::Meter(_))
+                | None,
+            ) => {}
             Err(reason) => {
                 tracing::error!(id, reason, "a record of the catalogue cannot be read: every snapshot is kept");
                 rotten.push(VolumeId(id));

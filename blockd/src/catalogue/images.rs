@@ -207,7 +207,7 @@ impl Catalogue {
             Sharing::All => None,
             Sharing::Nobody => Some(Vec::new()),
             Sharing::With(ids) => {
-                let named = shelf.tenants.values().filter(|tenant| ids.contains(&tenant.id));
+                let named = shelf.tenants.values().filter(|tenant| ids.contains(&tenant.number));
                 Some(named.map(|tenant| tenant.name.clone()).collect())
             }
         }

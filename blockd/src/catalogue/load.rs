@@ -2,12 +2,14 @@
 
 use super::cleaner::Cleaner;
 use super::history::HistoryKeeper;
+use super::meter::{self, MeterConfig};
 use super::qos::{Limited, QosKeeper, volume_qos};
 use super::reconcile::{Evidence, reconcile};
-use super::record::{GroupRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
+use super::record::{GroupRecord, MeterRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Kept, Shelf};
 use super::views::{Views, close_left};
 use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
+use crate::metering::MeterTimes;
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::qos::{Credits, KeptCredits};
 use crate::shard::{Message, ShardHandle};
@@ -34,18 +36,20 @@ pub(crate) struct Beginning {
     pub(crate) erasing: BTreeSet<VolumeId>,
     /// What was left of credits.
     pub(crate) credits: KeptCredits,
+    /// The meter's time, which its clock sets; and how readings are taken.
+    pub(crate) meter: (MeterTimes, MeterConfig),
 }
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
-        let Beginning { pool, shards, store, config, mut known, erasing, credits } = beginning;
+        let Beginning { pool, shards, store, config, mut known, erasing, credits, meter } = beginning;
         let system = known.remove(&VolumeId::SYSTEM);
         let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
         let opening = Opening { pool: Arc::clone(&pool), shards: &shards, store: &store, config };
         opening.serve_system(system).await?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
-        let (book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
+        let (mut book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
         let mut shelf = Shelf::default();
         let sorted = Sorted::of(records.read, &mut shelf);
         for (id, reason) in records.rotten {
@@ -59,6 +63,16 @@ impl Catalogue {
         let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
+        let floor = volumes.iter().map(Recovered::metered_to).max().unwrap_or_default();
+        let (record, (times, meter_config)) = (sorted.meter, meter);
+        if record.is_none() && shelf.is_unsure() {
+            return Err(OpenError::Damaged(
+                "the record of the meter may be among those that cannot be read".to_owned(),
+            ));
+        }
+        let resumed = meter::Beginning { times, config: meter_config, record, floor }.resume(&mut book).await;
+        let resumed = resumed.map_err(|error| unreadable(&error))?;
+        opening.serve_ledger(&resumed, &mut known).await?;
         let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
         let place = |(volume, boundary): (VolumeId, Boundary)| {
             (ParentRecord { volume: volume.0, generation: boundary.generation }, boundary.lsn)
@@ -79,6 +93,7 @@ impl Catalogue {
         // Before any volume may tell what it has no more use for.
         let told = ask::begin_keep_history(&store, shelf.histories(), true).map_err(|error| unreadable(&error))?;
         told.end().await.map_err(|error| unreadable(&error))?;
+        let meter = resumed.begin((&shards, &store), &shelf).await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
         opening.serve(volumes.into_iter().filter(is_whole).collect(), |volume| qos_of(&shelf, &credits, volume))?;
         report_unrecorded(&known);
@@ -93,6 +108,7 @@ impl Catalogue {
             cleaner: Cleaner::default(),
             history: HistoryKeeper::default(),
             qos: QosKeeper::new(credits),
+            meter,
             pool,
             views: Mutex::new(views),
             erasing: Mutex::new(()),
@@ -102,6 +118,7 @@ impl Catalogue {
         catalogue.start_history().await.map_err(|error| unreadable(&error))?;
         catalogue.cleaner.start(&catalogue);
         catalogue.start_qos();
+        catalogue.start_meter();
         tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
         Ok(catalogue)
     }
@@ -112,6 +129,7 @@ impl Catalogue {
 struct Sorted {
     snapshots: Vec<SnapshotRecord>,
     groups: Vec<GroupRecord>,
+    meter: Option<MeterRecord>,
 }
 
 impl Sorted {
@@ -123,8 +141,9 @@ impl Sorted {
                 Record::Volume(record) => shelf.put_volume(record),
                 Record::Snapshot(record) => sorted.snapshots.push(record),
                 Record::Group(record) => sorted.groups.push(record),
-                Record::Tenant(record) => drop(shelf.tenants.insert(record.name.clone(), record)),
+                Record::Tenant(record) => shelf.put_tenant(record),
                 Record::Token(record) => drop(shelf.tokens.insert(record.id, record)),
+                Record::Meter(record) => sorted.meter = Some(record),
             }
         }
         sorted
@@ -182,6 +201,18 @@ impl Opening<'_> {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
         }
+        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
+    }
+
+    /// Serves the ledger's volume. One that is damaged is not: then the ledger is out of order, and all else goes on.
+    async fn serve_ledger(
+        &self,
+        resumed: &meter::Resumed,
+        known: &mut BTreeMap<VolumeId, Known>,
+    ) -> Result<(), OpenError> {
+        let (volume, created_bytes) = resumed.volume();
+        let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
+        let recovered = self.recover(vec![Known { created_bytes, ..known }]).await?;
         self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
     }
 

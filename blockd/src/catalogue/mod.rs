@@ -17,6 +17,7 @@ mod group;
 mod history;
 mod images;
 mod load;
+mod meter;
 mod moment;
 mod qos;
 mod reconcile;
@@ -34,6 +35,7 @@ pub(crate) use families::families;
 pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
+pub use meter::{AccountEntry, MeterConfig, SignedHead};
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
@@ -48,6 +50,7 @@ use crate::store::StoreHandle;
 use book::{Book, Pen};
 use cleaner::Cleaner;
 use history::HistoryKeeper;
+use meter::MeterKeeper;
 use proto::nbd::{Export, Purpose, Refusal};
 use qos::{Limited, QosKeeper, volume_qos};
 use shelf::{Kept, Shelf, boundary_of};
@@ -109,6 +112,7 @@ pub struct Catalogue {
     cleaner: Cleaner,
     history: HistoryKeeper,
     qos: QosKeeper,
+    meter: MeterKeeper,
     /// Where segments of the past are read.
     pool: Arc<PoolFile>,
     views: Mutex<Views>,

@@ -5,7 +5,7 @@
 //! away; then one record gives it its name.
 
 use super::history::second_behind;
-use super::record::{Record, SnapshotRecord, VolumeRecord, VolumeState};
+use super::record::{Metered, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Shelf, boundary_of};
 use super::tenants::{Usage, refuse_other_tenant, tenant_of};
 use super::{Catalogue, CatalogueError, Entry, ask};
@@ -88,6 +88,7 @@ impl Catalogue {
                 image: None,
                 history: None,
                 qos: None,
+                metered: Metered::default(),
             };
             // Nobody deletes it while it is being made.
             shelf.put_volume(VolumeRecord { state: VolumeState::Live, ..record.clone() });
@@ -152,7 +153,9 @@ impl Catalogue {
             let coming = shelf.coming.get(&record.name).copied().unwrap_or(0);
             shelf.refuse_over_quota(tenant_of(&record.name), Usage::bytes(size_bytes.saturating_sub(coming)))?;
         }
-        let record = VolumeRecord { state: VolumeState::Live, size_bytes, ..record };
+        let (state, metered) = (VolumeState::Live, self.metered_from_now());
+        let record = VolumeRecord { state, size_bytes, metered, ..record };
+        self.begin_meter(&record).await?;
         book.put(&Record::Volume(record.clone())).await?;
         let volume = VolumeId(record.id);
         let (shard, _) = self.shard_of(volume);
@@ -238,7 +241,21 @@ mod tests {
     fn volume(id: u64, created_ms: u64, line: Option<u64>) -> VolumeRecord {
         let (name, state) = ("vm".to_owned(), VolumeState::Live);
         let (tenant, parent, image, history, qos) = (0, None, None, None, None);
-        VolumeRecord { id, name, tenant, size_bytes: 4096, created_ms, state, parent, line, image, history, qos }
+        let metered = Metered::default();
+        VolumeRecord {
+            id,
+            name,
+            tenant,
+            size_bytes: 4096,
+            created_ms,
+            state,
+            parent,
+            line,
+            image,
+            history,
+            qos,
+            metered,
+        }
     }
 
     fn base(id: u64, of: u64, at_ms: u64) -> KeptSnapshot {

@@ -58,7 +58,7 @@ pub(super) fn reconcile(
 #[cfg(test)]
 mod tests {
     use super::super::chores::{Chore, chores};
-    use super::super::record::{VolumeRecord, VolumeState};
+    use super::super::record::{Metered, VolumeRecord, VolumeState};
     use super::*;
 
     fn volume(id: u64) -> VolumeRecord {
@@ -75,6 +75,7 @@ mod tests {
             image: None,
             history: None,
             qos: None,
+            metered: Metered::default(),
         }
     }
 

@@ -12,6 +12,7 @@
 
 use super::{History, Image, Quota};
 use crate::qos::QosLimits;
+use metering::Registers;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -50,6 +51,7 @@ pub(super) enum Record {
     Group(GroupRecord),
     Tenant(TenantRecord),
     Token(TokenRecord),
+    Meter(MeterRecord),
 }
 
 /// The record of a volume.
@@ -84,6 +86,58 @@ pub(super) struct VolumeRecord {
     /// Its ceilings, when it has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) qos: Option<QosLimits>,
+    /// From when to when it is metered.
+    #[serde(default, skip_serializing_if = "is_unmarked")]
+    pub(super) metered: Metered,
+}
+
+/// From when to when a volume is metered.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Metered {
+    /// When it was made, on the meter's clock; nothing where that was before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<u64>,
+    /// What its registers said in the end, until that is in the ledger. It counts once the volume has no name any more: a
+    /// deletion or rollback that was not carried out leaves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<MeterEnd>,
+}
+
+/// What the registers of a volume said in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MeterEnd {
+    /// When, on the meter's clock.
+    pub(super) at: u64,
+    /// When, milliseconds since 1970.
+    pub(super) wall_ms: u64,
+    /// As readings have them; nothing where they could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) registers: Option<Registers>,
+}
+
+fn is_unmarked(metered: &Metered) -> bool {
+    *metered == Metered::default()
+}
+
+/// The record of the meter: its clock, and the ledger, whose volume has the record's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MeterRecord {
+    /// Its id, which is also the block's number, and that of the ledger's volume.
+    pub(super) id: u64,
+    /// What the ledger is known by, in hexadecimal digits.
+    pub(super) ledger: String,
+    /// The seed of the key that signs its heads, in hexadecimal digits.
+    pub(super) seed: String,
+    /// Which boot the clock was read in, in hexadecimal digits.
+    pub(super) boot: String,
+    /// What the clock since that boot said, in milliseconds.
+    pub(super) since_boot_ms: u64,
+    /// What the wall clock said, in milliseconds since 1970.
+    pub(super) wall_ms: u64,
+    /// What the meter's clock said.
+    pub(super) at_ms: u64,
+    /// How much of that was an estimate.
+    pub(super) estimated_ms: u64,
 }
 
 /// The end of a generation of another volume.
@@ -173,15 +227,20 @@ pub(super) struct GroupRecord {
     pub(super) members: Vec<u64>,
 }
 
-/// The record of a tenant. The default one has none.
+/// The record of a tenant. The default one has none. That of one that was deleted stays: its bills name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TenantRecord {
     /// Its id, which is also the block's number.
     pub(super) id: u64,
-    /// Its name, which no other tenant has.
+    /// What it is known by: the first is 1, the next 2, and none is given twice.
+    pub(super) number: u64,
+    /// Its name, which no other tenant has that is there.
     pub(super) name: String,
     /// When it was made, milliseconds since 1970.
     pub(super) created_ms: u64,
+    /// When it was deleted, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deleted_ms: Option<u64>,
     /// Whether nobody may use or change what it has.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) is_suspended: bool,
@@ -223,6 +282,7 @@ impl Record {
             Self::Group(record) => record.id,
             Self::Tenant(record) => record.id,
             Self::Token(record) => record.id,
+            Self::Meter(record) => record.id,
         }
     }
 }
@@ -246,6 +306,7 @@ impl<'de> Deserialize<'de> for Record {
             Some("group") => GroupRecord::deserialize(fields).map(Self::Group),
             Some("tenant") => TenantRecord::deserialize(fields).map(Self::Tenant),
             Some("token") => TokenRecord::deserialize(fields).map(Self::Token),
+            Some("meter") => MeterRecord::deserialize(fields).map(Self::Meter),
             _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
         };
         record.map_err(D::Error::custom)
@@ -336,6 +397,14 @@ mod tests {
             image: Some(longest_image()),
             history: Some(History { seconds: u64::MAX, limit_bytes: Some(u64::MAX) }),
             qos: Some(QosLimits { iops: ceiling, bandwidth: ceiling, operation_bytes: Some(u64::MAX) }),
+            metered: Metered {
+                from: Some(u64::MAX),
+                end: Some(MeterEnd {
+                    at: u64::MAX,
+                    wall_ms: u64::MAX,
+                    registers: Some(Registers::default().with(metering::Dimension::Written, u128::MAX)),
+                }),
+            },
         };
         let snapshot = SnapshotRecord {
             id: 8,
@@ -351,7 +420,9 @@ mod tests {
         };
         let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
         let quota = Quota { bytes: Some(u64::MAX), volumes: Some(u64::MAX), snapshots: Some(u64::MAX) };
-        let tenant = TenantRecord { id: 10, name: name(), created_ms: u64::MAX, is_suspended: true, quota };
+        let (created_ms, deleted_ms) = (u64::MAX, Some(u64::MAX));
+        let tenant =
+            TenantRecord { id: 10, number: 3, name: name(), created_ms, deleted_ms, is_suspended: true, quota };
         let token = TokenRecord {
             id: 11,
             name: name(),

@@ -51,6 +51,10 @@ pub(super) struct Shelf {
     groups: BTreeMap<u64, GroupRecord>,
     /// By name.
     pub(super) tenants: BTreeMap<String, TenantRecord>,
+    /// Those that were deleted, by number.
+    pub(super) former_tenants: BTreeMap<u64, TenantRecord>,
+    /// The highest number that a tenant has or had.
+    pub(super) tenants_known: u64,
     pub(super) tokens: BTreeMap<u64, TokenRecord>,
     /// Names, and sizes, of volumes that are being made.
     pub(super) coming: BTreeMap<String, u64>,

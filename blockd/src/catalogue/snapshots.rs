@@ -263,7 +263,7 @@ impl Catalogue {
         }
         let of_snapshots = records.iter().filter_map(|record| match record {
             Record::Snapshot(record) => Some(boundary_of(record)),
-            Record::Volume(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_) => None,
+            Record::Volume(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_) | Record::Meter(_) => None,
         });
         self.give_up(of_snapshots);
     }

@@ -139,6 +139,30 @@ impl Shelf {
         Ok(())
     }
 
+    /// Puts a tenant's record in. One that was deleted has no name any more.
+    pub(super) fn put_tenant(&mut self, record: TenantRecord) {
+        self.tenants_known = self.tenants_known.max(record.number);
+        if record.deleted_ms.is_none() {
+            self.tenants.insert(record.name.clone(), record);
+        } else {
+            self.tenants.retain(|_, known| known.number != record.number);
+            self.former_tenants.insert(record.number, record);
+        }
+    }
+
+    /// The number of the next tenant.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Unsure`] while a record cannot be read: it may be that of the last one.
+    fn next_tenant(&self) -> Result<u64, CatalogueError> {
+        if self.is_unsure() { Err(CatalogueError::Unsure) } else { Ok(self.tenants_known + 1) }
+    }
+
+    /// The numbers of all tenants that are there or were.
+    pub(super) fn tenant_numbers(&self) -> impl Iterator<Item = TenantId> + use<> {
+        (0..=self.tenants_known).map(TenantId)
+    }
+
     fn tenant(&self, name: &str) -> Result<Tenant, CatalogueError> {
         let usage = self.usage_of(name);
         if name == DEFAULT_TENANT {
@@ -146,8 +170,8 @@ impl Shelf {
             return Ok(Tenant { id, name: name.to_owned(), created_ms: None, is_suspended: false, quota, usage });
         }
         let record = self.tenants.get(name).ok_or_else(|| no_tenant(name))?;
-        let TenantRecord { id, created_ms, is_suspended, quota, .. } = *record;
-        let (id, name, created_ms) = (TenantId(id), name.to_owned(), Some(created_ms));
+        let TenantRecord { number, created_ms, is_suspended, quota, .. } = *record;
+        let (id, name, created_ms) = (TenantId(number), name.to_owned(), Some(created_ms));
         Ok(Tenant { id, name, created_ms, is_suspended, quota, usage })
     }
 }
@@ -186,16 +210,18 @@ impl Catalogue {
                 return Err(CatalogueError::TenantExists { name: name.to_owned() });
             }
         }
-        let (id, created_ms) = (book.take_ids(1).await?, wall_ms());
-        let record = TenantRecord { id, name: name.to_owned(), created_ms, is_suspended: false, quota };
+        let number = self.read().next_tenant()?;
+        let (id, created_ms, name_of) = (book.take_ids(1).await?, wall_ms(), name.to_owned());
+        let (deleted_ms, is_suspended) = (None, false);
+        let record = TenantRecord { id, number, name: name_of, created_ms, deleted_ms, is_suspended, quota };
         if let Err(error) = book.put(&Record::Tenant(record.clone())).await {
             if let Err(error) = book.remove(id, 1).await {
                 tracing::warn!(tenant = name, %error, "a tenant that was refused may be there after a restart");
             }
             return Err(error);
         }
-        tracing::info!(tenant = name, id, "made a tenant");
-        self.write().tenants.insert(name.to_owned(), record);
+        tracing::info!(tenant = name, number, "made a tenant");
+        self.write().put_tenant(record);
         self.show_tenant(name)
     }
 
@@ -259,10 +285,11 @@ impl Catalogue {
         if left > 0 {
             return Err(CatalogueError::TenantInUse { name: name.to_owned(), volumes: left });
         }
-        self.revoke_all_of(&book, TenantId(record.id)).await?;
-        book.remove(record.id, 1).await?;
-        self.write().tenants.remove(name);
-        tracing::info!(tenant = name, id = record.id, "deleted a tenant");
+        self.revoke_all_of(&book, TenantId(record.number)).await?;
+        let record = TenantRecord { deleted_ms: Some(wall_ms()), ..record };
+        book.put(&Record::Tenant(record.clone())).await?;
+        tracing::info!(tenant = name, number = record.number, "deleted a tenant");
+        self.write().put_tenant(record);
         Ok(())
     }
 
@@ -276,7 +303,7 @@ impl Catalogue {
         let mut record = self.tenant_record(name)?;
         change(&mut record);
         book.put(&Record::Tenant(record.clone())).await?;
-        self.write().tenants.insert(name.to_owned(), record);
+        self.write().put_tenant(record);
         Ok(())
     }
 
@@ -303,7 +330,7 @@ impl Catalogue {
             return Err(suspended(tenant));
         }
         shelf.refuse_over_quota(tenant, more)?;
-        Ok(TenantId(record.id))
+        Ok(TenantId(record.number))
     }
 
     /// Refuses a change of what a suspended tenant has.

@@ -80,7 +80,7 @@ impl Catalogue {
             None => (None, false),
             Some(id) if id == TenantId::DEFAULT.0 => (Some(DEFAULT_TENANT.to_owned()), false),
             Some(id) => {
-                let tenant = shelf.tenants.values().find(|tenant| tenant.id == id)?;
+                let tenant = shelf.tenants.values().find(|tenant| tenant.number == id)?;
                 (Some(tenant.name.clone()), tenant.is_suspended)
             }
         };

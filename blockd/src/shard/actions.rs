@@ -15,7 +15,7 @@ impl Shard {
     pub(super) fn settle(&mut self) {
         // What is asked for is older than the time that its batch is given.
         self.wall_ms = super::wall_ms();
-        self.meter = super::meter_time();
+        self.meter = self.meter_times.now();
         // By index: carrying out may touch more.
         let mut next = 0;
         while let Some(place) = self.touched.get(next).copied() {

@@ -14,6 +14,7 @@ use uring::Waker;
 use volume::engine::Volume;
 use volume::error::Error;
 use volume::io::Event;
+use volume::pool::RequestCounts;
 use volume::request::{Completion, Request};
 
 /// Called on the shard's thread with a result: it must not block.
@@ -69,6 +70,8 @@ pub enum Message {
         /// Told them.
         done: Callback<Option<VolumeStats>>,
     },
+    /// Tell what was carried out for clients, of each volume that is open.
+    Requests(Callback<Vec<(VolumeId, RequestCounts)>>),
     /// Hold a volume to other ceilings from now on.
     SetVolumeQos {
         /// Which.
@@ -172,6 +175,7 @@ impl fmt::Debug for Message {
             Self::Store { volume, event } => write!(f, "Store({volume}, {event:?})"),
             Self::Stats(_) => f.write_str("Stats"),
             Self::VolumeStats { volume, .. } => write!(f, "VolumeStats({volume})"),
+            Self::Requests(_) => f.write_str("Requests"),
             Self::SetVolumeQos { volume, limits, .. } => write!(f, "SetVolumeQos({volume}, {limits:?})"),
             Self::SetTenantQos { tenant, limits, .. } => write!(f, "SetTenantQos({tenant}, {limits:?})"),
             Self::SetTenantWeight { tenant, weight } => write!(f, "SetTenantWeight({tenant}, {weight})"),

@@ -24,6 +24,7 @@ pub use start::{ShardConfig, ShardThread, StartError};
 pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 
 use crate::limits::Limits;
+use crate::metering::MeterTimes;
 use crate::nbd::Connection;
 use crate::qos::{Gate, Standing, VolumeQos};
 use crate::throttle::Throttle;
@@ -97,6 +98,7 @@ struct Shard {
     wall_ms: u64,
     /// What use is measured by.
     meter: MeterTime,
+    meter_times: MeterTimes,
     /// Bytes that the map caches of all volumes may take together.
     map_cache_bytes: usize,
     buffers: BufferPool,
@@ -155,7 +157,7 @@ impl Shard {
         self.stats.turns += 1;
         self.now = self.clock();
         self.wall_ms = wall_ms();
-        self.meter = meter_time();
+        self.meter = self.meter_times.now();
         if self.ring.take_woken() {
             self.take_messages();
         }
@@ -235,6 +237,10 @@ impl Shard {
                 Message::VolumeStats { volume, done } => {
                     let slot = self.by_id.get(&volume).and_then(|place| self.volumes.get(*place));
                     done(slot.map(|slot| self.volume_stats(slot)));
+                }
+                Message::Requests(done) => {
+                    let all = self.volumes.iter();
+                    done(all.map(|(_, slot)| (slot.volume.id(), slot.stats.carried_out)).collect());
                 }
                 Message::SetVolumeQos { volume, limits, done } => done(self.set_volume_qos(volume, limits)),
                 Message::SetTenantQos { tenant, limits, credits, done } => {
@@ -374,11 +380,6 @@ impl Shard {
             ..self.stats.clone()
         }
     }
-}
-
-/// The meter's time: that of the boot clock, which no change of the wall clock moves.
-fn meter_time() -> MeterTime {
-    MeterTime(u64::try_from(uring::clock::since_boot().as_millis()).unwrap_or(u64::MAX))
 }
 
 fn wall_ms() -> u64 {

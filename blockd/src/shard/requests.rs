@@ -70,6 +70,9 @@ impl Shard {
         if let Some(slot) = self.volumes.get_mut(pending.volume) {
             let took = self.now.since(pending.since);
             slot.stats.end(pending.verb, pending.bytes, took, reply.result.is_ok());
+            if reply.result.is_ok() && matches!(pending.origin, Origin::Connection { .. }) {
+                slot.stats.count_carried_out(pending.verb, pending.bytes);
+            }
         }
         match pending.origin {
             Origin::Connection { key, asked, held_bytes, work } => {

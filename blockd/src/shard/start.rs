@@ -5,6 +5,7 @@ use super::mailbox::ShardHandle;
 use super::pace::Pace;
 use super::{Shard, ShardStats, StorePort};
 use crate::limits::Limits;
+use crate::metering::MeterTimes;
 use crate::qos::Gate;
 use crate::throttle::Throttle;
 use slab::Slab;
@@ -38,6 +39,8 @@ pub struct ShardConfig {
     pub store: Box<dyn StorePort>,
     /// How fast logs may grow; the same for all shards.
     pub throttle: Arc<Throttle>,
+    /// The meter's time.
+    pub meter_times: MeterTimes,
 }
 
 impl fmt::Debug for ShardConfig {
@@ -151,6 +154,7 @@ impl Shard {
             now: Monotonic::default(),
             wall_ms: 0,
             meter: MeterTime::default(),
+            meter_times: config.meter_times,
             map_cache_bytes: config.map_cache_bytes,
             buffers: BufferPool::new(config.limits.pooled_bytes_max),
             volumes: Slab::new(),

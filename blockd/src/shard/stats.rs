@@ -4,6 +4,7 @@ use crate::qos::QosStatus;
 use std::time::Duration;
 use units::VolumeId;
 use volume::engine::Status;
+use volume::pool::RequestCounts;
 
 /// What is asked of volumes, as far as it is counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,6 +123,8 @@ pub struct VolumeStats {
     pub status: Status,
     /// Its ceilings, and what they have held back.
     pub qos: QosStatus,
+    /// What clients asked of it and was carried out: what is billed.
+    pub carried_out: RequestCounts,
 }
 
 impl VolumeStats {
@@ -136,6 +139,17 @@ impl VolumeStats {
             stats.bytes += bytes;
             stats.latency_ns.record_time(took);
         }
+    }
+
+    /// A client was told that what it asked for is done.
+    pub(crate) fn count_carried_out(&mut self, verb: Verb, bytes: u64) {
+        let none = RequestCounts::default();
+        self.carried_out = self.carried_out.plus(match verb {
+            Verb::Read => RequestCounts { reads: 1, read_bytes: bytes, ..none },
+            Verb::Write => RequestCounts { writes: 1, write_bytes: bytes, ..none },
+            Verb::Trim | Verb::WriteZeroes => RequestCounts { writes: 1, ..none },
+            Verb::Flush | Verb::Cache | Verb::BlockStatus | Verb::Control => none,
+        });
     }
 
     /// What is counted of a verb.

@@ -1,5 +1,6 @@
 //! What tests of the serving share.
 
+use blockd::catalogue::MeterConfig;
 use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::{Limits, Serving, ServingConfig};
 use std::path::Path;
@@ -17,6 +18,7 @@ pub(crate) async fn serve(folder: &Path) -> Serving {
         is_direct: false,
         map_cache_bytes: 16 << 20,
         limits: Limits::default(),
+        meter: MeterConfig::default(),
         scrub_bytes_per_second: 1 << 30,
     };
     Serving::start(OpenPool::open_or_make(&config).unwrap(), how).await.unwrap()

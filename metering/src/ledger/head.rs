@@ -7,6 +7,8 @@ use super::digest::Digest;
 use super::key::{PublicKey, SigningKey};
 use super::merkle::{self, Tree};
 use super::text::{Hex, NotCanonical, Text};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::fmt;
 
 /// No line of a head is longer, its line feed with it.
@@ -26,6 +28,14 @@ impl Date {
     pub const fn new(year: u16, month: u8, day: u8) -> Option<Self> {
         let is_day = 1970 <= year && year <= 9999 && 1 <= month && month <= 12 && 1 <= day && day <= 31;
         if is_day { Some(Self { year, month, day }) } else { None }
+    }
+
+    /// The day, UTC, that a moment is in, milliseconds since 1970; `None` beyond the year 9999.
+    #[must_use]
+    pub fn of_ms(wall_ms: u64) -> Option<Self> {
+        let moment = Timestamp::from_millisecond(i64::try_from(wall_ms).ok()?).ok()?;
+        let date = TimeZone::UTC.to_datetime(moment).date();
+        Self::new(u16::try_from(date.year()).ok()?, u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?)
     }
 
     fn take(text: &mut Text<'_>) -> Result<Self, NotCanonical> {

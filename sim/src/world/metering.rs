@@ -19,6 +19,9 @@ use volume::request::Completion;
 /// How long the daemon may be down.
 const DOWN_MS_MAX: u64 = 700_000;
 
+/// How often readings are taken.
+const PERIOD_MS: u64 = 300_000;
+
 /// How far somebody sets the wall clock.
 const STEP_MS_MAX: u64 = 7_200_000;
 
@@ -165,7 +168,8 @@ impl World {
             let is_early = index.inheritance(id) == Inheritance::Waits;
             return if is_early { Ok(()) } else { Err(Finding(format!("P7: no reading of volume {id} at {to:?}"))) };
         };
-        for reading in index.closed_readings(id, to).into_iter().chain([reading]) {
+        let ends: Vec<MeterTime> = (1..=to.0 / PERIOD_MS).map(|period| MeterTime(period * PERIOD_MS)).collect();
+        for reading in index.meter_readings(id, &ends).into_iter().chain([reading]) {
             let (said, used) = (Used::of(&reading), model.used(reading.at));
             if said != used {
                 return wrong("the meter", reading.at, &said, &used);

@@ -472,6 +472,7 @@ impl<S: Store> Index<S> {
         writes.push(StoreWrite::Delete(rows::parent_key(volume)));
         writes.push(StoreWrite::Delete(rows::erasing_key(volume)));
         writes.push(StoreWrite::Delete(rows::meter_key(volume)));
+        writes.push(StoreWrite::Delete(rows::request_key(volume)));
         writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;

@@ -25,9 +25,6 @@ use crate::store::{Durability, Store, StoreWrite};
 use std::ops::Range;
 use units::{BLOCK_BYTES, Lsn, MeterTime, VolumeId};
 
-/// How often readings are taken: five minutes.
-pub const METER_PERIOD_MS: u64 = 300_000;
-
 /// Changes of a register after which the oldest are joined, as far as the stored map is complete.
 const CHANGES_MAX: usize = 512;
 
@@ -75,6 +72,12 @@ impl MeterReading {
         Self { at, gauges: Gauge::ALL.map(|gauge| Gauged { bytes: bytes(gauge), byte_ms: 0 }) }
     }
 
+    /// A reading that was taken before: what each register said, in the order of [`Gauge::ALL`].
+    #[must_use]
+    pub const fn taken(at: MeterTime, gauges: [Gauged; Gauge::ALL.len()]) -> Self {
+        Self { at, gauges }
+    }
+
     /// What one of the registers says.
     #[must_use]
     pub fn of(&self, gauge: Gauge) -> Gauged {
@@ -101,6 +104,17 @@ pub struct MeterStart {
     pub size_bytes: u64,
     /// Of a meter that goes on: the last reading of it. What there was then holds until it begins again.
     pub last: Option<MeterReading>,
+}
+
+/// What snapshots, history and the pool hold of a volume, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Measured {
+    /// What its snapshots hold beyond the volume as it is.
+    pub snapshots: u64,
+    /// What its history holds beyond both.
+    pub history: u64,
+    /// What it takes of the pool.
+    pub physical: u64,
 }
 
 /// How much there is of something, and how much of it there has been by time.
@@ -358,18 +372,22 @@ impl<S: Store> Index<S> {
         self.meter_to_change(volume).filter(|meter| !meter.awaits_inheritance)?.reading(at)
     }
 
-    /// What they say at the end of each period that has not been joined, up to a moment which the stored map is complete to.
+    /// Up to when the registers of a volume have been joined: no reading of before can be had.
     #[must_use]
-    pub fn closed_readings(&self, volume: VolumeId, complete_to: MeterTime) -> Vec<MeterReading> {
+    pub fn meter_since(&self, volume: VolumeId) -> Option<MeterTime> {
+        self.meters.get(&volume).map(|meter| meter.since)
+    }
+
+    /// What they said at each of some moments, in order, which the stored map is complete to and that have not been joined.
+    #[must_use]
+    pub fn meter_readings(&self, volume: VolumeId, moments: &[MeterTime]) -> Vec<MeterReading> {
         let Some(mut meter) = self.meter_to_change(volume).filter(|meter| !meter.awaits_inheritance) else {
             return Vec::new();
         };
         let mut readings = Vec::new();
-        let mut end = (meter.since.0 / METER_PERIOD_MS + 1) * METER_PERIOD_MS;
-        while end <= complete_to.0 {
-            meter.join_to(MeterTime(end));
-            readings.extend(meter.reading(meter.since));
-            end += METER_PERIOD_MS;
+        for at in moments {
+            meter.join_to(*at);
+            readings.extend(meter.reading(*at));
         }
         readings
     }
@@ -381,14 +399,21 @@ impl<S: Store> Index<S> {
         }
     }
 
-    /// Measures what snapshots, history and the pool hold of volumes: it counts from now on, and what was measured before
-    /// counts until now. Durable: a reading that is taken next says what every later one goes on from.
+    /// Keeps what was measured: it counts from now on, and what was measured before counts until now. Durable: a reading that
+    /// is taken next says what every later one goes on from.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed: what was measured before holds on.
-    pub fn measure(&mut self, volumes: &[VolumeId], now: MeterTime) -> Result<(), DiskFault> {
-        let measured: Vec<(VolumeId, Meter)> =
-            volumes.iter().filter_map(|volume| Some((*volume, self.measured(*volume, now)?))).collect();
+    pub fn note_measured(&mut self, all: &[(VolumeId, Measured)], now: MeterTime) -> Result<(), DiskFault> {
+        let set = |(volume, measured): &(VolumeId, Measured)| {
+            let mut meter = self.meter_to_change(*volume)?;
+            let before = meter.clone();
+            meter.set(Gauge::Snapshots, now, measured.snapshots);
+            meter.set(Gauge::History, now, measured.history);
+            meter.set(Gauge::Physical, now, measured.physical);
+            (meter != before).then_some((*volume, meter))
+        };
+        let measured: Vec<(VolumeId, Meter)> = all.iter().filter_map(set).collect();
         if measured.is_empty() {
             return Ok(());
         }
@@ -396,17 +421,6 @@ impl<S: Store> Index<S> {
         self.commit(measured.iter().map(put).collect(), Durability::Durable)?;
         self.meters.extend(measured);
         Ok(())
-    }
-
-    fn measured(&self, volume: VolumeId, now: MeterTime) -> Option<Meter> {
-        let mut meter = self.meter_to_change(volume)?;
-        let space = self.volume_space(volume);
-        if let Some(blocks) = space.snapshot_blocks {
-            meter.set(Gauge::Snapshots, now, blocks * BLOCK_BYTES);
-        }
-        meter.set(Gauge::History, now, self.history_blocks(volume) * BLOCK_BYTES);
-        meter.set(Gauge::Physical, now, space.pool_bytes);
-        Some(meter)
     }
 
     /// How often what the registers say there is was not what the map has: never, unless something is wrong.

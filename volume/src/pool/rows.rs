@@ -19,6 +19,7 @@
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
 //! | 17, volume 8 | what the volume has used: see [`super::meter`] |
+//! | 18, volume 8 | what was asked of it: reads, writes, bytes read, bytes written 8 each |
 //! | 16 | nothing: no rebuild made this index, so that it has seen every snapshot that there ever was |
 //! | 24 | what is left of credits, in the words of whoever counts them |
 //!
@@ -55,6 +56,7 @@ const LEFT: u8 = 8;
 const PARENTS: u8 = 10;
 const ERASING: u8 = 14;
 const METERS: u8 = 17;
+const REQUESTS: u8 = 18;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -378,6 +380,14 @@ pub(super) fn decode_meter_key(key: &[u8]) -> Option<VolumeId> {
     read_key(key, METERS).map(VolumeId)
 }
 
+pub(super) fn request_key(volume: VolumeId) -> Vec<u8> {
+    key_of(REQUESTS, volume.0)
+}
+
+pub(super) fn decode_request_key(key: &[u8]) -> Option<VolumeId> {
+    read_key(key, REQUESTS).map(VolumeId)
+}
+
 /// A stored page.
 pub(super) fn encode_page(page: &Page, lsn: Lsn) -> Vec<u8> {
     let mut value = page.encode();
@@ -485,6 +495,7 @@ pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 
 pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
 pub(super) const ERASING_KEYS: (&[u8], &[u8]) = (&[ERASING], &[ERASING + 1]);
 pub(super) const METER_KEYS: (&[u8], &[u8]) = (&[METERS], &[METERS + 1]);
+pub(super) const REQUEST_KEYS: (&[u8], &[u8]) = (&[REQUESTS], &[REQUESTS + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];

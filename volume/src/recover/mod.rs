@@ -30,7 +30,8 @@ use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::{
-    ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, SegmentId, SlotIndex, VolumeId,
+    ADDRESS_SPACE_BYTES, BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, Epoch, Lsn, MeterTime, SegmentId, SlotIndex,
+    VolumeId,
 };
 
 /// What the index knows of a volume.
@@ -88,6 +89,14 @@ pub struct Recovered {
     pub is_heir: bool,
     /// Whether it takes no changes.
     pub is_read_only: bool,
+}
+
+impl Recovered {
+    /// The latest time of the meter that its log tells.
+    #[must_use]
+    pub const fn metered_to(&self) -> MeterTime {
+        self.last_mark.meter
+    }
 }
 
 /// A new volume, whose id was never used before.

@@ -12,6 +12,7 @@ use units::{BLOCK_BYTES, BlockIndex, BlockRange, VolumeId};
 const BLOCKS: u64 = 5 * PAGE_BLOCKS as u64;
 const BORN: MeterTime = MeterTime(1000);
 const SIZE: u64 = BLOCKS * BLOCK_BYTES;
+const PERIOD_MS: u64 = 300_000;
 const CLONE: VolumeId = VolumeId(VOLUME.0 + 50);
 
 #[derive(Debug, Clone)]
@@ -183,7 +184,8 @@ impl Metered {
         let later = MeterTime(self.now.0 + 1234);
         let last = index.meter_reading(self.volume, later).unwrap();
         prop_assert_eq!(last.of(Gauge::Written).bytes, data * BLOCK_BYTES);
-        let closed = index.closed_readings(self.volume, self.now);
+        let ends: Vec<MeterTime> = (1..=self.now.0 / PERIOD_MS).map(|period| MeterTime(period * PERIOD_MS)).collect();
+        let closed = index.meter_readings(self.volume, &ends);
         for reading in closed.into_iter().chain([last]) {
             let (_, sums) = self.model(reading.at, self.log.len());
             prop_assert_eq!(reading.of(Gauge::Provisioned).byte_ms, sums[0], "provisioned to {:?}", reading.at);

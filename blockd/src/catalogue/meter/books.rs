@@ -1,0 +1,266 @@
+//! The ledger's books for whoever makes bills of them.
+
+use super::super::{Catalogue, CatalogueError, ask};
+use super::ledger::{Lines, broken};
+use super::readings_of;
+use super::rounds::Resource;
+use metering::Reading;
+use metering::ledger::{Book, Books, Date, Digest, Entry, Exporter, HeadPlace, Kind, NewEntry, PublicKey};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use tokio::sync::mpsc;
+use units::{TenantId, VolumeId};
+use volume::request::{Completion, Request};
+
+/// Bytes of a bundle that are given out at a time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// One reading of each hour is always given: a forecast goes by the last day.
+const HOUR_MS: u64 = 3_600_000;
+
+/// How far two clocks may differ from one reading to the next without a word.
+const STEP_MS: u64 = metering::STEP_TOLERANCE_MS;
+
+/// An entry of a tenant's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountEntry {
+    /// Its number; the first is 1.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it was made, milliseconds since 1970.
+    pub time_ms: u64,
+    /// JSON on one line.
+    pub payload: String,
+}
+
+/// A head that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedHead {
+    /// Its number.
+    pub number: u64,
+    /// The day that it ends.
+    pub date: Date,
+    /// Its hash.
+    pub hash: Digest,
+}
+
+impl Catalogue {
+    /// Appends entries to the accounts of tenants, all or none, durably.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Request`] for what no entry can be; or the ledger's volume's.
+    pub async fn append_to_accounts(&self, entries: &[NewEntry<'_>]) -> Result<(), CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
+        self.refuse_if_stopping()?;
+        self.find_ledger(&mut keeping).await?;
+        keeping.append(entries).await
+    }
+
+    /// The account of a tenant, from its first entry on.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn account(&self, tenant: TenantId) -> Result<Vec<AccountEntry>, CatalogueError> {
+        let mut account = Vec::new();
+        self.each_line(
+            |_| Some(0),
+            |line| {
+                if let Ok(Entry { number, tenant: of, kind, time_ms, payload, .. }) = Entry::parse(line)
+                    && of == tenant
+                    && kind.book() == Book::Account
+                {
+                    account.push(AccountEntry { number, kind, time_ms, payload: payload.to_owned() });
+                }
+                Ok(true)
+            },
+        )
+        .await?;
+        Ok(account)
+    }
+
+    /// What was read of every volume that was a tenant's, of each from the last reading before `span_ms`, by the wall clock, to
+    /// the first one behind it. Of those between, the ones are left out that say nothing but how use went on, and that lie
+    /// beside none of `borders_ms`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn readings(
+        &self,
+        tenant: TenantId,
+        span_ms: Range<u64>,
+        borders_ms: &[u64],
+    ) -> Result<Vec<Reading>, CatalogueError> {
+        let mut all: BTreeMap<VolumeId, Thinned> = BTreeMap::new();
+        let begin = |heads: &[HeadPlace]| {
+            let day = Date::of_ms(span_ms.start)?;
+            // Between two heads there is a round, so that behind the last but one before that day all were read.
+            heads.iter().rev().filter(|place| place.date < day).nth(1).map(|place| place.block)
+        };
+        self.each_line(begin, |line| {
+            let is_theirs = Entry::parse(line).is_ok_and(|entry| entry.tenant == tenant);
+            for reading in if is_theirs { readings_of(line)? } else { Vec::new() } {
+                all.entry(reading.resource).or_default().take(reading, &span_ms, borders_ms);
+            }
+            Ok(true)
+        })
+        .await?;
+        Ok(all.into_values().flat_map(|thinned| thinned.kept).collect())
+    }
+
+    /// What the registers of a tenant's volumes say now: readings that the ledger does not have.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, or a shard has ended.
+    pub async fn readings_now(&self, tenant: TenantId) -> Result<Vec<Reading>, CatalogueError> {
+        let resources: Vec<Resource> = {
+            let shelf = self.read();
+            shelf.metered().filter(|record| record.tenant == tenant.0).map(Resource::of).collect()
+        };
+        let mut keeping = self.meter.keeping.lock().await;
+        self.find_ledger(&mut keeping).await?;
+        self.note_requests().await?;
+        let mut readings = Vec::new();
+        for resource in resources {
+            let (_, shard) = self.shard_of(resource.volume);
+            let asked = ask::submit(shard, resource.volume, Request::Meter).await;
+            // One that cannot tell is as it was read last.
+            let Ok(Completion::Metered(to)) = asked else { continue };
+            readings.extend(self.read_one(&keeping, &resource, |_| vec![to]).await?);
+        }
+        Ok(readings)
+    }
+
+    /// Gives out the bundle of a tenant's books, of the heads of days from the first to the last.
+    ///
+    /// # Errors
+    /// [`CatalogueError::NotSigned`] while no head has ended any of these days; when the ledger cannot be read.
+    pub async fn export_books(
+        &self,
+        tenant: TenantId,
+        (books, days): (Books, (Date, Date)),
+        pieces: &mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), CatalogueError> {
+        let (export, begin, place, end) = {
+            let mut keeping = self.meter.keeping.lock().await;
+            self.find_ledger(&mut keeping).await?;
+            let open = keeping.open_ledger()?;
+            let (export, begin) = open.ledger().export((tenant, books), days).ok_or(CatalogueError::NotSigned)?;
+            (export, begin, open.place(), open.ledger().end_block())
+        };
+        let (mut exporter, mut piece) = (Exporter::new(export), Vec::new());
+        let mut lines = Lines::of(begin..end);
+        while !exporter.is_done()
+            && let Some(line) = lines.next(&place).await?
+        {
+            exporter.line(&line, &mut piece).map_err(|error| broken(&error.to_string()))?;
+            if piece.len() >= PIECE_BYTES && pieces.send(std::mem::take(&mut piece)).await.is_err() {
+                return Ok(());
+            }
+        }
+        // Whoever wanted it may have gone.
+        let _ = pieces.send(piece).await;
+        Ok(())
+    }
+
+    /// All heads, the oldest first.
+    ///
+    /// # Errors
+    /// While the ledger is out of order.
+    pub async fn heads(&self) -> Result<Vec<SignedHead>, CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
+        self.find_ledger(&mut keeping).await?;
+        let heads = keeping.open_ledger()?.ledger().heads().iter();
+        Ok(heads
+            .map(|HeadPlace { number, date, hash, .. }| SignedHead { number: *number, date: *date, hash: *hash })
+            .collect())
+    }
+
+    /// Signs what there is now, as a head of today: what comes later today is under the next one.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn sign_ledger(&self) -> Result<SignedHead, CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
+        self.refuse_if_stopping()?;
+        self.find_ledger(&mut keeping).await?;
+        let today =
+            Date::of_ms(crate::open::wall_ms()).ok_or_else(|| broken("the wall clock is beyond the year 9999"))?;
+        keeping.sign(today).await?;
+        let newest = keeping.open_ledger()?.ledger().heads().last().copied();
+        let HeadPlace { number, date, hash, .. } = newest.ok_or(CatalogueError::NotSigned)?;
+        Ok(SignedHead { number, date, hash })
+    }
+
+    /// Who signs the heads.
+    ///
+    /// # Errors
+    /// While the ledger is out of order.
+    pub async fn ledger_key(&self) -> Result<PublicKey, CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
+        self.find_ledger(&mut keeping).await?;
+        Ok(keeping.open_ledger()?.key())
+    }
+
+    /// Gives each line of the ledger, from the block on that `begin` tells by its heads, to `visit`.
+    async fn each_line(
+        &self,
+        begin: impl Fn(&[HeadPlace]) -> Option<u64>,
+        mut visit: impl FnMut(&[u8]) -> Result<bool, CatalogueError>,
+    ) -> Result<(), CatalogueError> {
+        let (begin, place, end) = {
+            let mut keeping = self.meter.keeping.lock().await;
+            self.find_ledger(&mut keeping).await?;
+            let open = keeping.open_ledger()?;
+            (begin(open.ledger().heads()).unwrap_or(1).max(1), open.place(), open.ledger().end_block())
+        };
+        let mut lines = Lines::of(begin..end);
+        while let Some(line) = lines.next(&place).await? {
+            if !visit(&line)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The readings of a volume of which those that a bill needs are kept.
+#[derive(Debug, Default)]
+struct Thinned {
+    kept: Vec<Reading>,
+    /// The last of `kept` is there only until the next one shows that it is not needed.
+    is_last_loose: bool,
+    is_closed: bool,
+}
+
+impl Thinned {
+    fn take(&mut self, reading: Reading, span_ms: &Range<u64>, borders_ms: &[u64]) {
+        if self.is_closed {
+            return;
+        }
+        let Some(last) = self.kept.last() else {
+            self.kept.push(reading);
+            return;
+        };
+        let is_beside = |border: &u64| last.wall_ms <= *border && *border <= reading.wall_ms;
+        let borders = borders_ms.iter().chain([&span_ms.start, &span_ms.end]);
+        let is_step =
+            (reading.wall_ms.wrapping_sub(reading.at.0)).abs_diff(last.wall_ms.wrapping_sub(last.at.0)) > STEP_MS;
+        let goes_on = |one: &Reading, other: &Reading| {
+            let of = |reading: &Reading| {
+                (reading.tenant, reading.class, reading.epoch, reading.changes, reading.estimated_ms)
+            };
+            of(one) == of(other) && one.sequence + 1 == other.sequence && one.mark == other.mark
+        };
+        let is_needed = borders.into_iter().any(is_beside)
+            || is_step
+            || !goes_on(last, &reading)
+            || last.wall_ms / HOUR_MS != reading.wall_ms / HOUR_MS;
+        if self.is_last_loose && !is_needed {
+            self.kept.pop();
+        }
+        self.is_closed = reading.wall_ms >= span_ms.end;
+        self.is_last_loose = !is_needed;
+        self.kept.push(reading);
+    }
+}

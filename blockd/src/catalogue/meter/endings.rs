@@ -1,0 +1,123 @@
+//! The end of a volume's meter: what its registers said when it was deleted or rolled back is in its record before it is so,
+//! and the record stays until the ledger has that too.
+
+use super::super::book::Book;
+use super::super::record::{MeterEnd, Metered, Record, VolumeRecord};
+use super::super::{Catalogue, CatalogueError, ask};
+use super::Keeping;
+use super::rounds::registers;
+use metering::{Mark, Reading};
+use std::collections::BTreeMap;
+use units::{MeterTime, TenantId, VolumeId};
+use volume::pool::MeterStart;
+use volume::request::{Completion, Request};
+
+impl Catalogue {
+    /// What the registers of a volume say that is about to be deleted, or rolled back. Of one that cannot tell, what they said
+    /// last stands.
+    pub(in super::super) async fn end_meter(&self, volume: VolumeId) -> MeterEnd {
+        let (at, registers) = match self.read_to_now(volume).await {
+            Ok((at, registers)) => (at, Some(registers)),
+            Err(error) => {
+                tracing::warn!(%volume, %error, "what a volume has used since its last reading is not known");
+                (self.meter.now(), None)
+            }
+        };
+        let ago_ms = self.meter.now().since(at);
+        MeterEnd { at: at.0, wall_ms: crate::open::wall_ms().saturating_sub(ago_ms), registers }
+    }
+
+    /// What the record of a volume says that is made now.
+    pub(in super::super) fn metered_from_now(&self) -> Metered {
+        Metered { from: Some(self.meter.now().0), end: None }
+    }
+
+    /// Begins the meter of a volume, durably, before it is served.
+    pub(in super::super) async fn begin_meter(&self, record: &VolumeRecord) -> Result<(), CatalogueError> {
+        let Some(from) = record.metered.from.map(MeterTime) else { return Ok(()) };
+        let start = MeterStart { at: from, size_bytes: record.size_bytes, last: None };
+        let begun = ask::begin_meters(&self.store, vec![(VolumeId(record.id), start)]).await?;
+        begun.map_err(|fault| ask::store_failed("begin a meter", fault))
+    }
+
+    /// Writes the end of a volume's meter to its record, before another takes its name.
+    pub(in super::super) async fn note_end(
+        &self,
+        book: &Book,
+        volume: VolumeId,
+        end: MeterEnd,
+    ) -> Result<(), CatalogueError> {
+        let Some(known) = self.read().volume(volume.0).cloned() else { return Ok(()) };
+        let record = VolumeRecord { metered: Metered { end: Some(end), ..known.metered }, ..known };
+        book.put(&Record::Volume(record.clone())).await?;
+        self.write().put_volume(record);
+        Ok(())
+    }
+
+    async fn read_to_now(&self, volume: VolumeId) -> Result<(MeterTime, metering::Registers), CatalogueError> {
+        let (_, shard) = self.shard_of(volume);
+        let untold = || super::ledger::broken("a volume does not tell what it has used");
+        let Completion::Metered(at) = ask::submit(shard, volume, Request::Meter).await? else { return Err(untold()) };
+        let seen = ask::requests(shard).await?.into_iter().find(|(of, _)| *of == volume);
+        if let Some((_, seen)) = seen {
+            self.meter.requests().count(volume, seen);
+        }
+        let said = ask::meter_readings(&self.store, volume, vec![at]).await?.pop().ok_or_else(untold)?;
+        Ok((at, registers(&said, self.meter.requests().total(volume))))
+    }
+
+    /// Writes the ends of all meters that have ended to the ledger, then takes them out of the records.
+    pub(super) async fn settle_endings(&self) -> Result<(), CatalogueError> {
+        let ended: Vec<u64> =
+            self.read().volumes().filter(|record| record.metered.end.is_some()).map(|record| record.id).collect();
+        for volume in ended {
+            if !self.settle_ending(volume).await? {
+                continue;
+            }
+            let book = self.book.lock().await;
+            let Some(known) = self.read().volume(volume).cloned() else { continue };
+            let record = VolumeRecord { metered: Metered { end: None, ..known.metered }, ..known };
+            book.put(&Record::Volume(record.clone())).await?;
+            self.write().put_volume(record);
+        }
+        Ok(())
+    }
+
+    /// Writes the end of a volume's meter to the ledger; tells whether it has ended.
+    pub(in super::super) async fn settle_ending(&self, volume: u64) -> Result<bool, CatalogueError> {
+        let ended = {
+            let shelf = self.read();
+            let record = shelf.volume(volume).filter(|_| shelf.name_of(volume).is_none());
+            record.and_then(|record| Some((record.clone(), record.metered.end.clone()?)))
+        };
+        let Some((record, end)) = ended else { return Ok(false) };
+        let mut keeping = self.meter.keeping.lock().await;
+        self.find_ledger(&mut keeping).await?;
+        let readings = self.last_of(&keeping, &record, end);
+        if !readings.is_empty() {
+            self.write_readings(&mut keeping, &BTreeMap::from([(TenantId(record.tenant), readings)])).await?;
+        }
+        Ok(true)
+    }
+
+    /// The readings that are missing to the end of a volume's meter.
+    fn last_of(&self, keeping: &Keeping, record: &VolumeRecord, end: MeterEnd) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        let before = match keeping.last.get(&VolumeId(record.id)) {
+            Some(last) if last.mark == Mark::Ends => return readings,
+            Some(last) => last.clone(),
+            None => {
+                let Some(begun) = self.begun_at(keeping, record) else { return readings };
+                readings.push(begun.clone());
+                begun
+            }
+        };
+        let (at, wall_ms, registers) = match end.registers {
+            Some(registers) if MeterTime(end.at) >= before.at => (MeterTime(end.at), end.wall_ms, registers),
+            Some(_) | None => (before.at, before.wall_ms, before.registers),
+        };
+        let (sequence, mark) = (before.sequence + 1, Mark::Ends);
+        readings.push(Reading { sequence, mark, at, wall_ms, registers, ..before });
+        readings
+    }
+}
