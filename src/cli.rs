@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Pool(PoolCommand),
     /// Import, list, show, export and delete images, from which volumes are cloned.
     Image(ImageCommand),
-    /// Create, list, show, limit, suspend and delete tenants.
+    /// Create, list, show, limit, suspend and delete tenants, and say who may enter their exports.
     Tenant(TenantCommand),
     /// Create, list and revoke the tokens by which the API is spoken to.
     Token(TokenCommand),
@@ -376,6 +376,23 @@ pub(crate) enum TenantVerb {
         #[command(flatten)]
         quota: QuotaOptions,
     },
+    /// Say what may be asked of all volumes of a tenant together in a second, while they serve.
+    Qos {
+        /// The tenant.
+        name: Name,
+        #[command(flatten)]
+        qos: QosOptions,
+        /// How large its share of a busy shard is to be, where those of others are 1.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+        weight: Option<u64>,
+    },
+    /// Say who may enter a tenant's exports, in place of what was said before: whom any of these lets in.
+    Access {
+        /// The tenant.
+        name: Name,
+        #[command(flatten)]
+        access: AccessOptions,
+    },
     /// Cut a tenant's clients off and let nobody in, and change nothing that it has. Nothing is lost.
     Suspend {
         /// The tenant.
@@ -405,6 +422,33 @@ pub(crate) struct QuotaOptions {
     /// Most snapshots of its volumes.
     #[arg(long, value_name = "N")]
     pub(crate) max_snapshots: Option<u64>,
+}
+
+/// Who may enter a tenant's exports.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AccessOptions {
+    /// Whoever comes from a network, such as 10.0.0.0/8, or an address; may be given again.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow_cidr: Vec<String>,
+    /// Whoever has a client certificate, told by its SHA-256 as openssl x509 -fingerprint -sha256 shows it; may be given again.
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) certificate: Vec<String>,
+    /// Whoever may open TENANT.sock in the daemon's folder of tenants' sockets.
+    #[arg(long)]
+    pub(crate) socket: bool,
+    /// The number of the group that may open it, besides the daemon's user.
+    #[arg(long, value_name = "GID", requires = "socket")]
+    pub(crate) socket_group: Option<u32>,
+    /// Nobody.
+    #[arg(
+        long,
+        required_unless_present_any = ["allow_cidr", "certificate", "socket"],
+        conflicts_with_all = ["allow_cidr", "certificate", "socket"]
+    )]
+    pub(crate) nobody: bool,
+    /// Cut off everybody who is attached now; those who may enter can come anew.
+    #[arg(long)]
+    pub(crate) cut_off: bool,
 }
 
 /// `aljibe token`.

@@ -68,6 +68,11 @@ impl Client {
         decode(&self.runtime.block_on(self.send_within(Duration::MAX, self.request(Method::POST, path, body.into())?))?)
     }
 
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).context("cannot encode the request")?;
+        decode(&self.call(Method::PUT, path, body.into())?)
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.call(Method::DELETE, path, Bytes::new()).map(|_| ())
     }

@@ -18,6 +18,9 @@ pub(crate) struct ServeOptions {
     /// Listen for NBD clients; may be given again [default: 127.0.0.1:10809].
     #[arg(long, value_name = "ADDR")]
     nbd: Vec<Address>,
+    /// Make tenants' own sockets for NBD, TENANT.sock, in this folder, which is there.
+    #[arg(long, value_name = "DIR")]
+    nbd_tenant_sockets: Option<PathBuf>,
     /// Listen for API clients, besides DIR/api.sock [default: 127.0.0.1:9440].
     #[arg(long, value_name = "ADDR")]
     api: Option<Address>,
@@ -117,6 +120,7 @@ pub(crate) enum LogFormat {
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) nbd: Vec<Address>,
+    pub(crate) nbd_tenant_sockets: Option<PathBuf>,
     pub(crate) api: Address,
     pub(crate) pool: PathBuf,
     pub(crate) pool_size: Option<Size>,
@@ -162,6 +166,7 @@ impl ServeOptions {
         Self {
             data: self.data.or(file.data),
             nbd: if self.nbd.is_empty() { file.nbd } else { self.nbd },
+            nbd_tenant_sockets: self.nbd_tenant_sockets.or(file.nbd_tenant_sockets),
             api: self.api.or(file.api),
             config: self.config,
             pool: self.pool.or(file.pool),
@@ -204,6 +209,7 @@ impl ServeOptions {
         let nbd = if self.nbd.is_empty() { vec![loopback(10809)] } else { self.nbd };
         Ok(Settings {
             nbd,
+            nbd_tenant_sockets: self.nbd_tenant_sockets,
             api: self.api.unwrap_or_else(|| loopback(9440)),
             pool: self.pool.unwrap_or_else(|| data.join("pool")),
             pool_size: self.pool_size,

@@ -14,7 +14,7 @@ use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
 use blockd::catalogue::MeterConfig;
-use blockd::listener::{self, Inherited, Listener};
+use blockd::listener::{self, Inherited, Listener, SocketFolder};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
 use blockd::qos;
 use blockd::tls::{ClientCertificates, TlsFiles};
@@ -54,6 +54,14 @@ pub(crate) struct Engine {
 /// Opens the pool and its volumes and serves them. Clients that come before that wait.
 pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine, Failure> {
     let tls = settings.tls.as_ref().map(|tls| tls_files(tls).load()).transpose().context("cannot serve TLS")?;
+    let folder = settings.nbd_tenant_sockets.clone();
+    if let Some(missing) = folder.as_ref().filter(|folder| !folder.is_dir()) {
+        let detail = format!(
+            "nbd-tenant-sockets is {}: make that folder, with the group that its sockets are to have",
+            missing.display()
+        );
+        return Err(Failure::usage(detail));
+    }
     let listener = bind(settings).await?;
     let nbd = listener.addresses().iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
     let nbd: Vec<Address> = nbd.context("cannot tell where NBD clients are served")?;
@@ -64,6 +72,10 @@ pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine,
     let serving = Arc::new(Serving::start(pool, serving_config(settings)).await.map_err(failure_of)?);
 
     let (stop, stopping) = watch::channel(false);
+    let listener = match folder {
+        Some(folder) => listener.with_tenants(SocketFolder::new(folder, serving.catalogue().tenant_sockets())),
+        None => listener,
+    };
     let exports = Arc::new(listener::Service { exports: serving.catalogue(), tls_policy: tls_policy(settings), tls });
     let listening = tokio::spawn(listener.serve(exports, stopping));
     let uris = uris(&nbd, tls_policy(settings) == TlsPolicy::Required);

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
 use blockd::catalogue::{Catalogue, CatalogueError, SnapshotName};
-use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Opening, Service};
+use blockd::listener::{Address, Client, Entrance, Exports, Found, Listener, Listing, Opening, Service};
 use blockd::shard::Message;
 use blockd::{ListenerLimits, Serving};
 use proto::nbd::client::{decode_greeting, decode_option_reply, encode_client_flags, encode_info, encode_request};
@@ -145,7 +145,12 @@ fn snapshot(name: &str) -> SnapshotName {
 }
 
 fn client() -> Client {
-    Client { peer: "test".to_owned(), is_tls: false, certificate: None }
+    Client {
+        peer: "test".to_owned(),
+        entrance: Entrance::Socket { is_own_user: true },
+        is_tls: false,
+        certificate: None,
+    }
 }
 
 /// The bytes of block 0 of an export.

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
 use blockd::catalogue::{Catalogue, CatalogueError, Diff, DiffExtent, DiffTo, SnapshotName};
-use blockd::listener::{Address, Client, Exports, Found, Listener, Listing, Service};
+use blockd::listener::{Address, Client, Entrance, Exports, Found, Listener, Listing, Service};
 use blockd::shard::Message;
 use blockd::{ListenerLimits, Serving};
 use proto::nbd::client::{
@@ -84,7 +84,12 @@ impl Running {
     }
 
     async fn submit(&self, request: Request) -> Result<Completion, Error> {
-        let client = Client { peer: "test".to_owned(), is_tls: false, certificate: None };
+        let client = Client {
+            peer: "test".to_owned(),
+            entrance: Entrance::Socket { is_own_user: true },
+            is_tls: false,
+            certificate: None,
+        };
         let found = self.catalogue().find("v", &client).unwrap();
         let (done, answer) = oneshot::channel();
         let done = Box::new(move |result| drop(done.send(result)));

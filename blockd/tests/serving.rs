@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
 use blockd::catalogue::{Catalogue, CatalogueError, Entry, MeterConfig, SnapshotName};
-use blockd::listener::{Client, Exports};
+use blockd::listener::{Client, Entrance, Exports};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolFile, PoolShape, open_for_check, rebuild_index};
 use blockd::shard::Message;
 use blockd::store::RocksStore;
@@ -54,7 +54,12 @@ async fn start(folder: &Path) -> Serving {
 }
 
 fn client() -> Client {
-    Client { peer: "test".to_owned(), is_tls: false, certificate: None }
+    Client {
+        peer: "test".to_owned(),
+        entrance: Entrance::Socket { is_own_user: true },
+        is_tls: false,
+        certificate: None,
+    }
 }
 
 fn names(serving: &Serving) -> Vec<String> {

@@ -1,11 +1,14 @@
 //! Tenants over a real pool: what is whose, what each may have, and what becomes of one that is suspended.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
 use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, NewToken, Quota, SnapshotName, Usage};
-use blockd::listener::{Client, Exports};
+use blockd::catalogue::{
+    ACCESS_RULES_MAX, Access, Catalogue, CatalogueError, Fingerprint, NewToken, Quota, SnapshotName, SocketAccess,
+    Usage,
+};
+use blockd::listener::{Client, Entrance, Exports};
 use proto::nbd::Refusal;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -52,7 +55,12 @@ impl Running {
 }
 
 fn client() -> Client {
-    Client { peer: "test".to_owned(), is_tls: false, certificate: None }
+    Client {
+        peer: "test".to_owned(),
+        entrance: Entrance::Socket { is_own_user: true },
+        is_tls: false,
+        certificate: None,
+    }
 }
 
 fn named(volume: &str, snapshot: &str) -> SnapshotName {
@@ -284,5 +292,77 @@ async fn tokens_survive_a_restart_and_revoked_ones_do_not() {
     assert_eq!(found.token, new(Some("acme")));
     assert_eq!(catalogue.list_tokens(), [found]);
     assert_eq!((catalogue.find_token(revoked.id), catalogue.find_token(beta.id)), (None, None));
+    running.serving.stop().await.unwrap();
+}
+
+/// P8. Whoever is not let into a tenant's exports is told what is told of those that do not exist, by volume, snapshot and list;
+/// rules survive a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_are_there_for_who_may_enter() {
+    let running = Running::with_tenants(Quota::default()).await;
+    let catalogue = running.catalogue();
+    for name in ["vm", "acme/vm", "beta/vm"] {
+        catalogue.create(name, MIB).await.unwrap();
+    }
+    catalogue.create_snapshots(&[named("acme/vm", "a")], None).await.unwrap();
+    let acme = catalogue.show_tenant("acme").unwrap().id;
+    let beta = catalogue.show_tenant("beta").unwrap().id;
+    let certificate = Some(vec![7_u8; 300].into());
+    let of = |entrance| Client { entrance, ..client() };
+    let clients = [
+        of(Entrance::Socket { is_own_user: true }),
+        of(Entrance::Socket { is_own_user: false }),
+        of(Entrance::Network([10, 0, 0, 1].into())),
+        Client { is_tls: true, certificate, ..of(Entrance::Network([11, 0, 0, 1].into())) },
+        of(Entrance::TenantSocket(acme)),
+        of(Entrance::TenantSocket(beta)),
+    ];
+    let entering = |catalogue: &Catalogue| {
+        let enters = |client: &Client| {
+            let found = ["acme/vm", "acme/vm@a"].map(|name| {
+                let (found, told) = (catalogue.find(name, client), catalogue.describe(name, client));
+                assert_eq!(found.as_ref().err(), told.as_ref().err());
+                let found = found.map(drop);
+                assert!(matches!(found, Ok(()) | Err(Refusal::Unknown)), "{found:?}");
+                found.is_ok()
+            });
+            let listed = Exports::list(catalogue, client).unwrap();
+            let is_listed = listed.iter().any(|listing| listing.name.starts_with("acme/vm"));
+            assert_eq!(found, [is_listed; 2]);
+            is_listed
+        };
+        clients.iter().map(|client| if enters(client) { 'y' } else { '-' }).collect::<String>()
+    };
+    assert_eq!(entering(&catalogue), "y-----");
+    let network = Access { networks: vec!["10.0.0.0/24".parse().unwrap()], ..Access::default() };
+    let certified = Access { certificates: vec![Fingerprint::of(&[7; 300])], ..Access::default() };
+    let socket = Access { socket: Some(SocketAccess::default()), ..Access::default() };
+    let sockets = catalogue.tenant_sockets();
+    for (access, expected, socket_count) in [
+        (socket.clone(), "y---y-", 1),
+        (network.clone(), "y-y---", 0),
+        (certified.clone(), "y--y--", 0),
+        (Access { socket: socket.socket, networks: network.networks, ..certified }, "y-yyy-", 1),
+    ] {
+        catalogue.set_access("acme", access, false).await.unwrap();
+        assert_eq!(entering(&catalogue), expected);
+        assert_eq!(sockets.borrow().len(), socket_count);
+    }
+    // The default tenant's are there for all but those who come by a tenant's own socket.
+    let default = clients.iter().map(|client| catalogue.find("vm", client).is_ok());
+    assert_eq!(default.collect::<Vec<_>>(), [true, true, true, true, false, false]);
+    let many = Access { networks: vec!["10.0.0.1".parse().unwrap(); ACCESS_RULES_MAX + 1], ..Access::default() };
+    assert!(matches!(catalogue.set_access("acme", many, false).await, Err(CatalogueError::Request(_))));
+    assert!(matches!(catalogue.set_access("default", Access::default(), false).await, Err(CatalogueError::Request(_))));
+    drop((catalogue, sockets));
+
+    let running = running.restart().await;
+    let catalogue = running.catalogue();
+    assert_eq!(entering(&catalogue), "y-yyy-");
+    assert_eq!(catalogue.tenant_sockets().borrow().keys().copied().collect::<Vec<_>>(), [acme]);
+    catalogue.suspend_tenant("acme").await.unwrap();
+    assert_eq!(catalogue.find("acme/vm", &clients[0]).err(), Some(Refusal::Policy));
+    assert_eq!(catalogue.find("acme/vm", &clients[1]).err(), Some(Refusal::Unknown));
+    drop(catalogue);
     running.serving.stop().await.unwrap();
 }

@@ -33,5 +33,7 @@ pub use name::{ExportName, InvalidName, MomentName, Name, Second, SnapshotName, 
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service};
 pub use size::{InvalidSize, Size, VolumeSize};
-pub use tenant::{CreateTenant, Quota, Tenant, TenantList, Usage};
+pub use tenant::{
+    Access, CreateTenant, Quota, SetAccess, SetTenantQos, SocketAccess, Tenant, TenantList, TenantQos, Usage,
+};
 pub use token::{CreateToken, KnownToken, MadeToken, NewToken, Role, Secret, Token, TokenList};

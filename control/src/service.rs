@@ -8,7 +8,7 @@ use crate::model::{KeepHistory, Pool, RolledBack, SetQos, Snapshot, Volume};
 use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
-use crate::tenant::{Quota, Tenant};
+use crate::tenant::{Quota, SetAccess, SetTenantQos, Tenant};
 use crate::token::{KnownToken, NewToken, Token};
 use std::pin::Pin;
 
@@ -117,6 +117,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Says what a tenant may have.
     fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant>;
+
+    /// Says what may be asked of a tenant's volumes together from now on.
+    fn set_tenant_qos(&self, name: Name, wanted: SetTenantQos) -> Answer<'_, Tenant>;
+
+    /// Says who may enter a tenant's exports.
+    fn set_access(&self, name: Name, wanted: SetAccess) -> Answer<'_, Tenant>;
 
     /// Suspends a tenant, and cuts its clients off.
     fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant>;

@@ -32,7 +32,7 @@ const HOLDERS: [(&str, Role, bool); 7] = [
 ];
 
 /// Who may, in the order of the holders: `y` may.
-const EXPECTED: [(&str, &str, &str); 41] = [
+const EXPECTED: [(&str, &str, &str); 43] = [
     ("GET", "/v1/health", "yyyyyyy"),
     ("GET", "/v1/ready", "yyyy---"),
     ("GET", "/v1/openapi.json", "yyyyyyy"),
@@ -68,6 +68,8 @@ const EXPECTED: [(&str, &str, &str); 41] = [
     ("GET", "/v1/tenants/{name}", "yyyyyyy"),
     ("DELETE", "/v1/tenants/{name}", "y------"),
     ("POST", "/v1/tenants/{name}/quota", "y------"),
+    ("POST", "/v1/tenants/{name}/qos", "y------"),
+    ("PUT", "/v1/tenants/{name}/access", "y---y--"),
     ("POST", "/v1/tenants/{name}/suspend", "yy-----"),
     ("POST", "/v1/tenants/{name}/resume", "yy-----"),
     ("GET", "/v1/tokens", "y--yy-y"),
@@ -152,6 +154,8 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/images") => json!({"name": format!("{of}/more"), "size_bytes": 512, "source": "x"}),
         ("POST", "/v1/images/{name}/mark") => json!({"copied_bytes": 512}),
         ("POST", "/v1/images/{name}/share") => json!({"all": true}),
+        ("POST", "/v1/tenants/{name}/qos") => json!({"iops": 1000}),
+        ("PUT", "/v1/tenants/{name}/access") => json!({"access": {"networks": ["10.0.0.0/8"]}}),
         ("POST", "/v1/tenants") => json!({"name": "gamma"}),
         ("POST", "/v1/tokens") => json!({"name": "given", "role": "tenant-user", "tenant": of}),
         _ => json!({}),

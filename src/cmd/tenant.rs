@@ -1,10 +1,14 @@
 //! `aljibe tenant`.
 
-use crate::cli::{QuotaOptions, TenantCommand, TenantVerb};
+use super::volume::{described_ceilings, wanted_qos};
+use crate::cli::{AccessOptions, QosOptions, QuotaOptions, TenantCommand, TenantVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, sized, table};
-use control::{CreateTenant, Name, Quota, Size, Tenant, TenantList};
+use control::{
+    Access, CreateTenant, Name, Quota, SetAccess, SetQos, SetTenantQos, Size, SocketAccess, Tenant, TenantList,
+    TenantQos,
+};
 use serde_json::json;
 
 pub(crate) fn run(command: TenantCommand, output: Output) -> Result<(), Failure> {
@@ -26,6 +30,15 @@ pub(crate) fn run(command: TenantCommand, output: Output) -> Result<(), Failure>
             let known: Tenant = client.get(&path_of(&name))?;
             show(&client.post(&format!("{}/quota", path_of(&name)), &changed(known.quota, quota))?, output)
         }
+        TenantVerb::Qos { name, qos, weight } => {
+            if qos == QosOptions::default() && weight.is_none() {
+                return Err(Failure::usage("say what is to be set: see aljibe tenant qos --help"));
+            }
+            show(&client.post(&format!("{}/qos", path_of(&name)), &of_tenant(wanted_qos(qos), weight))?, output)
+        }
+        TenantVerb::Access { name, access } => {
+            show(&client.put(&format!("{}/access", path_of(&name)), &wanted_access(access))?, output)
+        }
         TenantVerb::Suspend { name } => show(&client.post(&format!("{}/suspend", path_of(&name)), &json!({}))?, output),
         TenantVerb::Resume { name } => show(&client.post(&format!("{}/resume", path_of(&name)), &json!({}))?, output),
         TenantVerb::Delete { name } => {
@@ -43,6 +56,40 @@ fn changed(known: Quota, wanted: QuotaOptions) -> Quota {
         volumes: one(known.volumes, wanted.max_volumes),
         snapshots: one(known.snapshots, wanted.max_snapshots),
     }
+}
+
+const fn of_tenant(wanted: SetQos, weight: Option<u64>) -> SetTenantQos {
+    SetTenantQos {
+        iops: wanted.iops,
+        iops_burst: wanted.iops_burst,
+        bandwidth_bytes: wanted.bandwidth_bytes,
+        bandwidth_burst_bytes: wanted.bandwidth_burst_bytes,
+        operation_bytes: wanted.operation_bytes,
+        weight,
+    }
+}
+
+fn wanted_access(options: AccessOptions) -> SetAccess {
+    let AccessOptions { allow_cidr, certificate, socket, socket_group, nobody: _, cut_off } = options;
+    let socket = socket.then_some(SocketAccess { gid: socket_group });
+    SetAccess { access: Access { certificates: certificate, networks: allow_cidr, socket }, cut_off }
+}
+
+fn described_qos(qos: &TenantQos) -> String {
+    let mut lines = described_ceilings((qos.iops.as_ref(), qos.bandwidth.as_ref()), qos.operation_bytes);
+    lines.push(format!("a share of {}", qos.weight));
+    lines.join("\n")
+}
+
+/// Who may enter; everybody may enter the default tenant's.
+fn described_access(tenant: &Tenant) -> Option<String> {
+    let Access { certificates, networks, socket } = &tenant.access;
+    let group = |socket: &SocketAccess| socket.gid.map(|gid| format!(", group {gid}")).unwrap_or_default();
+    let socket = socket.as_ref().map(|socket| format!("its own socket{}", group(socket)));
+    let certificates = certificates.iter().map(|certificate| format!("certificate {certificate}"));
+    let lines: Vec<String> = networks.iter().cloned().chain(socket).chain(certificates).collect();
+    let nobody = if tenant.id == 0 { None } else { Some("nobody".to_owned()) };
+    if lines.is_empty() { nobody } else { Some(lines.join("\n")) }
 }
 
 fn show(tenant: &Tenant, output: Output) -> Result<(), Failure> {
@@ -80,6 +127,8 @@ fn described(tenant: &Tenant) -> String {
         ("volumes", of(usage.volumes.to_string(), quota.volumes.map(|limit| limit.to_string()))),
         ("size", of(sized(usage.bytes), quota.bytes.map(sized))),
         ("snapshots", of(usage.snapshots.to_string(), quota.snapshots.map(|limit| limit.to_string()))),
+        ("ceilings", tenant.qos.as_ref().map(described_qos)),
+        ("clients of", described_access(tenant)),
         ("created", tenant.created_at.map(|at| at.to_string())),
     ])
 }

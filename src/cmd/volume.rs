@@ -141,7 +141,7 @@ fn described_history(history: &VolumeHistory) -> String {
     format!("{} s, {since}, holds {}{limit}", history.seconds, sized(history.bytes))
 }
 
-fn wanted_qos(options: QosOptions) -> SetQos {
+pub(super) fn wanted_qos(options: QosOptions) -> SetQos {
     SetQos {
         iops: options.iops,
         iops_burst: options.iops_burst,
@@ -152,6 +152,16 @@ fn wanted_qos(options: QosOptions) -> SetQos {
 }
 
 fn described_qos(qos: &VolumeQos) -> String {
+    let mut lines = described_ceilings((qos.iops.as_ref(), qos.bandwidth.as_ref()), qos.operation_bytes);
+    lines.push(format!("{} requests waited, {} ms together", qos.throttled_requests, qos.throttled_ms));
+    lines.join("\n")
+}
+
+/// Ceilings of operations and of bytes, a line each.
+pub(super) fn described_ceilings(
+    (iops, bandwidth): (Option<&CeilingStatus>, Option<&CeilingStatus>),
+    operation_bytes: Option<u64>,
+) -> Vec<String> {
     let count = |count: u64| count.to_string();
     let rounded = |bytes: u64| Size::from_bytes(bytes).rounded();
     let line = |ceiling: &CeilingStatus, shown: &dyn Fn(u64) -> String, what: &str| {
@@ -163,10 +173,8 @@ fn described_qos(qos: &VolumeQos) -> String {
         let (left, lasts) = (left.unwrap_or_default(), lasts.unwrap_or_default());
         format!("{} {what}/s, saves {}{left}{lasts}", shown(ceiling.rate), shown(ceiling.burst))
     };
-    let operations = qos.iops.as_ref().map(|ceiling| line(ceiling, &count, "operations"));
-    let size = qos.operation_bytes.map(|bytes| format!("an operation counts once each {}", rounded(bytes)));
-    let bandwidth = qos.bandwidth.as_ref().map(|ceiling| line(ceiling, &rounded, "bytes"));
-    let waited = format!("{} requests waited, {} ms together", qos.throttled_requests, qos.throttled_ms);
-    let lines: Vec<String> = operations.into_iter().chain(size).chain(bandwidth).chain([waited]).collect();
-    lines.join("\n")
+    let operations = iops.map(|ceiling| line(ceiling, &count, "operations"));
+    let size = operation_bytes.map(|bytes| format!("an operation counts once each {}", rounded(bytes)));
+    let bandwidth = bandwidth.map(|ceiling| line(ceiling, &rounded, "bytes"));
+    operations.into_iter().chain(size).chain(bandwidth).collect()
 }

@@ -15,13 +15,13 @@ use blockd::catalogue::{
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
     Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
-    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetQos, Slots, Snapshot, SnapshotDiff,
-    SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
+    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots,
+    Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tenant::{kept_quota, shown_tenant, tenant_answer};
+use tenant::kept_quota;
 use units::{BLOCK_BYTES, VolumeId};
 use volume::compact::CompactionFigures;
 use volume::error::ErrorKind;
@@ -356,27 +356,39 @@ impl Service for PoolService {
     }
 
     fn list_tenants(&self) -> Answer<'_, Vec<Tenant>> {
-        Box::pin(async move { Ok(self.catalogue.list_tenants().into_iter().map(shown_tenant).collect()) })
+        Box::pin(self.tenants())
     }
 
     fn show_tenant(&self, name: Name) -> Answer<'_, Tenant> {
-        Box::pin(async move { tenant_answer(self.catalogue.show_tenant(name.as_str())) })
+        Box::pin(async move { self.tenant_answer(self.catalogue.show_tenant(name.as_str())).await })
     }
 
     fn create_tenant(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
-        Box::pin(async move { tenant_answer(self.catalogue.create_tenant(name.as_str(), kept_quota(quota)).await) })
+        Box::pin(async move {
+            self.tenant_answer(self.catalogue.create_tenant(name.as_str(), kept_quota(quota)).await).await
+        })
     }
 
     fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
-        Box::pin(async move { tenant_answer(self.catalogue.set_quota(name.as_str(), kept_quota(quota)).await) })
+        Box::pin(
+            async move { self.tenant_answer(self.catalogue.set_quota(name.as_str(), kept_quota(quota)).await).await },
+        )
+    }
+
+    fn set_tenant_qos(&self, name: Name, wanted: SetTenantQos) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.hold_tenant(&name, wanted).await })
+    }
+
+    fn set_access(&self, name: Name, wanted: SetAccess) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.admit(&name, wanted).await })
     }
 
     fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant> {
-        Box::pin(async move { tenant_answer(self.catalogue.suspend_tenant(name.as_str()).await) })
+        Box::pin(async move { self.tenant_answer(self.catalogue.suspend_tenant(name.as_str()).await).await })
     }
 
     fn resume_tenant(&self, name: Name) -> Answer<'_, Tenant> {
-        Box::pin(async move { tenant_answer(self.catalogue.resume_tenant(name.as_str()).await) })
+        Box::pin(async move { self.tenant_answer(self.catalogue.resume_tenant(name.as_str()).await).await })
     }
 
     fn delete_tenant(&self, name: Name) -> Answer<'_, ()> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod access;
 mod backup;
 #[cfg(test)]
 mod bad_input;

@@ -10,7 +10,7 @@ const TOOLS: [&str; 3] = ["certtool", "nbdinfo", "nbdcopy"];
 const TCP: [&str; 2] = ["--nbd", "127.0.0.1:0"];
 const SERVER: [&str; 4] = ["--tls-cert", "FOLDER/server-cert.pem", "--tls-key", "FOLDER/server-key.pem"];
 
-/// A folder with an authority, a certificate for localhost, one for a client, and one of a stranger.
+/// A folder with an authority, a certificate for localhost, two for clients, and one of a stranger.
 pub(crate) fn folder_with_certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -20,7 +20,7 @@ pub(crate) fn folder_with_certificates() -> TempDir {
     let server =
         "cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nsigning_key\nencryption_key\n";
     sign(folder.path(), "ca", "server", server);
-    for (authority, name) in [("ca", "client"), ("stranger-ca", "stranger")] {
+    for (authority, name) in [("ca", "client"), ("ca", "second"), ("stranger-ca", "stranger")] {
         sign(folder.path(), authority, name, "cn = client\ntls_www_client\nsigning_key\nencryption_key\n");
         // libnbd wants the three files by these names in one folder.
         fs::create_dir(at(&format!("{name}-pki"))).unwrap();

@@ -17,7 +17,7 @@ use crate::store::StoreHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use units::{TenantId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::{Boundary, Parent};
@@ -111,12 +111,14 @@ impl Catalogue {
             meter,
             pool,
             views: Mutex::new(views),
+            sockets: watch::Sender::default(),
             erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
         });
         // First, so that what the cleaner does to former volumes is told from what was there before.
         catalogue.start_history().await.map_err(|error| unreadable(&error))?;
         catalogue.cleaner.start(&catalogue);
+        catalogue.hold_tenants().await.map_err(|error| unreadable(&error))?;
         catalogue.start_qos();
         catalogue.start_meter();
         tokio::spawn(close_left(Arc::downgrade(&catalogue), left));

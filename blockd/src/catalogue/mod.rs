@@ -4,6 +4,7 @@
 //! A change is durable when it is answered, one change at a time; a deletion that a crash interrupts is finished at the
 //! next start. Ids are never used again. Lookups answer from memory.
 
+mod access;
 mod ask;
 mod book;
 mod changes;
@@ -29,6 +30,7 @@ mod tenants;
 mod tokens;
 mod views;
 
+pub use access::{ACCESS_RULES_MAX, Access, Fingerprint, InvalidRule, Network, SocketAccess, TenantSockets};
 pub use diff::{Diff, DiffExtent, DiffTo};
 pub use error::CatalogueError;
 pub(crate) use families::families;
@@ -36,6 +38,7 @@ pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
 pub use meter::{AccountEntry, MeterConfig, SignedHead};
+pub use qos::TenantQos;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
@@ -57,7 +60,8 @@ use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tokio::sync::Mutex;
+use tenants::tenant_of;
+use tokio::sync::{Mutex, watch};
 use units::{TenantId, VolumeId};
 use views::Views;
 use volume::engine::{Volume, VolumeConfig};
@@ -116,6 +120,8 @@ pub struct Catalogue {
     /// Where segments of the past are read.
     pool: Arc<PoolFile>,
     views: Mutex<Views>,
+    /// Tenants that have a socket of their own.
+    sockets: watch::Sender<TenantSockets>,
     /// Held while a volume is erased.
     erasing: Mutex<()>,
     is_stopping: AtomicBool,
@@ -212,12 +218,12 @@ impl Catalogue {
 }
 
 impl Exports for Catalogue {
-    fn find(&self, name: &str, _client: &Client) -> Result<Found, Refusal> {
-        self.look_up(name, Purpose::Enter)
+    fn find(&self, name: &str, client: &Client) -> Result<Found, Refusal> {
+        self.look_up(name, (client, Purpose::Enter))
     }
 
-    fn describe(&self, name: &str, _client: &Client) -> Result<Export, Refusal> {
-        self.look_up(name, Purpose::Describe).map(|found| found.export)
+    fn describe(&self, name: &str, client: &Client) -> Result<Export, Refusal> {
+        self.look_up(name, (client, Purpose::Describe)).map(|found| found.export)
     }
 
     fn open(&self, found: Found) -> Opening<'_> {
@@ -234,12 +240,15 @@ impl Exports for Catalogue {
         })
     }
 
-    fn list(&self, _client: &Client) -> Result<Vec<Listing>, Refusal> {
+    fn list(&self, client: &Client) -> Result<Vec<Listing>, Refusal> {
         let shelf = self.read();
         let mut listings = Vec::new();
-        // Whoever may enter a tenant's exports knows their names.
-        let is_listed = |kept: &&Kept| kept.entry.tenant == TenantId::DEFAULT && !kept.is_leaving;
-        for kept in shelf.names.values().filter(is_listed).filter(|kept| kept.entry.damage.is_none()) {
+        let is_listed = |kept: &&Kept| {
+            !kept.is_leaving
+                && shelf.admits(tenant_of(&kept.entry.name), client)
+                && !shelf.is_suspended(&kept.entry.name)
+        };
+        for kept in shelf.names.values().filter(|kept| kept.entry.damage.is_none()).filter(is_listed) {
             let volume = &kept.entry.name;
             listings.push(Listing { name: volume.clone(), description: String::new() });
             let snapshots = shelf.snapshots_of(shelf.line_of(kept.entry.volume.0));
@@ -254,14 +263,17 @@ impl Exports for Catalogue {
 }
 
 impl Catalogue {
-    fn look_up(&self, name: &str, purpose: Purpose) -> Result<Found, Refusal> {
+    fn look_up(&self, name: &str, (client, purpose): (&Client, Purpose)) -> Result<Found, Refusal> {
         if self.is_stopping() {
             return Err(Refusal::Shutdown);
         }
-        if let Some((volume, snapshot)) = name.split_once('@') {
-            return self.find_view(name, volume, snapshot);
-        }
         let shelf = self.read();
+        if !shelf.admits(tenant_of(name), client) {
+            return Err(Refusal::Unknown);
+        }
+        if let Some((volume, snapshot)) = name.split_once('@') {
+            return self.find_view(&shelf, name, (volume, snapshot));
+        }
         let kept = shelf.names.get(name).filter(|kept| !kept.is_leaving && kept.entry.damage.is_none());
         let Kept { entry, clients, .. } = kept.ok_or(Refusal::Unknown)?;
         if shelf.is_suspended(name) {
@@ -279,8 +291,7 @@ impl Catalogue {
         Ok(with_changes(found, &shelf, (entry.volume.0, u64::MAX)))
     }
 
-    fn find_view(&self, name: &str, volume: &str, snapshot: &str) -> Result<Found, Refusal> {
-        let shelf = self.read();
+    fn find_view(&self, shelf: &Shelf, name: &str, (volume, snapshot): (&str, &str)) -> Result<Found, Refusal> {
         let is_there = shelf.names.get(volume).is_some_and(|kept| !kept.is_leaving);
         let kept = shelf.find_snapshot(volume, snapshot).filter(|_| is_there);
         let kept = kept.filter(|kept| shelf.damage_of_snapshot(kept).is_none()).ok_or(Refusal::Unknown)?;
@@ -290,7 +301,7 @@ impl Catalogue {
         let view = VolumeId(kept.record.id);
         let (export, shard) = (describe(name, kept.record.size_bytes, true), self.shard_of(view).1.clone());
         let found = Found { snapshot: Some(kept.record.id), ..Found::new(export, view, shard) };
-        Ok(with_changes(found, &shelf, (kept.record.of, kept.record.generation)))
+        Ok(with_changes(found, shelf, (kept.record.of, kept.record.generation)))
     }
 }
 

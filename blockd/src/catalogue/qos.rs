@@ -6,11 +6,12 @@
 //! afterwards. What is left of credits goes to the index every few seconds: a kill forgets what was spent since, and a bucket
 //! is never fuller than full after it.
 
-use super::record::{Record, VolumeRecord};
+use super::record::{Record, TenantRecord, VolumeRecord};
 use super::snapshots::missing;
-use super::{Catalogue, CatalogueError, Entry, ask};
+use super::{Catalogue, CatalogueError, Entry, Tenant, ask};
 use crate::qos::{Credits, Division, KeptCredits, QosLimits, TenantUse, VolumeQos, encode};
 use crate::shard::ShardQos;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -23,6 +24,25 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// Every so many looks credits are kept.
 const LOOKS_PER_NOTE: u32 = 20;
+
+/// The largest weight of a tenant's share.
+const WEIGHT_MAX: u64 = 100;
+
+/// What all volumes of a tenant together are held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantQos {
+    /// Ceilings.
+    #[serde(flatten)]
+    pub limits: QosLimits,
+    /// How large its share of each shard is, where those of others are 1.
+    pub weight: u64,
+}
+
+impl Default for TenantQos {
+    fn default() -> Self {
+        Self { limits: QosLimits::default(), weight: 1 }
+    }
+}
 
 /// Whose a volume is that is opened, and its own ceilings.
 pub(super) type Limited = (TenantId, Option<QosLimits>);
@@ -101,13 +121,42 @@ impl Catalogue {
         Ok(Entry { qos, ..entry })
     }
 
-    /// Holds all volumes of a tenant together to ceilings until the next start, and gives it a share of each shard that is
-    /// `weight` times as large as that of others.
+    /// Holds all volumes of a tenant together to ceilings, and gives it a share of each shard that is `weight` times as large as
+    /// that of others, from the next request on and after a restart.
     ///
     /// # Errors
-    /// [`CatalogueError::Request`] for some that cannot be kept, or [`CatalogueError::Ended`].
-    pub async fn set_tenant_qos(&self, tenant: TenantId, limits: QosLimits, weight: u64) -> Result<(), CatalogueError> {
-        limits.check().map_err(|error| CatalogueError::Request(error.to_string()))?;
+    /// As of [`Catalogue::set_quota`]; [`CatalogueError::Request`] for some that cannot be kept, too.
+    pub async fn set_tenant_qos(&self, name: &str, wanted: TenantQos) -> Result<Tenant, CatalogueError> {
+        wanted.limits.check().map_err(|error| CatalogueError::Request(error.to_string()))?;
+        if !(1..=WEIGHT_MAX).contains(&wanted.weight) {
+            return Err(CatalogueError::Request(format!("a weight is of 1 to {WEIGHT_MAX}")));
+        }
+        // Held to the end, so that of two changes the one that is recorded last is the one that holds.
+        let book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        let qos = Some(wanted).filter(|wanted| *wanted != TenantQos::default());
+        let record = TenantRecord { qos, ..self.tenant_record(name)? };
+        book.put(&Record::Tenant(record.clone())).await?;
+        let tenant = TenantId(record.number);
+        self.write().tenants.insert(name.to_owned(), record);
+        self.hold_tenant(tenant, wanted).await?;
+        tracing::info!(tenant = name, ?wanted, "a tenant has other ceilings");
+        self.show_tenant(name)
+    }
+
+    /// Holds every tenant to the ceilings of its record.
+    pub(super) async fn hold_tenants(&self) -> Result<(), CatalogueError> {
+        let of = |record: &TenantRecord| Some((TenantId(record.number), record.qos?));
+        let held: Vec<(TenantId, TenantQos)> = self.read().tenants.values().filter_map(of).collect();
+        for (tenant, qos) in held {
+            self.hold_tenant(tenant, qos).await?;
+        }
+        Ok(())
+    }
+
+    /// Has every shard hold a tenant to its part of ceilings.
+    pub(super) async fn hold_tenant(&self, tenant: TenantId, qos: TenantQos) -> Result<(), CatalogueError> {
+        let TenantQos { limits, weight } = qos;
         let mut ceilings = self.qos.0.lock().await;
         let kept = ceilings.kept.tenants.remove(&tenant).unwrap_or_default();
         let division = match ceilings.divisions.remove(&tenant) {
@@ -123,8 +172,20 @@ impl Catalogue {
         if !limits.is_open() {
             ceilings.divisions.insert(tenant, division);
         }
-        tracing::info!(%tenant, ?limits, weight, "a tenant has other ceilings");
         Ok(())
+    }
+
+    /// What each tenant with ceilings has left of them, on all shards together.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Ended`].
+    pub async fn tenant_credits(&self) -> Result<BTreeMap<TenantId, Credits>, CatalogueError> {
+        let mut all = BTreeMap::<TenantId, Credits>::new();
+        for (tenant, found) in self.shard_qos().await?.into_iter().flat_map(|shard| shard.tenants) {
+            let known = all.entry(tenant).or_default();
+            *known = sum(*known, left_of(&found));
+        }
+        Ok(all)
     }
 
     /// What is left of the ceilings of every shard.
@@ -191,10 +252,8 @@ impl Catalogue {
         for shard in self.shard_qos().await? {
             kept.volumes.extend(shard.volumes);
             for (tenant, found) in shard.tenants {
-                let left = |status: Option<crate::qos::CreditStatus>| status.map(|status| status.left);
-                let found = Credits { operations: left(found.operations), bytes: left(found.bytes) };
                 let all = kept.tenants.entry(tenant).or_default();
-                *all = sum(*all, found);
+                *all = sum(*all, left_of(&found));
             }
         }
         if kept == ceilings.kept {
@@ -216,6 +275,11 @@ impl Catalogue {
 
 fn use_of(shard: &ShardQos, tenant: TenantId) -> TenantUse {
     shard.tenants.iter().find(|(of, _)| *of == tenant).map(|(_, found)| *found).unwrap_or_default()
+}
+
+fn left_of(found: &TenantUse) -> Credits {
+    let left = |status: Option<crate::qos::CreditStatus>| status.map(|status| status.left);
+    Credits { operations: left(found.operations), bytes: left(found.bytes) }
 }
 
 fn sum(one: Credits, other: Credits) -> Credits {

@@ -10,7 +10,7 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
-use super::{History, Image, Quota};
+use super::{Access, History, Image, Quota, TenantQos};
 use crate::qos::QosLimits;
 use metering::Registers;
 use serde::de::{DeserializeOwned, Error};
@@ -247,6 +247,12 @@ pub(super) struct TenantRecord {
     /// What it may have.
     #[serde(default)]
     pub(super) quota: Quota,
+    /// Its ceilings, when it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) qos: Option<TenantQos>,
+    /// Who may enter its exports.
+    #[serde(default)]
+    pub(super) access: Access,
 }
 
 /// The record of a token.
@@ -369,7 +375,7 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sharing;
+    use super::super::{ACCESS_RULES_MAX, Fingerprint, Sharing, SocketAccess};
     use super::*;
     use crate::qos::Ceiling;
 
@@ -379,6 +385,15 @@ mod tests {
         let shared = Sharing::With((0..super::super::IMAGE_TENANTS_MAX as u64).map(|id| u64::MAX - id).collect());
         let source_state = "9".repeat(100);
         Image { is_ready: false, source, source_state, copied_bytes: 1 << 62, claim: u64::MAX, shared }
+    }
+
+    fn longest_access() -> Access {
+        let network = "abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd/128".parse().unwrap();
+        Access {
+            certificates: vec![Fingerprint::of(b"a certificate"); ACCESS_RULES_MAX],
+            networks: vec![network; ACCESS_RULES_MAX],
+            socket: Some(SocketAccess { gid: Some(u32::MAX) }),
+        }
     }
 
     fn records() -> [Record; 5] {
@@ -420,9 +435,12 @@ mod tests {
         };
         let group = GroupRecord { id: 9, name: Some(name()), members: vec![u64::MAX; GROUP_MEMBERS_MAX] };
         let quota = Quota { bytes: Some(u64::MAX), volumes: Some(u64::MAX), snapshots: Some(u64::MAX) };
-        let (created_ms, deleted_ms) = (u64::MAX, Some(u64::MAX));
+        let limits = QosLimits { iops: ceiling, bandwidth: ceiling, operation_bytes: Some(u64::MAX) };
+        let qos = Some(TenantQos { limits, weight: u64::MAX });
+        let access = longest_access();
+        let (created_ms, deleted_ms, number, is_suspended) = (u64::MAX, Some(u64::MAX), 3, true);
         let tenant =
-            TenantRecord { id: 10, number: 3, name: name(), created_ms, deleted_ms, is_suspended: true, quota };
+            TenantRecord { id: 10, number, name: name(), created_ms, deleted_ms, is_suspended, quota, qos, access };
         let token = TokenRecord {
             id: 11,
             name: name(),

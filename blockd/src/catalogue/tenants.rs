@@ -6,7 +6,7 @@
 
 use super::record::{Record, TenantRecord};
 use super::shelf::{Kept, Shelf};
-use super::{Catalogue, CatalogueError, ask};
+use super::{Access, Catalogue, CatalogueError, TenantQos, ask};
 use crate::open::wall_ms;
 use serde::{Deserialize, Serialize};
 use units::TenantId;
@@ -54,6 +54,10 @@ pub struct Tenant {
     pub quota: Quota,
     /// What it has.
     pub usage: Usage,
+    /// Its ceilings, when it has some.
+    pub qos: Option<TenantQos>,
+    /// Who may enter its exports; of the default one, everybody who reaches them.
+    pub access: Access,
 }
 
 impl Usage {
@@ -166,13 +170,20 @@ impl Shelf {
     fn tenant(&self, name: &str) -> Result<Tenant, CatalogueError> {
         let usage = self.usage_of(name);
         if name == DEFAULT_TENANT {
-            let (id, quota) = (TenantId::DEFAULT, Quota::default());
-            return Ok(Tenant { id, name: name.to_owned(), created_ms: None, is_suspended: false, quota, usage });
+            return Ok(Tenant {
+                id: TenantId::DEFAULT,
+                name: name.to_owned(),
+                created_ms: None,
+                is_suspended: false,
+                quota: Quota::default(),
+                usage,
+                qos: None,
+                access: Access::default(),
+            });
         }
-        let record = self.tenants.get(name).ok_or_else(|| no_tenant(name))?;
-        let TenantRecord { number, created_ms, is_suspended, quota, .. } = *record;
-        let (id, name, created_ms) = (TenantId(number), name.to_owned(), Some(created_ms));
-        Ok(Tenant { id, name, created_ms, is_suspended, quota, usage })
+        let record = self.tenants.get(name).cloned().ok_or_else(|| no_tenant(name))?;
+        let TenantRecord { number, name, created_ms, is_suspended, quota, qos, access, .. } = record;
+        Ok(Tenant { id: TenantId(number), name, created_ms: Some(created_ms), is_suspended, quota, usage, qos, access })
     }
 }
 
@@ -211,18 +222,28 @@ impl Catalogue {
             }
         }
         let number = self.read().next_tenant()?;
-        let (id, created_ms, name_of) = (book.take_ids(1).await?, wall_ms(), name.to_owned());
-        let (deleted_ms, is_suspended) = (None, false);
-        let record = TenantRecord { id, number, name: name_of, created_ms, deleted_ms, is_suspended, quota };
+        let (id, created_ms) = (book.take_ids(1).await?, wall_ms());
+        let (name, access) = (name.to_owned(), Access::default());
+        let record = TenantRecord {
+            id,
+            number,
+            name: name.clone(),
+            created_ms,
+            deleted_ms: None,
+            is_suspended: false,
+            quota,
+            qos: None,
+            access,
+        };
         if let Err(error) = book.put(&Record::Tenant(record.clone())).await {
             if let Err(error) = book.remove(id, 1).await {
-                tracing::warn!(tenant = name, %error, "a tenant that was refused may be there after a restart");
+                tracing::warn!(tenant = %name, %error, "a tenant that was refused may be there after a restart");
             }
             return Err(error);
         }
-        tracing::info!(tenant = name, number, "made a tenant");
+        tracing::info!(tenant = %name, number, "made a tenant");
         self.write().put_tenant(record);
-        self.show_tenant(name)
+        self.show_tenant(&name)
     }
 
     /// Says what a tenant may have. What it has above that it keeps.
@@ -242,6 +263,13 @@ impl Catalogue {
     pub async fn suspend_tenant(&self, name: &str) -> Result<Tenant, CatalogueError> {
         // From then on nobody is let in.
         self.change_tenant(name, |record| record.is_suspended = true).await?;
+        self.cut_off_tenant(name).await?;
+        tracing::info!(tenant = name, "suspended a tenant");
+        self.show_tenant(name)
+    }
+
+    /// Cuts off all clients of what a tenant has.
+    pub(super) async fn cut_off_tenant(&self, name: &str) -> Result<(), CatalogueError> {
         let book = self.book.lock().await;
         let attached: Vec<_> = {
             let shelf = self.read();
@@ -252,14 +280,13 @@ impl Catalogue {
         for volume in attached {
             let (_, shard) = self.shard_of(volume);
             if let Err(error) = ask::detach(shard, volume).await? {
-                tracing::warn!(%volume, %error, "not all of a suspended tenant's volume is in the index yet");
+                tracing::warn!(%volume, %error, "not all of a volume that lost its clients is in the index yet");
             }
             let snapshots = self.read().snapshots_with(volume.0);
             self.close_views(&mut views, &snapshots, true).await?;
         }
         drop((views, book));
-        tracing::info!(tenant = name, "suspended a tenant");
-        self.show_tenant(name)
+        Ok(())
     }
 
     /// Lets a suspended tenant go on.
@@ -285,15 +312,18 @@ impl Catalogue {
         if left > 0 {
             return Err(CatalogueError::TenantInUse { name: name.to_owned(), volumes: left });
         }
-        self.revoke_all_of(&book, TenantId(record.number)).await?;
+        let tenant = TenantId(record.number);
+        self.revoke_all_of(&book, tenant).await?;
         let record = TenantRecord { deleted_ms: Some(wall_ms()), ..record };
         book.put(&Record::Tenant(record.clone())).await?;
-        tracing::info!(tenant = name, number = record.number, "deleted a tenant");
         self.write().put_tenant(record);
+        self.tell_sockets();
+        self.hold_tenant(tenant, TenantQos::default()).await?;
+        tracing::info!(tenant = name, number = tenant.0, "deleted a tenant");
         Ok(())
     }
 
-    async fn change_tenant(
+    pub(super) async fn change_tenant(
         &self,
         name: &str,
         change: impl FnOnce(&mut TenantRecord) + Send,
@@ -307,7 +337,7 @@ impl Catalogue {
         Ok(())
     }
 
-    fn tenant_record(&self, name: &str) -> Result<TenantRecord, CatalogueError> {
+    pub(super) fn tenant_record(&self, name: &str) -> Result<TenantRecord, CatalogueError> {
         if name == DEFAULT_TENANT {
             let detail = "the default tenant is the provider's own: it has no limits, and is always there";
             return Err(CatalogueError::Request(detail.to_owned()));

@@ -6,9 +6,10 @@ use crate::shard::ShardHandle;
 use proto::nbd::constants::DIRTY_BITMAP;
 use proto::nbd::{Export, FastZero, Refusal, TransmissionFlags};
 use rustls_pki_types::CertificateDer;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use units::VolumeId;
+use units::{TenantId, VolumeId};
 use volume::pool::Parent;
 
 /// Finds exports by name. Called on tokio's threads: it answers from memory.
@@ -47,10 +48,26 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Found, Refusal>> + Sen
 pub struct Client {
     /// Its address, for people.
     pub peer: String,
+    /// Where it came in.
+    pub entrance: Entrance,
     /// Whether it talks TLS.
     pub is_tls: bool,
     /// The certificate by which it was authenticated.
     pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// Where a client came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Over the network, from this address.
+    Network(IpAddr),
+    /// By a Unix socket that is no tenant's.
+    Socket {
+        /// Whether it is of the user whose daemon this is, or of root.
+        is_own_user: bool,
+    },
+    /// By the Unix socket of this tenant.
+    TenantSocket(TenantId),
 }
 
 /// An export, and where its volume lives.

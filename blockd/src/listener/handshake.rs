@@ -73,8 +73,12 @@ impl Service {
     }
 
     /// Shakes hands and passes the connection on to its volume's shard.
-    pub(super) async fn welcome<S: Stream>(&self, mut stream: S, peer: String, permit: Permit) -> Result<(), Failure> {
-        let client = Client { peer, is_tls: false, certificate: None };
+    pub(super) async fn welcome<S: Stream>(
+        &self,
+        mut stream: S,
+        client: Client,
+        permit: Permit,
+    ) -> Result<(), Failure> {
         let mut session = Session { exports: &*self.exports, client, input: Vec::new(), found: None };
         let mut handshake = Handshake::new(self.policy());
         let (negotiated, socket, tls) = match session.drive(&mut handshake, &mut stream).await? {

@@ -8,13 +8,15 @@ mod attachment;
 mod exports;
 mod handshake;
 mod socket;
+mod tenants;
 
 pub use address::{Address, AddressError};
 pub use attachment::Attachment;
 pub(crate) use attachment::Clients;
-pub use exports::{ChangesContext, Client, Exports, Found, Listing, Opening, describe};
+pub use exports::{ChangesContext, Client, Entrance, Exports, Found, Listing, Opening, describe};
 pub use handshake::Service;
 pub use socket::{BindError, Inherited};
+pub use tenants::SocketFolder;
 
 use crate::limits::ListenerLimits;
 use crate::nbd::Permit;
@@ -43,6 +45,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<Socket>,
+    tenants: Option<SocketFolder>,
     limits: ListenerLimits,
 }
 
@@ -66,7 +69,13 @@ impl Listener {
                 }
             }
         }
-        Ok(Self { sockets, limits })
+        Ok(Self { sockets, tenants: None, limits })
+    }
+
+    /// Listens on tenants' own sockets, too.
+    #[must_use]
+    pub fn with_tenants(self, folder: SocketFolder) -> Self {
+        Self { tenants: Some(folder), ..self }
     }
 
     /// Where clients can connect, with the ports that were chosen.
@@ -88,6 +97,9 @@ impl Listener {
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             loops.spawn(Arc::clone(&gate).accept_until(socket, stop.clone()));
+        }
+        if let Some(folder) = self.tenants {
+            loops.spawn(folder.serve(gate, stop));
         }
         while loops.join_next().await.is_some() {}
     }
@@ -151,13 +163,13 @@ impl Gate {
     ) {
         let permit = Permit::new(connection);
         let (peer, result) = match accepted {
-            Accepted::Tcp(stream, peer) => {
+            Accepted::Tcp(stream, client) => {
                 let tuned = tune_tcp(&stream);
-                (peer.clone(), self.within_time(tuned, self.service.welcome(stream, peer, permit)).await)
+                (client.peer.clone(), self.within_time(tuned, self.service.welcome(stream, client, permit)).await)
             }
-            Accepted::Unix(stream, peer) => {
+            Accepted::Unix(stream, client) => {
                 let tuned = tune_unix(&stream);
-                (peer.clone(), self.within_time(tuned, self.service.welcome(stream, peer, permit)).await)
+                (client.peer.clone(), self.within_time(tuned, self.service.welcome(stream, client, permit)).await)
             }
         };
         if let Err(failure) = result {

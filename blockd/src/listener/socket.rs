@@ -1,10 +1,20 @@
 //! Listening sockets: TCP, Unix, and those that systemd hands over.
 
 use super::address::Address;
+use super::exports::{Client, Entrance};
+use crate::catalogue::SocketAccess;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use units::TenantId;
+
+/// A folder's mode has this when what is made in it gets its group.
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// Who may open a tenant's socket: its user, and the group.
+const TENANT_SOCKET_MODE: u32 = 0o660;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +49,14 @@ pub enum BindError {
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, Option<OwnedPath>),
+    Tenant(UnixListener, OwnedPath, TenantId),
 }
 
 /// A connection that was accepted, and who it is from.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Tcp(TcpStream, String),
-    Unix(UnixStream, String),
+    Tcp(TcpStream, Client),
+    Unix(UnixStream, Client),
 }
 
 impl Socket {
@@ -62,16 +73,44 @@ impl Socket {
         }
     }
 
+    /// Listens at a path as a tenant's own socket. Nobody can open it before its permissions are as they are to be.
+    pub(super) fn bind_for_tenant(path: &Path, tenant: TenantId, access: SocketAccess) -> Result<Self, BindError> {
+        let address = Address::Unix(path.to_owned());
+        remove_stale(path, &address)?;
+        let system = |source| BindError::System { address: address.clone(), source };
+        let nursery = path.with_file_name(format!(".aljibe-{}-{}", std::process::id(), tenant.0));
+        DirBuilder::new().recursive(true).mode(0o700).create(&nursery).map_err(system)?;
+        let born = nursery.join("s");
+        let bound = UnixListener::bind(&born).and_then(|listener| {
+            let gid = access.gid.or_else(|| inherited_group(path));
+            gid.map_or(Ok(()), |gid| chown(&born, None, Some(gid)))?;
+            std::fs::set_permissions(&born, Permissions::from_mode(TENANT_SOCKET_MODE))?;
+            std::fs::rename(&born, path)?;
+            Ok((listener, OwnedPath::of(path)?))
+        });
+        let removed = std::fs::remove_dir_all(&nursery);
+        let (listener, owned) = bound.map_err(system)?;
+        removed.map_err(system)?;
+        Ok(Self::Tenant(listener, owned, tenant))
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        let client = |peer, entrance| Client { peer, entrance, is_tls: false, certificate: None };
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream, peer.to_string()))
+                let entrance = Entrance::Network(peer.ip().to_canonical());
+                Ok(Accepted::Tcp(stream, client(peer.to_string(), entrance)))
             }
             Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                let peer = stream.peer_cred().map(|peer| format!("unix user {}", peer.uid()));
-                Ok(Accepted::Unix(stream, peer.unwrap_or_else(|_| "unix".to_owned())))
+                let (stream, user) = accept_unix(listener).await?;
+                let own = rustix::process::geteuid().as_raw();
+                let is_own_user = user.is_some_and(|user| user == 0 || user == own);
+                Ok(Accepted::Unix(stream, client(named(user), Entrance::Socket { is_own_user })))
+            }
+            Self::Tenant(listener, _, tenant) => {
+                let (stream, user) = accept_unix(listener).await?;
+                Ok(Accepted::Unix(stream, client(named(user), Entrance::TenantSocket(*tenant))))
             }
         }
     }
@@ -83,15 +122,33 @@ impl Socket {
             Self::Unix(listener, _) => {
                 listener.local_addr().ok()?.as_pathname().map(|path| Address::Unix(path.to_owned()))
             }
+            Self::Tenant(_, owned, _) => Some(Address::Unix(owned.path.clone())),
         }
     }
 
     /// Listens no more; a Unix socket that this process made is removed.
     pub(super) fn close(self) {
-        if let Self::Unix(_, Some(path)) = self {
-            path.remove();
+        match self {
+            Self::Unix(_, Some(path)) | Self::Tenant(_, path, _) => path.remove(),
+            Self::Unix(_, None) | Self::Tcp(_) => {}
         }
     }
+}
+
+async fn accept_unix(listener: &UnixListener) -> io::Result<(UnixStream, Option<u32>)> {
+    let (stream, _) = listener.accept().await?;
+    let user = stream.peer_cred().ok().map(|peer| peer.uid());
+    Ok((stream, user))
+}
+
+fn named(user: Option<u32>) -> String {
+    user.map_or_else(|| "unix".to_owned(), |user| format!("unix user {user}"))
+}
+
+/// The group of the folder, where what is made in it is to have that.
+fn inherited_group(path: &Path) -> Option<u32> {
+    let folder = path.parent()?.metadata().ok()?;
+    (folder.mode() & SET_GROUP_ID != 0).then(|| folder.gid())
 }
 
 /// The path of a socket that this process made, as long as nobody has put another one there.

@@ -28,6 +28,7 @@ const EVERYONE: &[Role] = &[ProviderAdmin, Operator, Billing, TenantAdmin, Tenan
 const USERS: &[Role] = &[ProviderAdmin, Operator, TenantAdmin, TenantUser];
 const WATCHERS: &[Role] = &[ProviderAdmin, Operator, Billing, Auditor];
 const OPERATORS: &[Role] = &[ProviderAdmin, Operator];
+// Who gives tokens away says who enters exports, too.
 const TOKEN_GIVERS: &[Role] = &[ProviderAdmin, TenantAdmin];
 const TOKEN_READERS: &[Role] = &[ProviderAdmin, TenantAdmin, Auditor];
 
@@ -35,7 +36,7 @@ const fn rule(method: &'static str, route: &'static str, scope: Scope, roles: &'
     Rule { method, route, scope, roles }
 }
 
-pub(super) const TABLE: [Rule; 41] = [
+pub(super) const TABLE: [Rule; 43] = [
     rule("GET", "/v1/health", Anyone, EVERYONE),
     rule("GET", "/v1/ready", Provider, WATCHERS),
     rule("GET", "/v1/openapi.json", Tenant, EVERYONE),
@@ -71,6 +72,8 @@ pub(super) const TABLE: [Rule; 41] = [
     rule("GET", "/v1/tenants/{name}", Tenant, EVERYONE),
     rule("DELETE", "/v1/tenants/{name}", Provider, &[ProviderAdmin]),
     rule("POST", "/v1/tenants/{name}/quota", Provider, &[ProviderAdmin]),
+    rule("POST", "/v1/tenants/{name}/qos", Provider, &[ProviderAdmin]),
+    rule("PUT", "/v1/tenants/{name}/access", Tenant, TOKEN_GIVERS),
     rule("POST", "/v1/tenants/{name}/suspend", Provider, OPERATORS),
     rule("POST", "/v1/tenants/{name}/resume", Provider, OPERATORS),
     rule("GET", "/v1/tokens", Tenant, TOKEN_READERS),

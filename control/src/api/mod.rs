@@ -120,6 +120,8 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::show, tenants::delete))
         .routes(routes!(tenants::quota))
+        .routes(routes!(tenants::qos))
+        .routes(routes!(tenants::access))
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
         .routes(routes!(tokens::list, tokens::create))

@@ -5,7 +5,7 @@ use super::answer::{Body, Named};
 use super::caller::Caller;
 use crate::error::{Problem, ServiceError};
 use crate::name::Name;
-use crate::tenant::{CreateTenant, Quota, Tenant, TenantList};
+use crate::tenant::{CreateTenant, Quota, SetAccess, SetTenantQos, Tenant, TenantList};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -66,6 +66,44 @@ pub(super) async fn quota(
     let (service, target) = (Arc::clone(&context.service), name.clone());
     let change = async move { service.set_quota(name, wanted).await };
     Ok(Json(context.change(&caller, ("tenant.quota", target), change).await?))
+}
+
+/// Says what may be asked of all volumes of a tenant together in a second, while they serve, and how large its share of a busy
+/// shard is. What its volumes have ceilings of their own for holds beside that.
+#[utoipa::path(post, path = "/v1/tenants/{name}/qos", request_body = SetTenantQos,
+    params(("name" = String, Path, description = "The tenant")), responses(
+    (status = 200, body = Tenant),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn qos(
+    State(context): State<Context>,
+    caller: Caller,
+    Named(name): Named<Name>,
+    Body(wanted): Body<SetTenantQos>,
+) -> Result<Json<Tenant>, ServiceError> {
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.set_tenant_qos(name, wanted).await };
+    Ok(Json(context.change(&caller, ("tenant.qos", target), change).await?))
+}
+
+/// Says who may enter a tenant's exports, in place of what was said before: who has a certificate, who may open the tenant's own
+/// socket, who comes from an address. Any one is enough; nobody else sees that the exports are there.
+#[utoipa::path(put, path = "/v1/tenants/{name}/access", request_body = SetAccess,
+    params(("name" = String, Path, description = "The tenant")), responses(
+    (status = 200, body = Tenant),
+    (status = 400, body = Problem, description = "invalid_request"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn access(
+    State(context): State<Context>,
+    caller: Caller,
+    Named(name): Named<Name>,
+    Body(wanted): Body<SetAccess>,
+) -> Result<Json<Tenant>, ServiceError> {
+    let (service, target) = (Arc::clone(&context.service), name.clone());
+    let change = async move { service.set_access(name, wanted).await };
+    Ok(Json(context.change(&caller, ("tenant.access", target), change).await?))
 }
 
 /// Suspends a tenant: its clients are cut off, its exports let nobody in, and nothing that it has is changed but by the

@@ -9,8 +9,8 @@ use control::metrics::{self, VolumeMetrics};
 use control::{
     Answer, CeilingStatus, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState,
     KeepHistory, KnownToken, MomentName, Name, NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service,
-    ServiceError, SetQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory,
-    VolumeName, VolumeQos, VolumeSize, VolumeState,
+    ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, TenantQos,
+    Token, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -420,6 +420,19 @@ impl Service for MemoryService {
 
     fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
         Box::pin(async move { self.change_tenant(&name, |tenant| tenant.quota = quota) })
+    }
+
+    fn set_tenant_qos(&self, name: Name, wanted: SetTenantQos) -> Answer<'_, Tenant> {
+        Box::pin(async move {
+            let ceiling = |rate| CeilingStatus { rate, burst: rate, left: None, lasts_seconds: None };
+            let (iops, weight) = (wanted.iops.map(ceiling), wanted.weight.unwrap_or(1));
+            let qos = TenantQos { iops, bandwidth: None, operation_bytes: wanted.operation_bytes, weight };
+            self.change_tenant(&name, |tenant| tenant.qos = Some(qos))
+        })
+    }
+
+    fn set_access(&self, name: Name, wanted: SetAccess) -> Answer<'_, Tenant> {
+        Box::pin(async move { self.change_tenant(&name, |tenant| tenant.access = wanted.access) })
     }
 
     fn suspend_tenant(&self, name: Name) -> Answer<'_, Tenant> {

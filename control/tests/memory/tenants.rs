@@ -1,7 +1,7 @@
 //! Tenants and tokens in memory.
 
 use super::{ADMIN, MemoryService, State};
-use control::{ErrorCode, KnownToken, Name, NewToken, Quota, Role, Secret, ServiceError, Tenant, Token, Usage};
+use control::{Access, ErrorCode, KnownToken, Name, NewToken, Quota, Role, Secret, ServiceError, Tenant, Token, Usage};
 use jiff::Timestamp;
 
 /// What is kept of it.
@@ -33,7 +33,8 @@ impl State {
         }
         self.last_id += 1;
         let (name, id, usage) = (name.to_string(), self.last_id, Usage::default());
-        let tenant = Tenant { name, id, created_at: Some(now()), is_suspended: false, quota, usage };
+        let (created_at, access) = (Some(now()), Access::default());
+        let tenant = Tenant { name, id, created_at, is_suspended: false, quota, usage, qos: None, access };
         self.tenants.insert(tenant.name.clone(), tenant.clone());
         Ok(tenant)
     }

@@ -1,29 +1,42 @@
 //! Ceilings in the API's words.
 
-use blockd::qos::{Ceiling, CreditStatus, QosLimits};
+use blockd::catalogue::TenantQos as TenantLimits;
+use blockd::qos::{Ceiling, CreditStatus, Credits, QosLimits};
 use blockd::shard::VolumeStats;
-use control::{CeilingStatus, ErrorCode, ServiceError, SetQos, VolumeQos};
+use control::{CeilingStatus, ErrorCode, ServiceError, SetQos, TenantQos, VolumeQos};
 
 /// The ceilings of a volume, and what is left of them.
 pub(super) fn shown(limits: Option<QosLimits>, stats: Option<&VolumeStats>) -> Option<VolumeQos> {
     let limits = limits?;
     let status = stats.map(|stats| stats.qos).unwrap_or_default();
-    let ceiling = |ceiling: Option<Ceiling>, credits: Option<CreditStatus>| {
-        let Ceiling { rate, burst } = ceiling?;
-        let left = credits.map(|credits| credits.left);
-        let lasts_seconds = left.map(|left| u64::try_from(left).unwrap_or(0) / rate.max(1));
-        Some(CeilingStatus { rate, burst, left, lasts_seconds })
-    };
+    let left = |credits: Option<CreditStatus>| credits.map(|credits| credits.left);
     Some(VolumeQos {
-        iops: ceiling(limits.iops, status.iops),
-        bandwidth: ceiling(limits.bandwidth, status.bandwidth),
+        iops: shown_ceiling(limits.iops, left(status.iops)),
+        bandwidth: shown_ceiling(limits.bandwidth, left(status.bandwidth)),
         operation_bytes: limits.operation_bytes,
         throttled_requests: status.throttled_requests,
         throttled_ms: status.throttled_ns / 1_000_000,
     })
 }
 
-/// The ceilings that a volume is to have which has had `known`.
+/// The ceilings of a tenant, and what is left of them.
+pub(super) fn shown_of_tenant(qos: &TenantLimits, credits: Credits) -> TenantQos {
+    let TenantLimits { limits, weight } = *qos;
+    TenantQos {
+        iops: shown_ceiling(limits.iops, credits.operations),
+        bandwidth: shown_ceiling(limits.bandwidth, credits.bytes),
+        operation_bytes: limits.operation_bytes,
+        weight,
+    }
+}
+
+fn shown_ceiling(ceiling: Option<Ceiling>, left: Option<i64>) -> Option<CeilingStatus> {
+    let Ceiling { rate, burst } = ceiling?;
+    let lasts_seconds = left.map(|left| u64::try_from(left).unwrap_or(0) / rate.max(1));
+    Some(CeilingStatus { rate, burst, left, lasts_seconds })
+}
+
+/// The ceilings that a volume or a tenant is to have which has had `known`.
 pub(super) fn limits(known: QosLimits, wanted: SetQos) -> Result<QosLimits, ServiceError> {
     let operation_bytes = wanted.operation_bytes.or(known.operation_bytes).filter(|bytes| *bytes > 0);
     let limits = QosLimits {

@@ -1,8 +1,12 @@
 //! Tenants and tokens in the API's words.
 
-use super::{PoolService, service_error, timestamp};
+use super::{PoolService, qos, service_error, timestamp};
 use blockd::catalogue::{self, CatalogueError};
-use control::{ErrorCode, ImageSharing, KnownToken, Name, NewToken, Quota, Role, ServiceError, Tenant, Token, Usage};
+use blockd::qos::Credits;
+use control::{
+    Access, ErrorCode, ImageSharing, KnownToken, Name, NewToken, Quota, Role, ServiceError, SetAccess, SetTenantQos,
+    SocketAccess, Tenant, Token, Usage,
+};
 use jiff::Timestamp;
 
 impl PoolService {
@@ -40,6 +44,40 @@ impl PoolService {
         self.catalogue.revoke_token(id).await.map_err(service_error)
     }
 
+    /// Every tenant, with what is left of its ceilings.
+    pub(super) async fn tenants(&self) -> Result<Vec<Tenant>, ServiceError> {
+        let left = self.catalogue.tenant_credits().await.map_err(service_error)?;
+        let credits = |tenant: &catalogue::Tenant| left.get(&tenant.id).copied().unwrap_or_default();
+        let tenants = self.catalogue.list_tenants().into_iter();
+        Ok(tenants.map(|tenant| shown_tenant(credits(&tenant), tenant)).collect())
+    }
+
+    /// A catalogue's answer about a tenant, in the API's words.
+    pub(super) async fn tenant_answer(
+        &self,
+        tenant: Result<catalogue::Tenant, CatalogueError>,
+    ) -> Result<Tenant, ServiceError> {
+        let tenant = tenant.map_err(service_error)?;
+        let credits = match tenant.qos {
+            Some(_) => self.catalogue.tenant_credits().await.map_err(service_error)?.remove(&tenant.id),
+            None => None,
+        };
+        Ok(shown_tenant(credits.unwrap_or_default(), tenant))
+    }
+
+    pub(super) async fn hold_tenant(&self, name: &Name, wanted: SetTenantQos) -> Result<Tenant, ServiceError> {
+        let known = self.catalogue.show_tenant(name.as_str()).map_err(service_error)?.qos.unwrap_or_default();
+        let limits = qos::limits(known.limits, wanted.ceilings())?;
+        let qos = catalogue::TenantQos { limits, weight: wanted.weight.unwrap_or(known.weight) };
+        self.tenant_answer(self.catalogue.set_tenant_qos(name.as_str(), qos).await).await
+    }
+
+    pub(super) async fn admit(&self, name: &Name, wanted: SetAccess) -> Result<Tenant, ServiceError> {
+        let SetAccess { access, cut_off } = wanted;
+        let access = kept_access(&access)?;
+        self.tenant_answer(self.catalogue.set_access(name.as_str(), access, cut_off).await).await
+    }
+
     pub(super) fn sharing(&self, image: &catalogue::Image) -> ImageSharing {
         let tenants = self.catalogue.shared_with(image);
         ImageSharing { all: tenants.is_none(), tenants: tenants.unwrap_or_default() }
@@ -59,22 +97,38 @@ fn shown_token(token: catalogue::Token) -> Option<Token> {
     })
 }
 
-pub(super) fn shown_tenant(tenant: catalogue::Tenant) -> Tenant {
-    let catalogue::Tenant { id, name, created_ms, is_suspended, quota, usage } = tenant;
+fn shown_tenant(credits: Credits, tenant: catalogue::Tenant) -> Tenant {
+    let catalogue::Tenant { id, name, created_ms, is_suspended, quota, usage, qos, access } = tenant;
     let catalogue::Quota { bytes, volumes, snapshots } = quota;
     let quota = Quota { bytes, volumes, snapshots };
     let catalogue::Usage { bytes, volumes, snapshots } = usage;
     let usage = Usage { bytes, volumes, snapshots };
-    Tenant { name, id: id.0, created_at: created_ms.map(timestamp), is_suspended, quota, usage }
+    let (created_at, access) = (created_ms.map(timestamp), shown_access(&access));
+    let qos = qos.map(|qos| qos::shown_of_tenant(&qos, credits));
+    Tenant { name, id: id.0, created_at, is_suspended, quota, usage, qos, access }
+}
+
+fn shown_access(access: &catalogue::Access) -> Access {
+    Access {
+        certificates: access.certificates.iter().map(ToString::to_string).collect(),
+        networks: access.networks.iter().map(ToString::to_string).collect(),
+        socket: access.socket.map(|socket| SocketAccess { gid: socket.gid }),
+    }
+}
+
+fn kept_access(access: &Access) -> Result<catalogue::Access, ServiceError> {
+    let refused = |error: catalogue::InvalidRule| ServiceError::new(ErrorCode::InvalidRequest, error.to_string());
+    let certificates = access.certificates.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+    let networks = access.networks.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+    Ok(catalogue::Access {
+        certificates: certificates.map_err(refused)?,
+        networks: networks.map_err(refused)?,
+        socket: access.socket.map(|socket| catalogue::SocketAccess { gid: socket.gid }),
+    })
 }
 
 pub(super) const fn kept_quota(quota: Quota) -> catalogue::Quota {
     catalogue::Quota { bytes: quota.bytes, volumes: quota.volumes, snapshots: quota.snapshots }
-}
-
-/// A catalogue's answer about a tenant, in the API's words.
-pub(super) fn tenant_answer(tenant: Result<catalogue::Tenant, CatalogueError>) -> Result<Tenant, ServiceError> {
-    tenant.map(shown_tenant).map_err(service_error)
 }
 
 fn milliseconds(at: Timestamp) -> u64 {
