@@ -13,6 +13,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -33,6 +34,9 @@ const CONNECT_DURATION_MAX: Duration = Duration::from_secs(5);
 
 /// Longest wait for an answer: longer than the daemon lets a request take, so that its own refusal is seen.
 const ANSWER_DURATION_MAX: Duration = Duration::from_secs(45);
+
+/// Things that are asked for at once of a list.
+const PART_LEN: usize = 1000;
 
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -55,6 +59,24 @@ impl Client {
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         decode(&self.call(Method::GET, path, Bytes::new())?)
+    }
+
+    /// A whole list, part by part.
+    pub(crate) fn get_list<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let first = format!("{path}{separator}limit={PART_LEN}");
+        let mut list: Map<String, Value> = self.get(&first)?;
+        while let Some(cursor) = list.remove("next_cursor") {
+            let cursor = cursor.as_str().unwrap_or_default();
+            let part: Map<String, Value> = self.get(&format!("{first}&cursor={cursor}"))?;
+            for (member, more) in part {
+                match (list.get_mut(&member), more) {
+                    (Some(Value::Array(listed)), Value::Array(mut more)) => listed.append(&mut more),
+                    (_, more) => drop(list.insert(member, more)),
+                }
+            }
+        }
+        serde_json::from_value(list.into()).map_err(|error| unexpected(&error))
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
@@ -192,11 +214,12 @@ where
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        let detail =
-            format!("the daemon's answer is not what this program expects: {error}: do their versions differ?");
-        Failure::new(Exit::Failure, "bad_answer", detail)
-    })
+    serde_json::from_slice(body).map_err(|error| unexpected(&error))
+}
+
+fn unexpected(error: &serde_json::Error) -> Failure {
+    let detail = format!("the daemon's answer is not what this program expects: {error}: do their versions differ?");
+    Failure::new(Exit::Failure, "bad_answer", detail)
 }
 
 #[cfg(test)]
@@ -204,7 +227,7 @@ mod tests {
     use super::*;
     use crate::memory::{self, MemoryService};
     use control::listener::{Listener, serve};
-    use control::{CreateVolume, Volume, VolumeList};
+    use control::{CreateVolume, Service, Volume, VolumeList, VolumeSize};
     use std::sync::Arc;
     use tokio::net::{TcpListener, UnixListener};
     use tokio::sync::oneshot;
@@ -221,9 +244,9 @@ mod tests {
         fn start(bind: impl FnOnce() -> Listener + Send + 'static) -> Self {
             let service = Arc::new(MemoryService::new());
             let folder = tempfile::tempdir().unwrap();
-            let audit = Arc::new(control::AuditLog::open(folder.path()).unwrap());
+            let journals = Arc::new(control::Journals::open(folder.path()).unwrap());
             let options = control::api::Options::default();
-            let router = control::api::router(Arc::clone(&service) as _, audit, options).unwrap();
+            let router = control::api::router(Arc::clone(&service) as _, journals, options).unwrap();
             let (stop, stopped) = oneshot::channel();
             let (bound, is_bound) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
@@ -267,6 +290,24 @@ mod tests {
         client.delete("/v1/volumes/vm-1?force").unwrap();
         assert!(client.get::<VolumeList>("/v1/volumes").unwrap().volumes.is_empty());
         assert_eq!(client.get::<Volume>("/v1/volumes/vm-1").unwrap_err().exit, Exit::NotFound);
+    }
+
+    /// A list that is longer than an answer may be is whole.
+    #[test]
+    fn a_list_is_followed_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.sock");
+        let socket = path.clone();
+        let daemon = Daemon::start(move || Listener::Unix(UnixListener::bind(socket).unwrap()));
+        let client = Client::new(Address::Unix(path), Some(memory::ADMIN)).unwrap();
+        let (size, history) = (VolumeSize::from_bytes(512).unwrap(), control::KeepHistory::default());
+        for number in 0..=2 * PART_LEN {
+            let name = format!("vm-{number:04}").parse().unwrap();
+            client.run(daemon.service.create_volume(name, size, history)).unwrap();
+        }
+        let list: VolumeList = client.get_list("/v1/volumes?tenant=default").unwrap();
+        assert_eq!((list.volumes.len(), list.next_cursor), (2 * PART_LEN + 1, None));
+        assert!(list.volumes.is_sorted_by(|a, b| a.name < b.name));
     }
 
     #[test]

@@ -61,11 +61,6 @@ impl DataDir {
         self.path.join(TOKEN_FILE)
     }
 
-    /// Where the audit log is.
-    pub(crate) fn audit_folder(&self) -> PathBuf {
-        self.path.join("audit")
-    }
-
     pub(crate) fn has_token(&self) -> bool {
         self.token_file().exists()
     }

@@ -125,11 +125,15 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::TenantInUse
         | ErrorCode::TenantSuspended
         | ErrorCode::QuotaExceeded
+        | ErrorCode::IdempotencyKeyReused
+        | ErrorCode::AnswerNotKept
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
         ErrorCode::Unauthenticated | ErrorCode::Forbidden => Exit::NotAllowed,
-        ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => Exit::TryLater,
+        ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout | ErrorCode::RequestInProgress => {
+            Exit::TryLater
+        }
         ErrorCode::HostRefused
         | ErrorCode::RouteNotFound
         | ErrorCode::MethodNotAllowed
@@ -188,11 +192,13 @@ mod tests {
             | ErrorCode::TenantInUse
             | ErrorCode::TenantSuspended
             | ErrorCode::QuotaExceeded
+            | ErrorCode::IdempotencyKeyReused
+            | ErrorCode::AnswerNotKept
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
             ErrorCode::Unauthenticated | ErrorCode::Forbidden => 9,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,
-            ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout => 8,
+            ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout | ErrorCode::RequestInProgress => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,
             ErrorCode::HostRefused
             | ErrorCode::RouteNotFound

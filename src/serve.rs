@@ -10,7 +10,7 @@ use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use crate::wiring::{self, Engine};
 use anyhow::Context;
-use control::{AuditLog, ErrorCode, Service};
+use control::{ErrorCode, Journals, Service};
 use sd_notify::NotifyState;
 use signals::Signals;
 use sockets::ApiSockets;
@@ -44,8 +44,8 @@ pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
 async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let sockets = ApiSockets::bind(settings, data).await?;
-    let audit = AuditLog::open(&data.audit_folder()).context("cannot open the audit log")?;
-    let audit = Arc::new(audit);
+    let journals = Journals::open(data.path()).context("cannot open the audit log and the kept answers")?;
+    let journals = Arc::new(journals);
     let engine = tokio::select! {
         started = wiring::start(settings, data) => started?,
         signal = signals.next() => {
@@ -56,7 +56,7 @@ async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
     if let Some(token) = wiring::bootstrap(&*engine.service, data).await? {
         show_first_token(&token, data, settings.log_format)?;
     }
-    serve_engine(settings, (engine, audit), sockets, &mut signals, announce).await
+    serve_engine(settings, (engine, journals), sockets, &mut signals, announce).await
 }
 
 /// Past the log, which may be kept where others read it.
@@ -73,7 +73,7 @@ fn show_first_token(token: &str, data: &DataDir, format: LogFormat) -> Result<()
 /// Serves until a signal comes or the engine fails, then drains. A second signal ends the process at once.
 async fn serve_engine(
     settings: &Settings,
-    (engine, audit): (Engine, Arc<AuditLog>),
+    (engine, journals): (Engine, Arc<Journals>),
     sockets: ApiSockets,
     signals: &mut Signals,
     announce: impl FnOnce(&str) -> Result<(), Failure>,
@@ -87,7 +87,7 @@ async fn serve_engine(
         is_authentication_off: is_open,
         ..Default::default()
     };
-    let router = control::api::router(Arc::clone(&engine.service), audit, options);
+    let router = control::api::router(Arc::clone(&engine.service), journals, options);
     let router = router.map_err(|error| anyhow::anyhow!("cannot make the API: {error}"))?;
     let ready = format!("ready nbd={} api={}", joined(&engine.nbd), sockets.address);
     let (stop, stopping) = watch::channel(());
@@ -225,8 +225,8 @@ mod tests {
             }
             fail.send(()).unwrap();
         });
-        let audit = Arc::new(AuditLog::open(&data.audit_folder()).unwrap());
-        let ended = serve_engine(&settings, (engine, audit), sockets, &mut signals, announce).await;
+        let journals = Arc::new(Journals::open(data.path()).unwrap());
+        let ended = serve_engine(&settings, (engine, journals), sockets, &mut signals, announce).await;
         visits.await.unwrap();
         assert_eq!(ended.unwrap_err().detail, "shard 0 died");
         assert!(*is_drained.lock().unwrap());

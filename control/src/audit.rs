@@ -67,11 +67,14 @@ pub enum Outcome {
 pub struct AuditList {
     /// In that order.
     pub entries: Vec<AuditEntry>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// The log, in a folder of its own.
 #[derive(Debug)]
-pub struct AuditLog {
+pub(crate) struct AuditLog {
     folder: PathBuf,
     file_bytes_max: u64,
     end: Mutex<End>,
@@ -90,7 +93,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// When the folder or the newest file cannot be written.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         Self::with_files_of(folder, FILE_BYTES_MAX)
     }
 

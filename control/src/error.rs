@@ -65,6 +65,12 @@ pub enum ErrorCode {
     Forbidden,
     /// No token of that number.
     TokenNotFound,
+    /// Another request has borne the `Idempotency-Key`.
+    IdempotencyKeyReused,
+    /// The request that bears the `Idempotency-Key` is being carried out: another try will be told what came of it.
+    RequestInProgress,
+    /// The request that bears the `Idempotency-Key` was carried out, but its answer is not kept.
+    AnswerNotKept,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -112,7 +118,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -141,6 +147,9 @@ impl ErrorCode {
         Self::Unauthenticated,
         Self::Forbidden,
         Self::TokenNotFound,
+        Self::IdempotencyKeyReused,
+        Self::RequestInProgress,
+        Self::AnswerNotKept,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::Internal,
@@ -190,6 +199,9 @@ impl ErrorCode {
             | Self::TenantInUse
             | Self::TenantSuspended
             | Self::QuotaExceeded
+            | Self::IdempotencyKeyReused
+            | Self::RequestInProgress
+            | Self::AnswerNotKept
             | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -237,6 +249,9 @@ impl ErrorCode {
             Self::Unauthenticated => ("unauthenticated", "There is no valid token"),
             Self::Forbidden => ("forbidden", "The token may not do this"),
             Self::TokenNotFound => ("token_not_found", "There is no such token"),
+            Self::IdempotencyKeyReused => ("idempotency_key_reused", "The key was another request's"),
+            Self::RequestInProgress => ("request_in_progress", "The request is being carried out"),
+            Self::AnswerNotKept => ("answer_not_kept", "The answer is not kept"),
             Self::BodyTooLarge => ("body_too_large", "The request is too large"),
             Self::UnsupportedMediaType => ("unsupported_media_type", "The request is not JSON"),
             Self::Internal => ("internal", "The daemon failed"),

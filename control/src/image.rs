@@ -74,6 +74,9 @@ pub enum ImageState {
 pub struct ImageList {
     /// In the order of their names.
     pub images: Vec<Image>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// An import to be begun, or to be gone on with. Who asks writes the data over NBD from `copied_bytes` of the answer on,

@@ -10,30 +10,37 @@ mod audit;
 mod diff;
 mod error;
 mod image;
+mod journals;
+mod kept;
 pub mod listener;
 pub mod metrics;
 mod model;
 mod name;
+mod page;
 mod scrub;
 mod service;
 mod size;
 mod tenant;
 mod token;
+mod trial;
 
-pub use audit::{AuditEntry, AuditList, AuditLog, Outcome};
+pub use audit::{AuditEntry, AuditList, Outcome};
 pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};
+pub use journals::Journals;
 pub use model::{
     CeilingStatus, CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
     ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, SetQos, Slots, Snapshot, SnapshotList,
     Status, Volume, VolumeHistory, VolumeList, VolumeQos, VolumeState,
 };
 pub use name::{ExportName, InvalidName, MomentName, Name, Second, SnapshotName, VolumeName};
+pub use page::{Page, Place};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
-pub use service::{Answer, Service};
+pub use service::{Answer, Service, Trial};
 pub use size::{InvalidSize, Size, VolumeSize};
 pub use tenant::{
     Access, CreateTenant, Quota, SetAccess, SetTenantQos, SocketAccess, Tenant, TenantList, TenantQos, Usage,
 };
 pub use token::{CreateToken, KnownToken, MadeToken, NewToken, Role, Secret, Token, TokenList};
+pub use trial::DryRun;

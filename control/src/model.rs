@@ -1,6 +1,7 @@
 //! What the API shows and takes. Members are only ever added within v1.
 
 use crate::error::{ErrorCode, ServiceError};
+use crate::page::Place;
 use crate::size::{InvalidSize, VolumeSize};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -177,6 +178,9 @@ pub enum VolumeState {
 pub struct VolumeList {
     /// In the order of their names.
     pub volumes: Vec<Volume>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A snapshot: a volume as it was at one moment, never to change.
@@ -217,6 +221,9 @@ pub struct Snapshot {
 pub struct SnapshotList {
     /// In that order.
     pub snapshots: Vec<Snapshot>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// Snapshots to be taken at one point, all or none; of one volume each.
@@ -405,6 +412,14 @@ pub struct Status {
     pub status: String,
     /// The program's version.
     pub version: String,
+}
+
+impl Snapshot {
+    /// Where it stands in lists.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { name: self.volume.clone(), number: self.id }
+    }
 }
 
 impl CreateVolume {

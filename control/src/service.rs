@@ -6,6 +6,7 @@ use crate::image::{Image, ImageSharing};
 use crate::metrics;
 use crate::model::{KeepHistory, Pool, RolledBack, SetQos, Snapshot, Volume};
 use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
+use crate::page::Page;
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
 use crate::tenant::{Quota, SetAccess, SetTenantQos, Tenant};
@@ -15,6 +16,9 @@ use std::pin::Pin;
 /// What a [`Service`] answers, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>> + Send + 'a>>;
 
+/// A change that is to be tried out, in its own time.
+pub type Trial<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// What the API can ask for.
 ///
 /// Each call is atomic towards the others and durable when answered. The API runs a change to its end even when its
@@ -23,8 +27,8 @@ pub trait Service: Send + Sync + 'static {
     /// Makes a volume. Fails with `volume_exists`, naming the size it has, or `no_space`.
     fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume>;
 
-    /// Every volume, or those of one tenant, in any order.
-    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>>;
+    /// A page of every volume, or of those of one tenant, by name.
+    fn list_volumes(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Volume>>;
 
     /// One volume. Fails with `volume_not_found`.
     fn show_volume(&self, name: VolumeName) -> Answer<'_, Volume>;
@@ -48,8 +52,8 @@ pub trait Service: Send + Sync + 'static {
     /// claim is over.
     fn seal_image(&self, name: VolumeName, claim: Option<u64>) -> Answer<'_, Image>;
 
-    /// Every image, or those of one tenant and those that are shared with it, in any order.
-    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>>;
+    /// A page of every image, or of those of one tenant and those that are shared with it, by name.
+    fn list_images(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Image>>;
 
     /// One image. Fails with `image_not_found`.
     fn show_image(&self, name: VolumeName) -> Answer<'_, Image>;
@@ -68,13 +72,13 @@ pub trait Service: Send + Sync + 'static {
     /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<Name>) -> Answer<'_, Vec<Snapshot>>;
 
-    /// Every snapshot, or those of one volume or one tenant, in the order in which they are shown; with what each alone holds when that
+    /// A page of every snapshot, or of those of one volume or one tenant, by [`Snapshot::place`]; with what each alone holds when that
     /// is asked for, which takes a look at every change between them.
     fn list_snapshots(
         &self,
-        volume: Option<VolumeName>,
-        tenant: Option<Name>,
+        of: (Option<VolumeName>, Option<Name>),
         with_space: bool,
+        page: Page,
     ) -> Answer<'_, Vec<Snapshot>>;
 
     /// One snapshot. Fails with `snapshot_not_found`.
@@ -105,6 +109,10 @@ pub trait Service: Send + Sync + 'static {
     /// Makes a volume what it was at a snapshot, after a snapshot of what it is. Fails with `volume_in_use` while clients
     /// are attached, unless `force`, which cuts them off first.
     fn rollback_volume(&self, snapshot: SnapshotName, force: bool) -> Answer<'_, RolledBack>;
+
+    /// Runs a trial: what `change` asks for is checked as for real and answered as it would be, with 0 for numbers that are given
+    /// when something is made, and nothing is changed.
+    fn in_trial<'a>(&'a self, change: Trial<'a>) -> Trial<'a>;
 
     /// Every tenant, in any order.
     fn list_tenants(&self) -> Answer<'_, Vec<Tenant>>;

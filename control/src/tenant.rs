@@ -155,6 +155,9 @@ pub struct Usage {
 pub struct TenantList {
     /// In the order of their names.
     pub tenants: Vec<Tenant>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A tenant to be made.

@@ -70,6 +70,9 @@ pub struct Token {
 pub struct TokenList {
     /// In the order of their numbers.
     pub tokens: Vec<Token>,
+    /// What gives the next part, as `?cursor=`; absent in the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A token to be made.

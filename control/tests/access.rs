@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use control::api::{Options, router};
-use control::{AuditLog, KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
+use control::{Journals, KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use memory::{ADMIN, MemoryService};
@@ -81,7 +81,7 @@ const EXPECTED: [(&str, &str, &str); 43] = [
 struct Api {
     service: Arc<MemoryService>,
     router: Router,
-    audit: Arc<AuditLog>,
+    journals: Arc<Journals>,
     _folder: TempDir,
 }
 
@@ -90,8 +90,8 @@ impl Api {
     async fn new() -> Self {
         let service = Arc::new(MemoryService::new());
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(AuditLog::open(&folder.path().join("audit")).unwrap());
-        let router = router(Arc::clone(&service) as _, Arc::clone(&audit), Options::default()).unwrap();
+        let journals = Arc::new(Journals::open(folder.path()).unwrap());
+        let router = router(Arc::clone(&service) as _, Arc::clone(&journals), Options::default()).unwrap();
         let size = VolumeSize::from_bytes(1 << 20).unwrap();
         for tenant in ["acme", "beta", "default"] {
             if tenant != "default" {
@@ -103,7 +103,7 @@ impl Api {
             let source = ("source".to_owned(), String::new());
             service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
         }
-        Self { service, router, audit, _folder: folder }
+        Self { service, router, journals, _folder: folder }
     }
 
     async fn token(&self, role: Role, tenant: Option<&str>) -> String {
@@ -286,7 +286,7 @@ async fn without_a_good_token_nothing_is_answered() {
     assert_eq!((status, &answer["code"]), (401, &json!("unauthenticated")));
     assert!(answer["detail"].as_str().unwrap().contains("ended"));
     let open = Options { is_authentication_off: true, ..Options::default() };
-    let open = router(Arc::clone(&api.service) as _, Arc::clone(&api.audit), open).unwrap();
+    let open = router(Arc::clone(&api.service) as _, Arc::clone(&api.journals), open).unwrap();
     let open = Api { router: open, ..api };
     assert_eq!(open.ask("", ("GET", "/v1/volumes"), &Value::Null).await.0, 200);
 }
@@ -354,6 +354,46 @@ async fn a_suspended_tenant_reads_only() {
     let resumed = api.ask(&bearer(ADMIN), ("POST", "/v1/tenants/acme/resume"), &Value::Null).await;
     assert_eq!(resumed.0, 200);
     assert_eq!(api.ask(&token, ("DELETE", "/v1/volumes/vm"), &Value::Null).await.0, 204);
+}
+
+/// P8. A dry run of every route is answered as that would be, refusals too, and changes nothing: not what there is, not the audit
+/// log, not the answers that are kept.
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let lists =
+        ["/v1/volumes", "/v1/snapshots", "/v1/images", "/v1/tenants", "/v1/tokens", "/v1/pool/scrub", "/v1/audit"];
+    for (method, route, _) in EXPECTED.into_iter().filter(|(method, _, _)| *method != "GET") {
+        let api = Api::new().await;
+        let state = async || {
+            let mut state = Vec::new();
+            for path in lists {
+                state.push(api.ask(&bearer(ADMIN), ("GET", path), &Value::Null).await.1);
+            }
+            Value::from(state)
+        };
+        let before = state().await;
+        let (path, body) = request(route, method, "acme");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let tried = api.ask(&bearer(ADMIN), (method, &format!("{path}{separator}dry_run=true")), &body).await;
+        assert_eq!(state().await, before, "{method} {path}");
+        let (status, answer) = api.ask(&bearer(ADMIN), (method, &path), &body).await;
+        if status < 300 {
+            assert_eq!(
+                (tried.0, &tried.1["dry_run"], &tried.1["status"]),
+                (200, &json!(true), &json!(status)),
+                "{path}"
+            );
+            assert_eq!(tried.1.get("answer").is_some(), !answer.is_null(), "{path}");
+        } else {
+            assert_eq!(tried, (status, answer), "{method} {path}");
+        }
+    }
+    let api = Api::new().await;
+    let user = bearer(&api.token(Role::Auditor, Some("acme")).await);
+    let body = json!({"name": "x", "size": "1M"});
+    assert_eq!(api.ask(&user, ("POST", "/v1/volumes?dry_run"), &body).await.0, 403);
+    assert_eq!(api.ask(&bearer(ADMIN), ("POST", "/v1/volumes?dry_run=perhaps"), &body).await.0, 400);
+    assert_eq!(api.ask(&bearer(ADMIN), ("POST", "/v1/volumes?dry_run=false"), &body).await.0, 201);
 }
 
 /// P8. Each change is in the audit log with who, what, whom and what came of it; no read is, and no secret.

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
 use control::{
-    AuditLog, ErrorCode, Image, ImageState, KeepHistory, Problem, Scrub, Service, SnapshotList, Volume, VolumeSize,
+    ErrorCode, Image, ImageState, Journals, KeepHistory, Problem, Scrub, Service, SnapshotList, Volume, VolumeSize,
 };
 use http_body_util::BodyExt;
 use memory::{ADMIN, MemoryService};
@@ -39,8 +39,8 @@ impl Api {
     fn with_options(options: Options) -> Self {
         let service = Arc::new(MemoryService::new());
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
-        let router = router(Arc::clone(&service) as _, audit, options).unwrap();
+        let journals = Arc::new(Journals::open(folder.path()).unwrap());
+        let router = router(Arc::clone(&service) as _, journals, options).unwrap();
         Self { service, router, _folder: folder }
     }
 
@@ -111,6 +111,58 @@ async fn a_volume_is_made_shown_listed_resized_and_deleted() {
     assert_eq!(api.call("DELETE", "/v1/volumes/vm-1").await.status, StatusCode::NO_CONTENT);
     api.call("GET", "/v1/volumes/vm-1").await.problem(ErrorCode::VolumeNotFound);
     api.call("DELETE", "/v1/volumes/vm-1").await.problem(ErrorCode::VolumeNotFound);
+}
+
+/// The pages of a list are all of it once, whatever is made and deleted between them.
+#[tokio::test]
+async fn a_list_is_read_page_by_page_while_it_changes() {
+    let api = Api::new();
+    for name in ["b", "d", "f", "h", "j"] {
+        api.post("/v1/volumes", &json!({"name": name, "size": "1M"})).await;
+        api.post("/v1/snapshots", &json!({"snapshots": [format!("{name}@z")]})).await;
+        api.post("/v1/snapshots", &json!({"snapshots": [format!("{name}@a")]})).await;
+        api.post("/v1/tenants", &json!({"name": name})).await;
+        api.post("/v1/images", &json!({"name": format!("image-{name}"), "size_bytes": 512, "source": "a"})).await;
+        api.post("/v1/tokens", &json!({"name": name, "role": "operator"})).await;
+    }
+    let page = async |path: &str, cursor: &Value| -> Value {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let cursor = cursor.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        api.call("GET", &format!("{path}{separator}limit=2{cursor}")).await.json()
+    };
+    for (path, of, count) in [
+        ("/v1/volumes", "volumes", 5),
+        ("/v1/images?tenant=default", "images", 5),
+        ("/v1/snapshots?space", "snapshots", 10),
+        ("/v1/snapshots?volume=d", "snapshots", 2),
+        ("/v1/tenants", "tenants", 5),
+        ("/v1/tokens", "tokens", 6),
+        ("/v1/audit", "entries", 30),
+    ] {
+        let (mut found, mut cursor) = (Vec::new(), Value::Null);
+        loop {
+            let part = page(path, &cursor).await;
+            assert!(part[of].as_array().unwrap().len() <= 2, "{path}");
+            found.extend(part[of].as_array().unwrap().clone());
+            cursor = part["next_cursor"].clone();
+            if cursor.is_null() {
+                break;
+            }
+        }
+        let whole: Value = api.call("GET", path).await.json();
+        assert_eq!((found.len(), &Value::Array(found)), (count, &whole[of]), "{path}");
+    }
+    let first = page("/v1/volumes", &Value::Null).await;
+    api.call("DELETE", "/v1/volumes/b").await;
+    api.call("DELETE", "/v1/volumes/d").await;
+    for name in ["a", "g"] {
+        api.post("/v1/volumes", &json!({"name": name, "size": "1M"})).await;
+    }
+    let second = page("/v1/volumes", &first["next_cursor"]).await;
+    assert_eq!((&second["volumes"][0]["name"], &second["volumes"][1]["name"]), (&json!("f"), &json!("g")));
+    for query in ["limit=0", "limit=1001", "limit=x", "cursor=x", "cursor=1-6", "offset=1"] {
+        api.call("GET", &format!("/v1/volumes?{query}")).await.problem(ErrorCode::InvalidRequest);
+    }
 }
 
 #[tokio::test]

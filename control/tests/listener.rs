@@ -6,7 +6,7 @@
 #[expect(dead_code, reason = "the API's tests use the rest")]
 mod memory;
 
-use control::AuditLog;
+use control::Journals;
 use control::api::{Options, router};
 use control::listener::{Listener, serve};
 use memory::MemoryService;
@@ -36,8 +36,8 @@ async fn a_stop_answers_the_request_under_way_and_ends() {
     let service = Arc::new(MemoryService::new());
     let release = service.hold_changes();
     let folder = tempfile::tempdir().unwrap();
-    let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
-    let router = router(Arc::clone(&service) as _, audit, open()).unwrap();
+    let journals = Arc::new(Journals::open(folder.path()).unwrap());
+    let router = router(Arc::clone(&service) as _, journals, open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -63,8 +63,8 @@ async fn a_stop_answers_the_request_under_way_and_ends() {
 #[tokio::test]
 async fn rubbish_harms_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
-    let audit = Arc::new(AuditLog::open(folder.path()).unwrap());
-    let router = router(Arc::new(MemoryService::new()), audit, open()).unwrap();
+    let journals = Arc::new(Journals::open(folder.path()).unwrap());
+    let router = router(Arc::new(MemoryService::new()), journals, open()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(serve(Listener::Tcp(listener), router, std::future::pending()));

@@ -10,13 +10,14 @@ use super::metrics;
 use blockd::Serving;
 use blockd::catalogue::{
     Catalogue, CatalogueError, DEFAULT_TENANT, Entry, History, HistoryFigures, SnapshotEntry,
-    SnapshotName as NameInCatalogue, Space,
+    SnapshotName as NameInCatalogue, Space, is_trial, trial,
 };
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
     Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
-    NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots,
-    Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
+    NewToken, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos,
+    SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial, Volume, VolumeHistory, VolumeName,
+    VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -48,9 +49,17 @@ impl PoolService {
     }
 
     async fn shown(&self, entry: Entry) -> Result<Volume, ServiceError> {
-        let stats = self.catalogue.volume_stats(entry.volume).await.map_err(service_error)?;
-        let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
+        let (stats, space) = self.counted_of(&entry).await?;
         Ok(self.show(entry, stats.as_ref(), &space))
+    }
+
+    /// What is counted of a volume; nothing of one that is not made.
+    async fn counted_of(&self, entry: &Entry) -> Result<(Option<VolumeStats>, Space), ServiceError> {
+        if entry.volume == VolumeId(0) {
+            return Ok((None, Space::default()));
+        }
+        let stats = self.catalogue.volume_stats(entry.volume).await.map_err(service_error)?;
+        Ok((stats, self.catalogue.space(&entry.name).await.map_err(service_error)?))
     }
 
     fn show(&self, entry: Entry, stats: Option<&VolumeStats>, space: &Space) -> Volume {
@@ -161,11 +170,12 @@ impl Service for PoolService {
         })
     }
 
-    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>> {
+    fn list_volumes(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Volume>> {
         Box::pin(async move {
             let all = self.catalogue.stats().await.map_err(service_error)?;
             let stats = by_volume(&all);
-            let entries = self.catalogue.list().into_iter().filter(|entry| is_of(entry, tenant.as_ref())).collect();
+            let entries = self.catalogue.list().into_iter().filter(|entry| is_of(entry, tenant.as_ref()));
+            let entries = page.of(entries, |entry| Place::named(&entry.name));
             let entries = self.catalogue.with_space(entries).await.map_err(service_error)?;
             let show = |(entry, space): (Entry, Space)| {
                 let stats = stats.get(&entry.volume).copied();
@@ -211,11 +221,12 @@ impl Service for PoolService {
         })
     }
 
-    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>> {
+    fn list_images(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
             let all = self.catalogue.stats().await.map_err(service_error)?;
             let stats = by_volume(&all);
             let entries = self.catalogue.list_images_for(tenant.as_ref().map(Name::as_str)).map_err(service_error)?;
+            let entries = page.of(entries, |entry| Place::named(&entry.name));
             let entries = self.catalogue.with_space(entries).await.map_err(service_error)?;
             let show = |(entry, space): (Entry, Space)| {
                 let stats = stats.get(&entry.volume).copied();
@@ -263,14 +274,16 @@ impl Service for PoolService {
 
     fn list_snapshots(
         &self,
-        volume: Option<VolumeName>,
-        tenant: Option<Name>,
+        (volume, tenant): (Option<VolumeName>, Option<Name>),
         with_space: bool,
+        page: Page,
     ) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let volume = volume.as_ref().map(VolumeName::as_str);
             let mut entries = self.catalogue.list_snapshots(volume).map_err(service_error)?;
             entries.retain(|entry| tenant.as_ref().is_none_or(|name| name.as_str() == tenant_of(&entry.name.volume)));
+            let place = |entry: &SnapshotEntry| Place { name: entry.name.volume.clone(), number: entry.id };
+            let entries = page.of(entries, place);
             let names: Vec<NameInCatalogue> = entries.iter().map(|entry| entry.name.clone()).collect();
             let mut snapshots: Vec<Snapshot> =
                 entries.into_iter().map(|entry| self.show_snapshot_entry(entry)).collect();
@@ -355,6 +368,10 @@ impl Service for PoolService {
         })
     }
 
+    fn in_trial<'a>(&'a self, change: Trial<'a>) -> Trial<'a> {
+        Box::pin(trial(change))
+    }
+
     fn list_tenants(&self) -> Answer<'_, Vec<Tenant>> {
         Box::pin(self.tenants())
     }
@@ -420,7 +437,11 @@ impl Service for PoolService {
     }
 
     fn begin_scrub(&self, is_paced: bool) -> Answer<'_, Scrub> {
-        Box::pin(async move { Ok(self.scrub(self.serving.scrub().begin(is_paced))) })
+        Box::pin(async move {
+            let scrub = self.serving.scrub();
+            let report = if is_trial() { scrub.would_begin(is_paced) } else { scrub.begin(is_paced) };
+            Ok(self.scrub(report))
+        })
     }
 
     fn show_scrub(&self) -> Answer<'_, Scrub> {

@@ -6,6 +6,7 @@
 //! root, could read the pool itself, and may enter by any Unix socket. To everybody else the exports are as if they were not there.
 
 use super::shelf::Shelf;
+use super::tenants::Made;
 use super::{Catalogue, CatalogueError, DEFAULT_TENANT, Tenant};
 use crate::listener::{Client, Entrance};
 use serde::{Deserialize, Serialize};
@@ -253,7 +254,9 @@ impl Catalogue {
             let detail = format!("a tenant has {ACCESS_RULES_MAX} certificates and as many networks at most");
             return Err(CatalogueError::Request(detail));
         }
-        self.change_tenant(name, |record| record.access = access).await?;
+        if self.change_tenant(name, |record| record.access = access.clone()).await? == Made::Trial {
+            return Ok(Tenant { access, ..self.show_tenant(name)? });
+        }
         self.tell_sockets();
         if cuts_off {
             self.cut_off_tenant(name).await?;

@@ -3,6 +3,7 @@
 use super::CatalogueError;
 use super::ask::submit;
 use super::record::{CATALOGUE_FORMAT, CATALOGUE_FORMATS, Head, Record, decode, encode};
+use super::trial::refuse_in_trial;
 use crate::shard::ShardHandle;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
@@ -136,6 +137,7 @@ impl Book {
     /// They are not reserved durably: what bears one is, once its record is, which lies behind this in the log. Until then
     /// nothing outside of this process may count on the id.
     pub(super) async fn take_ids(&mut self, count: u64) -> Result<u64, CatalogueError> {
+        refuse_in_trial()?;
         let first = self.next_id;
         let next_id = first.saturating_add(count);
         if next_id > self.reserved_to {
@@ -172,6 +174,7 @@ impl Pen {
 
     /// Takes records away that have ids one behind the other, durably, in one step.
     pub(super) async fn remove(&self, first: u64, count: u64) -> Result<(), CatalogueError> {
+        refuse_in_trial()?;
         let request = Request::Trim { range: blocks(first, count)?, fua: true };
         submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)
     }
@@ -186,6 +189,7 @@ impl Pen {
     }
 
     async fn write(&self, first: u64, bytes: Buffer, fua: bool) -> Result<(), CatalogueError> {
+        refuse_in_trial()?;
         let range = blocks(first, bytes.len() as u64 / BLOCK_BYTES)?;
         let request = Request::Write { range, payload: smallvec![bytes], fua };
         submit(&self.shard, VolumeId::SYSTEM, request).await.map(drop)

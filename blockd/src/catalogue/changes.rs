@@ -4,13 +4,14 @@ use super::record::{Metered, Record, VolumeRecord, VolumeState};
 use super::shelf::Kept;
 use super::snapshots::missing;
 use super::tenants::{Usage, tenant_of};
+use super::trial::is_trial;
 use super::{Book, Catalogue, CatalogueError, Entry, History, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
-use units::{BLOCK_BYTES, VolumeId};
+use units::{BLOCK_BYTES, ByteRange, VolumeId};
 use volume::error::ErrorKind;
 use volume::recover::fresh;
-use volume::request::Request;
+use volume::request::{Completion, Request};
 
 impl Catalogue {
     /// Makes a volume.
@@ -48,8 +49,12 @@ impl Catalogue {
     ) -> Result<Entry, CatalogueError> {
         let tenant = self.admit(name, Usage::volume(size_bytes))?;
         self.refuse_if_taken(name)?;
-        let id = book.take_ids(1).await?;
         let created_ms = wall_ms();
+        if is_trial() {
+            let (name, volume, shard, damage, qos) = (name.to_owned(), VolumeId(0), 0, None, None);
+            return Ok(Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos });
+        }
+        let id = book.take_ids(1).await?;
         let (state, parent, line) = (VolumeState::Live, None, None);
         let image = image.map(|image| Image { claim: id, ..image });
         let (name, tenant_id, qos) = (name.to_owned(), tenant.0, None);
@@ -120,6 +125,9 @@ impl Catalogue {
                 format!("a volume is resized to a multiple of {BLOCK_BYTES} bytes: {below} and {above} are next");
             return Err(CatalogueError::Request(detail));
         }
+        if is_trial() {
+            return self.would_resize(entry, size_bytes, discard_tail).await;
+        }
         let request = Request::Resize { size_bytes, discard_tail };
         let (_, handle) = self.shard_of(entry.volume);
         match ask::submit(handle, entry.volume, request).await {
@@ -134,6 +142,22 @@ impl Catalogue {
             kept.entry.size_bytes = size_bytes;
         }
         tracing::info!(name, size_bytes, "resized a volume");
+        Ok(Entry { size_bytes, ..entry.clone() })
+    }
+
+    /// Whether a volume would take another size.
+    async fn would_resize(&self, entry: &Entry, size_bytes: u64, discard_tail: bool) -> Result<Entry, CatalogueError> {
+        let tail = entry.size_bytes.checked_sub(size_bytes).and_then(|len| ByteRange::new(size_bytes, len).ok());
+        if let Some(range) = tail.filter(|_| !discard_tail) {
+            let (_, handle) = self.shard_of(entry.volume);
+            // A hole and what comes behind it.
+            let request = Request::Extents { range, extents_max: 2 };
+            if let Completion::Extents(extents) = ask::submit(handle, entry.volume, request).await?
+                && extents.iter().any(|extent| extent.is_data)
+            {
+                return Err(CatalogueError::ShrinkRefused { name: entry.name.clone() });
+            }
+        }
         Ok(Entry { size_bytes, ..entry.clone() })
     }
 
@@ -159,6 +183,11 @@ impl Catalogue {
         let name = entry.name.as_str();
         if self.read().may_be_needed(entry.volume.0) {
             return Err(CatalogueError::Unsure);
+        }
+        if is_trial() {
+            self.refuse_if_attached(name, is_forced)?;
+            let views = self.views.lock().await;
+            return self.refuse_if_read(&views, &self.read().snapshots_with(entry.volume.0), is_forced);
         }
         let vacant = self.vacate(name, is_forced)?;
         let mut views = self.views.lock().await;
@@ -223,6 +252,17 @@ impl Catalogue {
         }
         kept.is_leaving = true;
         Ok(Vacant { catalogue: self, name: name.to_owned(), volume: kept.entry.volume })
+    }
+
+    /// What [`Self::vacate`] refuses.
+    pub(super) fn refuse_if_attached(&self, name: &str, is_forced: bool) -> Result<(), CatalogueError> {
+        let shelf = self.read();
+        match shelf.names.get(name).ok_or_else(|| missing(name))?.clients.count() {
+            connections if connections > 0 && !is_forced => {
+                Err(CatalogueError::InUse { name: name.to_owned(), connections })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn refuse_if_taken(&self, name: &str) -> Result<(), CatalogueError> {

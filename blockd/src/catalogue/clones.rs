@@ -7,8 +7,9 @@
 use super::book::Book;
 use super::record::{Metered, Record, VolumeRecord, VolumeState};
 use super::shelf::boundary_of;
-use super::snapshots::{SnapshotEntry, SnapshotName, find_sound};
+use super::snapshots::{SnapshotEntry, SnapshotName, find_sound, would_be};
 use super::tenants::{Usage, refuse_other_tenant, tenant_of};
+use super::trial::is_trial;
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
 use units::{TenantId, VolumeId};
@@ -37,6 +38,12 @@ impl Catalogue {
         let record = self.heir_of(snapshot, name)?;
         let tenant = self.admit(name, Usage::volume(record.size_bytes))?;
         self.refuse_if_taken(name)?;
+        if is_trial() {
+            let VolumeRecord { size_bytes, created_ms, .. } = record;
+            let (name, volume, shard, damage) = (name.to_owned(), VolumeId(0), 0, None);
+            let (image, history, qos) = (None, None, None);
+            return Ok(Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos });
+        }
         let record = VolumeRecord { id: book.take_ids(1).await?, tenant: tenant.0, ..record };
         let entry = self.begin(book, record).await?;
         tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
@@ -61,6 +68,12 @@ impl Catalogue {
         let record = VolumeRecord { tenant: entry.tenant.0, ..self.heir_of(snapshot, &snapshot.volume)? };
         let bytes = record.size_bytes.saturating_sub(entry.size_bytes);
         self.read().refuse_over_quota(tenant_of(&entry.name), Usage { bytes, ..Usage::snapshots(1) })?;
+        if is_trial() {
+            self.refuse_if_attached(&entry.name, is_forced)?;
+            let undo = SnapshotName { volume: entry.name.clone(), snapshot: self.free_name(&entry.name, undo) };
+            let undo = would_be(&undo, &entry, None);
+            return Ok((Entry { size_bytes: record.size_bytes, ..entry }, undo));
+        }
         let _vacant = self.vacate(&entry.name, is_forced)?;
         let (entry, undo) = self.replace(&mut book, &entry, record, undo).await?;
         tracing::info!(name = entry.name, id = entry.volume.0, %snapshot, undo = %undo.name, "rolled a volume back");

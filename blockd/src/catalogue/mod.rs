@@ -28,6 +28,7 @@ mod snapshots;
 mod space;
 mod tenants;
 mod tokens;
+mod trial;
 mod views;
 
 pub use access::{ACCESS_RULES_MAX, Access, Fingerprint, InvalidRule, Network, SocketAccess, TenantSockets};
@@ -43,6 +44,7 @@ pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
 pub use tokens::{NewToken, Token};
+pub use trial::{is_trial, trial};
 pub use views::ViewLease;
 
 use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};

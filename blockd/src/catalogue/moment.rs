@@ -8,6 +8,7 @@ use super::history::second_behind;
 use super::record::{Metered, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Shelf, boundary_of};
 use super::tenants::{Usage, refuse_other_tenant, tenant_of};
+use super::trial::is_trial;
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
 use crate::shard::ShardHandle;
@@ -42,6 +43,9 @@ impl Catalogue {
         if at_ms > wall_ms() {
             return Err(CatalogueError::Request(format!("that moment of volume {volume} is still to come")));
         }
+        if is_trial() {
+            return self.would_begin_moment((volume, at_ms), name).await;
+        }
         let begun = self.begin_moment((volume, at_ms), name).await?;
         let made = match self.fill(&begun, at_ms).await {
             Ok(size_bytes) => self.finish(begun.record.clone(), size_bytes).await,
@@ -54,6 +58,20 @@ impl Catalogue {
             let is_gone = matches!(error, CatalogueError::NoHistory { .. });
             if is_gone { self.no_history(volume) } else { error }
         })
+    }
+
+    /// What the clone would be, if the copy does not fail; of the base's size, since another one is found by reading the log.
+    async fn would_begin_moment(&self, (volume, at_ms): (&str, u64), name: &str) -> Result<Entry, CatalogueError> {
+        let _book = self.book.lock().await;
+        self.refuse_if_stopping()?;
+        refuse_other_tenant(volume, name)?;
+        let entry = self.show_served(volume)?;
+        self.refuse_if_taken(name)?;
+        let base = base_before(&self.read(), entry.volume.0, at_ms).cloned();
+        let base = base.ok_or_else(|| self.no_history(volume))?;
+        self.read().refuse_over_quota(tenant_of(name), Usage::volume(base.size_bytes))?;
+        let (volume, name, size_bytes, created_ms) = (VolumeId(0), name.to_owned(), base.size_bytes, wall_ms());
+        Ok(Entry { volume, name, size_bytes, created_ms, image: None, history: None, qos: None, ..entry })
     }
 
     /// Clones the base, without a name.

@@ -9,7 +9,9 @@ use super::book::Book;
 use super::record::{GROUP_MEMBERS_MAX, GroupRecord, Record, SnapshotRecord, SnapshotState};
 use super::shelf::{KeptSnapshot, Shelf, boundary_of};
 use super::tenants::{Usage, refuse_other_tenant, tenant_of};
+use super::trial::is_trial;
 use super::{Catalogue, CatalogueError, Entry, ask};
+use crate::open::wall_ms;
 use std::collections::BTreeSet;
 use units::{SnapshotId, VolumeId};
 use volume::pool::Boundary;
@@ -61,6 +63,9 @@ impl Catalogue {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let volumes = self.check_new(names)?;
+        if is_trial() {
+            return Ok(names.iter().zip(&volumes).map(|(name, of)| would_be(name, of, group)).collect());
+        }
         self.take(&mut book, names, &volumes, group).await
     }
 
@@ -104,6 +109,9 @@ impl Catalogue {
         self.refuse_if_stopping()?;
         let record = self.check_unneeded(name)?;
         let mut views = self.views.lock().await;
+        if is_trial() {
+            return self.refuse_if_read(&views, &BTreeSet::from([record.id]), false);
+        }
         self.close_views(&mut views, &BTreeSet::from([record.id]), false).await?;
         // Its own volume may have been rolled back to it: then it goes on without a name.
         let is_parent = self.read().has_children(boundary_of(&record));
@@ -302,6 +310,21 @@ fn describe(shelf: &Shelf, volume: &str, kept: &KeptSnapshot) -> SnapshotEntry {
         group: record.group.and_then(|group| shelf.group(group)).and_then(|group| group.name.clone()),
         clones: shelf.clones_of(record),
         damage: shelf.damage_of_snapshot(kept).cloned(),
+    }
+}
+
+/// A snapshot that is not taken.
+pub(super) fn would_be(name: &SnapshotName, of: &Entry, group: Option<&str>) -> SnapshotEntry {
+    SnapshotEntry {
+        id: 0,
+        name: name.clone(),
+        volume: of.volume,
+        generation: 0,
+        size_bytes: of.size_bytes,
+        taken_ms: wall_ms(),
+        group: group.map(str::to_owned),
+        clones: Vec::new(),
+        damage: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::record::{Record, TenantRecord};
 use super::shelf::{Kept, Shelf};
+use super::trial::is_trial;
 use super::{Access, Catalogue, CatalogueError, TenantQos, ask};
 use crate::open::wall_ms;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,13 @@ pub struct Quota {
     /// Snapshots of volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<u64>,
+}
+
+/// Whether a change was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Change,
+    Trial,
 }
 
 /// What a tenant has, or what is to be added to that.
@@ -222,6 +230,18 @@ impl Catalogue {
             }
         }
         let number = self.read().next_tenant()?;
+        if is_trial() {
+            return Ok(Tenant {
+                id: TenantId(number),
+                name: name.to_owned(),
+                created_ms: Some(wall_ms()),
+                is_suspended: false,
+                quota,
+                usage: Usage::default(),
+                qos: None,
+                access: Access::default(),
+            });
+        }
         let (id, created_ms) = (book.take_ids(1).await?, wall_ms());
         let (name, access) = (name.to_owned(), Access::default());
         let record = TenantRecord {
@@ -251,7 +271,9 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::NoTenant`]; [`CatalogueError::Request`] of the default one, which has no limits.
     pub async fn set_quota(&self, name: &str, quota: Quota) -> Result<Tenant, CatalogueError> {
-        self.change_tenant(name, |record| record.quota = quota).await?;
+        if self.change_tenant(name, |record| record.quota = quota).await? == Made::Trial {
+            return Ok(Tenant { quota, ..self.show_tenant(name)? });
+        }
         tracing::info!(tenant = name, ?quota, "set the quota of a tenant");
         self.show_tenant(name)
     }
@@ -262,7 +284,9 @@ impl Catalogue {
     /// As of [`Catalogue::set_quota`]. After [`CatalogueError::Ended`] it is suspended, and clients may still be there.
     pub async fn suspend_tenant(&self, name: &str) -> Result<Tenant, CatalogueError> {
         // From then on nobody is let in.
-        self.change_tenant(name, |record| record.is_suspended = true).await?;
+        if self.change_tenant(name, |record| record.is_suspended = true).await? == Made::Trial {
+            return Ok(Tenant { is_suspended: true, ..self.show_tenant(name)? });
+        }
         self.cut_off_tenant(name).await?;
         tracing::info!(tenant = name, "suspended a tenant");
         self.show_tenant(name)
@@ -294,7 +318,9 @@ impl Catalogue {
     /// # Errors
     /// As of [`Catalogue::set_quota`].
     pub async fn resume_tenant(&self, name: &str) -> Result<Tenant, CatalogueError> {
-        self.change_tenant(name, |record| record.is_suspended = false).await?;
+        if self.change_tenant(name, |record| record.is_suspended = false).await? == Made::Trial {
+            return Ok(Tenant { is_suspended: false, ..self.show_tenant(name)? });
+        }
         tracing::info!(tenant = name, "resumed a tenant");
         self.show_tenant(name)
     }
@@ -312,6 +338,9 @@ impl Catalogue {
         if left > 0 {
             return Err(CatalogueError::TenantInUse { name: name.to_owned(), volumes: left });
         }
+        if is_trial() {
+            return Ok(());
+        }
         let tenant = TenantId(record.number);
         self.revoke_all_of(&book, tenant).await?;
         let record = TenantRecord { deleted_ms: Some(wall_ms()), ..record };
@@ -327,14 +356,17 @@ impl Catalogue {
         &self,
         name: &str,
         change: impl FnOnce(&mut TenantRecord) + Send,
-    ) -> Result<(), CatalogueError> {
+    ) -> Result<Made, CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let mut record = self.tenant_record(name)?;
+        if is_trial() {
+            return Ok(Made::Trial);
+        }
         change(&mut record);
         book.put(&Record::Tenant(record.clone())).await?;
         self.write().put_tenant(record);
-        Ok(())
+        Ok(Made::Change)
     }
 
     pub(super) fn tenant_record(&self, name: &str) -> Result<TenantRecord, CatalogueError> {

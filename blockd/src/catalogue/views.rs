@@ -113,13 +113,22 @@ impl Catalogue {
         ids: &BTreeSet<u64>,
         is_forced: bool,
     ) -> Result<(), CatalogueError> {
-        if let Some(id) = ids.iter().find(|id| !is_forced && views.is_read(**id)) {
-            let name = self.read().snapshot(*id).map_or_else(String::new, |kept| kept.record.name.clone());
-            return Err(CatalogueError::SnapshotInUse { snapshot: name });
-        }
+        self.refuse_if_read(views, ids, is_forced)?;
         for id in ids {
             self.close_view(views, *id).await?;
         }
         Ok(())
+    }
+
+    /// What [`Self::close_views`] refuses.
+    pub(super) fn refuse_if_read(
+        &self,
+        views: &Views,
+        ids: &BTreeSet<u64>,
+        is_forced: bool,
+    ) -> Result<(), CatalogueError> {
+        let Some(id) = ids.iter().find(|id| !is_forced && views.is_read(**id)) else { return Ok(()) };
+        let name = self.read().snapshot(*id).map_or_else(String::new, |kept| kept.record.name.clone());
+        Err(CatalogueError::SnapshotInUse { snapshot: name })
     }
 }

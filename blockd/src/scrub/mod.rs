@@ -79,6 +79,16 @@ impl ScrubHandle {
         report.clone()
     }
 
+    /// What [`Self::begin`] would answer.
+    #[must_use]
+    pub fn would_begin(&self, is_paced: bool) -> ScrubReport {
+        let report = self.report();
+        if !report.is_running {
+            return ScrubReport { is_paced, ..ScrubReport::begun(crate::open::wall_ms()) };
+        }
+        ScrubReport { is_paced: report.is_paced && is_paced, ..report }
+    }
+
     /// How far it is, and what it found; of the last pass where none is under way.
     #[must_use]
     pub fn report(&self) -> ScrubReport {

@@ -53,6 +53,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
 pub(super) struct ListParameters {
     /// The tenant whose things are meant.
     pub(super) tenant: Option<String>,
+    /// At most so many.
+    pub(super) limit: Option<String>,
+    /// The part before.
+    pub(super) cursor: Option<String>,
 }
 
 /// What a request's path names, as who asks means it.

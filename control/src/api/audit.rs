@@ -3,8 +3,10 @@
 use super::Context;
 use super::answer::Parameters;
 use super::caller::Caller;
+use super::paging::{Asked, PageParameters};
 use crate::audit::{AuditEntry, AuditList, Outcome};
 use crate::error::{ErrorCode, Problem, ServiceError};
+use crate::page::Place;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -13,20 +15,15 @@ use std::fmt::Display;
 use std::sync::Arc;
 use tracing::Instrument;
 
-/// Most entries of an answer.
-const ENTRIES_MAX: usize = 1000;
-
-/// Entries of an answer unless it is said otherwise.
-const ENTRIES_DEFAULT: usize = 100;
-
 /// Lists changes, the newest first: of the caller's tenant, where it has one.
 #[utoipa::path(get, path = "/v1/audit",
     params(
         ("tenant" = Option<String>, Query, description = "Changes by this tenant's tokens, or of what is its"),
         ("before" = Option<u64>, Query, description = "Those with lower numbers"),
-        ("limit" = Option<usize>, Query, description = "At most so many, up to 1000 [default: 100]"),
+        PageParameters,
     ), responses(
     (status = 200, body = AuditList),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "tenant_not_found"),
 ))]
 pub(super) async fn list(
@@ -35,14 +32,17 @@ pub(super) async fn list(
     Parameters(parameters): Parameters<AuditParameters>,
 ) -> Result<Json<AuditList>, ServiceError> {
     let tenant = caller.listed(parameters.tenant.as_deref())?;
-    let before = parameters.before.unwrap_or(u64::MAX);
-    let count = parameters.limit.unwrap_or(ENTRIES_DEFAULT).min(ENTRIES_MAX);
-    let audit = Arc::clone(&context.audit);
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    // The newest is first, so that what comes behind a number is below it.
+    let behind = asked.after().map_or(u64::MAX, |place| place.number);
+    let (before, count) = (parameters.before.unwrap_or(u64::MAX).min(behind), asked.limit() + 1);
+    let audit = Arc::clone(&context.journals.audit);
     let read = tokio::task::spawn_blocking(move || audit.read(tenant.as_ref(), before, count)).await;
-    let entries = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
+    let mut entries = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
         ServiceError::new(ErrorCode::Internal, format!("the audit log cannot be read: {error}: see the data directory"))
     })?;
-    Ok(Json(AuditList { entries }))
+    let next_cursor = asked.cut(&mut entries, |entry| Place::numbered(entry.number));
+    Ok(Json(AuditList { entries, next_cursor }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,8 +52,10 @@ pub(super) struct AuditParameters {
     tenant: Option<String>,
     /// The number before which they are.
     before: Option<u64>,
-    /// Most entries.
-    limit: Option<usize>,
+    /// At most so many.
+    limit: Option<String>,
+    /// The part before.
+    cursor: Option<String>,
 }
 
 impl Context {
@@ -65,6 +67,9 @@ impl Context {
         (action, target): (&str, impl Display),
         change: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<T, ServiceError> {
+        if caller.is_trial {
+            return self.try_out(change).await;
+        }
         let entry = AuditEntry {
             number: 0,
             at: Timestamp::now(),
@@ -77,7 +82,7 @@ impl Context {
             code: None,
             request_id: caller.request_id.clone(),
         };
-        let audit = Arc::clone(&self.audit);
+        let audit = Arc::clone(&self.journals.audit);
         let audited = async move {
             let begun = audit.begin(entry).await.map_err(|error| {
                 let detail = format!("the audit log cannot be written: {error}: make room in the data directory");

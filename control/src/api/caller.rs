@@ -20,6 +20,8 @@ pub(super) struct Caller {
     /// The tenant that its token is for.
     pub(super) tenant: Option<Name>,
     pub(super) request_id: String,
+    /// Whether what it asks for is tried out only.
+    pub(super) is_trial: bool,
 }
 
 /// The name of an image, to who may know it.
@@ -33,7 +35,13 @@ pub(super) trait Meant: Sized {
 impl Caller {
     /// Whoever asks where no token is asked for.
     fn anyone(request_id: &str) -> Self {
-        Self { token: None, role: Role::ProviderAdmin, tenant: None, request_id: request_id.to_owned() }
+        Self {
+            token: None,
+            role: Role::ProviderAdmin,
+            tenant: None,
+            request_id: request_id.to_owned(),
+            is_trial: false,
+        }
     }
 
     /// The tenant that names without one are of.
@@ -132,7 +140,7 @@ pub(super) fn admit(context: &Context, request: &Request, request_id: &str) -> R
     }
     let (id, known) = authenticate(context, request)?;
     let request_id = request_id.to_owned();
-    let caller = Caller { token: Some(id), role: known.role, tenant: known.tenant, request_id };
+    let caller = Caller { token: Some(id), role: known.role, tenant: known.tenant, request_id, is_trial: false };
     match (route, rule) {
         (_, Some(rule)) => check(rule, &caller)?,
         // What is not in the table is nobody's; of a path without that method, or none at all, the router tells.

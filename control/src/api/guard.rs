@@ -1,7 +1,9 @@
 //! What surrounds every request: its id, its time, whom it may name, its count and log line, and problem bodies.
 
 use super::Context;
-use super::caller::admit;
+use super::caller::{Caller, admit};
+use super::dry_run;
+use super::once::{key_of, once};
 use crate::error::{ErrorCode, ServiceError};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -47,18 +49,37 @@ async fn answer(context: &Context, mut request: Request, next: Next, id: &str) -
     {
         return refusal.into_response();
     }
-    match admit(context, &request, id) {
-        Ok(caller) => drop(request.extensions_mut().insert(caller)),
+    let (caller, key) = match prepare(context, &mut request, id) {
+        Ok(prepared) => prepared,
         Err(refusal) => return refusal.into_response(),
-    }
+    };
     if request.extensions().get::<MatchedPath>().is_some_and(|route| UNLIMITED_ROUTES.contains(&route.as_str())) {
-        return next.run(request).await;
+        return run(context, &caller, key, request, next).await;
     }
     let limit = context.options.request_duration_max;
-    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(limit, run(context, &caller, key, request, next)).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {limit:?}: a change may still be made, look before asking again");
         ServiceError::new(ErrorCode::Timeout, detail).into_response()
     })
+}
+
+/// Who asks, and by which key the request is to be carried out once.
+fn prepare(context: &Context, request: &mut Request, id: &str) -> Result<(Caller, Option<String>), ServiceError> {
+    let caller = admit(context, request, id)?;
+    let caller = Caller { is_trial: dry_run::take(request)?, ..caller };
+    request.extensions_mut().insert(caller.clone());
+    let key = key_of(request)?;
+    Ok((caller, key))
+}
+
+async fn run(context: &Context, caller: &Caller, key: Option<String>, request: Request, next: Next) -> Response {
+    if caller.is_trial {
+        return dry_run::shown(next.run(request).await).await;
+    }
+    match key {
+        Some(key) => once(&context.journals.answers, caller, key, request, next).await,
+        None => next.run(request).await,
+    }
 }
 
 /// Gives the answer its id, and an error its body.
@@ -85,7 +106,7 @@ fn problem_response(response: Response, error: ServiceError, id: String) -> Resp
     if code == ErrorCode::Unauthenticated {
         head.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if matches!(code, ErrorCode::Unavailable | ErrorCode::ShuttingDown) {
+    if matches!(code, ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::RequestInProgress) {
         head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     Response::from_parts(head, body.into())

@@ -3,8 +3,10 @@
 use super::Context;
 use super::answer::{Body, ListParameters, Named, Parameters, is_set, run_to_end};
 use super::caller::{Caller, ImageName};
+use super::paging::{Asked, PageParameters};
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::image::{Image, ImageList, ImageSharing, ImportImage, MarkImage};
+use crate::page::Place;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,8 +15,10 @@ use std::sync::Arc;
 
 /// Lists every image, those that are being imported, too: of the caller's tenant and those that are shared with it, where it has one.
 #[utoipa::path(get, path = "/v1/images",
-    params(("tenant" = Option<String>, Query, description = "Those that this tenant has or may use")), responses(
+    params(("tenant" = Option<String>, Query, description = "Those that this tenant has or may use"), PageParameters),
+    responses(
     (status = 200, body = ImageList),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "tenant_not_found"),
 ))]
 pub(super) async fn list(
@@ -22,14 +26,16 @@ pub(super) async fn list(
     caller: Caller,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<ImageList>, ServiceError> {
-    let mut images = context.service.list_images(caller.listed(parameters.tenant.as_deref())?).await?;
-    images.sort_by(|a, b| a.name.cmp(&b.name));
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    let tenant = caller.listed(parameters.tenant.as_deref())?;
+    let mut images = context.service.list_images(tenant, asked.page()).await?;
+    let next_cursor = asked.cut(&mut images, |image| Place::named(&image.name));
     let is_foreign = |image: &&mut Image| caller.tenant.as_ref().is_some_and(|own| own.as_str() != image.tenant);
     for image in images.iter_mut().filter(is_foreign) {
         // What it may make volumes of, and no more.
         (image.source, image.sharing, image.nbd_uris) = (String::new(), ImageSharing::default(), Vec::new());
     }
-    Ok(Json(ImageList { images }))
+    Ok(Json(ImageList { images, next_cursor }))
 }
 
 /// Begins the import of an image, or goes on with one from the same source.
@@ -78,12 +84,15 @@ pub(super) async fn show(
 ))]
 pub(super) async fn mark(
     State(context): State<Context>,
+    caller: Caller,
     Named(ImageName(name)): Named<ImageName>,
     Parameters(parameters): Parameters<ClaimParameters>,
     Body(wanted): Body<MarkImage>,
 ) -> Result<Json<Image>, ServiceError> {
     let copied_bytes = wanted.copied_bytes;
-    Ok(Json(run_to_end(async move { context.service.mark_image(name, parameters.claim, copied_bytes).await }).await?))
+    let service = Arc::clone(&context.service);
+    let change = async move { service.mark_image(name, parameters.claim, copied_bytes).await };
+    Ok(Json(if caller.is_trial { context.try_out(change).await? } else { run_to_end(change).await? }))
 }
 
 /// Seals an image that is copied whole: from then on it is only read and cloned.

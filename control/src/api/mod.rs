@@ -7,8 +7,12 @@ mod access;
 mod answer;
 mod audit;
 mod caller;
+mod document;
+mod dry_run;
 mod guard;
 mod images;
+mod once;
+mod paging;
 mod scrub;
 mod snapshots;
 mod status;
@@ -16,10 +20,11 @@ mod tenants;
 mod tokens;
 mod volumes;
 
-use crate::audit::AuditLog;
 use crate::error::{ErrorCode, Problem, ServiceError};
+use crate::journals::Journals;
 use crate::metrics::RequestMetrics;
 use crate::service::Service;
+use crate::trial::DryRun;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
@@ -61,7 +66,7 @@ impl Default for Options {
 #[derive(Clone)]
 pub(crate) struct Context {
     service: Arc<dyn Service>,
-    audit: Arc<AuditLog>,
+    journals: Arc<Journals>,
     requests: RequestMetrics,
     options: Options,
 }
@@ -72,22 +77,22 @@ pub(crate) struct Context {
         title = "Aljibe",
         description = "Thin volumes on a log: create, resize, snapshot, clone and delete them, and look at the pool."
     ),
-    components(schemas(Problem))
+    components(schemas(DryRun, Problem))
 )]
 struct Document;
 
-/// Makes the API over `service`; changes leave their trace in `audit`.
+/// Makes the API over `service`; changes leave their trace in `journals`.
 ///
 /// # Errors
 /// When a metric or the OpenAPI document cannot be made, which is our own mistake.
 pub fn router(
     service: Arc<dyn Service>,
-    audit: Arc<AuditLog>,
+    journals: Arc<Journals>,
     options: Options,
 ) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
-    let context = Context { service, audit, requests: RequestMetrics::new()?, options };
+    let context = Context { service, journals, requests: RequestMetrics::new()?, options };
     let (router, document) = documented_routes().split_for_parts();
-    let document = document.to_pretty_json()?;
+    let document = document::finished(&document)?;
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     Ok(router
         .route("/v1/openapi.json", get(document))

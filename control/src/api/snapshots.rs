@@ -3,6 +3,7 @@
 use super::Context;
 use super::answer::{Body, Made, Named, Parameters, is_set, made};
 use super::caller::{Caller, Meant};
+use super::paging::{Asked, PageParameters};
 use crate::diff::SnapshotDiff;
 use crate::error::{Problem, ServiceError};
 use crate::model::{CloneSnapshot, CreateSnapshots, ReclaimSnapshots, Reclaimed, Snapshot, SnapshotList, Volume};
@@ -19,8 +20,10 @@ use std::sync::Arc;
         ("volume" = Option<String>, Query, description = "The volume"),
         ("tenant" = Option<String>, Query, description = "Those of this tenant"),
         ("space" = Option<bool>, Query, description = "Tell what each alone holds, too: the longer, the more has changed"),
+        PageParameters,
     ), responses(
     (status = 200, body = SnapshotList),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "volume_not_found"),
 ))]
 pub(super) async fn list(
@@ -31,7 +34,10 @@ pub(super) async fn list(
     let tenant = caller.listed(parameters.tenant.as_deref())?;
     let volume = parameters.volume.map(|name| VolumeName::meant(&caller, &name)).transpose()?;
     let with_space = is_set("space", parameters.space.as_deref())?;
-    Ok(Json(SnapshotList { snapshots: context.service.list_snapshots(volume, tenant, with_space).await? }))
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    let mut snapshots = context.service.list_snapshots((volume, tenant), with_space, asked.page()).await?;
+    let next_cursor = asked.cut(&mut snapshots, Snapshot::place);
+    Ok(Json(SnapshotList { snapshots, next_cursor }))
 }
 
 /// Takes snapshots of one or more volumes at one point, while they are served: all of them or none.
@@ -52,7 +58,7 @@ pub(super) async fn create(
     let (service, target) = (Arc::clone(&context.service), joined(&names));
     let change = async move { service.create_snapshots(names, group).await };
     let snapshots = context.change(&caller, ("snapshot.create", target), change).await?;
-    Ok((StatusCode::CREATED, Json(SnapshotList { snapshots })))
+    Ok((StatusCode::CREATED, Json(SnapshotList { snapshots, next_cursor: None })))
 }
 
 /// Shows a snapshot. What it alone holds is counted first: this request has no limit of time.
@@ -179,4 +185,8 @@ pub(super) struct ListParameters {
     tenant: Option<String>,
     /// Whether to tell what each alone holds: `?space` or `?space=true`.
     space: Option<String>,
+    /// At most so many.
+    limit: Option<String>,
+    /// The part before.
+    cursor: Option<String>,
 }

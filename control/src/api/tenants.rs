@@ -1,10 +1,12 @@
 //! `/v1/tenants`.
 
 use super::Context;
-use super::answer::{Body, Named};
+use super::answer::{Body, Named, Parameters};
 use super::caller::Caller;
+use super::paging::{Asked, PageParameters, PartParameters};
 use crate::error::{Problem, ServiceError};
 use crate::name::Name;
+use crate::page::Place;
 use crate::tenant::{CreateTenant, Quota, SetAccess, SetTenantQos, Tenant, TenantList};
 use axum::Json;
 use axum::extract::State;
@@ -12,11 +14,19 @@ use axum::http::{HeaderName, StatusCode, header};
 use std::sync::Arc;
 
 /// Lists every tenant.
-#[utoipa::path(get, path = "/v1/tenants", responses((status = 200, body = TenantList)))]
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<TenantList>, ServiceError> {
-    let mut tenants = context.service.list_tenants().await?;
-    tenants.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(TenantList { tenants }))
+#[utoipa::path(get, path = "/v1/tenants", params(PageParameters), responses(
+    (status = 200, body = TenantList),
+    (status = 400, body = Problem, description = "invalid_request"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    Parameters(parameters): Parameters<PartParameters>,
+) -> Result<Json<TenantList>, ServiceError> {
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    let place = |tenant: &Tenant| Place::named(&tenant.name);
+    let mut tenants = asked.page().of(context.service.list_tenants().await?, place);
+    let next_cursor = asked.cut(&mut tenants, place);
+    Ok(Json(TenantList { tenants, next_cursor }))
 }
 
 /// Makes a tenant.

@@ -2,11 +2,13 @@
 
 use super::Context;
 use super::access::may_give;
-use super::answer::Body;
+use super::answer::{Body, Parameters};
 use super::caller::Caller;
+use super::paging::{Asked, PageParameters, PartParameters};
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::name::Name;
-use crate::token::{CreateToken, EXPIRES_SECONDS_DEFAULT, MadeToken, NewToken, Secret, TokenList};
+use crate::page::Place;
+use crate::token::{CreateToken, EXPIRES_SECONDS_DEFAULT, MadeToken, NewToken, Secret, Token, TokenList};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
@@ -17,11 +19,20 @@ use std::sync::Arc;
 pub const BOOTSTRAP: &str = "bootstrap";
 
 /// Lists tokens, without their secrets: of the caller's tenant, where it has one.
-#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = TokenList)))]
-pub(super) async fn list(State(context): State<Context>, caller: Caller) -> Result<Json<TokenList>, ServiceError> {
-    let mut tokens = context.service.list_tokens(caller.tenant).await?;
-    tokens.sort_by_key(|token| token.id);
-    Ok(Json(TokenList { tokens }))
+#[utoipa::path(get, path = "/v1/tokens", params(PageParameters), responses(
+    (status = 200, body = TokenList),
+    (status = 400, body = Problem, description = "invalid_request"),
+))]
+pub(super) async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Parameters(parameters): Parameters<PartParameters>,
+) -> Result<Json<TokenList>, ServiceError> {
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    let place = |token: &Token| Place::numbered(token.id);
+    let mut tokens = asked.page().of(context.service.list_tokens(caller.tenant).await?, place);
+    let next_cursor = asked.cut(&mut tokens, place);
+    Ok(Json(TokenList { tokens, next_cursor }))
 }
 
 /// Makes a token. Its text is told in this answer and never again.
@@ -59,7 +70,7 @@ pub(super) async fn create(
     let change = async move { service.create_token(new).await };
     let token = context.change(&caller, ("token.create", target), change).await?;
     let location = format!("/v1/tokens/{}", token.id);
-    let text = secret.text(token.id);
+    let text = if caller.is_trial { String::new() } else { secret.text(token.id) };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(MadeToken { token, text })))
 }
 

@@ -3,11 +3,13 @@
 use super::Context;
 use super::answer::{Body, ListParameters, Made, Named, Parameters, is_set, made};
 use super::caller::Caller;
+use super::paging::{Asked, PageParameters};
 use crate::error::{Problem, ServiceError};
 use crate::model::{
     CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, SetQos, Volume, VolumeList,
 };
 use crate::name::{MomentName, SnapshotName, VolumeName};
+use crate::page::Place;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,8 +18,9 @@ use std::sync::Arc;
 
 /// Lists every volume: of the caller's tenant, where it has one.
 #[utoipa::path(get, path = "/v1/volumes",
-    params(("tenant" = Option<String>, Query, description = "Those of this tenant")), responses(
+    params(("tenant" = Option<String>, Query, description = "Those of this tenant"), PageParameters), responses(
     (status = 200, body = VolumeList),
+    (status = 400, body = Problem, description = "invalid_name, invalid_request"),
     (status = 404, body = Problem, description = "tenant_not_found"),
 ))]
 pub(super) async fn list(
@@ -25,9 +28,11 @@ pub(super) async fn list(
     caller: Caller,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<VolumeList>, ServiceError> {
-    let mut volumes = context.service.list_volumes(caller.listed(parameters.tenant.as_deref())?).await?;
-    volumes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(VolumeList { volumes }))
+    let asked = Asked::by(parameters.limit, parameters.cursor)?;
+    let tenant = caller.listed(parameters.tenant.as_deref())?;
+    let mut volumes = context.service.list_volumes(tenant, asked.page()).await?;
+    let next_cursor = asked.cut(&mut volumes, |volume| Place::named(&volume.name));
+    Ok(Json(VolumeList { volumes, next_cursor }))
 }
 
 /// Makes a volume, empty or as an image. It is thin: it takes room as it is written.
@@ -48,9 +53,11 @@ pub(super) async fn create(
     let volume = if let Some(image) = &wanted.image {
         let (images, size) = (Caller::images(&name, image)?, wanted.requested_image_size()?);
         let (service, made_name) = (Arc::clone(&context.service), name.clone());
+        let is_trial = caller.is_trial;
         let making = async move {
             let volume = service.clone_image(images, name.clone(), size).await?;
-            if history == KeepHistory::default() {
+            // What is not made cannot be asked to keep its past.
+            if history == KeepHistory::default() || is_trial {
                 return Ok(volume);
             }
             service.keep_history(name, history).await

@@ -8,9 +8,9 @@ use images::check_claim;
 use control::metrics::{self, VolumeMetrics};
 use control::{
     Answer, CeilingStatus, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState,
-    KeepHistory, KnownToken, MomentName, Name, NewToken, Pool, PoolState, Quota, RolledBack, Scrub, Service,
-    ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, TenantQos,
-    Token, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
+    KeepHistory, KnownToken, MomentName, Name, NewToken, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub,
+    Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant,
+    TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -28,7 +28,7 @@ pub(crate) struct MemoryService {
     pub(crate) change_made: Notify,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     volumes: BTreeMap<String, Volume>,
     images: BTreeMap<String, (Image, (String, String))>,
@@ -198,9 +198,12 @@ impl Service for MemoryService {
         })
     }
 
-    fn list_volumes(&self, tenant: Option<Name>) -> Answer<'_, Vec<Volume>> {
+    fn list_volumes(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Volume>> {
         let of = move |volume: &&Volume| tenant.as_ref().is_none_or(|name| name.as_str() == volume.tenant);
-        Box::pin(async move { Ok(self.state.lock().unwrap().volumes.values().rev().filter(of).cloned().collect()) })
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            Ok(page.of(state.volumes.values().rev().filter(of).cloned(), |volume| Place::named(&volume.name)))
+        })
     }
 
     fn show_volume(&self, name: VolumeName) -> Answer<'_, Volume> {
@@ -227,12 +230,12 @@ impl Service for MemoryService {
         Box::pin(async move { self.seal(&name, claim) })
     }
 
-    fn list_images(&self, tenant: Option<Name>) -> Answer<'_, Vec<Image>> {
+    fn list_images(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Image>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
             let images = state.images.values().rev().map(|(image, _)| image);
             let of = |image: &&Image| tenant.as_ref().is_none_or(|name| images::is_usable(image, name.as_str()));
-            Ok(images.filter(of).cloned().collect())
+            Ok(page.of(images.filter(of).cloned(), |image| Place::named(&image.name)))
         })
     }
 
@@ -280,9 +283,9 @@ impl Service for MemoryService {
 
     fn list_snapshots(
         &self,
-        volume: Option<VolumeName>,
-        tenant: Option<Name>,
+        (volume, tenant): (Option<VolumeName>, Option<Name>),
         with_space: bool,
+        page: Page,
     ) -> Answer<'_, Vec<Snapshot>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
@@ -294,7 +297,8 @@ impl Service for MemoryService {
                     && tenant.as_ref().is_none_or(|tenant| name.volume().tenant() == tenant)
             };
             let found = state.snapshots.iter().filter(|(name, _)| is_meant(name)).map(|(_, found)| found.clone());
-            Ok(found.map(|found| Snapshot { unique_bytes: with_space.then_some(0), ..found }).collect())
+            let found = found.map(|found| Snapshot { unique_bytes: with_space.then_some(0), ..found });
+            Ok(page.of(found, Snapshot::place))
         })
     }
 
@@ -403,6 +407,14 @@ impl Service for MemoryService {
             }
             let undo = SnapshotName::new(snapshot.volume().clone(), "before".parse()?);
             Ok(RolledBack { volume, undo: state.snapshot(&undo, None)? })
+        })
+    }
+
+    fn in_trial<'a>(&'a self, change: Trial<'a>) -> Trial<'a> {
+        Box::pin(async move {
+            let before = self.state.lock().unwrap().clone();
+            change.await;
+            *self.state.lock().unwrap() = before;
         })
     }
 

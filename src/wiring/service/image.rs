@@ -1,14 +1,13 @@
 //! Images in the API's words.
 
-use super::{PoolService, service_error};
+use super::PoolService;
 use blockd::catalogue::{Entry, Space};
 use blockd::shard::VolumeStats;
 use control::{Image, ImageState, ServiceError, VolumeState};
 
 impl PoolService {
     pub(super) async fn shown_image(&self, entry: Entry) -> Result<Image, ServiceError> {
-        let stats = self.catalogue.volume_stats(entry.volume).await.map_err(service_error)?;
-        let space = self.catalogue.space(&entry.name).await.map_err(service_error)?;
+        let (stats, space) = self.counted_of(&entry).await?;
         Ok(self.image(entry, stats.as_ref(), &space))
     }
 

@@ -1,0 +1,75 @@
+//! What all routes have in common, added to the OpenAPI document once: problems, tokens, dry runs, keys.
+
+use super::access::{Scope, rule_of};
+use serde_json::{Map, Value, json};
+use utoipa::openapi::OpenApi;
+
+/// The document that is served.
+pub(super) fn finished(document: &OpenApi) -> Result<String, serde_json::Error> {
+    let mut document = serde_json::to_value(document)?;
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    for (path, methods) in paths.into_iter().flatten() {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            if let Some(operation) = operation.as_object_mut() {
+                finish(&method.to_uppercase(), path, operation);
+            }
+        }
+    }
+    if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
+        let bearer = json!({"type": "http", "scheme": "bearer", "description": "A token: see docs/api.md"});
+        components.insert("securitySchemes".to_owned(), json!({ "token": bearer }));
+    }
+    if let Some(document) = document.as_object_mut() {
+        document.insert("security".to_owned(), json!([{ "token": [] }]));
+    }
+    serde_json::to_string_pretty(&document)
+}
+
+fn finish(method: &str, path: &str, operation: &mut Map<String, Value>) {
+    if rule_of(method, path).is_some_and(|rule| rule.scope == Scope::Anyone) {
+        operation.insert("security".to_owned(), json!([]));
+    }
+    let mut more = Vec::new();
+    if method == "POST" {
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
+        let description = "Sent again with the same key, the request is carried out once";
+        more.push(json!({"name": "Idempotency-Key", "in": "header", "schema": schema, "description": description}));
+    }
+    if method != "GET" {
+        let description = "Check it as for real, answer as it would be, and change nothing";
+        let schema = json!({"type": "boolean"});
+        more.push(json!({"name": "dry_run", "in": "query", "schema": schema, "description": description}));
+    }
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(parameters) => parameters.append(&mut more),
+        None => drop(operation.insert("parameters".to_owned(), more.into())),
+    }
+    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+        finish_responses(method != "GET", responses);
+    }
+}
+
+fn finish_responses(is_change: bool, responses: &mut Map<String, Value>) {
+    for content in responses.values_mut().filter_map(|response| response.get_mut("content")?.as_object_mut()) {
+        let is_problem = content.get("application/json").is_some_and(|body| body["schema"]["$ref"] == PROBLEM);
+        if is_problem && let Some(body) = content.remove("application/json") {
+            content.insert("application/problem+json".to_owned(), body);
+        }
+    }
+    let problem = json!({"application/problem+json": {"schema": {"$ref": PROBLEM}}});
+    let any = json!({"description": "A problem: its code tells which", "content": problem});
+    responses.insert("default".to_owned(), any);
+    if is_change {
+        let dry_run = json!({"$ref": "#/components/schemas/DryRun"});
+        let schema = match responses.get("200").map(|known| &known["content"]["application/json"]["schema"]) {
+            Some(known) => json!({"anyOf": [known, dry_run]}),
+            None => dry_run,
+        };
+        let known = responses.get("200").and_then(|known| known["description"].as_str());
+        let description = known.filter(|text| !text.is_empty()).map_or("A dry run", |text| text).to_owned();
+        let content = json!({"application/json": {"schema": schema}});
+        responses.insert("200".to_owned(), json!({"description": description, "content": content}));
+    }
+}
+
+const PROBLEM: &str = "#/components/schemas/Problem";
