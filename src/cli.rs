@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Tenant(TenantCommand),
     /// Create, list and revoke the tokens by which the API is spoken to.
     Token(TokenCommand),
+    /// List, show and cancel jobs that take long: scrubs, erasures and imports.
+    Operation(OperationCommand),
     /// Show who changed what, and what came of it: the newest first.
     Audit(AuditCommand),
 }
@@ -476,10 +478,38 @@ pub(crate) enum TokenVerb {
     },
     /// List tokens, without their texts.
     List,
+    /// Make a new token for a provider-admin in the place of that in the data directory, and end that.
+    Rotate,
     /// End a token.
     Revoke {
         /// Its number, which is also in its text: alj_NUMBER_...
         id: u64,
+    },
+}
+
+/// `aljibe operation`.
+#[derive(Debug, Args)]
+pub(crate) struct OperationCommand {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: OperationVerb,
+}
+
+/// What to do with jobs that take long.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationVerb {
+    /// List those under way, and the last scrub.
+    List,
+    /// Show one.
+    Show {
+        /// What the list calls it.
+        id: String,
+    },
+    /// End one before its end. A scrub stops where it is; of an import, the partial image is deleted; an erasure goes on.
+    Cancel {
+        /// What the list calls it.
+        id: String,
     },
 }
 
@@ -491,6 +521,9 @@ pub(crate) struct AuditCommand {
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+    /// Requests that were not let in, in place of changes.
+    #[arg(long)]
+    pub(crate) refused: bool,
     /// Those with lower numbers, for what comes before.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) before: Option<u64>,
@@ -610,7 +643,7 @@ impl Target {
     }
 }
 
-fn read_token(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read_token(path: &Path) -> Result<String, Failure> {
     let refused =
         |error: std::io::Error| Failure::usage(format!("cannot read the token in {}: {error}", path.display()));
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(refused)

@@ -73,6 +73,13 @@ pub(crate) struct ServeOptions {
     /// Let everybody who reaches the API do everything without a token, beyond loopback too.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure_no_auth: Option<bool>,
+    /// API requests of a token in a second, ten times as many at once; 0 for any number [default: 200].
+    #[arg(long, value_name = "N")]
+    api_rate: Option<u32>,
+    /// API requests without a good token that are answered to an address in a second, ten times as many at once; 0 for any
+    /// number [default: 10].
+    #[arg(long, value_name = "N")]
+    api_refusal_rate: Option<u32>,
     /// Between whom each shard is shared fairly [default: tenants].
     #[arg(long, value_name = "WHOM")]
     fair_shares: Option<FairShares>,
@@ -134,6 +141,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsSettings>,
     pub(crate) insecure_no_tls: bool,
     pub(crate) insecure_no_auth: bool,
+    pub(crate) api_rate: u32,
+    pub(crate) api_refusal_rate: u32,
     pub(crate) fair_shares: FairShares,
     pub(crate) log_format: LogFormat,
 }
@@ -184,6 +193,8 @@ impl ServeOptions {
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
             insecure_no_tls: self.insecure_no_tls.or(file.insecure_no_tls),
             insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
+            api_rate: self.api_rate.or(file.api_rate),
+            api_refusal_rate: self.api_refusal_rate.or(file.api_refusal_rate),
             fair_shares: self.fair_shares.or(file.fair_shares),
             log_format: self.log_format.or(file.log_format),
         }
@@ -223,6 +234,8 @@ impl ServeOptions {
             tls,
             insecure_no_tls: self.insecure_no_tls.unwrap_or(false),
             insecure_no_auth: self.insecure_no_auth.unwrap_or(false),
+            api_rate: self.api_rate.unwrap_or(API_RATE),
+            api_refusal_rate: self.api_refusal_rate.unwrap_or(API_REFUSAL_RATE),
             fair_shares: self.fair_shares.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             data,
@@ -268,6 +281,8 @@ const SHARDS_DEFAULT_MAX: u16 = 64;
 const SLOT_SIZE_DEFAULT: Size = Size::from_bytes(32 << 20);
 const MAP_CACHE_DEFAULT: Size = Size::from_bytes(256 << 20);
 const SCRUB_RATE_DEFAULT: Size = Size::from_bytes(32 << 20);
+const API_RATE: u32 = 200;
+const API_REFUSAL_RATE: u32 = 10;
 
 /// How often what volumes use is read, in seconds.
 const READING_PERIOD_DEFAULT: u16 = 300;

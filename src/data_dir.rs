@@ -67,13 +67,7 @@ impl DataDir {
 
     /// Keeps a token for who may read this directory, in place of the one that was there.
     pub(crate) fn write_token(&self, text: &str) -> Result<(), Failure> {
-        let path = self.token_file();
-        let refused = || format!("cannot write {}", path.display());
-        let mut file = tempfile::NamedTempFile::new_in(&self.path).with_context(refused)?;
-        writeln!(file, "{text}").and_then(|()| file.as_file().sync_all()).with_context(refused)?;
-        file.persist(&path).map_err(|error| error.error).with_context(refused)?;
-        File::open(&self.path).and_then(|folder| folder.sync_all()).with_context(refused)?;
-        Ok(())
+        write_token(&self.path, text)
     }
 
     /// Takes the API's socket away, so that commands see at once that no daemon is there.
@@ -84,6 +78,17 @@ impl DataDir {
             tracing::debug!(%error, "cannot remove the API's socket");
         }
     }
+}
+
+/// Keeps a token in a data directory, in place of the one that was there.
+pub(crate) fn write_token(folder: &Path, text: &str) -> Result<(), Failure> {
+    let path = folder.join(TOKEN_FILE);
+    let refused = || format!("cannot write {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(refused)?;
+    writeln!(file, "{text}").and_then(|()| file.as_file().sync_all()).with_context(refused)?;
+    file.persist(&path).map_err(|error| error.error).with_context(refused)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(refused)?;
+    Ok(())
 }
 
 /// The lock alone decides; what is written in it only helps people.

@@ -113,6 +113,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::HistoryNotFound
         | ErrorCode::TenantNotFound
         | ErrorCode::TokenNotFound
+        | ErrorCode::OperationNotFound
         | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
@@ -125,15 +126,18 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::TenantInUse
         | ErrorCode::TenantSuspended
         | ErrorCode::QuotaExceeded
+        | ErrorCode::OperationNotCancellable
         | ErrorCode::IdempotencyKeyReused
         | ErrorCode::AnswerNotKept
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
         ErrorCode::Unauthenticated | ErrorCode::Forbidden => Exit::NotAllowed,
-        ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout | ErrorCode::RequestInProgress => {
-            Exit::TryLater
-        }
+        ErrorCode::Unavailable
+        | ErrorCode::ShuttingDown
+        | ErrorCode::Timeout
+        | ErrorCode::RequestInProgress
+        | ErrorCode::RateLimited => Exit::TryLater,
         ErrorCode::HostRefused
         | ErrorCode::RouteNotFound
         | ErrorCode::MethodNotAllowed
@@ -180,6 +184,7 @@ mod tests {
             | ErrorCode::HistoryNotFound
             | ErrorCode::TenantNotFound
             | ErrorCode::TokenNotFound
+            | ErrorCode::OperationNotFound
             | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
@@ -192,13 +197,18 @@ mod tests {
             | ErrorCode::TenantInUse
             | ErrorCode::TenantSuspended
             | ErrorCode::QuotaExceeded
+            | ErrorCode::OperationNotCancellable
             | ErrorCode::IdempotencyKeyReused
             | ErrorCode::AnswerNotKept
             | ErrorCode::ShrinkRefused => 4,
             ErrorCode::NoSpace => 6,
             ErrorCode::Unauthenticated | ErrorCode::Forbidden => 9,
             ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => 7,
-            ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::Timeout | ErrorCode::RequestInProgress => 8,
+            ErrorCode::Unavailable
+            | ErrorCode::ShuttingDown
+            | ErrorCode::Timeout
+            | ErrorCode::RequestInProgress
+            | ErrorCode::RateLimited => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,
             ErrorCode::HostRefused
             | ErrorCode::RouteNotFound

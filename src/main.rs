@@ -52,6 +52,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Image(command) => cmd::image::run(command, output),
         Command::Tenant(command) => cmd::tenant::run(command, output),
         Command::Token(command) => cmd::token::run(command, output),
+        Command::Operation(command) => cmd::operation::run(command, output),
         Command::Audit(command) => cmd::audit::run(command, output),
     }
 }

@@ -16,6 +16,7 @@ use signals::Signals;
 use sockets::ApiSockets;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -85,6 +86,8 @@ async fn serve_engine(
     let options = control::api::Options {
         is_any_host_answered: is_open || settings.insecure_no_tls,
         is_authentication_off: is_open,
+        requests_per_second: NonZeroU32::new(settings.api_rate),
+        refusals_per_second: NonZeroU32::new(settings.api_refusal_rate),
         ..Default::default()
     };
     let router = control::api::router(Arc::clone(&engine.service), journals, options);

@@ -32,8 +32,9 @@ pub struct AuditEntry {
     /// The number of the token by which it was; absent where none was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
-    /// The token's role.
-    pub role: Role,
+    /// The token's role; absent where nobody knows who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// The tenant that the token is for; absent where it is for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -46,6 +47,9 @@ pub struct AuditEntry {
     /// The code of the problem; absent where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// How many refusals it tells of, where that is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u64>,
     /// The request's id, as in the daemon's log.
     pub request_id: String,
 }
@@ -60,6 +64,8 @@ pub enum Outcome {
     Done,
     /// It is not done; the code tells why.
     Failed,
+    /// It was not let in: nobody knows who asked, or they may not.
+    Refused,
 }
 
 /// Changes, the newest first.
@@ -97,7 +103,7 @@ impl AuditLog {
         Self::with_files_of(folder, FILE_BYTES_MAX)
     }
 
-    fn with_files_of(folder: &Path, file_bytes_max: u64) -> io::Result<Self> {
+    pub(crate) fn with_files_of(folder: &Path, file_bytes_max: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let last =
             |number| read_lines(&path_of(folder, number)).map(|lines| lines.iter().map(|line| line.number).max());
@@ -223,12 +229,13 @@ mod tests {
             number: 0,
             at: Timestamp::UNIX_EPOCH,
             token: Some(7),
-            role: Role::Operator,
+            role: Some(Role::Operator),
             tenant: tenant.map(str::to_owned),
             action: action.to_owned(),
             target: target.to_owned(),
             outcome: Outcome::Begun,
             code: None,
+            times: None,
             request_id: "r".to_owned(),
         }
     }

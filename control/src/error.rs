@@ -63,8 +63,14 @@ pub enum ErrorCode {
     Unauthenticated,
     /// The token's role may not do this.
     Forbidden,
+    /// Requests by the token, or without a good one from the address, come too often.
+    RateLimited,
     /// No token of that number.
     TokenNotFound,
+    /// No operation of that id.
+    OperationNotFound,
+    /// The operation has ended, or what it does is decided.
+    OperationNotCancellable,
     /// Another request has borne the `Idempotency-Key`.
     IdempotencyKeyReused,
     /// The request that bears the `Idempotency-Key` is being carried out: another try will be told what came of it.
@@ -118,7 +124,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -146,7 +152,10 @@ impl ErrorCode {
         Self::QuotaExceeded,
         Self::Unauthenticated,
         Self::Forbidden,
+        Self::RateLimited,
         Self::TokenNotFound,
+        Self::OperationNotFound,
+        Self::OperationNotCancellable,
         Self::IdempotencyKeyReused,
         Self::RequestInProgress,
         Self::AnswerNotKept,
@@ -184,6 +193,7 @@ impl ErrorCode {
             | Self::HistoryNotFound
             | Self::TenantNotFound
             | Self::TokenNotFound
+            | Self::OperationNotFound
             | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
@@ -199,6 +209,7 @@ impl ErrorCode {
             | Self::TenantInUse
             | Self::TenantSuspended
             | Self::QuotaExceeded
+            | Self::OperationNotCancellable
             | Self::IdempotencyKeyReused
             | Self::RequestInProgress
             | Self::AnswerNotKept
@@ -206,6 +217,7 @@ impl ErrorCode {
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::HostRefused => 421,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::Unavailable | Self::ShuttingDown => 503,
             Self::Timeout => 504,
@@ -248,7 +260,10 @@ impl ErrorCode {
             Self::QuotaExceeded => ("quota_exceeded", "The quota is used up"),
             Self::Unauthenticated => ("unauthenticated", "There is no valid token"),
             Self::Forbidden => ("forbidden", "The token may not do this"),
+            Self::RateLimited => ("rate_limited", "The requests come too often"),
             Self::TokenNotFound => ("token_not_found", "There is no such token"),
+            Self::OperationNotFound => ("operation_not_found", "There is no such operation"),
+            Self::OperationNotCancellable => ("operation_not_cancellable", "The operation cannot be cancelled"),
             Self::IdempotencyKeyReused => ("idempotency_key_reused", "The key was another request's"),
             Self::RequestInProgress => ("request_in_progress", "The request is being carried out"),
             Self::AnswerNotKept => ("answer_not_kept", "The answer is not kept"),
@@ -294,6 +309,14 @@ impl ServiceError {
     #[must_use]
     pub fn no_token(id: &str) -> Self {
         Self::new(ErrorCode::TokenNotFound, format!("there is no token {id}: list the tokens to see which there are"))
+    }
+
+    /// No operation has that id, or none that who asks may know of.
+    #[must_use]
+    pub fn no_operation(id: &str) -> Self {
+        let detail =
+            format!("there is no operation {id}: it may have ended, list the operations to see which there are");
+        Self::new(ErrorCode::OperationNotFound, detail)
     }
 
     /// It as the body of an answer.

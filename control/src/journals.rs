@@ -2,14 +2,16 @@
 
 use crate::audit::AuditLog;
 use crate::kept::KeptAnswers;
+use crate::refusals::Refusals;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The audit log, and the answers that are kept.
+/// The audit log, that of refused requests, and the answers that are kept.
 #[derive(Debug)]
 pub struct Journals {
     pub(crate) audit: Arc<AuditLog>,
+    pub(crate) refusals: Refusals,
     pub(crate) answers: Arc<KeptAnswers>,
 }
 
@@ -19,6 +21,11 @@ impl Journals {
     /// # Errors
     /// When one of them cannot be read or written.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Self { audit: Arc::new(AuditLog::open(&folder.join("audit"))?), answers: KeptAnswers::open(folder)? })
+        let audit = folder.join("audit");
+        Ok(Self {
+            audit: Arc::new(AuditLog::open(&audit)?),
+            refusals: Refusals::open(&audit.join("refused"))?,
+            answers: KeptAnswers::open(folder)?,
+        })
     }
 }

@@ -16,7 +16,10 @@ pub mod listener;
 pub mod metrics;
 mod model;
 mod name;
+mod operation;
 mod page;
+mod rate;
+mod refusals;
 mod scrub;
 mod service;
 mod size;
@@ -30,11 +33,12 @@ pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};
 pub use journals::Journals;
 pub use model::{
-    CeilingStatus, CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory, Pool, PoolState,
-    ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, SetQos, Slots, Snapshot, SnapshotList,
-    Status, Volume, VolumeHistory, VolumeList, VolumeQos, VolumeState,
+    ApiVersion, CeilingStatus, CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory,
+    Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, SetQos, Slots, Snapshot,
+    SnapshotList, Status, Versions, Volume, VolumeHistory, VolumeList, VolumeQos, VolumeState,
 };
 pub use name::{ExportName, InvalidName, MomentName, Name, Second, SnapshotName, VolumeName};
+pub use operation::{Operation, OperationKind, OperationList, OperationState};
 pub use page::{Page, Place};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service, Trial};

@@ -3,8 +3,12 @@
 //! A client that is slow to send its request's head is cut off, and more clients than [`CONNECTIONS_MAX`] wait in the
 //! kernel's queue. On stop, requests under way are answered first, for at most [`DRAIN_DURATION_MAX`].
 
+use crate::rate::Asker;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -63,6 +67,23 @@ pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output 
     }
 }
 
+/// Tells the router who asks.
+struct Known {
+    asker: Asker,
+    router: TowerToHyperService<Router>,
+}
+
+impl Service<Request<Incoming>> for Known {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.asker);
+        self.router.call(request)
+    }
+}
+
 async fn accept(
     listener: &Listener,
     permits: &Arc<Semaphore>,
@@ -72,25 +93,27 @@ async fn accept(
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
     match listener {
         Listener::Tcp(tcp) => {
-            let (stream, _) = tcp.accept().await?;
+            let (stream, peer) = tcp.accept().await?;
             stream.set_nodelay(true)?;
-            tokio::spawn(attend(stream, router.clone(), graceful.watcher(), permit));
+            let from = Known { asker: Asker::of(peer.ip()), router: TowerToHyperService::new(router.clone()) };
+            tokio::spawn(attend(stream, from, graceful.watcher(), permit));
         }
         Listener::Unix(unix) => {
             let (stream, _) = unix.accept().await?;
-            tokio::spawn(attend(stream, router.clone(), graceful.watcher(), permit));
+            let from = Known { asker: Asker::Local, router: TowerToHyperService::new(router.clone()) };
+            tokio::spawn(attend(stream, from, graceful.watcher(), permit));
         }
     }
     Ok(())
 }
 
-async fn attend<S>(stream: S, router: Router, watcher: Watcher, permit: OwnedSemaphorePermit)
+async fn attend<S>(stream: S, router: Known, watcher: Watcher, permit: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DURATION_MAX).max_buf_size(HEAD_BYTES_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), router);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "API connection ended early");
     }

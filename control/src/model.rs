@@ -414,6 +414,29 @@ pub struct Status {
     pub version: String,
 }
 
+/// The versions of the API that the daemon speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Versions {
+    /// The program's version.
+    pub program: String,
+    /// The oldest first.
+    pub versions: Vec<ApiVersion>,
+}
+
+/// A version of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiVersion {
+    /// What it is called.
+    #[schema(example = "v1")]
+    pub version: String,
+    /// What its paths begin with.
+    #[schema(example = "/v1")]
+    pub path: String,
+    /// The path of its OpenAPI document.
+    #[schema(example = "/v1/openapi.json")]
+    pub document: String,
+}
+
 impl Snapshot {
     /// Where it stands in lists.
     #[must_use]

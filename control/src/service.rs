@@ -6,6 +6,7 @@ use crate::image::{Image, ImageSharing};
 use crate::metrics;
 use crate::model::{KeepHistory, Pool, RolledBack, SetQos, Snapshot, Volume};
 use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
+use crate::operation::Operation;
 use crate::page::Page;
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
@@ -155,6 +156,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Somebody asked by a token. To be kept now and then, without a wait.
     fn note_token_used(&self, id: u64);
+
+    /// Every job that takes long, in any order: those under way, and the last scrub.
+    fn list_operations(&self) -> Answer<'_, Vec<Operation>>;
+
+    /// Cancels an operation that was listed. Fails with `operation_not_cancellable` where it has ended meanwhile.
+    fn cancel_operation(&self, operation: Operation) -> Answer<'_, Operation>;
 
     /// The pool.
     fn show_pool(&self) -> Answer<'_, Pool>;

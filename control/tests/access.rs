@@ -32,7 +32,7 @@ const HOLDERS: [(&str, Role, bool); 7] = [
 ];
 
 /// Who may, in the order of the holders: `y` may.
-const EXPECTED: [(&str, &str, &str); 43] = [
+const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/v1/health", "yyyyyyy"),
     ("GET", "/v1/ready", "yyyy---"),
     ("GET", "/v1/openapi.json", "yyyyyyy"),
@@ -76,6 +76,11 @@ const EXPECTED: [(&str, &str, &str); 43] = [
     ("POST", "/v1/tokens", "y---y--"),
     ("DELETE", "/v1/tokens/{id}", "y---y--"),
     ("GET", "/v1/audit", "y--y--y"),
+    ("GET", "/v1/operations", "yyyyyyy"),
+    ("GET", "/v1/operations/{id}", "yyyyyyy"),
+    ("POST", "/v1/operations/{id}/cancel", "yy--yy-"),
+    ("GET", "/v1/tenants/{name}/metrics", "yyyyyyy"),
+    ("GET", "/versions", "yyyyyyy"),
 ];
 
 struct Api {
@@ -88,10 +93,14 @@ struct Api {
 impl Api {
     /// With tenants `acme` and `beta`, each with a volume, its snapshot and an image; and the default one's.
     async fn new() -> Self {
+        Self::with(Options { requests_per_second: None, ..Options::default() }).await
+    }
+
+    async fn with(options: Options) -> Self {
         let service = Arc::new(MemoryService::new());
         let folder = tempfile::tempdir().unwrap();
         let journals = Arc::new(Journals::open(folder.path()).unwrap());
-        let router = router(Arc::clone(&service) as _, Arc::clone(&journals), Options::default()).unwrap();
+        let router = router(Arc::clone(&service) as _, Arc::clone(&journals), options).unwrap();
         let size = VolumeSize::from_bytes(1 << 20).unwrap();
         for tenant in ["acme", "beta", "default"] {
             if tenant != "default" {
@@ -115,6 +124,12 @@ impl Api {
         let tenant: Option<Name> = tenant.map(|name| name.parse().unwrap());
         let new = NewToken { name: "t".parse().unwrap(), role, tenant, expires_at, hash: secret.hash() };
         secret.text(self.service.create_token(new).await.unwrap().id)
+    }
+
+    async fn text(&self, token: &str, path: &str) -> String {
+        let request = Request::get(path).header(header::AUTHORIZATION, token).body(Body::empty()).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
     async fn ask(&self, token: &str, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
@@ -178,7 +193,7 @@ async fn every_route_with_every_role() {
     let expected: BTreeSet<_> =
         EXPECTED.iter().map(|(method, route, _)| ((*method).to_owned(), (*route).to_owned())).collect();
     assert_eq!(documented(&Api::new().await).await, expected);
-    for (method, route, may) in EXPECTED {
+    for (method, route, may) in EXPECTED.iter().copied() {
         for ((holder, role, is_of_tenant), may) in HOLDERS.into_iter().zip(may.chars()) {
             // Each time anew, since some of it deletes.
             let api = Api::new().await;
@@ -196,7 +211,7 @@ async fn every_route_with_every_role() {
 /// P8. Whatever a tenant's token names of another tenant is answered as what does not exist, word for word, and nothing changes.
 #[tokio::test]
 async fn what_is_another_tenants_is_as_if_it_were_not_there() {
-    for (method, route, _) in EXPECTED {
+    for (method, route, _) in EXPECTED.iter().copied() {
         let (theirs, none) = (request(route, method, "beta"), request(route, method, "nobody"));
         if theirs == none {
             continue;
@@ -269,10 +284,10 @@ async fn without_a_good_token_nothing_is_answered() {
     ];
     let mut refusals = BTreeSet::new();
     for token in &bad {
-        for (method, route, _) in EXPECTED.into_iter().chain([("GET", "/nowhere", ""), ("PATCH", "/v1/pool", "")]) {
+        for (method, route, _) in EXPECTED.iter().copied().chain([("GET", "/nowhere", ""), ("PATCH", "/v1/pool", "")]) {
             let (path, body) = request(route, method, "acme");
             let (status, answer) = api.ask(token, (method, &path), &body).await;
-            if route == "/v1/health" {
+            if ["/v1/health", "/versions"].contains(&route) {
                 assert_eq!(status, 200);
                 continue;
             }
@@ -341,13 +356,13 @@ async fn a_suspended_tenant_reads_only() {
     let token = bearer(&api.token(Role::TenantAdmin, Some("acme")).await);
     let suspend = api.ask(&bearer(ADMIN), ("POST", "/v1/tenants/acme/suspend"), &Value::Null).await;
     assert_eq!((suspend.0, &suspend.1["is_suspended"]), (200, &json!(true)));
-    for (method, route, may) in EXPECTED {
+    for (method, route, may) in EXPECTED.iter().copied() {
         let is_allowed = may.chars().nth(4) == Some('y');
         let (path, body) = request(route, method, "acme");
         let (status, answer) = api.ask(&token, (method, &path), &body).await;
         if is_allowed && method != "GET" {
             assert_eq!((status, &answer["code"]), (409, &json!("tenant_suspended")), "{method} {path}");
-        } else if is_allowed {
+        } else if is_allowed && !route.contains("{id}") {
             assert_eq!(status, 200, "{method} {path}: {answer}");
         }
     }
@@ -362,7 +377,7 @@ async fn a_suspended_tenant_reads_only() {
 async fn a_dry_run_changes_nothing() {
     let lists =
         ["/v1/volumes", "/v1/snapshots", "/v1/images", "/v1/tenants", "/v1/tokens", "/v1/pool/scrub", "/v1/audit"];
-    for (method, route, _) in EXPECTED.into_iter().filter(|(method, _, _)| *method != "GET") {
+    for (method, route, _) in EXPECTED.iter().copied().filter(|(method, _, _)| *method != "GET") {
         let api = Api::new().await;
         let state = async || {
             let mut state = Vec::new();
@@ -399,7 +414,7 @@ async fn a_dry_run_changes_nothing() {
 /// P8. Each change is in the audit log with who, what, whom and what came of it; no read is, and no secret.
 #[tokio::test]
 async fn every_change_leaves_its_trace() {
-    for (method, route, may) in EXPECTED {
+    for (method, route, may) in EXPECTED.iter().copied() {
         let api = Api::new().await;
         let (path, body) = request(route, method, "acme");
         api.ask(&bearer(ADMIN), (method, &path), &body).await;
@@ -409,6 +424,7 @@ async fn every_change_leaves_its_trace() {
         // The two that change nothing that stays are no changes.
         let is_change = method != "GET" && !["/v1/snapshots/reclaim", "/v1/images/{name}/mark"].contains(&route);
         let is_asked = may.starts_with('y') && !(route == "/v1/tokens/{id}" && entries.is_empty());
+        let is_asked = is_asked && route != "/v1/operations/{id}/cancel";
         assert_eq!(entries.len(), usize::from(is_change && is_asked), "{method} {path}: {audited}");
         for entry in entries {
             assert_eq!((&entry["token"], &entry["role"]), (&json!(0), &json!("provider-admin")), "{entry}");
@@ -418,6 +434,93 @@ async fn every_change_leaves_its_trace() {
         }
         assert!(!audited.to_string().contains("alj_"), "{audited}");
     }
+}
+
+/// P8. A tenant sees and cancels its own operations, and what is decided is cancelled by nobody.
+#[tokio::test]
+async fn operations_are_of_the_callers_tenant() {
+    let api = Api::new().await;
+    let own = bearer(&api.token(Role::TenantUser, Some("acme")).await);
+    let (_, listed) = api.ask(&own, ("GET", "/v1/operations"), &Value::Null).await;
+    let ids = |listed: &Value| -> Vec<String> {
+        listed["operations"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (mine, (_, all)) = (ids(&listed), api.ask(&bearer(ADMIN), ("GET", "/v1/operations"), &Value::Null).await);
+    assert_eq!((mine.len(), ids(&all).len()), (2, 4), "{listed} {all}");
+    for id in ids(&all) {
+        let (status, answer) = api.ask(&own, ("GET", &format!("/v1/operations/{id}")), &Value::Null).await;
+        let (cancelled, refusal) = api.ask(&own, ("POST", &format!("/v1/operations/{id}/cancel")), &json!({})).await;
+        if !mine.contains(&id) {
+            assert_eq!((status, &answer["code"]), (404, &json!("operation_not_found")), "{id}");
+            assert_eq!((cancelled, &refusal["code"]), (404, &json!("operation_not_found")), "{id}");
+        } else if id.starts_with("erase") {
+            assert_eq!((status, cancelled, &refusal["code"]), (200, 409, &json!("operation_not_cancellable")));
+        } else {
+            assert_eq!((status, cancelled, &refusal["state"]), (200, 200, &json!("cancelled")), "{id}");
+            assert_eq!(api.ask(&own, ("GET", "/v1/images/os"), &Value::Null).await.0, 404, "what there was is deleted");
+        }
+    }
+}
+
+/// P8. A tenant's figures are of its volumes alone.
+#[tokio::test]
+async fn a_tenants_metrics_are_its_own() {
+    let api = Api::new().await;
+    let own = bearer(&api.token(Role::TenantUser, Some("acme")).await);
+    let text = api.text(&own, "/v1/tenants/acme/metrics").await;
+    assert!(text.contains("aljibe_volume_size_bytes{volume=\"acme/vm\"} 1048576"), "{text}");
+    assert!(!text.contains("beta/") && !text.contains("aljibe_pool") && !text.contains("aljibe_api"), "{text}");
+    let (status, answer) = api.ask(&own, ("GET", "/v1/tenants/beta/metrics"), &Value::Null).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("tenant_not_found")));
+    assert_eq!(api.ask(&bearer(ADMIN), ("GET", "/v1/tenants/nobody/metrics"), &Value::Null).await.0, 404);
+}
+
+/// P8. Who was refused is told, apart from the changes and however often it tried in few lines.
+#[tokio::test]
+async fn refusals_leave_their_trace() {
+    let api = Api::new().await;
+    let user = api.token(Role::TenantUser, Some("acme")).await;
+    for _ in 0..50 {
+        api.ask("", ("GET", "/v1/volumes"), &Value::Null).await;
+        api.ask(&bearer(&user), ("GET", "/v1/pool"), &Value::Null).await;
+    }
+    let (_, changes) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit"), &Value::Null).await;
+    assert_eq!(changes["entries"], json!([]));
+    let (_, refused) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit?refused"), &Value::Null).await;
+    let of = |code: &str| -> Vec<Value> {
+        refused["entries"].as_array().unwrap().iter().filter(|entry| entry["code"] == code).cloned().collect()
+    };
+    for (code, action) in [("unauthenticated", "GET /v1/volumes"), ("forbidden", "GET /v1/pool")] {
+        let entries = of(code);
+        assert_eq!(entries.len(), 2, "{refused}");
+        assert_eq!((&entries[0]["times"], &entries[0]["outcome"]), (&json!(49), &json!("refused")));
+        assert_eq!((&entries[1]["action"], entries[1].get("times")), (&json!(action), None));
+        assert_eq!(entries[0].get("token").is_some(), code == "forbidden");
+    }
+    assert!(!refused.to_string().contains("alj_"), "{refused}");
+    let auditor = bearer(&api.token(Role::Auditor, Some("acme")).await);
+    let (_, own) = api.ask(&auditor, ("GET", "/v1/audit?refused=true"), &Value::Null).await;
+    assert!(own["entries"].as_array().unwrap().iter().all(|entry| entry["tenant"] == "acme"), "{own}");
+}
+
+/// P8. Who asks too often by a token is told to wait, and keeps nobody else.
+#[tokio::test]
+async fn a_token_has_a_rate() {
+    let options = Options { requests_per_second: std::num::NonZeroU32::new(1), ..Options::default() };
+    let api = Api::with(options).await;
+    let user = bearer(&api.token(Role::TenantUser, Some("acme")).await);
+    let mut passed = 0;
+    let refused = loop {
+        let (status, answer) = api.ask(&user, ("GET", "/v1/volumes"), &Value::Null).await;
+        if status != 200 {
+            break (status, answer["code"].clone());
+        }
+        passed += 1;
+        assert!(passed < 1000);
+    };
+    assert_eq!(refused, (429, json!("rate_limited")));
+    assert!(passed >= 10, "{passed}");
+    assert_eq!(api.ask(&bearer(ADMIN), ("GET", "/v1/volumes"), &Value::Null).await.0, 200);
 }
 
 /// P8. An auditor of a tenant reads of that tenant alone, page by page.

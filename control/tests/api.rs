@@ -215,6 +215,53 @@ async fn paths_and_methods_that_are_not_there_are_problems_too() {
     api.call("GET", "/v1/volumes/%ff").await.problem(ErrorCode::InvalidName);
 }
 
+/// Whatever a program sends, it is told in the same form what is wrong with it.
+#[tokio::test]
+async fn heads_methods_and_versions_are_as_http_has_them() {
+    let api = Api::new();
+    let head = api.call("HEAD", "/v1/volumes").await;
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    for (method, path, allowed) in [
+        ("OPTIONS", "/v1/volumes", "GET,HEAD,POST"),
+        ("PUT", "/v1/pool", "GET,HEAD"),
+        ("GET", "/v1/volumes/vm-1/resize", "POST"),
+        ("TRACE", "/versions", "GET,HEAD"),
+    ] {
+        let reply = api.call(method, path).await;
+        reply.problem(ErrorCode::MethodNotAllowed);
+        assert_eq!(reply.headers[header::ALLOW], allowed, "{method} {path}");
+    }
+    let versions: Value = api.call("GET", "/versions").await.json();
+    assert_eq!(versions["versions"][0]["path"], "/v1");
+    let text = Request::post("/v1/pool/scrub").header(header::CONTENT_TYPE, "text/plain").body(Body::from("{}"));
+    api.send(text.unwrap()).await.problem(ErrorCode::UnsupportedMediaType);
+    let document: Value = api.call("GET", "/v1/openapi.json").await.json();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
+            assert!(problem.is_object(), "{method} {path}");
+            let names = operation["parameters"].as_array().into_iter().flatten().map(|of| of["name"].as_str().unwrap());
+            let names: Vec<_> = names.collect();
+            assert_eq!(names.contains(&"dry_run"), method != "get", "{method} {path}");
+            assert_eq!(names.contains(&"Idempotency-Key"), method == "post", "{method} {path}");
+        }
+    }
+}
+
+/// What there is of volumes in the figures is bounded, and what is left out is told.
+#[tokio::test]
+async fn metrics_are_of_so_many_volumes() {
+    let api = Api::new();
+    let (size, history) = (VolumeSize::from_bytes(512).unwrap(), KeepHistory::default());
+    for number in 0..1005 {
+        api.service.create_volume(format!("vm-{number:04}").parse().unwrap(), size, history).await.unwrap();
+    }
+    let text = api.call("GET", "/metrics").await.text();
+    assert!(text.contains("aljibe_volumes_not_shown 5\n"));
+    assert_eq!(text.matches("aljibe_volume_size_bytes{").count(), 1000);
+    assert!(text.contains("vm-0999") && !text.contains("vm-1000"));
+}
+
 /// P8. Deleting a volume under its clients needs the word.
 #[tokio::test]
 async fn a_volume_in_use_is_deleted_only_by_force() {

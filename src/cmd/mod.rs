@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 mod diff;
 pub(crate) mod image;
+pub(crate) mod operation;
 pub(crate) mod pool;
 mod scrub;
 pub(crate) mod snapshot;

@@ -2,6 +2,7 @@
 
 mod diff;
 mod image;
+mod operation;
 mod qos;
 mod scrub;
 mod tenant;
@@ -15,9 +16,9 @@ use blockd::catalogue::{
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
     Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
-    NewToken, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos,
-    SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial, Volume, VolumeHistory, VolumeName,
-    VolumeSize, VolumeState,
+    NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess,
+    SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial, Volume, VolumeHistory,
+    VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -430,6 +431,14 @@ impl Service for PoolService {
 
     fn note_token_used(&self, id: u64) {
         self.catalogue.note_token_used(id);
+    }
+
+    fn list_operations(&self) -> Answer<'_, Vec<Operation>> {
+        Box::pin(self.operations())
+    }
+
+    fn cancel_operation(&self, operation: Operation) -> Answer<'_, Operation> {
+        Box::pin(self.cancel(operation))
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 const MIB: usize = 1 << 20;
 const BLOCK: usize = 4096;
 const DAMAGE: i32 = 7;
+const CONFLICT: i32 = 4;
 
 /// Longer than a scrub takes to be anywhere on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,4 +117,38 @@ fn a_scrub_goes_on_after_a_restart() {
     let (code, ended) = json(&mut daemon.aljibe(&["pool", "scrub", "--now"]));
     assert_eq!((code, &ended["rotten_blocks"], &ended["begun_at"]), (DAMAGE, &Value::from(1), &begun["begun_at"]));
     assert_eq!(ended["slots_done"], ended["slots_total"]);
+}
+
+/// A scrub is an operation: it is listed with what is left of it, ends where it is when it is cancelled, and does not go on by itself.
+#[test]
+fn a_scrub_is_cancelled() {
+    if !are_here("a_scrub_is_cancelled", &["nbdcopy"]) {
+        return;
+    }
+    let (mut daemon, _, _) = written("1M");
+    json(&mut daemon.aljibe(&["pool", "scrub"]));
+    let (_, listed) = json(&mut daemon.aljibe(&["operation", "list"]));
+    let operation = &listed["operations"][0];
+    assert!(operation["kind"] == "scrub" && operation["state"] == "running", "{listed}");
+    let id = operation["id"].as_str().unwrap().to_owned();
+    let (code, _) = json(&mut daemon.aljibe(&["operation", "cancel", &id]));
+    assert_eq!(code, 0);
+    let since = Instant::now();
+    loop {
+        let (_, shown) = json(&mut daemon.aljibe(&["operation", "show", &id]));
+        if shown["state"] == "cancelled" {
+            assert!(shown["left"].as_u64().unwrap() > 0 && shown["is_cancellable"] == false, "{shown}");
+            break;
+        }
+        assert_eq!(shown["state"], "cancelling", "{shown}");
+        assert!(since.elapsed() < PATIENCE, "{shown}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(output_of(&mut daemon.aljibe(&["operation", "cancel", &id])).status.code(), Some(CONFLICT));
+    assert!(daemon.stop().success());
+    daemon.restart();
+    let (_, shown) = json(&mut daemon.aljibe(&["operation", "show", &id]));
+    assert_eq!(shown["state"], "cancelled", "{shown}");
+    let (code, again) = json(&mut daemon.aljibe(&["pool", "scrub", "--now"]));
+    assert!(code == 0 && again["slots_done"] == again["slots_total"], "{again}");
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 const CONFLICT: i32 = 4;
 const NOT_ALLOWED: i32 = 9;
 const NOT_FOUND: i32 = 3;
+const TRY_LATER: i32 = 8;
 
 fn exit_code(command: &mut Command) -> i32 {
     output_of(command).status.code().expect("it was not killed")
@@ -166,4 +167,39 @@ fn the_audit_log_survives_a_kill() {
     assert!(!fs::read_to_string(daemon.data().join("audit/audit.log")).unwrap().contains("alj_"));
     assert_eq!(exit_code(&mut daemon.aljibe_by(&acme, &["audit"])), NOT_ALLOWED);
     daemon.stop_without_complaint();
+}
+
+/// P8. The token in the data directory is replaced, whoever had it gets in no more, and who tries is told.
+#[test]
+fn the_first_token_is_replaced() {
+    let mut daemon = Daemon::start();
+    let file = daemon.data().join("token");
+    let old = fs::read_to_string(&file).unwrap().trim().to_owned();
+    let rotated = json(&mut daemon.aljibe(&["token", "rotate"]));
+    let new = fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert_ne!(new, old);
+    assert!(!rotated.to_string().contains("alj_"), "{rotated}");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(exit_code(&mut daemon.aljibe_by(&old, &["volume", "list"])), NOT_ALLOWED);
+    succeed(&mut daemon.aljibe_by(&new, &["volume", "list"]));
+    let refused = json(&mut daemon.aljibe_by(&new, &["audit", "--refused"]));
+    assert_eq!(refused["entries"][0]["code"], "unauthenticated", "{refused}");
+    daemon.stop_without_complaint();
+    daemon.restart();
+    succeed(&mut daemon.aljibe_by(&new, &["volume", "list"]));
+    daemon.stop_without_complaint();
+}
+
+/// P8. What an address tries without a good token is bounded, and what a token asks for, too.
+#[test]
+fn requests_have_a_rate() {
+    let daemon = Daemon::start_with(&["--api-rate", "1", "--api-refusal-rate", "1"]);
+    let good = fs::read_to_string(daemon.data().join("token")).unwrap().trim().to_owned();
+    let codes = |token: &str| -> Vec<i32> {
+        (0..40).map(|_| exit_code(&mut daemon.aljibe_by(token, &["pool", "show"]))).collect()
+    };
+    let by_token = codes(&good);
+    assert!(by_token.contains(&0) && by_token.contains(&TRY_LATER), "{by_token:?}");
+    let without = codes("alj_1_x");
+    assert!(without.contains(&NOT_ALLOWED) && without.contains(&TRY_LATER), "{without:?}");
 }

@@ -12,6 +12,7 @@ mod chores;
 mod cleaner;
 mod clones;
 mod diff;
+mod erasures;
 mod error;
 mod families;
 mod group;
@@ -33,6 +34,7 @@ mod views;
 
 pub use access::{ACCESS_RULES_MAX, Access, Fingerprint, InvalidRule, Network, SocketAccess, TenantSockets};
 pub use diff::{Diff, DiffExtent, DiffTo};
+pub use erasures::Erasure;
 pub use error::CatalogueError;
 pub(crate) use families::families;
 pub use history::{History, HistoryFigures};

@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     report: Mutex<ScrubReport>,
     is_paced: AtomicBool,
     is_stopping: AtomicBool,
+    is_cancelling: AtomicBool,
 }
 
 /// Talks to the scrub, from any thread.
@@ -58,6 +59,11 @@ impl Shared {
         self.is_stopping.load(Ordering::Acquire)
     }
 
+    /// Whether a pass is to end where it is.
+    fn is_ending(&self) -> bool {
+        self.is_stopping() || self.is_cancelling.load(Ordering::Acquire)
+    }
+
     fn is_paced(&self) -> bool {
         self.is_paced.load(Ordering::Acquire)
     }
@@ -76,6 +82,16 @@ impl ScrubHandle {
             self.shared.is_paced.store(false, Ordering::Release);
         }
         report.is_paced = self.shared.is_paced();
+        report.clone()
+    }
+
+    /// Ends the pass that is under way, where there is one; it has ended within a slot.
+    pub fn cancel(&self) -> ScrubReport {
+        let mut report = self.shared.report();
+        if report.is_running {
+            report.is_cancelled = true;
+            self.shared.is_cancelling.store(true, Ordering::Release);
+        }
         report.clone()
     }
 
@@ -108,11 +124,14 @@ impl ScrubThread {
     ) -> io::Result<Self> {
         let report = note.and_then(|note| serde_json::from_slice::<ScrubReport>(&note).ok()).unwrap_or_default();
         let (sender, begins) = mpsc::channel();
+        // One that was cancelled as the daemon stopped does not go on.
+        let report = ScrubReport { is_running: report.is_running && !report.is_cancelled, ..report };
         let is_under_way = report.is_running;
         let shared = Arc::new(Shared {
             report: Mutex::new(ScrubReport { is_paced: is_under_way, ..report }),
             is_paced: AtomicBool::new(true),
             is_stopping: AtomicBool::new(false),
+            is_cancelling: AtomicBool::new(false),
         });
         if is_under_way {
             // The other end is in this function.

@@ -5,6 +5,7 @@ use super::{ScrubReport, Shared};
 use crate::open::{PoolFile, wall_ms};
 use crate::store::{RocksStore, StoreHandle};
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use units::{SegmentId, SlotIndex};
@@ -41,10 +42,9 @@ impl<'a> Pass<'a> {
             tracing::info!(slots = slots.len(), first, is_paced = self.shared.is_paced(), "scrubbing the pool");
         }
         for (slot, segments) in slots {
-            let Some(()) = self.slot(slot, segments) else {
-                self.note(|_| {});
-                return None;
-            };
+            if self.shared.is_cancelling.load(Ordering::Acquire) || self.slot(slot, segments).is_none() {
+                return self.end_early();
+            }
             if self.noted.elapsed() >= NOTE_PERIOD {
                 self.note(|_| {});
             }
@@ -56,6 +56,19 @@ impl<'a> Pass<'a> {
         let ScrubReport { blocks, rotten_count, unreadable_count, active_ms, .. } = *self.shared.report();
         tracing::info!(blocks, rotten_count, unreadable_count, active_ms, "scrubbed the pool");
         Some(())
+    }
+
+    /// Notes how far it is, for good where it is cancelled; `None` where the pool is being closed.
+    fn end_early(&mut self) -> Option<()> {
+        // What is both is cancelled at the next start.
+        let is_cancelled = !self.shared.is_stopping();
+        self.note(|report| {
+            report.is_running = report.is_running && !is_cancelled;
+            report.ended_ms = is_cancelled.then(wall_ms);
+        });
+        self.shared.is_cancelling.store(false, Ordering::Release);
+        tracing::info!(is_cancelled, "a scrub has ended early");
+        is_cancelled.then_some(())
     }
 
     fn slot(&mut self, slot: SlotIndex, segments: Vec<SegmentId>) -> Option<()> {

@@ -11,6 +11,9 @@ const FINDINGS_MAX: usize = 1000;
 pub struct ScrubReport {
     /// Whether a pass is under way.
     pub is_running: bool,
+    /// Whether it was told to end before its end.
+    #[serde(default)]
+    pub is_cancelled: bool,
     /// Whether it keeps the pace.
     pub is_paced: bool,
     /// When the pass began, milliseconds since 1970; none where there never was one.

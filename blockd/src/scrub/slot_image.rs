@@ -76,7 +76,7 @@ impl<'a> SlotImage<'a> {
     /// Waits until `len` more bytes are within the pace; `None` when it is told to stop.
     fn wait_for_turn(&mut self, len: usize) -> Option<()> {
         loop {
-            if self.shared.is_stopping() {
+            if self.shared.is_ending() {
                 return None;
             }
             let now = Instant::now();

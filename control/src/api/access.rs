@@ -36,7 +36,7 @@ const fn rule(method: &'static str, route: &'static str, scope: Scope, roles: &'
     Rule { method, route, scope, roles }
 }
 
-pub(super) const TABLE: [Rule; 43] = [
+pub(super) const TABLE: &[Rule] = &[
     rule("GET", "/v1/health", Anyone, EVERYONE),
     rule("GET", "/v1/ready", Provider, WATCHERS),
     rule("GET", "/v1/openapi.json", Tenant, EVERYONE),
@@ -80,6 +80,11 @@ pub(super) const TABLE: [Rule; 43] = [
     rule("POST", "/v1/tokens", Tenant, TOKEN_GIVERS),
     rule("DELETE", "/v1/tokens/{id}", Tenant, TOKEN_GIVERS),
     rule("GET", "/v1/audit", Tenant, &[ProviderAdmin, Auditor]),
+    rule("GET", "/versions", Anyone, EVERYONE),
+    rule("GET", "/v1/tenants/{name}/metrics", Tenant, EVERYONE),
+    rule("GET", "/v1/operations", Tenant, EVERYONE),
+    rule("GET", "/v1/operations/{id}", Tenant, EVERYONE),
+    rule("POST", "/v1/operations/{id}/cancel", Tenant, USERS),
 ];
 
 /// What the table says of a request; the head of a document is as its whole.

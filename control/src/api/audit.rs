@@ -1,14 +1,15 @@
 //! `/v1/audit`, and how changes come into the audit log.
 
 use super::Context;
-use super::answer::Parameters;
+use super::answer::{Parameters, is_set};
 use super::caller::Caller;
+use super::guard::method_label;
 use super::paging::{Asked, PageParameters};
 use crate::audit::{AuditEntry, AuditList, Outcome};
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::page::Place;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::fmt::Display;
@@ -19,6 +20,7 @@ use tracing::Instrument;
 #[utoipa::path(get, path = "/v1/audit",
     params(
         ("tenant" = Option<String>, Query, description = "Changes by this tenant's tokens, or of what is its"),
+        ("refused" = Option<bool>, Query, description = "Requests that were not let in, in place of changes"),
         ("before" = Option<u64>, Query, description = "Those with lower numbers"),
         PageParameters,
     ), responses(
@@ -36,7 +38,12 @@ pub(super) async fn list(
     // The newest is first, so that what comes behind a number is below it.
     let behind = asked.after().map_or(u64::MAX, |place| place.number);
     let (before, count) = (parameters.before.unwrap_or(u64::MAX).min(behind), asked.limit() + 1);
-    let audit = Arc::clone(&context.journals.audit);
+    let audit = if is_set("refused", parameters.refused.as_deref())? {
+        context.journals.refusals.flush().await;
+        Arc::clone(&context.journals.refusals.log)
+    } else {
+        Arc::clone(&context.journals.audit)
+    };
     let read = tokio::task::spawn_blocking(move || audit.read(tenant.as_ref(), before, count)).await;
     let mut entries = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
         ServiceError::new(ErrorCode::Internal, format!("the audit log cannot be read: {error}: see the data directory"))
@@ -50,6 +57,8 @@ pub(super) async fn list(
 pub(super) struct AuditParameters {
     /// The tenant that is meant.
     tenant: Option<String>,
+    /// Whether refusals are meant.
+    refused: Option<String>,
     /// The number before which they are.
     before: Option<u64>,
     /// At most so many.
@@ -74,12 +83,13 @@ impl Context {
             number: 0,
             at: Timestamp::now(),
             token: caller.token,
-            role: caller.role,
+            role: Some(caller.role),
             tenant: caller.tenant.as_ref().map(ToString::to_string),
             action: action.to_owned(),
             target: target.to_string(),
             outcome: Outcome::Begun,
             code: None,
+            times: None,
             request_id: caller.request_id.clone(),
         };
         let audit = Arc::clone(&self.journals.audit);
@@ -99,3 +109,28 @@ impl Context {
         })
     }
 }
+
+/// The entry of a request that is not let in; of others nothing.
+pub(super) fn refusal(request: &Request, error: &ServiceError, who: Option<&Caller>, id: &str) -> Option<AuditEntry> {
+    if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden) {
+        return None;
+    }
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let method = method_label(request.method());
+    Some(AuditEntry {
+        number: 0,
+        at: Timestamp::now(),
+        token: who.and_then(|caller| caller.token),
+        role: who.map(|caller| caller.role),
+        tenant: who.and_then(|caller| caller.tenant.as_ref().map(ToString::to_string)),
+        action: format!("{method} {route}"),
+        target: request.uri().path().chars().take(TARGET_LEN_MAX).collect(),
+        outcome: Outcome::Refused,
+        code: Some(error.code.as_str().to_owned()),
+        times: None,
+        request_id: id.to_owned(),
+    })
+}
+
+/// Most characters that are kept of a path.
+const TARGET_LEN_MAX: usize = 256;

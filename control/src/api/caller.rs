@@ -5,11 +5,13 @@ use super::Context;
 use super::access::{Rule, Scope, is_known, rule_of};
 use crate::error::{ErrorCode, ServiceError};
 use crate::name::{ExportName, Name, SnapshotName, VolumeName};
+use crate::rate::Asker;
 use crate::token::{KnownToken, Presented, Role};
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use jiff::Timestamp;
+use std::time::Instant;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -131,30 +133,58 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Why somebody is not let in, and who, where that is known.
+pub(super) type Refused = (ServiceError, Option<Caller>);
+
 /// Finds out who asks, and whether they may.
-pub(super) fn admit(context: &Context, request: &Request, request_id: &str) -> Result<Caller, ServiceError> {
+///
+/// # Errors
+/// With who asks, where that is known.
+pub(super) fn admit(context: &Context, request: &Request, request_id: &str) -> Result<Caller, Refused> {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let rule = route.and_then(|route| rule_of(request.method().as_str(), route));
-    if context.options.is_authentication_off || rule.is_some_and(|rule| rule.scope == Scope::Anyone) {
+    let is_open = context.options.is_authentication_off || rule.is_some_and(|rule| rule.scope == Scope::Anyone);
+    if is_open {
         return Ok(Caller::anyone(request_id));
     }
-    let (id, known) = authenticate(context, request)?;
+    let asker = request.extensions().get::<Asker>().copied();
+    let now = Instant::now();
+    if asker.is_some_and(|asker| context.refusal_rate.is_used_up(asker, now)) {
+        return Err((rate_limited("requests without a good token come too often from there"), None));
+    }
+    let (id, known) = authenticate(context, request).map_err(|error| {
+        if let Some(asker) = asker {
+            context.refusal_rate.take(asker, now);
+        }
+        (error, None)
+    })?;
+    if !context.request_rate.take(Asker::Token(id), now) {
+        return Err((rate_limited("requests by this token come too often"), None));
+    }
     let request_id = request_id.to_owned();
     let caller = Caller { token: Some(id), role: known.role, tenant: known.tenant, request_id, is_trial: false };
     match (route, rule) {
-        (_, Some(rule)) => check(rule, &caller)?,
+        (_, Some(rule)) => {
+            if let Err(error) = check(rule, &caller) {
+                return Err((error, Some(caller)));
+            }
+        }
         // What is not in the table is nobody's; of a path without that method, or none at all, the router tells.
-        (Some(route), None) if !is_known(route) => return Err(forbidden(&caller)),
+        (Some(route), None) if !is_known(route) => return Err((forbidden(&caller), Some(caller))),
         (_, None) => {}
     }
     if known.is_suspended && !matches!(*request.method(), Method::GET | Method::HEAD) {
         let tenant = caller.home();
         let detail = format!("tenant {tenant} is suspended: have the provider resume it");
-        return Err(ServiceError::new(ErrorCode::TenantSuspended, detail));
+        return Err((ServiceError::new(ErrorCode::TenantSuspended, detail), Some(caller)));
     }
     context.service.note_token_used(id);
     tracing::debug!(token = caller.token, role = %caller.role, "admitted");
     Ok(caller)
+}
+
+fn rate_limited(what: &str) -> ServiceError {
+    ServiceError::new(ErrorCode::RateLimited, format!("{what}: wait as long as Retry-After says"))
 }
 
 fn authenticate(context: &Context, request: &Request) -> Result<(u64, KnownToken), ServiceError> {

@@ -51,7 +51,9 @@ fn finish(method: &str, path: &str, operation: &mut Map<String, Value>) {
 
 fn finish_responses(is_change: bool, responses: &mut Map<String, Value>) {
     for content in responses.values_mut().filter_map(|response| response.get_mut("content")?.as_object_mut()) {
-        let is_problem = content.get("application/json").is_some_and(|body| body["schema"]["$ref"] == PROBLEM);
+        let is_problem = content
+            .get("application/json")
+            .is_some_and(|body| body.pointer("/schema/$ref").and_then(Value::as_str) == Some(PROBLEM));
         if is_problem && let Some(body) = content.remove("application/json") {
             content.insert("application/problem+json".to_owned(), body);
         }
@@ -61,11 +63,11 @@ fn finish_responses(is_change: bool, responses: &mut Map<String, Value>) {
     responses.insert("default".to_owned(), any);
     if is_change {
         let dry_run = json!({"$ref": "#/components/schemas/DryRun"});
-        let schema = match responses.get("200").map(|known| &known["content"]["application/json"]["schema"]) {
+        let schema = match responses.get("200").and_then(|known| known.pointer("/content/application~1json/schema")) {
             Some(known) => json!({"anyOf": [known, dry_run]}),
             None => dry_run,
         };
-        let known = responses.get("200").and_then(|known| known["description"].as_str());
+        let known = responses.get("200").and_then(|known| known.get("description")?.as_str());
         let description = known.filter(|text| !text.is_empty()).map_or("A dry run", |text| text).to_owned();
         let content = json!({"application/json": {"schema": schema}});
         responses.insert("200".to_owned(), json!({"description": description, "content": content}));

@@ -1,7 +1,8 @@
 //! What surrounds every request: its id, its time, whom it may name, its count and log line, and problem bodies.
 
 use super::Context;
-use super::caller::{Caller, admit};
+use super::audit::refusal as refusal_entry;
+use super::caller::{Caller, Refused, admit};
 use super::dry_run;
 use super::once::{key_of, once};
 use crate::error::{ErrorCode, ServiceError};
@@ -51,7 +52,12 @@ async fn answer(context: &Context, mut request: Request, next: Next, id: &str) -
     }
     let (caller, key) = match prepare(context, &mut request, id) {
         Ok(prepared) => prepared,
-        Err(refusal) => return refusal.into_response(),
+        Err((refusal, who)) => {
+            if let Some(entry) = refusal_entry(&request, &refusal, who.as_ref(), id) {
+                context.journals.refusals.note(entry).await;
+            }
+            return refusal.into_response();
+        }
     };
     if request.extensions().get::<MatchedPath>().is_some_and(|route| UNLIMITED_ROUTES.contains(&route.as_str())) {
         return run(context, &caller, key, request, next).await;
@@ -64,11 +70,11 @@ async fn answer(context: &Context, mut request: Request, next: Next, id: &str) -
 }
 
 /// Who asks, and by which key the request is to be carried out once.
-fn prepare(context: &Context, request: &mut Request, id: &str) -> Result<(Caller, Option<String>), ServiceError> {
+fn prepare(context: &Context, request: &mut Request, id: &str) -> Result<(Caller, Option<String>), Refused> {
     let caller = admit(context, request, id)?;
-    let caller = Caller { is_trial: dry_run::take(request)?, ..caller };
+    let caller = Caller { is_trial: dry_run::take(request).map_err(|error| (error, None))?, ..caller };
     request.extensions_mut().insert(caller.clone());
-    let key = key_of(request)?;
+    let key = key_of(request).map_err(|error| (error, None))?;
     Ok((caller, key))
 }
 
@@ -106,7 +112,10 @@ fn problem_response(response: Response, error: ServiceError, id: String) -> Resp
     if code == ErrorCode::Unauthenticated {
         head.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if matches!(code, ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::RequestInProgress) {
+    if matches!(
+        code,
+        ErrorCode::Unavailable | ErrorCode::ShuttingDown | ErrorCode::RequestInProgress | ErrorCode::RateLimited
+    ) {
         head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     Response::from_parts(head, body.into())
@@ -131,11 +140,12 @@ fn next_id() -> String {
 }
 
 /// Any text can be a method, so only those of the API become labels.
-fn method_label(method: &Method) -> &'static str {
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
+        Method::PUT => "PUT",
         Method::DELETE => "DELETE",
         _ => "other",
     }

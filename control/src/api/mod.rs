@@ -12,17 +12,20 @@ mod dry_run;
 mod guard;
 mod images;
 mod once;
+mod operations;
 mod paging;
 mod scrub;
 mod snapshots;
 mod status;
 mod tenants;
 mod tokens;
+mod versions;
 mod volumes;
 
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::journals::Journals;
 use crate::metrics::RequestMetrics;
+use crate::rate::Rate;
 use crate::service::Service;
 use crate::trial::DryRun;
 use axum::Router;
@@ -30,6 +33,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::http::header;
 use axum::routing::get;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 pub use tokens::BOOTSTRAP;
@@ -50,6 +54,10 @@ pub struct Options {
     pub is_any_host_answered: bool,
     /// Whether everybody may do everything, without a token.
     pub is_authentication_off: bool,
+    /// Requests of a token in a second, ten times as many at once; any number without.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Requests without a good token that are answered in a second to an address, ten times as many at once; any number without.
+    pub refusals_per_second: Option<NonZeroU32>,
 }
 
 impl Default for Options {
@@ -58,6 +66,8 @@ impl Default for Options {
             request_duration_max: Duration::from_secs(30),
             is_any_host_answered: false,
             is_authentication_off: false,
+            requests_per_second: NonZeroU32::new(200),
+            refusals_per_second: NonZeroU32::new(10),
         }
     }
 }
@@ -68,6 +78,8 @@ pub(crate) struct Context {
     service: Arc<dyn Service>,
     journals: Arc<Journals>,
     requests: RequestMetrics,
+    request_rate: Arc<Rate>,
+    refusal_rate: Arc<Rate>,
     options: Options,
 }
 
@@ -90,7 +102,10 @@ pub fn router(
     journals: Arc<Journals>,
     options: Options,
 ) -> Result<Router, Box<dyn std::error::Error + Send + Sync>> {
-    let context = Context { service, journals, requests: RequestMetrics::new()?, options };
+    let request_rate = Arc::new(Rate::new(options.requests_per_second));
+    let refusal_rate = Arc::new(Rate::new(options.refusals_per_second));
+    let requests = RequestMetrics::new()?;
+    let context = Context { service, journals, requests, request_rate, refusal_rate, options };
     let (router, document) = documented_routes().split_for_parts();
     let document = document::finished(&document)?;
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
@@ -132,11 +147,16 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::show))
+        .routes(routes!(operations::cancel))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))
         .routes(routes!(status::metrics))
+        .routes(routes!(tenants::metrics))
+        .routes(routes!(versions::list))
 }
 
 async fn route_not_found(uri: Uri) -> ServiceError {

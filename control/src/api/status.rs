@@ -7,6 +7,13 @@ use crate::model::{Pool, Status};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
+use prometheus::proto::MetricFamily;
+
+/// Figures as text.
+pub(super) type Text = ([(HeaderName, &'static str); 1], String);
+
+/// Most volumes of which figures are shown at once.
+const METRICS_VOLUMES_MAX: usize = 1000;
 
 /// Shows the pool.
 #[utoipa::path(get, path = "/v1/pool", responses((status = 200, body = Pool)))]
@@ -32,11 +39,16 @@ pub(super) async fn ready(State(context): State<Context>) -> Result<Json<Status>
 
 /// Shows every figure in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(
-    State(context): State<Context>,
-) -> Result<([(HeaderName, &'static str); 1], String), ServiceError> {
-    let snapshot = context.service.metrics().await?;
-    let text = metrics::render(&snapshot, &context.requests.gather())
+pub(super) async fn metrics(State(context): State<Context>) -> Result<Text, ServiceError> {
+    metrics_text(&mut context.service.metrics().await?, &context.requests.gather())
+}
+
+/// Figures, of so many volumes at most, by name: how many more there are is one of them.
+pub(super) fn metrics_text(snapshot: &mut metrics::Snapshot, more: &[MetricFamily]) -> Result<Text, ServiceError> {
+    snapshot.volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    let hidden = snapshot.volumes.len().saturating_sub(METRICS_VOLUMES_MAX);
+    snapshot.volumes.truncate(METRICS_VOLUMES_MAX);
+    let text = metrics::render(snapshot, hidden, more)
         .map_err(|error| ServiceError::new(ErrorCode::Internal, format!("the metrics cannot be shown: {error}")))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }

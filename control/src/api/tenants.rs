@@ -4,8 +4,10 @@ use super::Context;
 use super::answer::{Body, Named, Parameters};
 use super::caller::Caller;
 use super::paging::{Asked, PageParameters, PartParameters};
+use super::status::{Text, metrics_text};
 use crate::error::{Problem, ServiceError};
-use crate::name::Name;
+use crate::metrics::VolumeMetrics;
+use crate::name::{Name, VolumeName};
 use crate::page::Place;
 use crate::tenant::{CreateTenant, Quota, SetAccess, SetTenantQos, Tenant, TenantList};
 use axum::Json;
@@ -58,6 +60,21 @@ pub(super) async fn show(
     Named(name): Named<Name>,
 ) -> Result<Json<Tenant>, ServiceError> {
     Ok(Json(context.service.show_tenant(name).await?))
+}
+
+/// Shows the figures of a tenant's volumes in the Prometheus text format.
+#[utoipa::path(get, path = "/v1/tenants/{name}/metrics", params(("name" = String, Path, description = "The tenant")),
+    responses(
+    (status = 200, body = String, content_type = "text/plain"),
+    (status = 404, body = Problem, description = "tenant_not_found"),
+))]
+pub(super) async fn metrics(State(context): State<Context>, Named(name): Named<Name>) -> Result<Text, ServiceError> {
+    context.service.show_tenant(name.clone()).await?;
+    let mut snapshot = context.service.metrics().await?;
+    let is_its = |volume: &VolumeMetrics| volume.name.parse().is_ok_and(|of: VolumeName| *of.tenant() == name);
+    snapshot.volumes.retain(is_its);
+    (snapshot.shards, snapshot.pool) = (Vec::new(), None);
+    metrics_text(&mut snapshot, &[])
 }
 
 /// Says what a tenant may have, in place of what was said before. What it has above that it keeps.

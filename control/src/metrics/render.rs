@@ -14,9 +14,13 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 ///
 /// # Errors
 /// As of the encoder: when a family holds no sample or no name.
-pub(crate) fn render(snapshot: &Snapshot, more: &[MetricFamily]) -> Result<String, prometheus::Error> {
+///
+/// `hidden` is how many volumes there are that the snapshot does not show.
+pub(crate) fn render(snapshot: &Snapshot, hidden: usize, more: &[MetricFamily]) -> Result<String, prometheus::Error> {
     let mut families = Families::default();
     families.gauge("aljibe_build_info", "Always 1; the labels tell the program.", &BUILD, 1.0);
+    let help = "Volumes whose figures are not shown here, since there are too many: see each tenant's own.";
+    families.gauge("aljibe_volumes_not_shown", help, &[], hidden as f64);
     for shard in &snapshot.shards {
         add_shard(&mut families, shard);
     }
@@ -303,7 +307,7 @@ mod tests {
 
     #[test]
     fn histograms_are_cumulative_and_end_at_infinity() {
-        let text = render(&snapshot(), &[]).unwrap();
+        let text = render(&snapshot(), 0, &[]).unwrap();
         let of = |bound: &str| {
             format!("aljibe_request_duration_seconds_bucket{{shard=\"1\",operation=\"read\",le=\"{bound}\"}}")
         };
@@ -316,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_family_is_described_once_and_named_for_us() {
-        let text = render(&snapshot(), &[]).unwrap();
+        let text = render(&snapshot(), 0, &[]).unwrap();
         let named = |prefix: &str| -> Vec<&str> {
             let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
             lines.filter_map(|rest| rest.split(' ').next()).collect()

@@ -1,7 +1,34 @@
 //! Images in memory: they are as far as they were told to be.
 
-use super::MemoryService;
-use control::{ErrorCode, Image, ImageSharing, ImageState, ServiceError, VolumeName, VolumeSize};
+use super::{MemoryService, State};
+use control::{
+    ErrorCode, Image, ImageSharing, ImageState, Operation, OperationKind, OperationState, ServiceError, VolumeName,
+    VolumeSize,
+};
+
+impl State {
+    pub(super) fn operations(&self) -> Vec<Operation> {
+        let operation = |kind, (id, target, tenant): (String, &str, &str)| Operation {
+            id,
+            kind,
+            target: target.to_owned(),
+            tenant: Some(tenant.to_owned()),
+            state: OperationState::Running,
+            left: 512,
+            total: None,
+            unit: "bytes".to_owned(),
+            is_cancellable: kind == OperationKind::Import,
+            begun_at: None,
+            ended_at: None,
+        };
+        let images = self.images.values().map(|(image, _)| image);
+        let imports = images.filter(|image| image.state == ImageState::Importing).map(|image| {
+            operation(OperationKind::Import, (format!("import-{}", image.claim), &image.name, &image.tenant))
+        });
+        let erasure = operation(OperationKind::Erase, ("erase-1".to_owned(), "acme/gone", "acme"));
+        imports.chain([erasure]).collect()
+    }
+}
 
 impl MemoryService {
     pub(super) fn import(

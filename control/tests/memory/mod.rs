@@ -8,9 +8,10 @@ use images::check_claim;
 use control::metrics::{self, VolumeMetrics};
 use control::{
     Answer, CeilingStatus, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState,
-    KeepHistory, KnownToken, MomentName, Name, NewToken, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub,
-    Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant,
-    TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
+    KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page, Place, Pool, PoolState,
+    Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff,
+    SnapshotName, Tenant, TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize,
+    VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -485,6 +486,18 @@ impl Service for MemoryService {
         let mut state = self.state.lock().unwrap();
         let token = state.tokens.get_mut(&id).map(|(token, _)| token);
         token.into_iter().for_each(|token| token.used_at = Some(tenants::now()));
+    }
+
+    /// Images that are being imported, and an erasure of `acme`'s that never ends.
+    fn list_operations(&self) -> Answer<'_, Vec<Operation>> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().operations()) })
+    }
+
+    fn cancel_operation(&self, operation: Operation) -> Answer<'_, Operation> {
+        Box::pin(async move {
+            self.state.lock().unwrap().images.remove(&operation.target);
+            Ok(Operation { state: OperationState::Cancelled, is_cancellable: false, ..operation })
+        })
     }
 
     fn show_pool(&self) -> Answer<'_, Pool> {
