@@ -86,14 +86,14 @@ class Daemon:
         return f"nbd+unix:///{export}?socket={self.nbd}"
 
 
-def fio_command(uri, *options):
-    """The command of fio on an export; of options that are given twice the last one counts."""
-    return ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", "--output-format=json", "--randrepeat=0", *options]
+def fio_command(uri, *options, before=()):
+    """The command of fio on an export, behind the words `before`; of options that are given twice the last one counts."""
+    return [*before, "fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", "--output-format=json", "--randrepeat=0", *options]
 
 
-def fio(uri, *options):
+def fio(uri, *options, before=()):
     """Runs fio on an export and returns its JSON of the one job."""
-    text = run(fio_command(uri, *options))
+    text = run(fio_command(uri, *options, before=before))
     one = json.loads(text[text.index("{\n"):])["jobs"][0]
     if one["error"] != 0:
         raise Failed(f"fio: error {one['error']}")

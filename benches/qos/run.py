@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What fair shares and ceilings do, and what they cost, against their promises. Needs fio with its nbd engine.
 
-    run.py [neighbour] [large] [cost] [ceiling] [--aljibe PROGRAM] [--work DIR] [--seconds N] [--rounds N]
+    run.py [neighbour] [large] [cost] [ceiling] [--aljibe PROGRAM] [--work DIR] [--seconds N] [--rounds N] [--realtime]
 
 neighbour  one client that asks for one thing after the other, in a volume beside another one on the same shard that is flooded
            with 64 requests of 4 KiB, reads or writes: how much longer its requests take than alone, at the median and for 99 of
@@ -12,7 +12,9 @@ cost       requests a second of one volume, at depth 1 and at depth 64, with fai
 ceiling    requests and bytes a second of a volume with a ceiling, in parts of that
 
 All ratios are of one run, in turns. The shard, not the disk, is what is shared here: volumes are small and have been read
-before, so that the page cache has them.
+before, so that the page cache has them. The daemon, the quiet client and the flooding one want a core each, and quiet ones;
+where there are fewer, or others work beside, --realtime gives all three real-time priorities (as root), the quiet client the highest
+and the flood the lowest, so that what is measured is the daemon and not who gets the processor.
 """
 
 import argparse
@@ -44,11 +46,16 @@ class Daemon(harness.Daemon):
             self.command("volume", "create", name, "--size", f"{SIZE_MIB}M")
             for pattern in ("write", "read"):
                 fio(self.uri(name), f"--rw={pattern}", "--bs=256k", "--iodepth=8", f"--size={SIZE_MIB}M")
+        self.before = []
+        if arguments.realtime:
+            self.before = ["chrt", "--fifo", "3"]
+            for thread in os.listdir(f"/proc/{self.process.pid}/task"):
+                os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(2))
 
     def run(self, volume, pattern, depth, seconds, *options):
         """Runs fio for a time; returns what it tells of reads or writes."""
         one = fio(self.uri(volume), f"--rw={pattern}", "--bs=4k", f"--iodepth={depth}", f"--size={SIZE_MIB}M", "--time_based",
-                  f"--runtime={seconds}", "--percentile_list=50:99", *options)
+                  f"--runtime={seconds}", "--percentile_list=50:99", *options, before=self.before)
         return one[pattern.removeprefix("rand")]
 
 
@@ -57,7 +64,7 @@ class Flood:
 
     def __init__(self, daemon, pattern, size):
         command = fio_command(daemon.uri("flood"), f"--rw={pattern}", f"--bs={size}", "--iodepth=64", f"--size={SIZE_MIB}M",
-                              "--time_based", "--runtime=600")
+                              "--time_based", "--runtime=600", before=["chrt", "--fifo", "1"] if daemon.before else [])
         self.pattern = pattern
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                         text=True)
@@ -159,6 +166,7 @@ def main():
     promises = {"neighbour": neighbour, "large": large, "cost": cost, "ceiling": ceiling}
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement (5)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, of which the median counts (3)")
+    parser.add_argument("--realtime", action="store_true", help="clients and daemon before all else, by chrt")
     harness.judge(harness.parse(parser, promises, "bench-qos"), promises)
 
 

@@ -5,6 +5,7 @@
 //! tenant's own Unix socket, on which the system's permissions decide; an address from which it comes. The daemon's own user, and
 //! root, could read the pool itself, and may enter by any Unix socket. To everybody else the exports are as if they were not there.
 
+use super::record::TenantRecord;
 use super::shelf::Shelf;
 use super::tenants::Made;
 use super::{Catalogue, CatalogueError, DEFAULT_TENANT, Tenant};
@@ -232,7 +233,7 @@ impl Shelf {
 
     /// Tenants that have a socket of their own.
     fn socket_tenants(&self) -> TenantSockets {
-        let of = |(name, record): (&String, &super::record::TenantRecord)| {
+        let of = |(name, record): (&String, &TenantRecord)| {
             Some((TenantId(record.number), (name.clone(), record.access.socket?)))
         };
         self.tenants.iter().filter_map(of).collect()

@@ -8,7 +8,8 @@
 //!
 //! Shares are windows: while several sharers have been active lately, each that is busy may have its part of [`WINDOW`] under
 //! way, and one request at least. What is under way is what the next one waits for, on the shard's thread and in the disk's queue, so that
-//! one who asks for little finds short queues; and sharers with equal windows are served equally. Alone, nobody has a limit.
+//! one who asks for little finds short queues; and sharers with equal windows are served equally. A request that is larger than
+//! the part goes alone, and when another one waits behind it, its sharer then rests for as long as it took. Alone, nobody has a limit.
 
 use super::bucket::Bucket;
 use super::credits::Credits;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use units::{Monotonic, TenantId};
 
 /// Work that all sharers together may have under way on a shard while there are several; in bytes.
-const WINDOW: u64 = 256 << 10;
+const WINDOW: u64 = 48 << 10;
 
 /// What a request costs the shard beside the bytes that it moves, in such bytes.
 const REQUEST_WORK: u64 = 8 << 10;
@@ -144,6 +145,12 @@ struct Share {
     is_busy: bool,
     /// When it may have room for who waits first.
     opening: Option<Opening>,
+    /// When what is under way began, and whether it has been more than its part.
+    begun: Monotonic,
+    is_large: bool,
+    /// When a large one ended, until its rest is known; and until when it rests.
+    ended: Option<Monotonic>,
+    rests_until: Monotonic,
     waiting: VecDeque<Waiter>,
 }
 
@@ -157,8 +164,28 @@ impl Default for Share {
             is_active: false,
             is_busy: false,
             opening: None,
+            begun: Monotonic::default(),
+            is_large: false,
+            ended: None,
+            rests_until: Monotonic::default(),
             waiting,
         }
+    }
+}
+
+impl Share {
+    /// Until when it rests behind a request that was larger than its part; `now` where it does not. How long that took is known
+    /// in a later turn, with what its reply cost.
+    fn rests_until(&mut self, now: Monotonic) -> Monotonic {
+        match self.ended {
+            Some(ended) if now <= ended => return Monotonic(ended.0 + 1),
+            Some(_) => {
+                self.ended = None;
+                self.rests_until = now.plus(now.since(self.begun));
+            }
+            None => {}
+        }
+        self.rests_until.max(now)
     }
 }
 
@@ -355,9 +382,12 @@ impl Gate {
                 party.ceilings.advance(now);
                 is_next(&party.waiting) && party.ceilings.admits(ask.bytes)
             }),
-            Queue::Share(place) => self.parties.get(place).is_none_or(|Party { share, .. }| {
-                self.is_alone() || (is_next(&share.waiting) && self.has_room(share, ask.bytes))
-            }),
+            Queue::Share(place) => {
+                let is_resting = self.is_resting(now, place);
+                self.parties.get(place).is_none_or(|Party { share, .. }| {
+                    self.is_alone() || (is_next(&share.waiting) && !is_resting && self.has_room(share, ask.bytes))
+                })
+            }
         }
     }
 
@@ -386,6 +416,10 @@ impl Gate {
             }
             Queue::Share(_) => {
                 self.share_waiters += 1;
+                // Where nothing is under way, no answer will release it.
+                if party.share.in_flight == 0 {
+                    self.release(waiter.since, place);
+                }
                 self.note_busy(place);
             }
         }
@@ -411,7 +445,7 @@ impl Gate {
     fn release(&mut self, now: Monotonic, place: usize) {
         let Some(share) = self.parties.get_mut(place).map(|party| &mut party.share) else { return };
         if !share.waiting.is_empty() && share.opening.is_none() {
-            let opening = (now, self.next_opening);
+            let opening = (share.rests_until(now), self.next_opening);
             self.next_opening += 1;
             self.openings.insert(opening, Queue::Share(place));
             share.opening = Some(opening);
@@ -465,6 +499,10 @@ impl Gate {
 
     fn call_for_share(&mut self, now: Monotonic, place: usize) -> Option<Waiter> {
         self.parties.get_mut(place)?.share.opening = None;
+        if self.is_resting(now, place) {
+            self.release(now, place);
+            return None;
+        }
         let share = &self.parties.get(place)?.share;
         let has_room = share.waiting.front().is_some_and(|first| self.has_room(share, first.ask.bytes));
         if !has_room {
@@ -496,10 +534,15 @@ impl Gate {
     }
 
     /// Counts a request as under way.
-    pub(crate) fn begin_work(&mut self, standing: Standing, work: u64) {
+    pub(crate) fn begin_work(&mut self, now: Monotonic, standing: Standing, work: u64) {
         let Some(sharer) = standing.sharer else { return };
-        if let Some(party) = self.parties.get_mut(sharer) {
-            party.share.in_flight += work;
+        let busy_weight = self.busy_weight;
+        if let Some(Party { share, .. }) = self.parties.get_mut(sharer) {
+            if share.in_flight == 0 {
+                (share.begun, share.is_large) = (now, false);
+            }
+            share.in_flight += work;
+            share.is_large |= share.in_flight > WINDOW * share.weight / busy_weight.max(1);
             self.note_busy(sharer);
         }
     }
@@ -507,8 +550,12 @@ impl Gate {
     /// Counts it no more.
     pub(crate) fn end_work(&mut self, now: Monotonic, standing: Standing, work: u64) {
         let Some(sharer) = standing.sharer else { return };
+        let is_alone = self.is_alone();
         if let Some(party) = self.parties.get_mut(sharer) {
             party.share.in_flight = party.share.in_flight.saturating_sub(work);
+            if party.share.in_flight == 0 && party.share.is_large && !party.share.waiting.is_empty() && !is_alone {
+                party.share.ended = Some(now);
+            }
             self.release(now, sharer);
             self.note_busy(sharer);
         }
@@ -522,6 +569,12 @@ impl Gate {
             (true, false) => self.busy_weight -= share.weight,
             (true, true) | (false, false) => {}
         }
+    }
+
+    /// Whether a sharer rests, so that others have as much of the shard as its last large request had.
+    fn is_resting(&mut self, now: Monotonic, place: usize) -> bool {
+        let is_alone = self.is_alone();
+        self.parties.get_mut(place).is_some_and(|party| !is_alone && party.share.rests_until(now) > now)
     }
 
     /// Whether a sharer may have another request under way. One that has none may always: whoever waits for a share waits

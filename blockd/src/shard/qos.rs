@@ -34,7 +34,7 @@ impl Shard {
     /// Counts work of a volume as under way.
     pub(super) fn begin_work(&mut self, volume: usize, work: u64) {
         if let Some(slot) = self.volumes.get(volume) {
-            self.gate.begin_work(slot.standing, work);
+            self.gate.begin_work(self.now, slot.standing, work);
         }
     }
 

@@ -47,7 +47,7 @@ impl World {
             match self.gate.ask(self.now, *standing, Ask { key, bytes: *bytes }) {
                 Ok(()) => {
                     *passed += 1;
-                    self.gate.begin_work(*standing, work_of(*bytes));
+                    self.gate.begin_work(self.now, *standing, work_of(*bytes));
                     self.under_way.push_back((*standing, work_of(*bytes)));
                 }
                 Err(queue) => {
@@ -172,7 +172,7 @@ fn a_flood_is_kept_short_while_somebody_else_is_there() {
     world.answer(world.under_way.len());
     world.gate.ask(world.now, quiet, ask).unwrap();
     // It goes on after each answer, and without a bound once the other has gone.
-    world.gate.begin_work(quiet, work_of(4096));
+    world.gate.begin_work(world.now, quiet, work_of(4096));
     world.turn();
     assert!(world.passed().iter().sum::<u64>() > before + under_way);
     world.gate.end_work(world.now, quiet, work_of(4096));
@@ -193,6 +193,33 @@ fn a_request_that_is_larger_than_the_share_goes_alone() {
     world.gate.ask(world.now, quiet, Ask { key: 99, bytes: 0 }).unwrap();
     world.send(0);
     assert_eq!((world.passed(), world.connections[0].2.is_some()), (vec![1], true));
+}
+
+/// P8. Behind a large request a sharer of which another one waits rests for as long as that took with its reply, when somebody
+/// else is there, who passes.
+#[test]
+fn a_sharer_rests_behind_a_large_request() {
+    let mut world = World::new(FairShares::Volumes);
+    let (flood, quiet) = (world.open(1, QosLimits::default()), world.open(1, QosLimits::default()));
+    let gate = &mut world.gate;
+    let (large, small) = (Ask { key: 1, bytes: MIB }, Ask { key: 2, bytes: 4096 });
+    gate.ask(at(0), quiet, small).unwrap();
+    gate.ask(at(0), flood, large).unwrap();
+    gate.begin_work(at(0), flood, work_of(MIB));
+    gate.ask(at(1), flood, large).unwrap_err();
+    gate.end_work(at(4), flood, work_of(MIB));
+    assert_eq!(gate.call(at(4)), None, "what its reply takes is not known yet");
+    for now in [5, 9] {
+        assert_eq!(gate.call(at(now)), None, "{now}");
+        gate.ask(at(now), quiet, small).unwrap();
+    }
+    assert_eq!(gate.opens_at(), Some(at(10)));
+    assert_eq!(gate.call(at(10)), Some(1));
+    gate.ask(at(10), flood, large).unwrap();
+    // Who asks for one after the other needs no rest, however large they are.
+    gate.begin_work(at(10), flood, work_of(MIB));
+    gate.end_work(at(14), flood, work_of(MIB));
+    gate.ask(at(14), flood, large).unwrap();
 }
 
 /// P8. Shares are as large as weights say.
