@@ -1,5 +1,12 @@
 //! The command line.
 
+mod billing;
+
+pub(crate) use billing::{
+    BillingOptions, BudgetCommand, BudgetVerb, ClassCommand, ClassVerb, InvoiceCommand, InvoiceFormat, InvoiceVerb,
+    RateCardCommand, RateCardVerb, UsageCommand, UsageVerb,
+};
+
 use crate::address::Address;
 use crate::config::ServeOptions;
 use crate::data_dir::TOKEN_FILE;
@@ -43,6 +50,16 @@ pub(crate) enum Command {
     Operation(OperationCommand),
     /// Show who changed what, and what came of it: the newest first.
     Audit(AuditCommand),
+    /// Create, list, show, change and delete storage classes.
+    Class(ClassCommand),
+    /// Add, list, show and withdraw rate cards: what use costs.
+    RateCard(RateCardCommand),
+    /// Show, list, issue and correct a tenant's invoices.
+    Invoice(InvoiceCommand),
+    /// Show what a tenant used; export its part of the ledger, and check that without the daemon.
+    Usage(UsageCommand),
+    /// Show, set and delete a tenant's budget.
+    Budget(BudgetCommand),
 }
 
 /// `aljibe volume`.
@@ -68,6 +85,9 @@ pub(crate) enum VolumeVerb {
         /// shares with it.
         #[arg(long, value_name = "NAME")]
         image: Option<String>,
+        /// Its storage class.
+        #[arg(long, value_name = "NAME")]
+        class: Option<Name>,
         #[command(flatten)]
         history: HistoryOptions,
     },
@@ -98,6 +118,13 @@ pub(crate) enum VolumeVerb {
         history: HistoryOptions,
         #[command(flatten)]
         qos: QosOptions,
+    },
+    /// Give a volume another storage class while it serves: it is billed by that from then on.
+    SetClass {
+        /// The volume.
+        name: VolumeName,
+        /// The class.
+        class: Name,
     },
     /// Make a volume that begins as a snapshot, of which nothing is copied; or as a volume was at a second of its history.
     Clone {
@@ -377,6 +404,13 @@ pub(crate) enum TenantVerb {
         name: Name,
         #[command(flatten)]
         quota: QuotaOptions,
+    },
+    /// Say how a tenant is billed, or show it.
+    Billing {
+        /// The tenant.
+        name: Name,
+        #[command(flatten)]
+        billing: BillingOptions,
     },
     /// Say what may be asked of all volumes of a tenant together in a second, while they serve.
     Qos {
@@ -677,7 +711,7 @@ mod tests {
             assert!(cli.json);
             let Command::Volume(command) = cli.command else { panic!("{line}") };
             assert_eq!(command.target.data, Some(PathBuf::from("/d")));
-            let VolumeVerb::Create { name, size, image, history: _ } = command.verb else { panic!("{line}") };
+            let VolumeVerb::Create { name, size, image, class: _, history: _ } = command.verb else { panic!("{line}") };
             assert_eq!((name.as_str(), size.map(VolumeSize::bytes), image), ("vm-1", Some(10 << 30), None));
         }
     }
@@ -693,6 +727,22 @@ mod tests {
         assert!(refusal("aljibe volume list --api nonsense").contains("HOST:PORT"));
         assert!(refusal("aljibe volume list --api 127.0.0.1:1 --data /d").contains("cannot be used with"));
         assert!(refusal("aljibe serve --shards 0").contains("--shards"));
+    }
+
+    #[test]
+    fn an_invoice_is_shown_by_its_month_alone() {
+        let parsed = |line: &str| {
+            let Command::Invoice(command) = parse(line).unwrap().command else { panic!("{line}") };
+            (command.month, command.format, command.verb.is_some())
+        };
+        let shown = parsed("aljibe invoice --tenant acme --month 2026-11 --format focus");
+        assert_eq!(shown, (Some("2026-11".to_owned()), InvoiceFormat::Focus, false));
+        assert!(parsed("aljibe invoice issue --tenant acme --month 2026-11").2);
+        assert!(refusal("aljibe invoice --tenant acme").contains("--month"));
+        assert!(parse("aljibe usage --tenant acme").is_ok());
+        assert!(refusal("aljibe usage verify file").contains("--key"));
+        assert!(refusal("aljibe usage verify file --key 12").contains("64"));
+        assert!(parse(&format!("aljibe usage verify file --head {}", "0".repeat(64))).is_ok());
     }
 
     #[test]

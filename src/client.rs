@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::cli::Target;
 use crate::failure::{Exit, Failure};
+use crate::output::written;
 use anyhow::Context;
 use control::Problem;
 use http_body_util::{BodyExt, Full, Limited};
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::io::Write;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -90,9 +92,58 @@ impl Client {
         decode(&self.runtime.block_on(self.send_within(Duration::MAX, self.request(Method::POST, path, body.into())?))?)
     }
 
+    /// As [`Self::post`], of a body that is JSON already.
+    pub(crate) fn post_raw<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        decode(&self.call(Method::POST, path, body.into())?)
+    }
+
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).context("cannot encode the request")?;
         decode(&self.call(Method::PUT, path, body.into())?)
+    }
+
+    /// As [`Self::get`], of what is no JSON of ours.
+    pub(crate) fn get_raw(&self, path: &str) -> Result<Bytes, Failure> {
+        self.call(Method::GET, path, Bytes::new())
+    }
+
+    /// Writes an answer of any length as it comes.
+    pub(crate) fn get_to(&self, path: &str, out: &mut impl Write) -> Result<(), Failure> {
+        let request = self.request(Method::GET, path, Bytes::new())?;
+        self.runtime.block_on(async {
+            match &self.address {
+                Address::Tcp { host, port } => {
+                    let stream = self.connect(TcpStream::connect((host.as_str(), *port))).await?;
+                    self.receive(stream, request, out).await
+                }
+                Address::Unix(path) => {
+                    let stream = self.connect(UnixStream::connect(path)).await?;
+                    self.receive(stream, request, out).await
+                }
+            }
+        })
+    }
+
+    async fn receive<S>(&self, stream: S, request: Request<Full<Bytes>>, out: &mut impl Write) -> Result<(), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let silent = || self.unreachable(&format!("no answer within {ANSWER_DURATION_MAX:?}"));
+        let broken = |error: hyper::Error| self.unreachable(&format!("{error:#}"));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let answer = timeout(ANSWER_DURATION_MAX, sender.send_request(request)).await;
+        let (head, mut body) = answer.map_err(|_| silent())?.map_err(broken)?.into_parts();
+        if !head.status.is_success() {
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+            return Err(self.refused(head.status, &body.to_bytes()));
+        }
+        while let Some(frame) = timeout(ANSWER_DURATION_MAX, body.frame()).await.map_err(|_| silent())? {
+            if let Ok(bytes) = frame.map_err(broken)?.into_data() {
+                written(out.write_all(&bytes))?;
+            }
+        }
+        written(out.flush())
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
@@ -270,7 +321,14 @@ mod tests {
     }
 
     fn create(name: &str) -> CreateVolume {
-        CreateVolume { name: name.into(), size_bytes: Some(1 << 30), size: None, image: None, history: None }
+        CreateVolume {
+            name: name.into(),
+            size_bytes: Some(1 << 30),
+            size: None,
+            image: None,
+            history: None,
+            class: None,
+        }
     }
 
     #[test]
@@ -303,7 +361,7 @@ mod tests {
         let (size, history) = (VolumeSize::from_bytes(512).unwrap(), control::KeepHistory::default());
         for number in 0..=2 * PART_LEN {
             let name = format!("vm-{number:04}").parse().unwrap();
-            client.run(daemon.service.create_volume(name, size, history)).unwrap();
+            client.run(daemon.service.create_volume(name, size, history, None)).unwrap();
         }
         let list: VolumeList = client.get_list("/v1/volumes?tenant=default").unwrap();
         assert_eq!((list.volumes.len(), list.next_cursor), (2 * PART_LEN + 1, None));

@@ -67,7 +67,35 @@ impl DataDir {
 
     /// Keeps a token for who may read this directory, in place of the one that was there.
     pub(crate) fn write_token(&self, text: &str) -> Result<(), Failure> {
-        write_token(&self.path, text)
+        self.write_secret(&self.token_file(), text)
+    }
+
+    /// The key of which the secrets come that webhooks are signed by, when there is one.
+    pub(crate) fn read_webhook_key(&self) -> Result<Option<String>, Failure> {
+        let path = self.webhook_key_file();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(anyhow::Error::new(error).context(format!("cannot read {}", path.display())).into()),
+        }
+    }
+
+    /// Keeps that key.
+    pub(crate) fn write_webhook_key(&self, text: &str) -> Result<(), Failure> {
+        self.write_secret(&self.webhook_key_file(), text)
+    }
+
+    fn webhook_key_file(&self) -> PathBuf {
+        self.path.join("webhook.key")
+    }
+
+    fn write_secret(&self, path: &Path, text: &str) -> Result<(), Failure> {
+        let refused = || format!("cannot write {}", path.display());
+        let mut file = tempfile::NamedTempFile::new_in(&self.path).with_context(refused)?;
+        writeln!(file, "{text}").and_then(|()| file.as_file().sync_all()).with_context(refused)?;
+        file.persist(path).map_err(|error| error.error).with_context(refused)?;
+        File::open(&self.path).and_then(|folder| folder.sync_all()).with_context(refused)?;
+        Ok(())
     }
 
     /// Takes the API's socket away, so that commands see at once that no daemon is there.

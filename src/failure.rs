@@ -114,6 +114,10 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::TenantNotFound
         | ErrorCode::TokenNotFound
         | ErrorCode::OperationNotFound
+        | ErrorCode::ClassNotFound
+        | ErrorCode::RateCardNotFound
+        | ErrorCode::InvoiceNotFound
+        | ErrorCode::NotSigned
         | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
         | ErrorCode::VolumeInUse
@@ -129,6 +133,11 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::OperationNotCancellable
         | ErrorCode::IdempotencyKeyReused
         | ErrorCode::AnswerNotKept
+        | ErrorCode::ClassExists
+        | ErrorCode::ClassInUse
+        | ErrorCode::RateCardConflict
+        | ErrorCode::NotRated
+        | ErrorCode::NothingToCorrect
         | ErrorCode::ShrinkRefused => Exit::Conflict,
         ErrorCode::VolumeQuarantined | ErrorCode::MayBeNeeded => Exit::Damage,
         ErrorCode::NoSpace => Exit::NoSpace,
@@ -137,6 +146,8 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ShuttingDown
         | ErrorCode::Timeout
         | ErrorCode::RequestInProgress
+        | ErrorCode::MonthOpen
+        | ErrorCode::ReadingsMissing
         | ErrorCode::RateLimited => Exit::TryLater,
         ErrorCode::HostRefused
         | ErrorCode::RouteNotFound
@@ -185,6 +196,10 @@ mod tests {
             | ErrorCode::TenantNotFound
             | ErrorCode::TokenNotFound
             | ErrorCode::OperationNotFound
+            | ErrorCode::ClassNotFound
+            | ErrorCode::RateCardNotFound
+            | ErrorCode::InvoiceNotFound
+            | ErrorCode::NotSigned
             | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
             | ErrorCode::VolumeInUse
@@ -197,6 +212,11 @@ mod tests {
             | ErrorCode::TenantInUse
             | ErrorCode::TenantSuspended
             | ErrorCode::QuotaExceeded
+            | ErrorCode::ClassExists
+            | ErrorCode::ClassInUse
+            | ErrorCode::RateCardConflict
+            | ErrorCode::NotRated
+            | ErrorCode::NothingToCorrect
             | ErrorCode::OperationNotCancellable
             | ErrorCode::IdempotencyKeyReused
             | ErrorCode::AnswerNotKept
@@ -207,6 +227,8 @@ mod tests {
             ErrorCode::Unavailable
             | ErrorCode::ShuttingDown
             | ErrorCode::Timeout
+            | ErrorCode::MonthOpen
+            | ErrorCode::ReadingsMissing
             | ErrorCode::RequestInProgress
             | ErrorCode::RateLimited => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,
@@ -217,7 +239,7 @@ mod tests {
             | ErrorCode::UnsupportedMediaType
             | ErrorCode::Internal => 1,
         };
-        for code in ErrorCode::ALL {
+        for code in ErrorCode::ALL.iter().copied() {
             assert_eq!(number_of(exit_of(code)), expected(code), "{code:?}");
         }
         for number in 0..=9 {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod alerts;
 mod cli;
 mod client;
 mod cmd;
@@ -54,6 +55,11 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Token(command) => cmd::token::run(command, output),
         Command::Operation(command) => cmd::operation::run(command, output),
         Command::Audit(command) => cmd::audit::run(command, output),
+        Command::Class(command) => cmd::class::run(command, output),
+        Command::RateCard(command) => cmd::rate_card::run(command, output),
+        Command::Invoice(command) => cmd::invoice::run(command, output),
+        Command::Usage(command) => cmd::usage::run(command, output),
+        Command::Budget(command) => cmd::budget::run(command, output),
     }
 }
 

@@ -5,6 +5,7 @@
 mod signals;
 mod sockets;
 
+use crate::alerts::{self, Courier};
 use crate::config::{LogFormat, ServeOptions, Settings};
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
@@ -57,7 +58,10 @@ async fn serve(settings: &Settings, data: &DataDir) -> Result<(), Failure> {
     if let Some(token) = wiring::bootstrap(&*engine.service, data).await? {
         show_first_token(&token, data, settings.log_format)?;
     }
-    serve_engine(settings, (engine, journals), sockets, &mut signals, announce).await
+    let alerts = tokio::spawn(alerts::watch(Arc::clone(&engine.service), Courier::of(data)?));
+    let ended = serve_engine(settings, (engine, journals), sockets, &mut signals, announce).await;
+    alerts.abort();
+    ended
 }
 
 /// Past the log, which may be kept where others read it.

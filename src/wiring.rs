@@ -1,5 +1,6 @@
 //! Puts the engine behind the API: the only place that knows both.
 
+mod books;
 mod bootstrap;
 mod metrics;
 mod offline;

@@ -6,7 +6,7 @@
 
 mod wire;
 
-use blockd::catalogue::{Catalogue, MeterConfig};
+use blockd::catalogue::{Catalogue, CatalogueError, MeterConfig};
 use blockd::{Limits, ServingConfig};
 use metering::ledger::{Books, Date, Trust, verify};
 use metering::{Dimension, Mark, Reading};
@@ -158,13 +158,13 @@ async fn the_books_are_signed_and_verified() {
     catalogue.create("a", SIZE_BYTES).await.unwrap();
     wait_for_periods(&catalogue, 2).await;
     let head = catalogue.sign_ledger().await.unwrap();
-    let (pieces, mut taken) = mpsc::channel(64);
+    let (pieces, mut taken) = mpsc::channel::<Result<Vec<u8>, CatalogueError>>(64);
     let days = (Date::new(1970, 1, 1).unwrap(), Date::new(9999, 12, 31).unwrap());
     catalogue.export_books(TenantId::DEFAULT, (Books::Both, days), &pieces).await.unwrap();
     drop(pieces);
     let mut bundle = Vec::new();
     while let Some(piece) = taken.recv().await {
-        bundle.extend(piece);
+        bundle.extend(piece.unwrap());
     }
     let trust = Trust { keys: vec![catalogue.ledger_key().await.unwrap()], heads: Vec::new() };
     let verified = verify(&bundle, trust).unwrap();

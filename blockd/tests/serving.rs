@@ -487,13 +487,13 @@ async fn a_clone_of_an_image_is_resized_and_no_other_volume_of_its_name() {
     catalogue.mark_image("image", None, 1 << 20).await.unwrap();
     catalogue.seal_image("image", None).await.unwrap();
     // Each waits for the records' lock in this order.
-    let cloned = catalogue.clone_image(&["image"], "vm", Some(4 << 20));
+    let cloned = catalogue.clone_image(&["image"], "vm", Some(4 << 20), None);
     let (cloned, deleted, made) = tokio::join!(cloned, catalogue.delete("vm", false), catalogue.create("vm", 2 << 20));
     assert_eq!((cloned.unwrap().size_bytes, deleted), (4 << 20, Ok(())));
     assert_eq!(catalogue.show("vm").unwrap(), made.unwrap());
     catalogue.delete("vm", false).await.unwrap();
     // A size that no volume can have.
-    let cloned = catalogue.clone_image(&["image"], "vm", Some(u64::MAX));
+    let cloned = catalogue.clone_image(&["image"], "vm", Some(u64::MAX), None);
     let (cloned, made) = tokio::join!(cloned, catalogue.create("vm", 2 << 20));
     assert!(cloned.is_err());
     assert_eq!(catalogue.show("vm").unwrap(), made.unwrap(), "what was made of the image is gone, and nothing else");

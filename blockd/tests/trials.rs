@@ -67,7 +67,7 @@ async fn a_trial_tells_what_would_be_and_changes_nothing() {
     assert_eq!((made.volume.0, made.name.as_str(), made.size_bytes), (0, "acme/new", MIB));
     assert_eq!(tried(c, c.resize("acme/vm", 8 * MIB, false)).await.unwrap().size_bytes, 8 * MIB);
     assert_eq!(tried(c, c.resize("acme/vm", MIB, false)).await.unwrap().size_bytes, MIB);
-    assert_eq!(tried(c, c.clone_image(&["os"], "new", Some(2 * MIB))).await.unwrap().size_bytes, 2 * MIB);
+    assert_eq!(tried(c, c.clone_image(&["os"], "new", Some(2 * MIB), None)).await.unwrap().size_bytes, 2 * MIB);
     assert_eq!(tried(c, c.clone_snapshot(&named("acme/vm", "a"), "acme/new")).await.unwrap().size_bytes, 4 * MIB);
     let taken = tried(c, c.create_snapshots(&[named("acme/vm", "b")], Some("g"))).await.unwrap();
     assert_eq!(taken.first().unwrap().group.as_deref(), Some("g"));
@@ -119,9 +119,9 @@ async fn a_trial_is_refused_as_the_change_would_be() {
     refused_alike!(c.create("nobody/vm", MIB));
     refused_alike!(c.resize("acme/vm", 4097, false));
     refused_alike!(c.resize("none", MIB, false));
-    refused_alike!(c.clone_image(&["os"], "new", Some(4096)));
-    refused_alike!(c.clone_image(&["os"], "new", Some(MIB + 512)));
-    refused_alike!(c.clone_image(&["part"], "new", None));
+    refused_alike!(c.clone_image(&["os"], "new", Some(4096), None));
+    refused_alike!(c.clone_image(&["os"], "new", Some(MIB + 512), None));
+    refused_alike!(c.clone_image(&["part"], "new", None, None));
     refused_alike!(c.clone_snapshot(&named("acme/vm", "a"), "beta/new"));
     refused_alike!(c.create_snapshots(&[named("acme/vm", "a")], None));
     refused_alike!(c.clone_moment("acme/vm", 1000, "acme/new"));

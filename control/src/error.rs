@@ -77,6 +77,28 @@ pub enum ErrorCode {
     RequestInProgress,
     /// The request that bears the `Idempotency-Key` was carried out, but its answer is not kept.
     AnswerNotKept,
+    /// No class of that name.
+    ClassNotFound,
+    /// A class of that name is there already.
+    ClassExists,
+    /// Volumes are of the class.
+    ClassInUse,
+    /// No rate card of that id and scope.
+    RateCardNotFound,
+    /// The rate card would change what is billed, or does not fit the others.
+    RateCardConflict,
+    /// What was used has no price, or a sum no place.
+    NotRated,
+    /// No invoice of that month is issued.
+    InvoiceNotFound,
+    /// The month is not over.
+    MonthOpen,
+    /// A reading of the month's end is to come.
+    ReadingsMissing,
+    /// Rated anew, the month is as it was issued.
+    NothingToCorrect,
+    /// No day of the time is signed yet, or it has nothing of the tenant.
+    NotSigned,
     /// The request's body is longer than any route takes.
     BodyTooLarge,
     /// The request's body is not declared as JSON.
@@ -124,7 +146,7 @@ pub struct Problem {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: &[Self] = &[
         Self::InvalidName,
         Self::InvalidSize,
         Self::InvalidRequest,
@@ -159,6 +181,17 @@ impl ErrorCode {
         Self::IdempotencyKeyReused,
         Self::RequestInProgress,
         Self::AnswerNotKept,
+        Self::ClassNotFound,
+        Self::ClassExists,
+        Self::ClassInUse,
+        Self::RateCardNotFound,
+        Self::RateCardConflict,
+        Self::NotRated,
+        Self::InvoiceNotFound,
+        Self::MonthOpen,
+        Self::ReadingsMissing,
+        Self::NothingToCorrect,
+        Self::NotSigned,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::Internal,
@@ -194,6 +227,10 @@ impl ErrorCode {
             | Self::TenantNotFound
             | Self::TokenNotFound
             | Self::OperationNotFound
+            | Self::ClassNotFound
+            | Self::RateCardNotFound
+            | Self::InvoiceNotFound
+            | Self::NotSigned
             | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
@@ -213,6 +250,13 @@ impl ErrorCode {
             | Self::IdempotencyKeyReused
             | Self::RequestInProgress
             | Self::AnswerNotKept
+            | Self::ClassExists
+            | Self::ClassInUse
+            | Self::RateCardConflict
+            | Self::NotRated
+            | Self::MonthOpen
+            | Self::ReadingsMissing
+            | Self::NothingToCorrect
             | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -228,7 +272,7 @@ impl ErrorCode {
     /// The code of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.as_str() == name)
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
     }
 
     const fn words(self) -> (&'static str, &'static str) {
@@ -267,6 +311,17 @@ impl ErrorCode {
             Self::IdempotencyKeyReused => ("idempotency_key_reused", "The key was another request's"),
             Self::RequestInProgress => ("request_in_progress", "The request is being carried out"),
             Self::AnswerNotKept => ("answer_not_kept", "The answer is not kept"),
+            Self::ClassNotFound => ("class_not_found", "There is no such class"),
+            Self::ClassExists => ("class_exists", "The class exists"),
+            Self::ClassInUse => ("class_in_use", "The class is in use"),
+            Self::RateCardNotFound => ("rate_card_not_found", "There is no such rate card"),
+            Self::RateCardConflict => ("rate_card_conflict", "The rate card does not fit"),
+            Self::NotRated => ("not_rated", "It cannot be rated"),
+            Self::InvoiceNotFound => ("invoice_not_found", "There is no such invoice"),
+            Self::MonthOpen => ("month_open", "The month is not over"),
+            Self::ReadingsMissing => ("readings_missing", "Readings are to come"),
+            Self::NothingToCorrect => ("nothing_to_correct", "There is nothing to put right"),
+            Self::NotSigned => ("not_signed", "Nothing of it is signed"),
             Self::BodyTooLarge => ("body_too_large", "The request is too large"),
             Self::UnsupportedMediaType => ("unsupported_media_type", "The request is not JSON"),
             Self::Internal => ("internal", "The daemon failed"),
@@ -362,7 +417,7 @@ mod tests {
     fn every_code_has_a_name_of_its_own_and_an_error_status() {
         let names: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), ErrorCode::ALL.len());
-        for code in ErrorCode::ALL {
+        for code in ErrorCode::ALL.iter().copied() {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
             assert!((400..600).contains(&code.status()));
         }

@@ -7,6 +7,9 @@
 
 pub mod api;
 mod audit;
+mod billing;
+mod books;
+mod class;
 mod diff;
 mod error;
 mod image;
@@ -28,6 +31,13 @@ mod token;
 mod trial;
 
 pub use audit::{AuditEntry, AuditList, Outcome};
+pub use billing::{
+    Basis, Budget, BudgetAlert, BudgetStatus, BudgetWatch, CorrectInvoice, CorrectionPreview, DueAlert, InvoiceList,
+    InvoiceSummary, IssueInvoice, LedgerHead, LedgerHeadList, LedgerKey, OrderedCorrection, RateCardEntry,
+    RateCardList, SetTenantBilling, TenantBilling, UsageReport, UsedRow,
+};
+pub use books::{AccountEntry, Books, NewAccountEntry, Pieces, SignedHead};
+pub use class::{Class, ClassList, CreateClass, SetClass, SetVolumeClass};
 pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};

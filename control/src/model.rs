@@ -40,6 +40,9 @@ pub struct Volume {
     /// For how long its past is kept, and what there is of that; absent when it is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<VolumeHistory>,
+    /// Its storage class.
+    #[serde(default)]
+    pub class: String,
     /// What may be asked of it in a second; absent when it has no ceiling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<VolumeQos>,
@@ -384,9 +387,13 @@ pub struct CreateVolume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "debian-12")]
     pub image: Option<String>,
-    /// For how long its past is kept.
+    /// For how long its past is kept; as its class says when it is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<KeepHistory>,
+    /// Its storage class; the default one when it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "gold")]
+    pub class: Option<String>,
 }
 
 /// A volume's new size. Exactly one of `size_bytes` and `size` is given.

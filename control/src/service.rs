@@ -1,5 +1,7 @@
 //! The one way from the API to the shards.
 
+use crate::books::Books;
+use crate::class::{Class, SetClass};
 use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
 use crate::image::{Image, ImageSharing};
@@ -13,6 +15,7 @@ use crate::size::VolumeSize;
 use crate::tenant::{Quota, SetAccess, SetTenantQos, Tenant};
 use crate::token::{KnownToken, NewToken, Token};
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a [`Service`] answers, in its own time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>> + Send + 'a>>;
@@ -25,8 +28,15 @@ pub type Trial<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 /// Each call is atomic towards the others and durable when answered. The API runs a change to its end even when its
 /// client has gone.
 pub trait Service: Send + Sync + 'static {
-    /// Makes a volume. Fails with `volume_exists`, naming the size it has, or `no_space`.
-    fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume>;
+    /// Makes a volume, of the default class where none is told; what is not told of its history is as its class says. Fails
+    /// with `volume_exists`, naming the size it has, `class_not_found`, or `no_space`.
+    fn create_volume(
+        &self,
+        name: VolumeName,
+        size: VolumeSize,
+        history: KeepHistory,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume>;
 
     /// A page of every volume, or of those of one tenant, by name.
     fn list_volumes(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Volume>>;
@@ -68,7 +78,34 @@ pub trait Service: Send + Sync + 'static {
 
     /// Makes a volume that begins as the first of some images that is there and may be used by its tenant, as large as that or larger. Fails with `image_not_found`, `image_importing`,
     /// `volume_exists`.
-    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume>;
+    fn clone_image(
+        &self,
+        images: Vec<VolumeName>,
+        name: VolumeName,
+        size: Option<VolumeSize>,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume>;
+
+    /// Gives a volume another class, from this moment on. Fails with `class_not_found`.
+    fn set_volume_class(&self, name: VolumeName, class: Name) -> Answer<'_, Volume>;
+
+    /// Every class, in any order.
+    fn list_classes(&self) -> Answer<'_, Vec<Class>>;
+
+    /// One class. Fails with `class_not_found`.
+    fn show_class(&self, name: Name) -> Answer<'_, Class>;
+
+    /// Makes a class. Fails with `class_exists`.
+    fn create_class(&self, name: Name, qos: SetQos, history: KeepHistory) -> Answer<'_, Class>;
+
+    /// Changes what a class gives its volumes.
+    fn set_class(&self, name: Name, wanted: SetClass) -> Answer<'_, Class>;
+
+    /// Deletes a class. Fails with `class_in_use` while volumes are of it.
+    fn delete_class(&self, name: Name) -> Answer<'_, ()>;
+
+    /// The ledger's books.
+    fn books(&self) -> Arc<dyn Books>;
 
     /// Takes snapshots at one point, all or none; `group` is what that is called. Fails with `snapshot_exists`.
     fn create_snapshots(&self, names: Vec<SnapshotName>, group: Option<Name>) -> Answer<'_, Vec<Snapshot>>;

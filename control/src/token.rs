@@ -151,9 +151,9 @@ impl Role {
     /// Whether a token of this role is for one tenant; nothing where it may be or not.
     pub(crate) const fn is_of_tenant(self) -> Option<bool> {
         match self {
-            Self::ProviderAdmin | Self::Operator | Self::Billing => Some(false),
+            Self::ProviderAdmin | Self::Operator => Some(false),
             Self::TenantAdmin | Self::TenantUser => Some(true),
-            Self::Auditor => None,
+            Self::Auditor | Self::Billing => None,
         }
     }
 }

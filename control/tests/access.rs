@@ -10,18 +10,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use control::api::{Options, router};
-use control::{Journals, KeepHistory, Name, NewToken, Quota, Role, Secret, Service, VolumeSize};
+use control::{
+    Books, Journals, KeepHistory, Name, NewAccountEntry, NewToken, Quota, Role, Secret, Service, SetQos, VolumeSize,
+};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use memory::{ADMIN, MemoryService};
+use metering::ledger::{Date, Kind};
+use metering::{Dimension, Mark, Reading, Registers};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tower::ServiceExt;
+use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
 /// The roles as the matrix has them: of a tenant or of all.
-const HOLDERS: [(&str, Role, bool); 7] = [
+const HOLDERS: [(&str, Role, bool); 8] = [
     ("provider-admin", Role::ProviderAdmin, false),
     ("operator", Role::Operator, false),
     ("billing", Role::Billing, false),
@@ -29,59 +34,85 @@ const HOLDERS: [(&str, Role, bool); 7] = [
     ("tenant-admin", Role::TenantAdmin, true),
     ("tenant-user", Role::TenantUser, true),
     ("tenant's auditor", Role::Auditor, true),
+    ("tenant's billing", Role::Billing, true),
 ];
 
 /// Who may, in the order of the holders: `y` may.
 const EXPECTED: &[(&str, &str, &str)] = &[
-    ("GET", "/v1/health", "yyyyyyy"),
-    ("GET", "/v1/ready", "yyyy---"),
-    ("GET", "/v1/openapi.json", "yyyyyyy"),
-    ("GET", "/metrics", "yyyy---"),
-    ("GET", "/v1/pool", "yyyy---"),
-    ("GET", "/v1/pool/scrub", "yyyy---"),
-    ("POST", "/v1/pool/scrub", "yy-----"),
-    ("GET", "/v1/volumes", "yyyyyyy"),
-    ("POST", "/v1/volumes", "yy--yy-"),
-    ("GET", "/v1/volumes/{name}", "yyyyyyy"),
-    ("DELETE", "/v1/volumes/{name}", "yy--yy-"),
-    ("POST", "/v1/volumes/{name}/resize", "yy--yy-"),
-    ("POST", "/v1/volumes/{name}/history", "yy--yy-"),
-    ("POST", "/v1/volumes/{name}/qos", "yy-----"),
-    ("POST", "/v1/volumes/{name}/clone", "yy--yy-"),
-    ("POST", "/v1/volumes/{name}/rollback", "yy--yy-"),
-    ("GET", "/v1/snapshots", "yyyyyyy"),
-    ("POST", "/v1/snapshots", "yy--yy-"),
-    ("GET", "/v1/snapshots/{name}", "yyyyyyy"),
-    ("DELETE", "/v1/snapshots/{name}", "yy--yy-"),
-    ("POST", "/v1/snapshots/{name}/clone", "yy--yy-"),
-    ("GET", "/v1/snapshots/{name}/diff", "yy--yy-"),
-    ("POST", "/v1/snapshots/reclaim", "yy--yy-"),
-    ("GET", "/v1/images", "yyyyyyy"),
-    ("POST", "/v1/images", "yy--yy-"),
-    ("GET", "/v1/images/{name}", "yyyyyyy"),
-    ("DELETE", "/v1/images/{name}", "yy--yy-"),
-    ("POST", "/v1/images/{name}/mark", "yy--yy-"),
-    ("POST", "/v1/images/{name}/seal", "yy--yy-"),
-    ("POST", "/v1/images/{name}/share", "yy-----"),
-    ("GET", "/v1/tenants", "yyyy---"),
-    ("POST", "/v1/tenants", "y------"),
-    ("GET", "/v1/tenants/{name}", "yyyyyyy"),
-    ("DELETE", "/v1/tenants/{name}", "y------"),
-    ("POST", "/v1/tenants/{name}/quota", "y------"),
-    ("POST", "/v1/tenants/{name}/qos", "y------"),
-    ("PUT", "/v1/tenants/{name}/access", "y---y--"),
-    ("POST", "/v1/tenants/{name}/suspend", "yy-----"),
-    ("POST", "/v1/tenants/{name}/resume", "yy-----"),
-    ("GET", "/v1/tokens", "y--yy-y"),
-    ("POST", "/v1/tokens", "y---y--"),
-    ("DELETE", "/v1/tokens/{id}", "y---y--"),
-    ("GET", "/v1/audit", "y--y--y"),
-    ("GET", "/v1/operations", "yyyyyyy"),
-    ("GET", "/v1/operations/{id}", "yyyyyyy"),
-    ("POST", "/v1/operations/{id}/cancel", "yy--yy-"),
-    ("GET", "/v1/tenants/{name}/metrics", "yyyyyyy"),
-    ("GET", "/versions", "yyyyyyy"),
+    ("GET", "/v1/health", "yyyyyyyy"),
+    ("GET", "/v1/ready", "yyyy----"),
+    ("GET", "/v1/openapi.json", "yyyyyyyy"),
+    ("GET", "/metrics", "yyyy----"),
+    ("GET", "/v1/pool", "yyyy----"),
+    ("GET", "/v1/pool/scrub", "yyyy----"),
+    ("POST", "/v1/pool/scrub", "yy------"),
+    ("GET", "/v1/volumes", "yyyyyyyy"),
+    ("POST", "/v1/volumes", "yy--yy--"),
+    ("GET", "/v1/volumes/{name}", "yyyyyyyy"),
+    ("DELETE", "/v1/volumes/{name}", "yy--yy--"),
+    ("POST", "/v1/volumes/{name}/resize", "yy--yy--"),
+    ("POST", "/v1/volumes/{name}/history", "yy--yy--"),
+    ("POST", "/v1/volumes/{name}/qos", "yy------"),
+    ("POST", "/v1/volumes/{name}/clone", "yy--yy--"),
+    ("POST", "/v1/volumes/{name}/rollback", "yy--yy--"),
+    ("GET", "/v1/snapshots", "yyyyyyyy"),
+    ("POST", "/v1/snapshots", "yy--yy--"),
+    ("GET", "/v1/snapshots/{name}", "yyyyyyyy"),
+    ("DELETE", "/v1/snapshots/{name}", "yy--yy--"),
+    ("POST", "/v1/snapshots/{name}/clone", "yy--yy--"),
+    ("GET", "/v1/snapshots/{name}/diff", "yy--yy--"),
+    ("POST", "/v1/snapshots/reclaim", "yy--yy--"),
+    ("GET", "/v1/images", "yyyyyyyy"),
+    ("POST", "/v1/images", "yy--yy--"),
+    ("GET", "/v1/images/{name}", "yyyyyyyy"),
+    ("DELETE", "/v1/images/{name}", "yy--yy--"),
+    ("POST", "/v1/images/{name}/mark", "yy--yy--"),
+    ("POST", "/v1/images/{name}/seal", "yy--yy--"),
+    ("POST", "/v1/images/{name}/share", "yy------"),
+    ("GET", "/v1/tenants", "yyyy----"),
+    ("POST", "/v1/tenants", "y-------"),
+    ("GET", "/v1/tenants/{name}", "yyyyyyyy"),
+    ("DELETE", "/v1/tenants/{name}", "y-------"),
+    ("POST", "/v1/tenants/{name}/quota", "y-------"),
+    ("POST", "/v1/tenants/{name}/qos", "y-------"),
+    ("PUT", "/v1/tenants/{name}/access", "y---y---"),
+    ("POST", "/v1/tenants/{name}/suspend", "yy------"),
+    ("POST", "/v1/tenants/{name}/resume", "yy------"),
+    ("GET", "/v1/tokens", "y--yy-y-"),
+    ("POST", "/v1/tokens", "y---y---"),
+    ("DELETE", "/v1/tokens/{id}", "y---y---"),
+    ("GET", "/v1/audit", "y--y--y-"),
+    ("GET", "/v1/operations", "yyyyyyyy"),
+    ("GET", "/v1/operations/{id}", "yyyyyyyy"),
+    ("POST", "/v1/operations/{id}/cancel", "yy--yy--"),
+    ("GET", "/v1/tenants/{name}/metrics", "yyyyyyyy"),
+    ("GET", "/versions", "yyyyyyyy"),
+    ("GET", "/v1/classes", "yyyyyyyy"),
+    ("POST", "/v1/classes", "yy------"),
+    ("GET", "/v1/classes/{name}", "yyyyyyyy"),
+    ("PUT", "/v1/classes/{name}", "yy------"),
+    ("DELETE", "/v1/classes/{name}", "yy------"),
+    ("PUT", "/v1/volumes/{name}/class", "yy--yy--"),
+    ("GET", "/v1/rate-cards", "y-yy----"),
+    ("POST", "/v1/rate-cards", "y-y-----"),
+    ("GET", "/v1/rate-cards/{id}", "y-yy----"),
+    ("DELETE", "/v1/rate-cards/{id}", "y-y-----"),
+    ("GET", "/v1/tenants/{name}/billing", "y-yyy-yy"),
+    ("PUT", "/v1/tenants/{name}/billing", "y-y-----"),
+    ("GET", "/v1/tenants/{name}/invoices", "y-yyy-yy"),
+    ("GET", "/v1/tenants/{name}/invoice", "y-yyy-yy"),
+    ("POST", "/v1/tenants/{name}/invoice/issue", "y-y-----"),
+    ("POST", "/v1/tenants/{name}/invoice/correct", "y-y-----"),
+    ("GET", "/v1/tenants/{name}/budget", "y-yyy-yy"),
+    ("PUT", "/v1/tenants/{name}/budget", "y-y-----"),
+    ("DELETE", "/v1/tenants/{name}/budget", "y-y-----"),
+    ("GET", "/v1/tenants/{name}/usage", "y-yyy-yy"),
+    ("GET", "/v1/tenants/{name}/bundle", "y-yyy-yy"),
+    ("GET", "/v1/ledger/key", "yyyyyyyy"),
+    ("GET", "/v1/ledger/heads", "yyyyyyyy"),
 ];
+
+const CARD: &str = r#"{"name":"all","currency":"EUR","effective_from":"2025-01-01T00:00:00Z","rounding":{"rule":"half_even"},"classes":[{"class":0,"name":"default","prices":[{"dimension":"written","unit":"gib_month","tiers":[{"price":"1"}]}]}]}"#;
 
 struct Api {
     service: Arc<MemoryService>,
@@ -107,12 +138,39 @@ impl Api {
                 service.create_tenant(tenant.parse().unwrap(), Quota::default()).await.unwrap();
             }
             let volume = format!("{tenant}/vm").parse().unwrap();
-            service.create_volume(volume, size, KeepHistory::default()).await.unwrap();
+            service.create_volume(volume, size, KeepHistory::default(), None).await.unwrap();
             service.create_snapshots(vec![format!("{tenant}/vm@a").parse().unwrap()], None).await.unwrap();
             let source = ("source".to_owned(), String::new());
             service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
         }
-        Self { service, router, journals, _folder: folder }
+        let class = service.create_class("gold".parse().unwrap(), SetQos::default(), KeepHistory::default());
+        class.await.unwrap();
+        Self { service, router, journals, _folder: folder }.with_a_bill().await
+    }
+
+    /// June is measured, rated and signed, and nothing is issued.
+    async fn with_a_bill(self) -> Self {
+        let tenant = TenantId(self.service.show_tenant("acme".parse().unwrap()).await.unwrap().id);
+        let (from, to) = (1_748_736_000_000, 1_751_328_000_000);
+        let reading = |sequence: u64, wall_ms: u64| Reading {
+            resource: VolumeId(900),
+            tenant,
+            class: ClassId::DEFAULT,
+            epoch: Epoch(1),
+            sequence,
+            mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
+            changes: 0,
+            at: MeterTime(wall_ms),
+            estimated_ms: 0,
+            wall_ms,
+            registers: Registers::default().with(Dimension::Written, u128::from(wall_ms) << 30),
+        };
+        self.service.books.measure(&[reading(0, from), reading(1, to)]);
+        let payload = format!("{{\"card\":{CARD}}}");
+        let card = NewAccountEntry { tenant: TenantId::DEFAULT, kind: Kind::RateCard, time_ms: from, payload };
+        self.service.books.append(vec![card]).await.unwrap();
+        self.service.books.sign(Date::new(2025, 7, 1).unwrap());
+        self
     }
 
     async fn token(&self, role: Role, tenant: Option<&str>) -> String {
@@ -154,6 +212,8 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         Some("snapshots") => format!("{vm}@a"),
         Some("images") => format!("{of}%2Fos"),
         Some("tenants") => of.to_owned(),
+        // The provider's: no tenant has one.
+        Some("classes") => "gold".to_owned(),
         _ => vm,
     };
     let body = match (method, route) {
@@ -172,10 +232,18 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/tenants/{name}/qos") => json!({"iops": 1000}),
         ("PUT", "/v1/tenants/{name}/access") => json!({"access": {"networks": ["10.0.0.0/8"]}}),
         ("POST", "/v1/tenants") => json!({"name": "gamma"}),
+        ("POST", "/v1/classes") => json!({"name": "silver"}),
+        ("PUT", "/v1/volumes/{name}/class") => json!({"class": "gold"}),
+        ("POST", "/v1/rate-cards") => serde_json::from_str(CARD).unwrap(),
+        ("POST", "/v1/tenants/{name}/invoice/issue") => json!({"month": "2025-06"}),
+        ("POST", "/v1/tenants/{name}/invoice/correct") => json!({"month": "2025-06", "reason": "test"}),
+        ("PUT", "/v1/tenants/{name}/budget") => json!({"amount": "10"}),
         ("POST", "/v1/tokens") => json!({"name": "given", "role": "tenant-user", "tenant": of}),
         _ => json!({}),
     };
-    (route.replace("{name}", &name).replace("{id}", "9999"), body)
+    let month = ["/invoice", "/usage", "/bundle"].iter().any(|end| route.ends_with(end));
+    let month = if month { "?month=2025-06" } else { "" };
+    (route.replace("{name}", &name).replace("{id}", "9999") + month, body)
 }
 
 async fn documented(api: &Api) -> BTreeSet<(String, String)> {
@@ -202,7 +270,8 @@ async fn every_route_with_every_role() {
             let (status, answer) = api.ask(&token, (method, &path), &body).await;
             let is_refused = (status, &answer["code"]) == (403, &json!("forbidden"));
             assert_eq!(!is_refused, may == 'y', "{holder}: {method} {path}: {status} {answer}");
-            let is_there = status != 404 || route.contains("{id}") || answer["code"] == "history_not_found";
+            let is_later = ["history_not_found", "invoice_not_found"].contains(&answer["code"].as_str().unwrap_or(""));
+            let is_there = status != 404 || route.contains("{id}") || is_later;
             assert!(is_there, "{holder}: {method} {path}: {answer}");
         }
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+#[expect(dead_code, reason = "the bills' tests use the rest")]
 mod memory;
 
 use axum::Router;
@@ -254,7 +255,7 @@ async fn metrics_are_of_so_many_volumes() {
     let api = Api::new();
     let (size, history) = (VolumeSize::from_bytes(512).unwrap(), KeepHistory::default());
     for number in 0..1005 {
-        api.service.create_volume(format!("vm-{number:04}").parse().unwrap(), size, history).await.unwrap();
+        api.service.create_volume(format!("vm-{number:04}").parse().unwrap(), size, history, None).await.unwrap();
     }
     let text = api.call("GET", "/metrics").await.text();
     assert!(text.contains("aljibe_volumes_not_shown 5\n"));
@@ -406,7 +407,7 @@ async fn what_may_take_long_is_answered_when_it_is_done() {
         ("/v1/snapshots/reclaim", json!({"snapshots": ["vm-1@a"]}), StatusCode::OK),
     ] {
         let api = Api::with_options(Options { request_duration_max: Duration::from_millis(1), ..Options::default() });
-        api.service.create_volume("vm-1".parse().unwrap(), size, history).await.unwrap();
+        api.service.create_volume("vm-1".parse().unwrap(), size, history, None).await.unwrap();
         api.service.keep_history("vm-1".parse().unwrap(), history).await.unwrap();
         api.service.create_snapshots(vec!["vm-1@a".parse().unwrap()], None).await.unwrap();
         let release = api.service.hold_changes();

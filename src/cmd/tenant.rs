@@ -1,13 +1,13 @@
 //! `aljibe tenant`.
 
 use super::volume::{described_ceilings, wanted_qos};
-use crate::cli::{AccessOptions, QosOptions, QuotaOptions, TenantCommand, TenantVerb};
+use crate::cli::{AccessOptions, BillingOptions, QosOptions, QuotaOptions, TenantCommand, TenantVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{Output, fields, sized, table};
 use control::{
-    Access, CreateTenant, Name, Quota, SetAccess, SetQos, SetTenantQos, Size, SocketAccess, Tenant, TenantList,
-    TenantQos,
+    Access, CreateTenant, Name, Quota, SetAccess, SetQos, SetTenantBilling, SetTenantQos, Size, SocketAccess, Tenant,
+    TenantBilling, TenantList, TenantQos,
 };
 use serde_json::json;
 
@@ -39,6 +39,7 @@ pub(crate) fn run(command: TenantCommand, output: Output) -> Result<(), Failure>
         TenantVerb::Access { name, access } => {
             show(&client.put(&format!("{}/access", path_of(&name)), &wanted_access(access))?, output)
         }
+        TenantVerb::Billing { name, billing } => billed(&client, output, &name, billing),
         TenantVerb::Suspend { name } => show(&client.post(&format!("{}/suspend", path_of(&name)), &json!({}))?, output),
         TenantVerb::Resume { name } => show(&client.post(&format!("{}/resume", path_of(&name)), &json!({}))?, output),
         TenantVerb::Delete { name } => {
@@ -131,6 +132,22 @@ fn described(tenant: &Tenant) -> String {
         ("clients of", described_access(tenant)),
         ("created", tenant.created_at.map(|at| at.to_string())),
     ])
+}
+
+fn billed(client: &Client, output: Output, name: &Name, options: BillingOptions) -> Result<(), Failure> {
+    let BillingOptions { invoice_name, zone, prefix } = options;
+    let wanted = SetTenantBilling { name: invoice_name, zone, prefix };
+    let path = format!("{}/billing", path_of(name));
+    let billing: TenantBilling =
+        if wanted == SetTenantBilling::default() { client.get(&path)? } else { client.put(&path, &wanted)? };
+    output.show(&billing, || {
+        fields(&[
+            ("tenant", Some(billing.tenant.clone())),
+            ("name", Some(billing.name.clone())),
+            ("zone", Some(billing.zone.clone())),
+            ("prefix", Some(billing.prefix.clone())),
+        ])
+    })
 }
 
 fn path_of(name: &Name) -> String {

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{Output, fields, rounded, sized, table};
 use control::{
     CeilingStatus, CloneMoment, CloneSnapshot, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack,
-    SetQos, Size, Volume, VolumeHistory, VolumeList, VolumeName, VolumeQos, VolumeSize,
+    SetQos, SetVolumeClass, Size, Volume, VolumeHistory, VolumeList, VolumeName, VolumeQos, VolumeSize,
 };
 use serde_json::json;
 
@@ -15,8 +15,18 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
     let client = Client::of(&target)?;
     let path_of = |name: &VolumeName| format!("/v1/volumes/{}", target.volume(name.clone()).in_path());
     match command.verb {
-        VolumeVerb::Create { name, size, image, history } => {
-            create(&client, output, &target.volume(name), (size, image, history))
+        VolumeVerb::Create { name, size, image, class, history } => {
+            let history = Some(wanted_history(history)).filter(|wanted| *wanted != KeepHistory::default());
+            let (name, class) = (target.volume(name).to_string(), class.map(|class| class.to_string()));
+            let size_bytes = size.map(VolumeSize::bytes);
+            let wanted = CreateVolume { name, size_bytes, size: None, image, history, class };
+            let volume: Volume = client.post("/v1/volumes", &wanted)?;
+            output.show(&volume, || described(&volume))
+        }
+        VolumeVerb::SetClass { name, class } => {
+            let wanted = SetVolumeClass { class: class.to_string() };
+            let volume: Volume = client.put(&format!("{}/class", path_of(&name)), &wanted)?;
+            output.show(&volume, || described(&volume))
         }
         VolumeVerb::List => list(&client, output, &target.query()),
         VolumeVerb::Show { name } => {
@@ -57,19 +67,6 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }
-}
-
-fn create(
-    client: &Client,
-    output: Output,
-    name: &VolumeName,
-    (size, image, history): (Option<VolumeSize>, Option<String>, HistoryOptions),
-) -> Result<(), Failure> {
-    let size_bytes = size.map(VolumeSize::bytes);
-    let history = Some(wanted_history(history)).filter(|wanted| *wanted != KeepHistory::default());
-    let wanted = CreateVolume { name: name.to_string(), size_bytes, size: None, image, history };
-    let volume: Volume = client.post("/v1/volumes", &wanted)?;
-    output.show(&volume, || described(&volume))
 }
 
 fn set(client: &Client, output: Output, path: &str, (history, qos): (KeepHistory, QosOptions)) -> Result<(), Failure> {
@@ -117,6 +114,7 @@ fn described(volume: &Volume) -> String {
         ("written", volume.written_bytes.map(sized)),
         ("snapshots", snapshots),
         ("on disk", volume.pool_bytes.map(sized)),
+        ("class", Some(volume.class.clone())),
         ("history", volume.history.as_ref().map(described_history)),
         ("ceilings", volume.qos.as_ref().map(described_qos)),
         ("state", Some(volume.state.to_string())),
@@ -128,7 +126,7 @@ fn described(volume: &Volume) -> String {
     ])
 }
 
-fn wanted_history(options: HistoryOptions) -> KeepHistory {
+pub(super) fn wanted_history(options: HistoryOptions) -> KeepHistory {
     KeepHistory {
         seconds: options.history.map(|period| period.seconds),
         limit_bytes: options.history_limit.map(Size::bytes),

@@ -1,5 +1,6 @@
 //! The API's service over a pool that is being served.
 
+mod class;
 mod diff;
 mod image;
 mod operation;
@@ -7,18 +8,19 @@ mod qos;
 mod scrub;
 mod tenant;
 
+use super::books::PoolBooks;
 use super::metrics;
 use blockd::Serving;
 use blockd::catalogue::{
-    Catalogue, CatalogueError, DEFAULT_TENANT, Entry, History, HistoryFigures, SnapshotEntry,
+    Catalogue, CatalogueError, DEFAULT_TENANT, Entry, History, HistoryFigures, NewVolume, SnapshotEntry,
     SnapshotName as NameInCatalogue, Space, is_trial, trial,
 };
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName, Name,
-    NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess,
-    SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial, Volume, VolumeHistory,
-    VolumeName, VolumeSize, VolumeState,
+    Answer, Books, Class, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName,
+    Name, NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError,
+    SetAccess, SetClass, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial,
+    Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -33,13 +35,15 @@ use volume::pool::PoolFigures;
 pub(super) struct PoolService {
     serving: Arc<Serving>,
     catalogue: Arc<Catalogue>,
+    books: Arc<PoolBooks>,
     /// Where a volume is found, with `{name}` for its name.
     uris: Vec<String>,
 }
 
 impl PoolService {
     pub(super) fn new(serving: Arc<Serving>, uris: Vec<String>) -> Self {
-        Self { catalogue: serving.catalogue(), serving, uris }
+        let books = Arc::new(PoolBooks::new(serving.catalogue()));
+        Self { catalogue: serving.catalogue(), serving, books, uris }
     }
 
     /// What every thread of the engine counts, at about one moment.
@@ -82,6 +86,7 @@ impl PoolService {
             snapshot_bytes: space.snapshot_bytes,
             pool_bytes: Some(space.pool_bytes),
             history,
+            class: self.catalogue.class_name(entry.class),
             qos: qos::shown(entry.qos, stats),
             state,
             state_reason,
@@ -163,10 +168,18 @@ fn by_volume(stats: &[ShardStats]) -> BTreeMap<VolumeId, &VolumeStats> {
 }
 
 impl Service for PoolService {
-    fn create_volume(&self, name: VolumeName, size: VolumeSize, history: KeepHistory) -> Answer<'_, Volume> {
+    fn create_volume(
+        &self,
+        name: VolumeName,
+        size: VolumeSize,
+        history: KeepHistory,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume> {
         Box::pin(async move {
-            let history = kept(None, history);
-            let entry = self.catalogue.create_with(name.as_str(), size.bytes(), history).await;
+            let history = (history != KeepHistory::default()).then(|| kept(None, history));
+            let class = class.as_ref().map(Name::as_str);
+            let new = NewVolume { size_bytes: size.bytes(), class, history };
+            let entry = self.catalogue.create_with(name.as_str(), new).await;
             self.shown(entry.map_err(service_error)?).await
         })
     }
@@ -255,11 +268,56 @@ impl Service for PoolService {
         })
     }
 
-    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+    fn set_volume_class(&self, name: VolumeName, class: Name) -> Answer<'_, Volume> {
+        Box::pin(async move {
+            let entry = self.catalogue.set_volume_class(name.as_str(), class.as_str()).await;
+            self.shown(entry.map_err(service_error)?).await
+        })
+    }
+
+    fn list_classes(&self) -> Answer<'_, Vec<Class>> {
+        Box::pin(async move { Ok(self.catalogue.list_classes().into_iter().map(class::shown).collect()) })
+    }
+
+    fn show_class(&self, name: Name) -> Answer<'_, Class> {
+        Box::pin(async move { class::answer(self.catalogue.show_class(name.as_str())) })
+    }
+
+    fn create_class(&self, name: Name, qos: SetQos, history: KeepHistory) -> Answer<'_, Class> {
+        Box::pin(async move {
+            let policy = class::policy(qos, history)?;
+            class::answer(self.catalogue.create_class(name.as_str(), policy).await)
+        })
+    }
+
+    fn set_class(&self, name: Name, wanted: SetClass) -> Answer<'_, Class> {
+        Box::pin(async move {
+            let known = self.catalogue.show_class(name.as_str()).map_err(service_error)?;
+            let policy = class::changed(known.policy, wanted)?;
+            class::answer(self.catalogue.set_class(name.as_str(), policy).await)
+        })
+    }
+
+    fn delete_class(&self, name: Name) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_class(name.as_str()).await.map_err(service_error) })
+    }
+
+    fn books(&self) -> Arc<dyn Books> {
+        Arc::clone(&self.books) as Arc<dyn Books>
+    }
+
+    fn clone_image(
+        &self,
+        images: Vec<VolumeName>,
+        name: VolumeName,
+        size: Option<VolumeSize>,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume> {
         Box::pin(async move {
             let size_bytes = size.map(VolumeSize::bytes);
             let images: Vec<&str> = images.iter().map(VolumeName::as_str).collect();
-            let entry = self.catalogue.clone_image(&images, name.as_str(), size_bytes).await;
+            let entry =
+                self.catalogue.clone_image(&images, name.as_str(), size_bytes, class.as_ref().map(Name::as_str)).await;
             self.shown(entry.map_err(service_error)?).await
         })
     }
@@ -516,10 +574,10 @@ fn timestamp(ms: u64) -> Timestamp {
 
 /// A failure in the API's words.
 #[expect(clippy::needless_pass_by_value, reason = "the shape of map_err's argument")]
-fn service_error(error: CatalogueError) -> ServiceError {
+pub(super) fn service_error(error: CatalogueError) -> ServiceError {
     let text = error.to_string();
     let (code, advice) = match &error {
-        CatalogueError::NotSigned => (ErrorCode::Unavailable, "ask again when the day has ended"),
+        CatalogueError::NotSigned => (ErrorCode::NotSigned, "ask again when the day has ended, or sign now"),
         CatalogueError::Exists { .. } => (ErrorCode::VolumeExists, "choose another name"),
         CatalogueError::NotFound { name } => return ServiceError::no_volume(name),
         CatalogueError::NoImage { name } => return ServiceError::no_image(name),
@@ -553,6 +611,9 @@ fn service_error(error: CatalogueError) -> ServiceError {
             (ErrorCode::SnapshotsUnrelated, "compare an earlier one with a later one, or read all of it")
         }
         CatalogueError::NoTenant { name } => return ServiceError::no_tenant(name),
+        CatalogueError::NoClass { .. } => (ErrorCode::ClassNotFound, "list the classes to see which there are"),
+        CatalogueError::ClassExists { .. } => (ErrorCode::ClassExists, "choose another name"),
+        CatalogueError::ClassInUse { .. } => (ErrorCode::ClassInUse, "give them another class, or delete them first"),
         CatalogueError::NoToken { id } => return ServiceError::no_token(&id.to_string()),
         CatalogueError::TenantExists { .. } => (ErrorCode::TenantExists, "choose another name"),
         CatalogueError::TenantInUse { .. } => (ErrorCode::TenantInUse, "delete them first"),

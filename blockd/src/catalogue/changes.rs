@@ -5,13 +5,24 @@ use super::shelf::Kept;
 use super::snapshots::missing;
 use super::tenants::{Usage, tenant_of};
 use super::trial::is_trial;
-use super::{Book, Catalogue, CatalogueError, Entry, History, Image, ask};
+use super::{Book, Catalogue, CatalogueError, DEFAULT_CLASS, Entry, History, Image, ask};
 use crate::open::wall_ms;
 use tokio::sync::MutexGuard;
 use units::{BLOCK_BYTES, ByteRange, VolumeId};
 use volume::error::ErrorKind;
 use volume::recover::fresh;
 use volume::request::{Completion, Request};
+
+/// A volume to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewVolume<'a> {
+    /// Its size.
+    pub size_bytes: u64,
+    /// The name of its class; the default one when it is not told.
+    pub class: Option<&'a str>,
+    /// For how long its history is kept, or that it is not; as its class says when it is not told.
+    pub history: Option<Option<History>>,
+}
 
 impl Catalogue {
     /// Makes a volume.
@@ -20,22 +31,17 @@ impl Catalogue {
     /// [`CatalogueError::Exists`]; [`CatalogueError::NoTenant`], [`CatalogueError::Suspended`],
     /// [`CatalogueError::QuotaExceeded`]; or the system volume's, when the record cannot be written.
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<Entry, CatalogueError> {
-        self.create_with(name, size_bytes, None).await
+        self.create_with(name, NewVolume { size_bytes, ..NewVolume::default() }).await
     }
 
-    /// Makes a volume with history, or without.
+    /// Makes a volume of a class, with history or without.
     ///
     /// # Errors
-    /// As of [`Catalogue::create`].
-    pub async fn create_with(
-        &self,
-        name: &str,
-        size_bytes: u64,
-        history: Option<History>,
-    ) -> Result<Entry, CatalogueError> {
+    /// As of [`Catalogue::create`]; [`CatalogueError::NoClass`].
+    pub async fn create_with(&self, name: &str, new: NewVolume<'_>) -> Result<Entry, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
-        let made = self.make(&mut book, (name, size_bytes), (None, history)).await;
+        let made = self.make(&mut book, name, new, None).await;
         self.history.wake();
         made
     }
@@ -44,20 +50,36 @@ impl Catalogue {
     pub(super) async fn make(
         &self,
         book: &mut Book,
-        (name, size_bytes): (&str, u64),
-        (image, history): (Option<Image>, Option<History>),
+        name: &str,
+        new: NewVolume<'_>,
+        image: Option<Image>,
     ) -> Result<Entry, CatalogueError> {
+        let size_bytes = new.size_bytes;
+        let (class, policy) = self.read().class_named(new.class.unwrap_or(DEFAULT_CLASS))?;
+        let history = new.history.unwrap_or(policy.history);
         let tenant = self.admit(name, Usage::volume(size_bytes))?;
         self.refuse_if_taken(name)?;
         let created_ms = wall_ms();
         if is_trial() {
-            let (name, volume, shard, damage, qos) = (name.to_owned(), VolumeId(0), 0, None, None);
-            return Ok(Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos });
+            let (name, volume, shard, damage, qos) = (name.to_owned(), VolumeId(0), 0, None, policy.qos);
+            return Ok(Entry {
+                volume,
+                name,
+                tenant,
+                size_bytes,
+                created_ms,
+                shard,
+                damage,
+                image,
+                history,
+                qos,
+                class,
+            });
         }
         let id = book.take_ids(1).await?;
         let (state, parent, line) = (VolumeState::Live, None, None);
         let image = image.map(|image| Image { claim: id, ..image });
-        let (name, tenant_id, qos) = (name.to_owned(), tenant.0, None);
+        let (name, tenant_id, qos) = (name.to_owned(), tenant.0, policy.qos);
         let metered = self.metered_from_now();
         let record = VolumeRecord {
             id,
@@ -72,6 +94,8 @@ impl Catalogue {
             history,
             qos,
             metered,
+            class: class.0,
+            meter_changes: Vec::new(),
         };
         let name = record.name.as_str();
         self.begin_meter(&record).await?;
@@ -85,7 +109,8 @@ impl Catalogue {
         let volume = VolumeId(id);
         let shard = self.serve(fresh(volume, size_bytes), (tenant, qos))?;
         let (name, image) = (name.to_owned(), record.image.clone());
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage: None, image, history, qos };
+        let damage = None;
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos, class };
         let name = entry.name.as_str();
         tracing::info!(name, id, size_bytes, "made a volume");
         self.put(record, entry.clone());
@@ -334,5 +359,7 @@ fn unread(entry: &Entry) -> VolumeRecord {
         history: entry.history,
         qos: entry.qos,
         metered: Metered::default(),
+        class: entry.class.0,
+        meter_changes: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ use super::shelf::{Shelf, boundary_of};
 use std::collections::BTreeSet;
 
 /// Something to be done.
+#[expect(clippy::large_enum_variant, reason = "few are made, and each is done at once")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chore {
     /// Write the record of a snapshot whose name is gone.
@@ -129,6 +130,8 @@ mod tests {
             history: None,
             qos: None,
             metered: Metered::default(),
+            class: 0,
+            meter_changes: Vec::new(),
         }
     }
 

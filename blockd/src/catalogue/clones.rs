@@ -12,7 +12,7 @@ use super::tenants::{Usage, refuse_other_tenant, tenant_of};
 use super::trial::is_trial;
 use super::{Catalogue, CatalogueError, Entry, ask};
 use crate::open::wall_ms;
-use units::{TenantId, VolumeId};
+use units::{ClassId, TenantId, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::recover::fresh_clone;
 
@@ -26,7 +26,9 @@ impl Catalogue {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         refuse_other_tenant(&snapshot.volume, name)?;
-        self.make_clone(&mut book, snapshot, name).await
+        let made = self.make_clone(&mut book, snapshot, name, None).await;
+        self.history.wake();
+        made
     }
 
     pub(super) async fn make_clone(
@@ -34,15 +36,29 @@ impl Catalogue {
         book: &mut Book,
         snapshot: &SnapshotName,
         name: &str,
+        class: Option<&str>,
     ) -> Result<Entry, CatalogueError> {
         let record = self.heir_of(snapshot, name)?;
+        let record = self.in_class(record, class)?;
         let tenant = self.admit(name, Usage::volume(record.size_bytes))?;
         self.refuse_if_taken(name)?;
         if is_trial() {
-            let VolumeRecord { size_bytes, created_ms, .. } = record;
+            let VolumeRecord { size_bytes, created_ms, history, qos, class, .. } = record;
             let (name, volume, shard, damage) = (name.to_owned(), VolumeId(0), 0, None);
-            let (image, history, qos) = (None, None, None);
-            return Ok(Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos });
+            let (image, class) = (None, ClassId(class));
+            return Ok(Entry {
+                volume,
+                name,
+                tenant,
+                size_bytes,
+                created_ms,
+                shard,
+                damage,
+                image,
+                history,
+                qos,
+                class,
+            });
         }
         let record = VolumeRecord { id: book.take_ids(1).await?, tenant: tenant.0, ..record };
         let entry = self.begin(book, record).await?;
@@ -98,12 +114,12 @@ impl Catalogue {
         let undo =
             taken.into_iter().next().ok_or_else(|| CatalogueError::SnapshotNotFound { snapshot: undo.to_string() })?;
         let line = Some(self.read().line_of(entry.volume.0));
-        let Entry { history, qos, .. } = *entry;
+        let Entry { history, qos, class: ClassId(class), .. } = *entry;
         // Where the meter of what it is now ends, that of what it will be begins.
         let end = self.end_meter(entry.volume).await;
         let metered = Metered { from: Some(end.at), end: None };
         self.note_end(book, entry.volume, end).await?;
-        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, qos, metered, ..record };
+        let record = VolumeRecord { id: book.take_ids(1).await?, line, history, qos, class, metered, ..record };
         let entry = self.begin(book, record).await?;
         self.history.wake();
         Ok((entry, undo))
@@ -134,7 +150,19 @@ impl Catalogue {
             history: None,
             qos: None,
             metered: self.metered_from_now(),
+            class: shelf.volume(kept.record.of).map_or(ClassId::DEFAULT.0, |record| record.class),
+            meter_changes: Vec::new(),
         })
+    }
+
+    /// The record of a volume to be made, in a class, or in the one of what it begins as; with what its class gives it.
+    pub(super) fn in_class(&self, record: VolumeRecord, class: Option<&str>) -> Result<VolumeRecord, CatalogueError> {
+        let shelf = self.read();
+        let (class, policy) = match class {
+            Some(name) => shelf.class_named(name)?,
+            None => (ClassId(record.class), shelf.policy_of(ClassId(record.class))),
+        };
+        Ok(VolumeRecord { class: class.0, qos: policy.qos, history: policy.history, ..record })
     }
 
     /// Writes the record of a volume with a parent, and serves it under its name.
@@ -148,10 +176,10 @@ impl Catalogue {
         }
         let volume = VolumeId(record.id);
         let VolumeRecord { size_bytes, created_ms, history, qos, .. } = record;
-        let tenant = TenantId(record.tenant);
+        let (tenant, class) = (TenantId(record.tenant), ClassId(record.class));
         let shard = self.serve(fresh_clone(volume, size_bytes), (tenant, qos))?;
         let (name, damage, image) = (record.name.clone(), None, None);
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos };
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos, class };
         self.put(record, entry.clone());
         Ok(entry)
     }

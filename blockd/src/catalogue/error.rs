@@ -143,6 +143,26 @@ pub enum CatalogueError {
         /// What it may have.
         limit: u64,
     },
+    /// No class has that name.
+    #[error("there is no class {name}")]
+    NoClass {
+        /// The name.
+        name: String,
+    },
+    /// A class has that name.
+    #[error("class {name} exists")]
+    ClassExists {
+        /// The name.
+        name: String,
+    },
+    /// Volumes are of a class.
+    #[error("class {name} has {volumes} volumes and images")]
+    ClassInUse {
+        /// Its name.
+        name: String,
+        /// How many.
+        volumes: u64,
+    },
     /// No token has that id.
     #[error("there is no token {id}")]
     NoToken {

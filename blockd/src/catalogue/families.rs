@@ -44,7 +44,14 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
                 boundaries.push((VolumeId(record.of), Boundary { generation, lsn, size_bytes, wall_ms }));
             }
             Ok(
-                Some(Record::Snapshot(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_) | Record::Meter(_))
+                Some(
+                    Record::Snapshot(_)
+                    | Record::Group(_)
+                    | Record::Tenant(_)
+                    | Record::Token(_)
+                    | Record::Class(_)
+                    | Record::Meter(_),
+                )
                 | None,
             ) => {}
             Err(reason) => {

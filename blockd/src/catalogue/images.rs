@@ -8,7 +8,7 @@ use super::record::{Record, VolumeRecord};
 use super::shelf::Shelf;
 use super::tenants::{Usage, tenant_of};
 use super::trial::is_trial;
-use super::{Book, Catalogue, CatalogueError, DEFAULT_TENANT, Entry, SnapshotName, ask};
+use super::{Book, Catalogue, CatalogueError, DEFAULT_CLASS, DEFAULT_TENANT, Entry, NewVolume, SnapshotName, ask};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use units::{BLOCK_BYTES, ByteRange, TenantId};
@@ -88,7 +88,8 @@ impl Catalogue {
         let Some(entry) = known else {
             let (copied_bytes, claim, shared) = (0, 0, Sharing::Nobody);
             let image = Image { is_ready: false, source, source_state, copied_bytes, claim, shared };
-            return self.make(&mut book, (name, size_bytes), (Some(image), None)).await;
+            let new = NewVolume { size_bytes, ..NewVolume::default() };
+            return self.make(&mut book, name, new, Some(image)).await;
         };
         self.refuse_if_suspended(name)?;
         let exists = || CatalogueError::Exists { name: name.to_owned(), size_bytes: entry.size_bytes };
@@ -226,13 +227,14 @@ impl Catalogue {
     /// asked for.
     ///
     /// # Errors
-    /// [`CatalogueError::NoImage`], [`CatalogueError::Importing`]; [`CatalogueError::Request`] when it is to be smaller;
+    /// [`CatalogueError::NoImage`], [`CatalogueError::Importing`], [`CatalogueError::NoClass`]; [`CatalogueError::Request`] when it is to be smaller;
     /// or as of [`Catalogue::clone_snapshot`] and [`Catalogue::resize`].
     pub async fn clone_image(
         &self,
         images: &[&str],
         name: &str,
         size_bytes: Option<u64>,
+        class: Option<&str>,
     ) -> Result<Entry, CatalogueError> {
         // Kept to the end, so that the name is that of one volume throughout.
         let mut book = self.book.lock().await;
@@ -250,7 +252,9 @@ impl Catalogue {
         }
         let more = Usage::volume(size_bytes.unwrap_or(source.size_bytes));
         self.read().refuse_over_quota(tenant_of(name), more)?;
-        let entry = self.make_clone(&mut book, &snapshot_of(image), name).await?;
+        // Not the image's: that is what its owner pays.
+        let class = class.unwrap_or(DEFAULT_CLASS);
+        let entry = self.make_clone(&mut book, &snapshot_of(image), name, Some(class)).await?;
         let resized = self.resize_entry(&entry, size_bytes.unwrap_or(entry.size_bytes), false).await;
         if resized.is_err() {
             // Whoever is told that it failed does not look for a volume.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use tokio::sync::{Mutex, watch};
-use units::{TenantId, VolumeId};
+use units::{ClassId, TenantId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::{Boundary, Parent};
 use volume::recover::{Known, Recovered, fresh, fresh_clone};
@@ -146,6 +146,7 @@ impl Sorted {
                 Record::Tenant(record) => shelf.put_tenant(record),
                 Record::Token(record) => drop(shelf.tokens.insert(record.id, record)),
                 Record::Meter(record) => sorted.meter = Some(record),
+                Record::Class(record) => drop(shelf.classes.insert(record.name.clone(), record)),
             }
         }
         sorted
@@ -287,6 +288,7 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
             image: record.image,
             history: record.history,
             qos: record.qos,
+            class: ClassId(record.class),
         };
         shelf.names.insert(record.name, Kept::new(entry));
     }
@@ -317,6 +319,7 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
         image: None,
         history: None,
         qos: None,
+        class: ClassId::DEFAULT,
     };
     shelf.note_rotten(id);
     shelf.names.insert(name.clone(), Kept::new(entry));

@@ -9,6 +9,7 @@ mod ask;
 mod book;
 mod changes;
 mod chores;
+mod classes;
 mod cleaner;
 mod clones;
 mod diff;
@@ -33,6 +34,8 @@ mod trial;
 mod views;
 
 pub use access::{ACCESS_RULES_MAX, Access, Fingerprint, InvalidRule, Network, SocketAccess, TenantSockets};
+pub use changes::NewVolume;
+pub use classes::{Class, ClassPolicy, DEFAULT_CLASS};
 pub use diff::{Diff, DiffExtent, DiffTo};
 pub use erasures::Erasure;
 pub use error::CatalogueError;
@@ -42,6 +45,7 @@ pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
 pub use meter::{AccountEntry, MeterConfig, SignedHead};
 pub use qos::TenantQos;
+pub use record::MeterChange;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
@@ -66,7 +70,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tenants::tenant_of;
 use tokio::sync::{Mutex, watch};
-use units::{TenantId, VolumeId};
+use units::{ClassId, TenantId, VolumeId};
 use views::Views;
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::PoolFigures;
@@ -98,6 +102,8 @@ pub struct Entry {
     pub history: Option<History>,
     /// Its ceilings, when it has some.
     pub qos: Option<QosLimits>,
+    /// Its class's number.
+    pub class: ClassId,
 }
 
 impl Catalogue {

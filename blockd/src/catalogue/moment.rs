@@ -16,7 +16,7 @@ use smallvec::smallvec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use units::{Lsn, TenantId, VolumeId};
+use units::{ClassId, Lsn, TenantId, VolumeId};
 use volume::error::{Error, ErrorKind};
 use volume::history::{Change, HistoryError, Replay};
 use volume::pool::Boundary;
@@ -94,6 +94,7 @@ impl Catalogue {
                 return Err(CatalogueError::Quarantined { name: volume.to_owned(), reason });
             }
             shelf.refuse_over_quota(tenant_of(name), Usage::volume(base.size_bytes))?;
+            let qos = shelf.policy_of(entry.class).qos;
             let record = VolumeRecord {
                 id,
                 name: name.to_owned(),
@@ -105,7 +106,9 @@ impl Catalogue {
                 line: None,
                 image: None,
                 history: None,
-                qos: None,
+                qos,
+                class: entry.class.0,
+                meter_changes: Vec::new(),
                 metered: Metered::default(),
             };
             // Nobody deletes it while it is being made.
@@ -114,7 +117,7 @@ impl Catalogue {
             Begun { record, base }
         };
         let served = match self.record_heir(&book, &begun.record).await {
-            Ok(()) => self.serve(fresh_clone(VolumeId(id), begun.record.size_bytes), (entry.tenant, None)),
+            Ok(()) => self.serve(fresh_clone(VolumeId(id), begun.record.size_bytes), (entry.tenant, begun.record.qos)),
             Err(error) => Err(error),
         };
         if let Err(error) = served {
@@ -171,16 +174,20 @@ impl Catalogue {
             let coming = shelf.coming.get(&record.name).copied().unwrap_or(0);
             shelf.refuse_over_quota(tenant_of(&record.name), Usage::bytes(size_bytes.saturating_sub(coming)))?;
         }
+        // Not before all of it is there: its bases are of what it is then.
+        let history = self.read().policy_of(ClassId(record.class)).history;
         let (state, metered) = (VolumeState::Live, self.metered_from_now());
-        let record = VolumeRecord { state, size_bytes, metered, ..record };
+        let record = VolumeRecord { state, size_bytes, history, metered, ..record };
         self.begin_meter(&record).await?;
         book.put(&Record::Volume(record.clone())).await?;
         let volume = VolumeId(record.id);
         let (shard, _) = self.shard_of(volume);
         let (name, created_ms) = (record.name.clone(), record.created_ms);
-        let (tenant, damage, image, history, qos) = (TenantId(record.tenant), None, None, None, None);
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos };
+        let (tenant, class, qos) = (TenantId(record.tenant), ClassId(record.class), record.qos);
+        let (damage, image) = (None, None);
+        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos, class };
         self.put(record, entry.clone());
+        self.history.wake();
         self.write().forget_coming(&entry.name);
         tracing::info!(name = entry.name, id = volume.0, "made a clone of a moment");
         Ok(entry)
@@ -258,13 +265,13 @@ mod tests {
 
     fn volume(id: u64, created_ms: u64, line: Option<u64>) -> VolumeRecord {
         let (name, state) = ("vm".to_owned(), VolumeState::Live);
-        let (tenant, parent, image, history, qos) = (0, None, None, None, None);
-        let metered = Metered::default();
+        let (tenant, size_bytes, parent, image, history, qos) = (0, 4096, None, None, None, None);
+        let (class, meter_changes, metered) = (0, Vec::new(), Metered::default());
         VolumeRecord {
             id,
             name,
             tenant,
-            size_bytes: 4096,
+            size_bytes,
             created_ms,
             state,
             parent,
@@ -272,6 +279,8 @@ mod tests {
             image,
             history,
             qos,
+            class,
+            meter_changes,
             metered,
         }
     }

@@ -76,6 +76,8 @@ mod tests {
             history: None,
             qos: None,
             metered: Metered::default(),
+            class: 0,
+            meter_changes: Vec::new(),
         }
     }
 

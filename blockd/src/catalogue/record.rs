@@ -1,5 +1,5 @@
 //! The catalogue's blocks in the system volume: block 0 tells the next id, block N is the record that has id N: of a
-//! volume, a snapshot, a group of snapshots, a tenant or a token. A record that does not say what it is of is a volume's.
+//! volume, a snapshot, a group of snapshots, a tenant, a token or a class. A record that does not say what it is of is a volume's.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -17,7 +17,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
-use units::{BLOCK_LEN, TenantId, VolumeId};
+use units::{BLOCK_LEN, ClassId, TenantId, VolumeId};
 use volume::buffer::Buffer;
 use volume::pool::Parent;
 
@@ -52,6 +52,7 @@ pub(super) enum Record {
     Tenant(TenantRecord),
     Token(TokenRecord),
     Meter(MeterRecord),
+    Class(ClassRecord),
 }
 
 /// The record of a volume.
@@ -89,6 +90,23 @@ pub(super) struct VolumeRecord {
     /// From when to when it is metered.
     #[serde(default, skip_serializing_if = "is_unmarked")]
     pub(super) metered: Metered,
+    /// Its class's number.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) class: u64,
+    /// Changes of its class that no reading tells yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) meter_changes: Vec<MeterChange>,
+}
+
+/// From when on what a volume uses is of another class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeterChange {
+    /// When, on the meter's clock.
+    pub at: u64,
+    /// The class's number, from then on.
+    pub class: u64,
+    /// That of the class before.
+    pub before: u64,
 }
 
 /// From when to when a volume is metered.
@@ -199,8 +217,8 @@ const fn is_false(flag: &bool) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
-const fn is_default(tenant: &u64) -> bool {
-    *tenant == TenantId::DEFAULT.0
+const fn is_default(number: &u64) -> bool {
+    *number == TenantId::DEFAULT.0 && *number == ClassId::DEFAULT.0
 }
 
 /// How far a snapshot's life is.
@@ -279,6 +297,23 @@ pub(super) struct TokenRecord {
     pub(super) used_ms: Option<u64>,
 }
 
+/// The record of a storage class. The default one has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ClassRecord {
+    /// Its id, which is also the block's number, and the class's.
+    pub(super) id: u64,
+    /// Its name, which no other class has.
+    pub(super) name: String,
+    /// When it was made, milliseconds since 1970.
+    pub(super) created_ms: u64,
+    /// The ceilings of its volumes, when they have some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) qos: Option<QosLimits>,
+    /// For how long the history of its volumes is kept, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<History>,
+}
+
 impl Record {
     /// Its id, which is also the block's number.
     pub(super) const fn id(&self) -> u64 {
@@ -289,6 +324,7 @@ impl Record {
             Self::Tenant(record) => record.id,
             Self::Token(record) => record.id,
             Self::Meter(record) => record.id,
+            Self::Class(record) => record.id,
         }
     }
 }
@@ -313,6 +349,7 @@ impl<'de> Deserialize<'de> for Record {
             Some("tenant") => TenantRecord::deserialize(fields).map(Self::Tenant),
             Some("token") => TokenRecord::deserialize(fields).map(Self::Token),
             Some("meter") => MeterRecord::deserialize(fields).map(Self::Meter),
+            Some("class") => ClassRecord::deserialize(fields).map(Self::Class),
             _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
         };
         record.map_err(D::Error::custom)
@@ -396,10 +433,12 @@ mod tests {
         }
     }
 
-    fn records() -> [Record; 5] {
+    fn records() -> [Record; 7] {
         let name = || "x".repeat(128);
         let parent = Some(ParentRecord { volume: u64::MAX, generation: u64::MAX });
         let ceiling = Some(Ceiling { rate: u64::MAX, burst: u64::MAX });
+        let qos = Some(QosLimits { iops: ceiling, bandwidth: ceiling, operation_bytes: Some(u64::MAX) });
+        let history = Some(History { seconds: u64::MAX, limit_bytes: Some(u64::MAX) });
         let volume = VolumeRecord {
             id: 7,
             name: format!("{0}/{0}", name()),
@@ -410,8 +449,10 @@ mod tests {
             parent,
             line: Some(u64::MAX),
             image: Some(longest_image()),
-            history: Some(History { seconds: u64::MAX, limit_bytes: Some(u64::MAX) }),
-            qos: Some(QosLimits { iops: ceiling, bandwidth: ceiling, operation_bytes: Some(u64::MAX) }),
+            history,
+            qos,
+            class: u64::MAX,
+            meter_changes: Vec::new(),
             metered: Metered {
                 from: Some(u64::MAX),
                 end: Some(MeterEnd {
@@ -420,6 +461,12 @@ mod tests {
                     registers: Some(Registers::default().with(metering::Dimension::Written, u128::MAX)),
                 }),
             },
+        };
+        let change = MeterChange { at: u64::MAX, class: u64::MAX, before: u64::MAX };
+        let changed = VolumeRecord {
+            image: None,
+            meter_changes: vec![change; super::super::classes::METER_CHANGES_MAX],
+            ..volume.clone()
         };
         let snapshot = SnapshotRecord {
             id: 8,
@@ -451,8 +498,10 @@ mod tests {
             expires_ms: Some(u64::MAX),
             used_ms: Some(u64::MAX),
         };
+        let class = ClassRecord { id: 12, name: name(), created_ms: u64::MAX, qos: Some(limits), history };
         let (snapshot, group) = (Record::Snapshot(snapshot), Record::Group(group));
-        [Record::Volume(volume), snapshot, group, Record::Tenant(tenant), Record::Token(token)]
+        let (volume, changed) = (Record::Volume(volume), Record::Volume(changed));
+        [volume, changed, snapshot, group, Record::Tenant(tenant), Record::Token(token), Record::Class(class)]
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! line, so that they keep their names when the volume is rolled back.
 
 use super::record::{
-    GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, TokenRecord, VolumeRecord, VolumeState,
+    ClassRecord, GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, TokenRecord, VolumeRecord,
+    VolumeState,
 };
 use super::{Entry, Image, SnapshotName};
 use crate::listener::Clients;
@@ -56,6 +57,8 @@ pub(super) struct Shelf {
     /// The highest number that a tenant has or had.
     pub(super) tenants_known: u64,
     pub(super) tokens: BTreeMap<u64, TokenRecord>,
+    /// By name.
+    pub(super) classes: BTreeMap<String, ClassRecord>,
     /// Names, and sizes, of volumes that are being made.
     pub(super) coming: BTreeMap<String, u64>,
     /// Bases of history that are being given up: nobody clones them any more.

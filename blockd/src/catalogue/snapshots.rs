@@ -271,7 +271,12 @@ impl Catalogue {
         }
         let of_snapshots = records.iter().filter_map(|record| match record {
             Record::Snapshot(record) => Some(boundary_of(record)),
-            Record::Volume(_) | Record::Group(_) | Record::Tenant(_) | Record::Token(_) | Record::Meter(_) => None,
+            Record::Volume(_)
+            | Record::Group(_)
+            | Record::Tenant(_)
+            | Record::Token(_)
+            | Record::Class(_)
+            | Record::Meter(_) => None,
         });
         self.give_up(of_snapshots);
     }

@@ -28,6 +28,11 @@ const EVERYONE: &[Role] = &[ProviderAdmin, Operator, Billing, TenantAdmin, Tenan
 const USERS: &[Role] = &[ProviderAdmin, Operator, TenantAdmin, TenantUser];
 const WATCHERS: &[Role] = &[ProviderAdmin, Operator, Billing, Auditor];
 const OPERATORS: &[Role] = &[ProviderAdmin, Operator];
+/// Who makes bills.
+const BILLERS: &[Role] = &[ProviderAdmin, Billing];
+/// Who sees a tenant's.
+const BILLED: &[Role] = &[ProviderAdmin, Billing, TenantAdmin, Auditor];
+const CARD_READERS: &[Role] = &[ProviderAdmin, Billing, Auditor];
 // Who gives tokens away says who enters exports, too.
 const TOKEN_GIVERS: &[Role] = &[ProviderAdmin, TenantAdmin];
 const TOKEN_READERS: &[Role] = &[ProviderAdmin, TenantAdmin, Auditor];
@@ -85,6 +90,29 @@ pub(super) const TABLE: &[Rule] = &[
     rule("GET", "/v1/operations", Tenant, EVERYONE),
     rule("GET", "/v1/operations/{id}", Tenant, EVERYONE),
     rule("POST", "/v1/operations/{id}/cancel", Tenant, USERS),
+    rule("GET", "/v1/classes", Tenant, EVERYONE),
+    rule("POST", "/v1/classes", Provider, OPERATORS),
+    rule("GET", "/v1/classes/{name}", Tenant, EVERYONE),
+    rule("PUT", "/v1/classes/{name}", Provider, OPERATORS),
+    rule("DELETE", "/v1/classes/{name}", Provider, OPERATORS),
+    rule("PUT", "/v1/volumes/{name}/class", Tenant, USERS),
+    rule("GET", "/v1/rate-cards", Provider, CARD_READERS),
+    rule("POST", "/v1/rate-cards", Provider, BILLERS),
+    rule("GET", "/v1/rate-cards/{id}", Provider, CARD_READERS),
+    rule("DELETE", "/v1/rate-cards/{id}", Provider, BILLERS),
+    rule("GET", "/v1/tenants/{name}/billing", Tenant, BILLED),
+    rule("PUT", "/v1/tenants/{name}/billing", Provider, BILLERS),
+    rule("GET", "/v1/tenants/{name}/invoices", Tenant, BILLED),
+    rule("GET", "/v1/tenants/{name}/invoice", Tenant, BILLED),
+    rule("POST", "/v1/tenants/{name}/invoice/issue", Provider, BILLERS),
+    rule("POST", "/v1/tenants/{name}/invoice/correct", Provider, BILLERS),
+    rule("GET", "/v1/tenants/{name}/budget", Tenant, BILLED),
+    rule("PUT", "/v1/tenants/{name}/budget", Provider, BILLERS),
+    rule("DELETE", "/v1/tenants/{name}/budget", Provider, BILLERS),
+    rule("GET", "/v1/tenants/{name}/usage", Tenant, BILLED),
+    rule("GET", "/v1/tenants/{name}/bundle", Tenant, BILLED),
+    rule("GET", "/v1/ledger/key", Tenant, EVERYONE),
+    rule("GET", "/v1/ledger/heads", Tenant, EVERYONE),
 ];
 
 /// What the table says of a request; the head of a document is as its whole.

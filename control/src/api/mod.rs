@@ -7,18 +7,22 @@ mod access;
 mod answer;
 mod audit;
 mod caller;
+mod classes;
 mod document;
 mod dry_run;
 mod guard;
 mod images;
+mod invoices;
 mod once;
 mod operations;
 mod paging;
+mod rate_cards;
 mod scrub;
 mod snapshots;
 mod status;
 mod tenants;
 mod tokens;
+mod usage;
 mod versions;
 mod volumes;
 
@@ -150,6 +154,21 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(operations::cancel))
+        .routes(routes!(classes::list, classes::create))
+        .routes(routes!(classes::show, classes::set, classes::delete))
+        .routes(routes!(classes::set_of_volume))
+        .routes(routes!(rate_cards::list, rate_cards::add))
+        .routes(routes!(rate_cards::show, rate_cards::withdraw))
+        .routes(routes!(rate_cards::billing, rate_cards::set_billing))
+        .routes(routes!(invoices::list))
+        .routes(routes!(invoices::show))
+        .routes(routes!(invoices::issue))
+        .routes(routes!(invoices::correct))
+        .routes(routes!(invoices::budget, invoices::set_budget, invoices::delete_budget))
+        .routes(routes!(usage::show))
+        .routes(routes!(usage::bundle))
+        .routes(routes!(usage::key))
+        .routes(routes!(usage::heads))
         .routes(routes!(status::pool))
         .routes(routes!(scrub::show, scrub::begin))
         .routes(routes!(status::health))

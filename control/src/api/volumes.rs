@@ -8,7 +8,7 @@ use crate::error::{Problem, ServiceError};
 use crate::model::{
     CloneMoment, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack, SetQos, Volume, VolumeList,
 };
-use crate::name::{MomentName, SnapshotName, VolumeName};
+use crate::name::{MomentName, Name, SnapshotName, VolumeName};
 use crate::page::Place;
 use axum::Json;
 use axum::extract::State;
@@ -39,7 +39,7 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(
     (status = 201, body = Volume, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_size, invalid_request"),
-    (status = 404, body = Problem, description = "image_not_found, tenant_not_found"),
+    (status = 404, body = Problem, description = "image_not_found, tenant_not_found, class_not_found"),
     (status = 409, body = Problem, description = "volume_exists, image_importing, tenant_suspended, quota_exceeded"),
     (status = 507, body = Problem, description = "no_space"),
 ))]
@@ -50,12 +50,13 @@ pub(super) async fn create(
 ) -> Result<Made, ServiceError> {
     let name = caller.new_name(&wanted.name)?;
     let history = wanted.history.unwrap_or_default();
+    let class: Option<Name> = wanted.class.as_deref().map(str::parse).transpose()?;
     let volume = if let Some(image) = &wanted.image {
         let (images, size) = (Caller::images(&name, image)?, wanted.requested_image_size()?);
         let (service, made_name) = (Arc::clone(&context.service), name.clone());
         let is_trial = caller.is_trial;
         let making = async move {
-            let volume = service.clone_image(images, name.clone(), size).await?;
+            let volume = service.clone_image(images, name.clone(), size, class).await?;
             // What is not made cannot be asked to keep its past.
             if history == KeepHistory::default() || is_trial {
                 return Ok(volume);
@@ -66,7 +67,7 @@ pub(super) async fn create(
     } else {
         let size = wanted.requested_size()?;
         let (service, target) = (Arc::clone(&context.service), name.clone());
-        let making = async move { service.create_volume(name, size, history).await };
+        let making = async move { service.create_volume(name, size, history, class).await };
         context.change(&caller, ("volume.create", target), making).await?
     };
     Ok(made(volume))

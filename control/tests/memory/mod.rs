@@ -1,27 +1,33 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
+mod books;
+mod classes;
 mod images;
 mod tenants;
 
+pub(crate) use books::MemoryBooks;
 use images::check_claim;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, CeilingStatus, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing, ImageState,
-    KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page, Place, Pool, PoolState,
-    Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff,
-    SnapshotName, Tenant, TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize,
-    VolumeState,
+    Answer, Books, CeilingStatus, Class, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing,
+    ImageState, KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page, Place, Pool,
+    PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetClass, SetQos, SetTenantQos, Slots,
+    Snapshot, SnapshotDiff, SnapshotName, Tenant, TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName,
+    VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
+use units::TenantId;
 
 /// The text of the token of a provider-admin that there is from the beginning.
 pub(crate) const ADMIN: &str = "alj_0_0000000000000000000000000000000000000000000000000000000000000000";
 
 pub(crate) struct MemoryService {
     state: Mutex<State>,
+    /// The ledger.
+    pub(crate) books: Arc<MemoryBooks>,
     held: Mutex<Option<oneshot::Receiver<()>>>,
     /// Notified when a change begins to wait.
     pub(crate) change_waits: Notify,
@@ -38,6 +44,7 @@ struct State {
     snapshots: BTreeMap<SnapshotName, Snapshot>,
     tenants: BTreeMap<String, Tenant>,
     tokens: BTreeMap<u64, (Token, [u8; 32])>,
+    classes: BTreeMap<String, Class>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -46,6 +53,7 @@ impl MemoryService {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State { tokens: [(0, tenants::admin())].into(), ..State::default() }),
+            books: Arc::new(MemoryBooks::new()),
             held: Mutex::new(None),
             change_waits: Notify::new(),
             change_made: Notify::new(),
@@ -103,6 +111,7 @@ impl State {
             snapshot_bytes: None,
             pool_bytes: None,
             history: None,
+            class: "default".to_owned(),
             qos: None,
             state: VolumeState::Online,
             state_reason: None,
@@ -113,6 +122,16 @@ impl State {
         };
         self.volumes.insert(name.to_string(), volume.clone());
         Ok(volume)
+    }
+
+    fn create_of(&mut self, name: &VolumeName, size: VolumeSize, class: Option<&Name>) -> Result<Volume, ServiceError> {
+        if let Some(class) = class {
+            self.class(class)?;
+        }
+        self.create(name, size)?;
+        let volume = self.find(name)?;
+        volume.class = class.map_or("default", Name::as_str).to_owned();
+        Ok(volume.clone())
     }
 
     fn find(&mut self, name: &VolumeName) -> Result<&mut Volume, ServiceError> {
@@ -190,10 +209,16 @@ impl State {
 }
 
 impl Service for MemoryService {
-    fn create_volume(&self, name: VolumeName, size: VolumeSize, _history: KeepHistory) -> Answer<'_, Volume> {
+    fn create_volume(
+        &self,
+        name: VolumeName,
+        size: VolumeSize,
+        _history: KeepHistory,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume> {
         Box::pin(async move {
             self.wait_if_held().await;
-            let made = self.state.lock().unwrap().create(&name, size);
+            let made = self.state.lock().unwrap().create_of(&name, size, class.as_ref());
             self.change_made.notify_one();
             made
         })
@@ -262,7 +287,41 @@ impl Service for MemoryService {
         })
     }
 
-    fn clone_image(&self, images: Vec<VolumeName>, name: VolumeName, size: Option<VolumeSize>) -> Answer<'_, Volume> {
+    fn set_volume_class(&self, name: VolumeName, class: Name) -> Answer<'_, Volume> {
+        Box::pin(async move { self.reclass(&name, &class) })
+    }
+
+    fn list_classes(&self) -> Answer<'_, Vec<Class>> {
+        Box::pin(async move { Ok(self.all_classes()) })
+    }
+
+    fn show_class(&self, name: Name) -> Answer<'_, Class> {
+        Box::pin(async move { self.state.lock().unwrap().class(&name) })
+    }
+
+    fn create_class(&self, name: Name, qos: SetQos, history: KeepHistory) -> Answer<'_, Class> {
+        Box::pin(async move { self.make_class(&name, qos, history) })
+    }
+
+    fn set_class(&self, name: Name, wanted: SetClass) -> Answer<'_, Class> {
+        Box::pin(async move { self.change_class(&name, wanted) })
+    }
+
+    fn delete_class(&self, name: Name) -> Answer<'_, ()> {
+        Box::pin(async move { self.take_class(&name) })
+    }
+
+    fn books(&self) -> Arc<dyn Books> {
+        Arc::clone(&self.books) as _
+    }
+
+    fn clone_image(
+        &self,
+        images: Vec<VolumeName>,
+        name: VolumeName,
+        size: Option<VolumeSize>,
+        class: Option<Name>,
+    ) -> Answer<'_, Volume> {
         Box::pin(async move {
             let found = images.iter().find_map(|image| self.change_image(image, |_| Ok(())).ok());
             let usable = found.filter(|image| images::is_usable(image, name.tenant().as_str()));
@@ -271,7 +330,7 @@ impl Service for MemoryService {
                 return Err(ServiceError::new(ErrorCode::ImageImporting, "it is not copied whole"));
             }
             let size = size.map_or_else(|| VolumeSize::from_bytes(image.size_bytes), Ok)?;
-            self.state.lock().unwrap().create(&name, size)
+            self.state.lock().unwrap().create_of(&name, size, class.as_ref())
         })
     }
 
@@ -424,11 +483,18 @@ impl Service for MemoryService {
     }
 
     fn show_tenant(&self, name: Name) -> Answer<'_, Tenant> {
+        if name.is_default_tenant() {
+            return Box::pin(async move { Ok(tenants::default_tenant()) });
+        }
         Box::pin(async move { self.change_tenant(&name, |_| ()) })
     }
 
     fn create_tenant(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {
-        Box::pin(async move { self.state.lock().unwrap().create_tenant(&name, quota) })
+        Box::pin(async move {
+            let made = self.state.lock().unwrap().create_tenant(&name, quota)?;
+            self.books.admit(TenantId(made.id));
+            Ok(made)
+        })
     }
 
     fn set_quota(&self, name: Name, quota: Quota) -> Answer<'_, Tenant> {

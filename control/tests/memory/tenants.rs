@@ -15,6 +15,21 @@ pub(super) fn now() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().unwrap()
 }
 
+/// The provider's own.
+pub(super) fn default_tenant() -> Tenant {
+    let (quota, usage) = (Quota::default(), Usage::default());
+    Tenant {
+        name: "default".to_owned(),
+        id: 0,
+        created_at: None,
+        is_suspended: false,
+        quota,
+        usage,
+        qos: None,
+        access: Access::default(),
+    }
+}
+
 impl State {
     pub(super) fn check_tenant(&self, name: &Name) -> Result<(), ServiceError> {
         if name.is_default_tenant() {

@@ -5,9 +5,9 @@ use super::super::book::Book;
 use super::super::record::{MeterEnd, Metered, Record, VolumeRecord};
 use super::super::{Catalogue, CatalogueError, ask};
 use super::Keeping;
-use super::rounds::registers;
+use super::rounds::{Resource, registers};
 use metering::{Mark, Reading};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use units::{MeterTime, TenantId, VolumeId};
 use volume::pool::MeterStart;
 use volume::request::{Completion, Request};
@@ -51,6 +51,51 @@ impl Catalogue {
         let record = VolumeRecord { metered: Metered { end: Some(end), ..known.metered }, ..known };
         book.put(&Record::Volume(record.clone())).await?;
         self.write().put_volume(record);
+        Ok(())
+    }
+
+    /// The moment that a change of a volume's class counts from: the last one up to which its registers can be told.
+    pub(in super::super) async fn moment_of_change(&self, volume: VolumeId) -> MeterTime {
+        let read = self.read_to_now(volume).await;
+        let keeping = self.meter.keeping.lock().await;
+        let at = read.map_or_else(|_| self.meter.now(), |(at, _)| at);
+        // Behind what has been read.
+        keeping.last.get(&volume).map_or(at, |last| at.max(MeterTime(last.at.0 + 1)))
+    }
+
+    /// Takes the reading of a change of a volume's class.
+    pub(in super::super) async fn read_change(&self, volume: VolumeId) -> Result<(), CatalogueError> {
+        let resource = self.read().volume(volume.0).map(Resource::of);
+        let Some(resource) = resource else { return Ok(()) };
+        let mut keeping = self.meter.keeping.lock().await;
+        self.find_ledger(&mut keeping).await?;
+        let (to, _) = self.read_to_now(volume).await?;
+        let changes: Vec<MeterTime> = self.meter_changes(volume).iter().map(|change| MeterTime(change.at)).collect();
+        let moments = |after: MeterTime| {
+            let ends = self.period_ends(after, to).into_iter();
+            let changes = changes.iter().copied().filter(|at| *at <= to);
+            ends.chain(changes).collect::<BTreeSet<MeterTime>>().into_iter().collect()
+        };
+        let readings = self.read_one(&keeping, &resource, moments).await?;
+        self.write_readings(&mut keeping, &BTreeMap::from([(resource.tenant, readings)])).await
+    }
+
+    /// Takes changes of classes that the ledger has out of the records.
+    pub(super) async fn settle_changes(&self) -> Result<(), CatalogueError> {
+        let changed: Vec<u64> =
+            self.read().volumes().filter(|record| !record.meter_changes.is_empty()).map(|record| record.id).collect();
+        for volume in changed {
+            let read_to = self.meter.keeping.lock().await.last.get(&VolumeId(volume)).map(|last| last.at);
+            let Some(read_to) = read_to else { continue };
+            let book = self.book.lock().await;
+            let Some(mut record) = self.read().volume(volume).cloned() else { continue };
+            let before = record.meter_changes.len();
+            record.meter_changes.retain(|change| change.at > read_to.0);
+            if record.meter_changes.len() < before {
+                book.put(&Record::Volume(record.clone())).await?;
+                self.write().put_volume(record);
+            }
+        }
         Ok(())
     }
 
@@ -117,7 +162,8 @@ impl Catalogue {
             Some(_) | None => (before.at, before.wall_ms, before.registers),
         };
         let (sequence, mark) = (before.sequence + 1, Mark::Ends);
-        readings.push(Reading { sequence, mark, at, wall_ms, registers, ..before });
+        let (class, changes) = Resource::of(record).class_after(&before, at);
+        readings.push(Reading { sequence, mark, class, changes, at, wall_ms, registers, ..before });
         readings
     }
 }

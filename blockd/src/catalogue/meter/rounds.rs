@@ -1,14 +1,14 @@
 //! Rounds: when a period has ended, the registers of all volumes are read and written to the ledger; then what snapshots,
 //! history and the pool hold is measured anew.
 
-use super::super::record::{Record, VolumeRecord};
+use super::super::record::{MeterChange, Record, VolumeRecord};
 use super::super::{Catalogue, CatalogueError, ask};
 use super::machine::{dimension_of, with_clock};
 use super::{Keeping, ledger, machine};
 use crate::metering::clocks;
 use metering::ledger::{Date, Kind, NewEntry, encode_readings};
 use metering::{Dimension, KeptClock, Mark, Reading, Registers};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use units::{BLOCK_BYTES, ClassId, Epoch, MeterTime, TenantId, VolumeId};
@@ -37,15 +37,36 @@ const DAY_MS: u64 = 86_400_000;
 #[derive(Debug, Clone)]
 pub(super) struct Resource {
     pub(super) volume: VolumeId,
-    tenant: TenantId,
+    pub(super) tenant: TenantId,
     /// When it was made, where that is known.
     from: Option<MeterTime>,
+    class: ClassId,
+    /// Changes of its class that may not be in the ledger yet.
+    changes: Vec<MeterChange>,
 }
 
 impl Resource {
     pub(super) fn of(record: &VolumeRecord) -> Self {
         let (volume, tenant) = (VolumeId(record.id), TenantId(record.tenant));
-        Self { volume, tenant, from: record.metered.from.map(MeterTime) }
+        let (from, class) = (record.metered.from.map(MeterTime), ClassId(record.class));
+        Self { volume, tenant, from, class, changes: record.meter_changes.clone() }
+    }
+
+    /// Its class at a moment.
+    fn class_at(&self, at: MeterTime) -> ClassId {
+        let done = self.changes.iter().rev().find(|change| change.at <= at.0).map(|change| change.class);
+        let before = self.changes.first().map(|change| change.before);
+        done.or(before).map_or(self.class, ClassId)
+    }
+
+    /// Its class at a moment behind a reading, and how often that has changed by then.
+    pub(super) fn class_after(&self, before: &Reading, at: MeterTime) -> (ClassId, u64) {
+        (self.class_at(at), before.changes + self.changes_between(before.at, at))
+    }
+
+    /// How often its class changed behind one moment, up to another.
+    fn changes_between(&self, after: MeterTime, to: MeterTime) -> u64 {
+        self.changes.iter().filter(|change| after.0 < change.at && change.at <= to.0).count() as u64
     }
 }
 
@@ -92,6 +113,7 @@ impl Catalogue {
         }
         drop(keeping);
         self.settle_endings().await?;
+        self.settle_changes().await?;
         let mut keeping = self.meter.keeping.lock().await;
         self.round(&mut keeping).await?;
         keeping.told = None;
@@ -125,9 +147,11 @@ impl Catalogue {
         let is_there = |volume: &VolumeId| self.read().volume(volume.0).is_some();
         keeping.last.retain(|volume, _| is_there(volume));
         self.meter.requests().of.retain(|volume, _| is_there(volume));
+        // What changes from here on is behind what is read now.
+        let now = self.meter.now();
         let resources: Vec<Resource> = self.read().metered().map(Resource::of).collect();
         for part in resources.chunks(VOLUMES_PER_APPEND) {
-            self.read_part(keeping, part).await?;
+            self.read_part(keeping, (part, now)).await?;
         }
         self.measure(&resources).await?;
         self.keep_clock(keeping).await?;
@@ -162,7 +186,11 @@ impl Catalogue {
     }
 
     /// Reads some volumes: at the ends of all periods since they were read last.
-    async fn read_part(&self, keeping: &mut Keeping, part: &[Resource]) -> Result<(), CatalogueError> {
+    async fn read_part(
+        &self,
+        keeping: &mut Keeping,
+        (part, now): (&[Resource], MeterTime),
+    ) -> Result<(), CatalogueError> {
         let mut readings: BTreeMap<TenantId, Vec<Reading>> = BTreeMap::new();
         let mut taken = Vec::new();
         for few in part.chunks(ASKED_MAX) {
@@ -174,6 +202,7 @@ impl Catalogue {
             for (resource, asked) in few.iter().zip(asked) {
                 // One that is poisoned, or was deleted meanwhile, is read when it is there again, or has ended.
                 let Ok(Completion::Metered(to)) = asked.end().await else { continue };
+                let to = to.min(now);
                 let ends = |after: MeterTime| self.period_ends(after, to);
                 let of_one = self.read_one(keeping, resource, ends).await?;
                 taken.extend(of_one.last().map(|last| (resource.volume, last.at)));
@@ -185,7 +214,7 @@ impl Catalogue {
     }
 
     /// The ends of periods behind a moment, up to another.
-    fn period_ends(&self, after: MeterTime, to: MeterTime) -> Vec<MeterTime> {
+    pub(super) fn period_ends(&self, after: MeterTime, to: MeterTime) -> Vec<MeterTime> {
         let period_ms = self.meter.config.period_ms;
         (after.0 / period_ms + 1..=to.0 / period_ms).map(|period| MeterTime(period * period_ms)).collect()
     }
@@ -213,7 +242,11 @@ impl Catalogue {
                 since
             }
         };
-        moments.extend(wanted(after).into_iter().filter(|at| *at > after));
+        let wanted = wanted(after);
+        let to = wanted.last().copied().unwrap_or(after);
+        let changed = resource.changes.iter().map(|change| MeterTime(change.at)).filter(|at| *at <= to);
+        let behind: BTreeSet<MeterTime> = wanted.iter().copied().chain(changed).filter(|at| *at > after).collect();
+        moments.extend(behind);
         let said = ask::meter_readings(&self.store, resource.volume, moments).await?;
         let requests = self.meter.requests().total(resource.volume);
         let count = said.len();
@@ -243,14 +276,16 @@ impl Catalogue {
         (resource, before): (&Resource, Option<&Reading>),
         (said, requests): (&MeterReading, RequestCounts),
     ) -> Reading {
+        let first = (resource.class_at(said.at), 0);
+        let (class, changes) = before.map_or(first, |before| resource.class_after(before, said.at));
         Reading {
             resource: resource.volume,
             tenant: resource.tenant,
-            class: ClassId::DEFAULT,
+            class,
             epoch: EPOCH,
             sequence: before.map_or(0, |before| before.sequence + 1),
             mark: if before.is_none() { Mark::Begins } else { Mark::Usual },
-            changes: before.map_or(0, |before| before.changes),
+            changes,
             at: said.at,
             estimated_ms: keeping.record.estimated_ms,
             wall_ms: keeping.wall_at(said.at),

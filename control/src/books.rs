@@ -1,0 +1,88 @@
+//! The books of the ledger, as billing needs them: what was read of each tenant's registers, and what it was charged.
+
+use crate::error::ServiceError;
+use crate::service::Answer;
+use metering::Reading;
+use metering::ledger::{Books as WhichBooks, Date, Digest, Kind, PublicKey};
+use std::fmt;
+use std::ops::Range;
+use tokio::sync::{Mutex, mpsc};
+use units::TenantId;
+
+/// An entry of a tenant's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountEntry {
+    /// Its number; the first is 1.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it was made, milliseconds since 1970.
+    pub time_ms: u64,
+    /// JSON on one line.
+    pub payload: String,
+}
+
+/// An entry that is to be appended to a tenant's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAccountEntry {
+    /// Whose account.
+    pub tenant: TenantId,
+    /// What it is: a kind of the account's book.
+    pub kind: Kind,
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// JSON on one line, of at most [`metering::ledger::PAYLOAD_BYTES_MAX`].
+    pub payload: String,
+}
+
+/// A head that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedHead {
+    /// Its number.
+    pub number: u64,
+    /// The day that it ends.
+    pub date: Date,
+    /// Its hash.
+    pub hash: Digest,
+}
+
+/// What comes piece by piece. An error ends it.
+pub type Pieces = mpsc::Receiver<Result<Vec<u8>, ServiceError>>;
+
+/// The ledger's books. The program implements them over the ledger's volume.
+pub trait Books: Send + Sync + 'static {
+    /// Held through a change of accounts, from the look at them to the end of the append: there is one at a time.
+    fn changes(&self) -> &Mutex<()>;
+
+    /// What was read, as the ledger has it, of every resource that was the tenant's at some time of `span_ms`, wall clock: of each
+    /// from the last reading before it to the first one behind it. Those between that no bill needs may be left out: that say
+    /// nothing but how use went on within an hour, and are beside none of `borders_ms`, between which prices differ.
+    fn readings(&self, tenant: TenantId, span_ms: Range<u64>, borders_ms: Vec<u64>) -> Answer<'_, Vec<Reading>>;
+
+    /// What the registers of the tenant's resources say now, as readings that the ledger does not have yet.
+    fn readings_now(&self, tenant: TenantId) -> Answer<'_, Vec<Reading>>;
+
+    /// A tenant's account from its first entry on.
+    fn account(&self, tenant: TenantId) -> Answer<'_, Vec<AccountEntry>>;
+
+    /// Appends entries to accounts, all or none; they are durable when this is answered.
+    fn append(&self, entries: Vec<NewAccountEntry>) -> Answer<'_, ()>;
+
+    /// A bundle of a tenant's books, of the heads of days from the first to the last. Fails with `not_signed` while there is none.
+    fn export(&self, tenant: TenantId, books: WhichBooks, days: (Date, Date)) -> Answer<'_, Pieces>;
+
+    /// All heads, the oldest first.
+    fn heads(&self) -> Answer<'_, Vec<SignedHead>>;
+
+    /// Signs what there is now, as a head of today.
+    fn sign(&self) -> Answer<'_, SignedHead>;
+
+    /// Who signs the next head.
+    fn key(&self) -> Answer<'_, PublicKey>;
+}
+
+impl fmt::Debug for dyn Books {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Books")
+    }
+}
