@@ -42,6 +42,8 @@ log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 status=0
 cargo test --release --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+step "schemathesis"
+tests/api/schemathesis.sh || status=$?
 echo "== all steps took ${SECONDS} s"
 awk '/^test result: / {
         for (i = 1; i < NF; i++) {

@@ -1,7 +1,7 @@
 //! How often one may ask: a rate with a burst for each token, and for each address what is refused to it.
 //!
 //! GCRA: of each asker it is known when its next request would be due at the rate; one that comes more than a burst earlier
-//! is refused. The table is bounded: who rests is forgotten, and when it is full all others are one.
+//! may not pass. The table is bounded: who rests is forgotten, and when it is full all others are one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,17 +54,8 @@ impl Rate {
         Self { interval, due: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Counts one, unless it comes too early; tells whether it does.
+    /// Counts one, unless it comes too early; tells whether it may pass.
     pub(crate) fn take(&self, asker: Asker, now: Instant) -> bool {
-        self.ask(asker, now, true)
-    }
-
-    /// Whether one would come too early.
-    pub(crate) fn is_used_up(&self, asker: Asker, now: Instant) -> bool {
-        !self.ask(asker, now, false)
-    }
-
-    fn ask(&self, asker: Asker, now: Instant, is_taken: bool) -> bool {
         let Some(interval) = self.interval else { return true };
         let burst = Duration::from_secs(BURST_SECONDS.into());
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,9 +70,7 @@ impl Rate {
         if at.duration_since(now) + interval > burst {
             return false;
         }
-        if is_taken {
-            due.insert(asker, at + interval);
-        }
+        due.insert(asker, at + interval);
         true
     }
 }
@@ -96,7 +85,6 @@ mod tests {
         let (rate, now) = (Rate::new(NonZeroU32::new(5)), Instant::now());
         let passed = |asker, at| (0..1000).filter(|_| rate.take(asker, at)).count();
         assert_eq!(passed(Asker::Token(1), now), 50);
-        assert!(rate.is_used_up(Asker::Token(1), now) && !rate.is_used_up(Asker::Token(2), now));
         assert_eq!(passed(Asker::Token(1), now + Duration::from_secs(1)), 5, "a second later there is room again");
         assert_eq!(passed(Asker::Token(2), now), 50);
         assert_eq!(passed(Asker::Token(1), now + Duration::from_secs(1000)), 50);

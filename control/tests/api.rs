@@ -192,6 +192,7 @@ async fn a_wrong_body_is_refused_with_its_own_code() {
         (json!({"name": "a", "size": "1G", "shards": 1}), ErrorCode::InvalidRequest),
         (json!({"name": "a", "size_bytes": -512}), ErrorCode::InvalidRequest),
         (json!([]), ErrorCode::InvalidRequest),
+        (json!(["a", 512, null, null, null]), ErrorCode::InvalidRequest),
     ] {
         let detail = api.post("/v1/volumes", &body).await.problem(code);
         assert!(!detail.is_empty());
@@ -237,6 +238,9 @@ async fn heads_methods_and_versions_are_as_http_has_them() {
     let text = Request::post("/v1/pool/scrub").header(header::CONTENT_TYPE, "text/plain").body(Body::from("{}"));
     api.send(text.unwrap()).await.problem(ErrorCode::UnsupportedMediaType);
     let document: Value = api.call("GET", "/v1/openapi.json").await.json();
+    let before = &document["paths"]["/v1/audit"]["get"]["parameters"].as_array().unwrap().iter();
+    let before = before.clone().find(|parameter| parameter["name"] == "before").unwrap();
+    assert_eq!(before["schema"]["maximum"], u64::MAX, "{before}");
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
@@ -418,6 +422,8 @@ async fn what_may_take_long_is_answered_when_it_is_done() {
                 let other = api.service.hold_changes();
                 let wanted = json!({"name": name, "size": "1G"});
                 api.post("/v1/volumes", &wanted).await.problem(ErrorCode::Timeout);
+                // It has begun, so that the next one finds what is to hold it.
+                api.service.change_waits.notified().await;
                 other.send(()).unwrap();
             }
             release.send(()).unwrap();

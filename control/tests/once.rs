@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again is carried out once.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[expect(dead_code, reason = "the API's other tests use the rest")]
 mod memory;
@@ -54,7 +54,7 @@ async fn a_request_that_is_sent_again_is_carried_out_once() {
     }
     for (path, body) in [
         ("/v1/volumes", json!({"name": "vm-1", "size": "2G"})),
-        ("/v1/volumes?dry_run=false", volume.clone()),
+        ("/v1/volumes?other=1", volume.clone()),
         ("/v1/volumes/vm-1/resize", volume.clone()),
     ] {
         let (status, _, answer) = post(&second, ADMIN, (path, "k1"), &body).await;
@@ -88,7 +88,7 @@ async fn a_refusal_is_not_kept() {
     let long = json!({"name": "x".repeat(BODY_BYTES_MAX)});
     let (status, _, answer) = post(&api, ADMIN, ("/v1/volumes", "l"), &long).await;
     assert_eq!((status, &answer["code"]), (413, &json!("body_too_large")));
-    for key in ["", &"k".repeat(256), "\u{7f}k"] {
+    for key in ["", &"k".repeat(256), "a b"] {
         let request = Request::post("/v1/volumes").header(header::AUTHORIZATION, format!("Bearer {ADMIN}"));
         let request = request.header(
             "idempotency-key",

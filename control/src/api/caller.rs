@@ -143,20 +143,16 @@ pub(super) type Refused = (ServiceError, Option<Caller>);
 pub(super) fn admit(context: &Context, request: &Request, request_id: &str) -> Result<Caller, Refused> {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let rule = route.and_then(|route| rule_of(request.method().as_str(), route));
-    let is_open = context.options.is_authentication_off || rule.is_some_and(|rule| rule.scope == Scope::Anyone);
-    if is_open {
+    if context.options.is_authentication_off || rule.is_some_and(|rule| rule.scope == Scope::Anyone) {
         return Ok(Caller::anyone(request_id));
     }
-    let asker = request.extensions().get::<Asker>().copied();
     let now = Instant::now();
-    if asker.is_some_and(|asker| context.refusal_rate.is_used_up(asker, now)) {
-        return Err((rate_limited("requests without a good token come too often from there"), None));
-    }
     let (id, known) = authenticate(context, request).map_err(|error| {
-        if let Some(asker) = asker {
-            context.refusal_rate.take(asker, now);
-        }
-        (error, None)
+        // Whoever has a good token is let in, whatever others try from the same address.
+        let asker = request.extensions().get::<Asker>();
+        let is_too_often = asker.is_some_and(|asker| !context.refusal_rate.take(*asker, now));
+        let limited = || rate_limited("requests without a good token come too often from there");
+        (if is_too_often { limited() } else { error }, None)
     })?;
     if !context.request_rate.take(Asker::Token(id), now) {
         return Err((rate_limited("requests by this token come too often"), None));

@@ -4,9 +4,10 @@ use super::access::{Scope, rule_of};
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
-/// The document that is served.
-pub(super) fn finished(document: &OpenApi) -> Result<String, serde_json::Error> {
+/// The document that is served; where no tokens are asked for, it asks for none.
+pub(super) fn finished(document: &OpenApi, is_open: bool) -> Result<String, serde_json::Error> {
     let mut document = serde_json::to_value(document)?;
+    tell_unsigned(&mut document);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for (path, methods) in paths.into_iter().flatten() {
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
@@ -20,9 +21,26 @@ pub(super) fn finished(document: &OpenApi) -> Result<String, serde_json::Error> 
         components.insert("securitySchemes".to_owned(), json!({ "token": bearer }));
     }
     if let Some(document) = document.as_object_mut() {
-        document.insert("security".to_owned(), json!([{ "token": [] }]));
+        let security = if is_open { json!([]) } else { json!([{ "token": [] }]) };
+        document.insert("security".to_owned(), security);
     }
     serde_json::to_string_pretty(&document)
+}
+
+/// A number that is no less than 0 and has 64 bits is one without a sign, which `int64` is not.
+fn tell_unsigned(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            let is = |name: &str, wanted: &Value| members.get(name) == Some(wanted);
+            if is("format", &json!("int64")) && is("minimum", &json!(0)) {
+                members.insert("format".to_owned(), json!("uint64"));
+                members.insert("maximum".to_owned(), json!(u64::MAX));
+            }
+            members.values_mut().for_each(tell_unsigned);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tell_unsigned),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn finish(method: &str, path: &str, operation: &mut Map<String, Value>) {

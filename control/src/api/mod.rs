@@ -111,7 +111,7 @@ pub fn router(
     let requests = RequestMetrics::new()?;
     let context = Context { service, journals, requests, request_rate, refusal_rate, options };
     let (router, document) = documented_routes().split_for_parts();
-    let document = document::finished(&document)?;
+    let document = document::finished(&document, options.is_authentication_off)?;
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     Ok(router
         .route("/v1/openapi.json", get(document))

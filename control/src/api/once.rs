@@ -32,9 +32,14 @@ const SECRET_ROUTES: [&str; 1] = ["/v1/tokens"];
 /// The key of a request that is to be carried out once.
 pub(super) fn key_of(request: &Request) -> Result<Option<String>, ServiceError> {
     let Some(value) = request.headers().get(KEY).filter(|_| request.method() == Method::POST) else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| (1..=KEY_LEN_MAX).contains(&key.len()));
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=KEY_LEN_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
     let refused = || {
-        let detail = format!("Idempotency-Key wants 1 to {KEY_LEN_MAX} printable ASCII characters, such as a UUID");
+        let detail = format!(
+            "Idempotency-Key wants 1 to {KEY_LEN_MAX} printable ASCII characters without spaces, such as a UUID"
+        );
         ServiceError::new(ErrorCode::InvalidRequest, detail)
     };
     key.map(|key| Some(key.to_owned())).ok_or_else(refused)

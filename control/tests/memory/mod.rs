@@ -473,7 +473,9 @@ impl Service for MemoryService {
     fn in_trial<'a>(&'a self, change: Trial<'a>) -> Trial<'a> {
         Box::pin(async move {
             let before = self.state.lock().unwrap().clone();
+            self.books.set_trial(true);
             change.await;
+            self.books.set_trial(false);
             *self.state.lock().unwrap() = before;
         })
     }
