@@ -718,7 +718,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_what_to_write() {
-        assert!(refusal("aljibe volume create a/b --size 10G").contains("letters, digits"));
+        assert!(refusal("aljibe volume create a/b/c --size 10G").contains("letters, digits"));
         assert!(refusal("aljibe volume create a --size 10GB").contains("GiB"));
         assert!(refusal("aljibe volume create a --size 1000").contains("multiple of 512"));
         assert!(refusal("aljibe volume create a").contains("--size"));

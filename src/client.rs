@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// A whole list, part by part.
-    pub(crate) fn get_list<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(crate) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let first = format!("{path}{separator}limit={PART_LEN}");
         let mut list: Map<String, Value> = self.get(&first)?;
@@ -103,12 +103,12 @@ impl Client {
     }
 
     /// As [`Self::get`], of what is no JSON of ours.
-    pub(crate) fn get_raw(&self, path: &str) -> Result<Bytes, Failure> {
+    pub(crate) fn fetch_bytes(&self, path: &str) -> Result<Bytes, Failure> {
         self.call(Method::GET, path, Bytes::new())
     }
 
     /// Writes an answer of any length as it comes.
-    pub(crate) fn get_to(&self, path: &str, out: &mut impl Write) -> Result<(), Failure> {
+    pub(crate) fn fetch_to(&self, path: &str, out: &mut impl Write) -> Result<(), Failure> {
         let request = self.request(Method::GET, path, Bytes::new())?;
         self.runtime.block_on(async {
             match &self.address {
@@ -363,7 +363,7 @@ mod tests {
             let name = format!("vm-{number:04}").parse().unwrap();
             client.run(daemon.service.create_volume(name, size, history, None)).unwrap();
         }
-        let list: VolumeList = client.get_list("/v1/volumes?tenant=default").unwrap();
+        let list: VolumeList = client.list("/v1/volumes?tenant=default").unwrap();
         assert_eq!((list.volumes.len(), list.next_cursor), (2 * PART_LEN + 1, None));
         assert!(list.volumes.is_sorted_by(|a, b| a.name < b.name));
     }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use units::TenantId;
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;
@@ -313,6 +314,10 @@ async fn a_tenant_keeps_to_its_ceiling_on_all_shards() {
     running.stop().await;
 }
 
+async fn left_to(catalogue: &Catalogue, tenant: TenantId) -> i64 {
+    catalogue.tenant_credits().await.unwrap()[&tenant].operations.unwrap()
+}
+
 /// P8. A tenant's ceilings, and what is left of their credits, are there after a restart; they are changed live and go with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_ceilings_and_credits_survive_a_restart() {
@@ -330,15 +335,14 @@ async fn a_tenants_ceilings_and_credits_survive_a_restart() {
     let stream = connect(&running.socket, "t/a").await;
     let spent = drive(stream, (TRIM, 4096), 16, Instant::now() + Duration::from_millis(300)).await;
     assert!(spent > 100);
-    let left = async |catalogue: &Catalogue| catalogue.tenant_credits().await.unwrap()[&id].operations.unwrap();
-    let before = left(&catalogue).await;
+    let before = left_to(&catalogue, id).await;
     assert!((900_000..1_000_000 - 50).contains(&before), "{before}");
     drop(catalogue);
     running.stop().await;
     let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
     let catalogue = running.catalogue();
     assert_eq!(catalogue.show_tenant("t").unwrap().qos, Some(qos));
-    let found = left(&catalogue).await;
+    let found = left_to(&catalogue, id).await;
     // A few seconds at 10 a second, and one that is lost in each shard's part.
     assert!((before - 4..before + 600).contains(&found) && found < 1_000_000, "{before} and {found}");
     catalogue.set_tenant_qos("t", TenantQos::default()).await.unwrap();

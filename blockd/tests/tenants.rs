@@ -1,7 +1,7 @@
 //! Tenants over a real pool: what is whose, what each may have, and what becomes of one that is suspended.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
 use blockd::Serving;
 use blockd::catalogue::{

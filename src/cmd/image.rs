@@ -54,7 +54,7 @@ pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> 
 }
 
 fn list(client: &Client, output: Output, query: &str) -> Result<(), Failure> {
-    let list: ImageList = client.get_list(&format!("/v1/images{query}"))?;
+    let list: ImageList = client.list(&format!("/v1/images{query}"))?;
     output.show(&list, || {
         let rows: Vec<_> = list.images.iter().map(row).collect();
         table(&["NAME", "SIZE", "WRITTEN", "STATE", "CREATED", "SOURCE"], &rows)

@@ -17,7 +17,7 @@ pub(crate) fn run(command: InvoiceCommand, output: Output) -> Result<(), Failure
             let month = command.month.unwrap_or_default();
             // One flag says JSON for all commands.
             let format = if output.is_json { InvoiceFormat::Json } else { command.format };
-            print_bytes(&client.get_raw(&format!("{path}/invoice?month={month}&format={}", format.name()))?)
+            print_bytes(&client.fetch_bytes(&format!("{path}/invoice?month={month}&format={}", format.name()))?)
         }
         Some(InvoiceVerb::List) => {
             let list: InvoiceList = client.get(&format!("{path}/invoices"))?;
@@ -29,7 +29,7 @@ pub(crate) fn run(command: InvoiceCommand, output: Output) -> Result<(), Failure
             if output.is_json {
                 return output.show(&invoice, String::new);
             }
-            print_bytes(&client.get_raw(&format!("{path}/invoice?month={month}&format=text"))?)
+            print_bytes(&client.fetch_bytes(&format!("{path}/invoice?month={month}&format=text"))?)
         }
         Some(InvoiceVerb::Correct { month, reason }) => {
             let wanted = CorrectInvoice { month, reason };

@@ -12,7 +12,7 @@ pub(crate) fn run(command: OperationCommand, output: Output) -> Result<(), Failu
     let path_of = |id: &str| format!("/v1/operations/{id}");
     match command.verb {
         OperationVerb::List => {
-            let list: OperationList = client.get_list("/v1/operations")?;
+            let list: OperationList = client.list("/v1/operations")?;
             output.show(&list, || {
                 let rows: Vec<_> = list.operations.iter().map(row).collect();
                 table(&["ID", "TARGET", "STATE", "LEFT", "CANCEL", "BEGUN"], &rows)

@@ -20,7 +20,7 @@ pub(crate) fn run(command: SnapshotCommand, output: Output) -> Result<(), Failur
         SnapshotVerb::List { volume, space } => {
             let of = volume.map(|volume| format!("&volume={}", target.volume(volume))).unwrap_or_default();
             let tenant = target.tenant.as_ref().map(|tenant| format!("&tenant={tenant}")).unwrap_or_default();
-            let list: SnapshotList = client.get_list(&format!("/v1/snapshots?space={space}{of}{tenant}"))?;
+            let list: SnapshotList = client.list(&format!("/v1/snapshots?space={space}{of}{tenant}"))?;
             output.show(&list, || listed(&list))
         }
         SnapshotVerb::Show { name } => {

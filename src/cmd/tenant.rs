@@ -19,7 +19,7 @@ pub(crate) fn run(command: TenantCommand, output: Output) -> Result<(), Failure>
             show(&client.post("/v1/tenants", &wanted)?, output)
         }
         TenantVerb::List => {
-            let list: TenantList = client.get_list("/v1/tenants")?;
+            let list: TenantList = client.list("/v1/tenants")?;
             output.show(&list, || {
                 let rows: Vec<_> = list.tenants.iter().map(row).collect();
                 table(&["NAME", "STATE", "VOLUMES", "SIZE", "SNAPSHOTS", "CREATED"], &rows)

@@ -24,7 +24,7 @@ pub(crate) fn run(command: TokenCommand, output: Output) -> Result<(), Failure> 
             output.show(&made, || format!("{}token    {}\n", described(&made.token), made.text))
         }
         TokenVerb::List => {
-            let list: TokenList = client.get_list("/v1/tokens")?;
+            let list: TokenList = client.list("/v1/tokens")?;
             output.show(&list, || {
                 let rows: Vec<_> = list.tokens.iter().map(row).collect();
                 table(&["ID", "NAME", "ROLE", "TENANT", "EXPIRES", "USED"], &rows)

@@ -29,7 +29,7 @@ pub(crate) fn run(command: UsageCommand, output: Output) -> Result<(), Failure> 
         Some(UsageVerb::Export { month, account_only }) => {
             let books = if account_only { "&books=account" } else { "" };
             let client = Client::of(&command.target)?;
-            client.get_to(&format!("{path}/bundle?month={month}{books}"), &mut io::stdout().lock())
+            client.fetch_to(&format!("{path}/bundle?month={month}{books}"), &mut io::stdout().lock())
         }
         Some(UsageVerb::Key) => {
             let key: LedgerKey = Client::of(&command.target)?.get("/v1/ledger/key")?;

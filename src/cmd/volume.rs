@@ -84,7 +84,7 @@ fn set(client: &Client, output: Output, path: &str, (history, qos): (KeepHistory
 }
 
 fn list(client: &Client, output: Output, query: &str) -> Result<(), Failure> {
-    let list: VolumeList = client.get_list(&format!("/v1/volumes{query}"))?;
+    let list: VolumeList = client.list(&format!("/v1/volumes{query}"))?;
     output.show(&list, || {
         let rows: Vec<_> = list.volumes.iter().map(row).collect();
         table(&["NAME", "SIZE", "WRITTEN", "STATE", "CLIENTS", "SHARD", "CREATED"], &rows)

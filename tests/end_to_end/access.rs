@@ -6,7 +6,7 @@ use crate::tool::{self, are_here, fail, json, output_of, run, succeed};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 
 /// Makes tenants `acme` and `beta`, each with a volume `vm` and its snapshot `a`, and the default one's volume `own`.
@@ -157,7 +157,7 @@ fn a_tenants_own_socket_leads_to_its_exports_alone() {
     assert_eq!(there(), 0);
 }
 
-fn wait_for(path: &PathBuf, is_there: bool) {
+fn wait_for(path: &Path, is_there: bool) {
     tool::wait_until("a tenant's socket comes or goes", || path.exists() == is_there);
 }
 

@@ -62,7 +62,7 @@ fn failures_have_their_exit_codes() {
         (&["volume", "show", "two"], NOT_FOUND),
         (&["volume", "delete", "two"], NOT_FOUND),
         (&["volume", "resize", "two", "--size", "1G"], NOT_FOUND),
-        (&["volume", "create", "a/b", "--size", "1G"], USAGE),
+        (&["volume", "create", "a/b/c", "--size", "1G"], USAGE),
         (&["volume", "create", "two", "--size", "10GB"], USAGE),
         (&["volume", "create", "two", "--size", "1000"], USAGE),
         (&["volume", "create", "two"], USAGE),

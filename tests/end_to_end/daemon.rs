@@ -131,6 +131,13 @@ impl Daemon {
         format!("Authorization: Bearer {}", token.trim())
     }
 
+    /// A command that has the token of this daemon's folder.
+    pub(crate) fn with_token(&self, mut command: Command) -> Command {
+        let token = fs::read_to_string(self.data().join("token")).unwrap();
+        command.env("ALJIBE_TOKEN", token.trim());
+        command
+    }
+
     /// A command of the program against this daemon, by a token.
     pub(crate) fn aljibe_by(&self, token: &str, arguments: &[&str]) -> Command {
         let mut command = tool::command(binary());

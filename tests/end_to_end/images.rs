@@ -286,11 +286,18 @@ fn slow_api(daemon: &Daemon, mut meanwhile: Vec<Command>) -> PathBuf {
             let mut first_line = String::new();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             reader.read_line(&mut first_line).unwrap();
-            while reader.read_line(&mut String::new()).unwrap() > 2 {}
+            let mut bearer = String::new();
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if line.to_ascii_lowercase().starts_with("authorization:") {
+                    bearer.clone_from(&line);
+                }
+                line.clear();
+            }
             let path = first_line.split(' ').nth(1).unwrap();
             let mut upstream = UnixStream::connect(&api).unwrap();
             // Which hangs up behind its answer.
-            write!(upstream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+            write!(upstream, "GET {path} HTTP/1.0\r\n{bearer}\r\n").unwrap();
             let mut answer = Vec::new();
             upstream.read_to_end(&mut answer).unwrap();
             meanwhile.drain(..).for_each(|mut command| drop(succeed(&mut command)));
@@ -315,7 +322,7 @@ fn an_export_is_never_of_another_image_of_that_name() {
     let made_anew =
         [&["image", "delete", "os"][..], &["image", "import", text(&other), "os"]].map(|words| daemon.aljibe(words));
     let api = format!("unix:{}", text(&slow_api(&daemon, made_anew.into())));
-    let mut export = tool::command(crate::daemon::binary());
+    let mut export = daemon.with_token(tool::command(crate::daemon::binary()));
     let (code, said) = exit_code(export.args(["image", "export", "os", text(&back), "--api", &api]));
     assert!(code == TRY_LATER && said.contains("another"), "{code}: {said}");
     assert!(!back.exists());

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod access;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod bad_input;

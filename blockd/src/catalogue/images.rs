@@ -256,7 +256,7 @@ impl Catalogue {
         let class = class.unwrap_or(DEFAULT_CLASS);
         let entry = self.make_clone(&mut book, &snapshot_of(image), name, Some(class)).await?;
         let resized = self.resize_entry(&entry, size_bytes.unwrap_or(entry.size_bytes), false).await;
-        if resized.is_err() {
+        if resized.is_err() && !is_trial() {
             // Whoever is told that it failed does not look for a volume.
             if let Err(error) = self.delete_entry(book, entry, true).await {
                 tracing::warn!(name, %error, "a volume that could not be made as large as asked for is left");

@@ -64,22 +64,12 @@ impl Catalogue {
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
         let floor = volumes.iter().map(Recovered::metered_to).max().unwrap_or_default();
-        let (record, (times, meter_config)) = (sorted.meter, meter);
-        if record.is_none() && shelf.is_unsure() {
-            return Err(OpenError::Damaged(
-                "the record of the meter may be among those that cannot be read".to_owned(),
-            ));
+        if sorted.meter.is_none() && shelf.is_unsure() {
+            tracing::error!("the record of the meter may be among those that cannot be read: a new ledger begins");
         }
-        let resumed = meter::Beginning { times, config: meter_config, record, floor }.resume(&mut book).await;
-        let resumed = resumed.map_err(|error| unreadable(&error))?;
-        opening.serve_ledger(&resumed, &mut known).await?;
-        let boundaries = ask::boundaries(&store).await.map_err(|error| unreadable(&error))?;
-        let place = |(volume, boundary): (VolumeId, Boundary)| {
-            (ParentRecord { volume: volume.0, generation: boundary.generation }, boundary.lsn)
-        };
-        let boundaries = boundaries.into_iter().map(place).collect();
-        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
-        let evidence = Evidence { next_lsns, boundaries };
+        let beginning = meter::Beginning { times: meter.0, config: meter.1, record: sorted.meter, floor };
+        let resumed = opening.resume_meter(beginning, (&mut book, &mut known)).await?;
+        let evidence = opening.evidence(&volumes).await?;
         let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
         if !lost.is_empty() {
             tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
@@ -207,16 +197,30 @@ impl Opening<'_> {
         self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
     }
 
-    /// Serves the ledger's volume. One that is damaged is not: then the ledger is out of order, and all else goes on.
-    async fn serve_ledger(
+    /// What the logs and the index tell of snapshots.
+    async fn evidence(&self, volumes: &[Recovered]) -> Result<Evidence, OpenError> {
+        let boundaries = ask::boundaries(self.store).await.map_err(|error| unreadable(&error))?;
+        let place = |(volume, boundary): (VolumeId, Boundary)| {
+            (ParentRecord { volume: volume.0, generation: boundary.generation }, boundary.lsn)
+        };
+        let boundaries = boundaries.into_iter().map(place).collect();
+        let next_lsns = volumes.iter().map(|found| (found.volume, found.next_lsn)).collect();
+        Ok(Evidence { next_lsns, boundaries })
+    }
+
+    /// Has the meter's clock go on, and serves the ledger's volume. One that is damaged is not served: then the ledger is out of
+    /// order, and all else goes on.
+    async fn resume_meter(
         &self,
-        resumed: &meter::Resumed,
-        known: &mut BTreeMap<VolumeId, Known>,
-    ) -> Result<(), OpenError> {
+        beginning: meter::Beginning,
+        (book, known): (&mut Book, &mut BTreeMap<VolumeId, Known>),
+    ) -> Result<meter::Resumed, OpenError> {
+        let resumed = beginning.resume(book).await.map_err(|error| unreadable(&error))?;
         let (volume, created_bytes) = resumed.volume();
         let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
         let recovered = self.recover(vec![Known { created_bytes, ..known }]).await?;
-        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
+        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))?;
+        Ok(resumed)
     }
 
     /// Recovers volumes, and tells the index what was found.

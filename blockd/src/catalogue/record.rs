@@ -45,6 +45,7 @@ pub(super) struct Head {
 /// A record, by what it is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most records are volumes'")]
 pub(super) enum Record {
     Volume(VolumeRecord),
     Snapshot(SnapshotRecord),

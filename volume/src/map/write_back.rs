@@ -152,9 +152,11 @@ impl Map {
         let generation = if is_missing(Safeguard::OldestFirst) { self.last_dirty_generation(first) } else { first };
         let (mut pages, mut puts) = (Vec::new(), Vec::new());
         while pages.len() < pages_max
-            && let Some((_, lsn, index)) = self.dirty.first().copied().filter(|(of, ..)| *of == generation)
+            && let Some(first) = self.dirty.range((generation, Lsn::ZERO, 0)..).next().copied()
+            && let (of, lsn, index) = first
+            && of == generation
         {
-            self.dirty.pop_first();
+            self.dirty.remove(&first);
             let (put, touches) = self.capture_page(index, generation);
             pages.push((index, lsn, touches));
             puts.push(put);

@@ -19,7 +19,8 @@ impl Catalogue {
         let (at, registers) = match self.read_to_now(volume).await {
             Ok((at, registers)) => (at, Some(registers)),
             Err(error) => {
-                tracing::warn!(%volume, %error, "what a volume has used since its last reading is not known");
+                // One that is not a second old has used nothing that could be told.
+                tracing::info!(%volume, %error, "what a volume has used since its last reading is not known");
                 (self.meter.now(), None)
             }
         };
@@ -138,7 +139,7 @@ impl Catalogue {
         let Some((record, end)) = ended else { return Ok(false) };
         let mut keeping = self.meter.keeping.lock().await;
         self.find_ledger(&mut keeping).await?;
-        let readings = self.last_of(&keeping, &record, end);
+        let readings = self.last_of(&keeping, &record, &end);
         if !readings.is_empty() {
             self.write_readings(&mut keeping, &BTreeMap::from([(TenantId(record.tenant), readings)])).await?;
         }
@@ -146,7 +147,7 @@ impl Catalogue {
     }
 
     /// The readings that are missing to the end of a volume's meter.
-    fn last_of(&self, keeping: &Keeping, record: &VolumeRecord, end: MeterEnd) -> Vec<Reading> {
+    fn last_of(&self, keeping: &Keeping, record: &VolumeRecord, end: &MeterEnd) -> Vec<Reading> {
         let mut readings = Vec::new();
         let before = match keeping.last.get(&VolumeId(record.id)) {
             Some(last) if last.mark == Mark::Ends => return readings,

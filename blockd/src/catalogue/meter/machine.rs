@@ -34,7 +34,7 @@ impl Beginning {
     /// Has the clock go on; returns what the keeper is to be made of.
     ///
     /// # Errors
-    /// [`CatalogueError::Unsure`] when the record of it is among those that cannot be read.
+    /// When the machine's clocks cannot be read; the system volume's.
     pub(in super::super) async fn resume(self, book: &mut Book) -> Result<Resumed, CatalogueError> {
         let failed = |error: std::io::Error| Error::new(ErrorKind::Unavailable, format!("the meter's clock: {error}"));
         let now = clocks().map_err(failed)?;
