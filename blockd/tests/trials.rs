@@ -67,7 +67,10 @@ async fn a_trial_tells_what_would_be_and_changes_nothing() {
     assert_eq!((made.volume.0, made.name.as_str(), made.size_bytes), (0, "acme/new", MIB));
     assert_eq!(tried(c, c.resize("acme/vm", 8 * MIB, false)).await.unwrap().size_bytes, 8 * MIB);
     assert_eq!(tried(c, c.resize("acme/vm", MIB, false)).await.unwrap().size_bytes, MIB);
-    assert_eq!(tried(c, c.clone_image(&["os"], "new", Some(2 * MIB), None)).await.unwrap().size_bytes, 2 * MIB);
+    assert_eq!(
+        tried(c, Box::pin(c.clone_image(&["os"], "new", Some(2 * MIB), None))).await.unwrap().size_bytes,
+        2 * MIB
+    );
     assert_eq!(tried(c, c.clone_snapshot(&named("acme/vm", "a"), "acme/new")).await.unwrap().size_bytes, 4 * MIB);
     let taken = tried(c, c.create_snapshots(&[named("acme/vm", "b")], Some("g"))).await.unwrap();
     assert_eq!(taken.first().unwrap().group.as_deref(), Some("g"));
@@ -76,9 +79,9 @@ async fn a_trial_tells_what_would_be_and_changes_nothing() {
     assert_eq!(tried(c, c.set_qos("acme/vm", limits())).await.unwrap().qos, Some(limits()));
     let (_, undo) = tried(c, c.rollback(&named("acme/vm", "a"), "undo", true)).await.unwrap();
     assert_eq!(undo.name, named("acme/vm", "undo"));
-    tried(c, c.delete("acme/vm", true)).await.unwrap();
+    tried(c, Box::pin(c.delete("acme/vm", true))).await.unwrap();
     tried(c, c.delete_snapshot(&named("acme/vm", "a"))).await.unwrap();
-    tried(c, c.delete_image("os", None, true)).await.unwrap();
+    tried(c, Box::pin(c.delete_image("os", None, true))).await.unwrap();
     assert!(tried(c, c.seal_image("part", None)).await.unwrap().image.unwrap().is_ready);
     tried(c, c.import_image("part", MIB, ("source".to_owned(), "1".to_owned()))).await.unwrap();
     tried(c, c.import_image("other", MIB, ("source".to_owned(), "1".to_owned()))).await.unwrap();

@@ -40,10 +40,10 @@ pub struct CreateClass {
     #[schema(example = "gold", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub name: String,
     /// What may be asked of its volumes; without ceilings where nothing is told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::object")]
     pub qos: SetQos,
     /// For how long their past is kept; not at all where nothing is told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::object")]
     pub history: KeepHistory,
 }
 
@@ -52,10 +52,10 @@ pub struct CreateClass {
 #[serde(deny_unknown_fields)]
 pub struct SetClass {
     /// What may be asked of its volumes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub qos: Option<SetQos>,
     /// For how long their past is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub history: Option<KeepHistory>,
 }
 

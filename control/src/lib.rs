@@ -19,6 +19,7 @@ pub mod listener;
 pub mod metrics;
 mod model;
 mod name;
+mod object;
 mod operation;
 mod page;
 mod rate;

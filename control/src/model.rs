@@ -388,7 +388,7 @@ pub struct CreateVolume {
     #[schema(example = "debian-12")]
     pub image: Option<String>,
     /// For how long its past is kept; as its class says when it is not told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub history: Option<KeepHistory>,
     /// Its storage class; the default one when it is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -99,7 +99,7 @@ pub struct Access {
     pub networks: Vec<String>,
     /// Whoever may open the tenant's own Unix socket, when it is to have one; it is in the folder that the daemon was started
     /// with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub socket: Option<SocketAccess>,
 }
 
@@ -109,6 +109,7 @@ pub struct Access {
 pub struct SocketAccess {
     /// The number of that group; absent for the one that the folder gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4_294_967_294_u32)]
     pub gid: Option<u32>,
 }
 
@@ -117,6 +118,7 @@ pub struct SocketAccess {
 #[serde(deny_unknown_fields)]
 pub struct SetAccess {
     /// Who.
+    #[serde(deserialize_with = "crate::object::object")]
     pub access: Access,
     /// Whether all clients of the tenant that are attached now are cut off: those who may enter can come anew. Without it,
     /// whoever is attached stays.
@@ -168,6 +170,6 @@ pub struct CreateTenant {
     #[schema(example = "acme", max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub name: String,
     /// What it may have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::object")]
     pub quota: Quota,
 }

@@ -48,6 +48,19 @@ pub struct SocketAccess {
     pub gid: Option<u32>,
 }
 
+impl SocketAccess {
+    /// Whoever may open it: the folder's group where `gid` names none.
+    ///
+    /// # Errors
+    /// The number by which the system leaves a group as it is (chown(2)).
+    pub const fn new(gid: Option<u32>) -> Result<Self, InvalidRule> {
+        match gid {
+            Some(u32::MAX) => Err(InvalidRule::Group),
+            gid => Ok(Self { gid }),
+        }
+    }
+}
+
 /// The SHA-256 of a certificate. As text, 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -70,6 +83,9 @@ pub enum InvalidRule {
     /// No network.
     #[error("{0:?} is no network: write one such as 10.0.0.0/8 or 2001:db8::/32, or one address")]
     Network(String),
+    /// The number that stands for no group.
+    #[error("{} is no group: write a smaller number", u32::MAX)]
+    Group,
     /// An address of a network is not its first.
     #[error("{0:?} has bits behind its prefix: write {1}")]
     NotFirst(String, Network),

@@ -73,9 +73,11 @@ pub(super) async fn bundle(
             return Err(ServiceError::new(ErrorCode::InvalidRequest, detail));
         }
     };
-    let pieces = Desk::of(&context.service).bundle(&name, &parameters.month, books).await?;
+    let mut rest = Desk::of(&context.service).bundle(&name, &parameters.month, books).await?;
+    // What cannot be given at all is refused as anything else is.
+    let first = rest.recv().await.transpose()?;
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::new(Streamed(pieces))).into_response())
+    Ok((headers, Body::new(Streamed { first, rest })).into_response())
 }
 
 /// Shows who signs the heads of the ledger.
@@ -91,7 +93,10 @@ pub(super) async fn heads(State(context): State<Context>) -> Result<Json<LedgerH
 }
 
 /// A body that comes piece by piece; an error cuts it off, so that nobody takes it for whole.
-struct Streamed(Pieces);
+struct Streamed {
+    first: Option<Vec<u8>>,
+    rest: Pieces,
+}
 
 impl hyper::body::Body for Streamed {
     type Data = Bytes;
@@ -101,6 +106,10 @@ impl hyper::body::Body for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ServiceError>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(|bytes| Frame::data(Bytes::from(bytes)))))
+        let piece = match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.rest.poll_recv(context),
+        };
+        piece.map(|piece| piece.map(|piece| piece.map(|bytes| Frame::data(Bytes::from(bytes)))))
     }
 }

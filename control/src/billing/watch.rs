@@ -7,13 +7,14 @@ use super::budget::{Budget, Standing, Threshold};
 use super::model::{BudgetAlert, BudgetStatus};
 use super::settings::{Alerted, ProviderNote, Settings};
 use super::{Billed, Desk, note_of, refused};
-use crate::error::ServiceError;
+use crate::error::{ErrorCode, ServiceError};
 use crate::name::Name;
 use crate::service::Service;
 use jiff::{SignedDuration, Timestamp};
 use metering::{Invoice, State};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use units::TenantId;
 
 /// For how long it is tried to post an alert.
@@ -22,6 +23,8 @@ const DELIVERY_AGE_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// Looks at budgets.
 pub struct BudgetWatch {
     desk: Desk,
+    /// Why a tenant's could not be looked at, as it was told.
+    told: Mutex<BTreeMap<TenantId, String>>,
 }
 
 /// An alert that is to be posted.
@@ -39,7 +42,7 @@ impl BudgetWatch {
     /// Over the service's books.
     #[must_use]
     pub fn new(service: &Arc<dyn Service>) -> Self {
-        Self { desk: Desk::of(service) }
+        Self { desk: Desk::of(service), told: Mutex::default() }
     }
 
     /// Looks at every budget once, raises what is reached, and tells what is to be posted.
@@ -54,9 +57,8 @@ impl BudgetWatch {
         }
         let tenants = self.desk.tenants().await?;
         for (id, name) in settings.budgets.keys().filter_map(|id| tenants.get_key_value(id)) {
-            if let Err(error) = self.desk.look_at_budget(name, now).await {
-                tracing::warn!(tenant = %name, %id, %error, "a budget cannot be looked at");
-            }
+            let looked = self.desk.look_at_budget(name, now).await;
+            self.tell((*id, name), looked.err());
         }
         let since = now.checked_sub(DELIVERY_AGE_MAX).unwrap_or(Timestamp::MIN);
         let settings = self.desk.settings().await?;
@@ -66,6 +68,26 @@ impl BudgetWatch {
             DueAlert { tenant, alert: alerted.alert.clone(), webhooks }
         };
         Ok(settings.undelivered(since).map(due).filter(|due| !due.webhooks.is_empty()).collect())
+    }
+
+    /// Logs why a budget cannot be looked at, once for each reason.
+    fn tell(&self, (id, name): (TenantId, &Name), error: Option<ServiceError>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = error else {
+            told.remove(&id);
+            return;
+        };
+        let reason = error.to_string();
+        if told.get(&id) == Some(&reason) {
+            return;
+        }
+        if error.code == ErrorCode::NotRated {
+            // Of a provider who has not written a card yet.
+            tracing::info!(tenant = %name, %id, %error, "a budget is not looked at");
+        } else {
+            tracing::warn!(tenant = %name, %id, %error, "a budget cannot be looked at");
+        }
+        told.insert(id, reason);
     }
 
     /// Notes what became of an alert: it was posted, or nobody could be told.

@@ -120,10 +120,11 @@ fn kept_access(access: &Access) -> Result<catalogue::Access, ServiceError> {
     let refused = |error: catalogue::InvalidRule| ServiceError::new(ErrorCode::InvalidRequest, error.to_string());
     let certificates = access.certificates.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
     let networks = access.networks.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
+    let socket = access.socket.map(|socket| catalogue::SocketAccess::new(socket.gid)).transpose();
     Ok(catalogue::Access {
         certificates: certificates.map_err(refused)?,
         networks: networks.map_err(refused)?,
-        socket: access.socket.map(|socket| catalogue::SocketAccess { gid: socket.gid }),
+        socket: socket.map_err(refused)?,
     })
 }
 

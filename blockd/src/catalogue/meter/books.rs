@@ -6,7 +6,7 @@ use super::ledger::{Lines, broken};
 use super::readings_of;
 use super::rounds::Resource;
 use metering::Reading;
-use metering::ledger::{Book, Books, Date, Digest, Entry, Exporter, HeadPlace, Kind, NewEntry, PublicKey};
+use metering::ledger::{Book, Books, Date, Digest, Entry, ExportError, Exporter, HeadPlace, Kind, NewEntry, PublicKey};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::sync::mpsc;
@@ -138,7 +138,7 @@ impl Catalogue {
     /// Gives out the bundle of a tenant's books, of the heads of days from the first to the last.
     ///
     /// # Errors
-    /// [`CatalogueError::NotSigned`] while no head has ended any of these days; when the ledger cannot be read.
+    /// [`CatalogueError::NotSigned`] while no head that has something of the tenant has ended any of these days; when the ledger cannot be read.
     pub async fn export_books<E>(
         &self,
         tenant: TenantId,
@@ -157,7 +157,7 @@ impl Catalogue {
         while !exporter.is_done()
             && let Some(line) = lines.next(&place).await?
         {
-            exporter.line(&line, &mut piece).map_err(|error| broken(&error.to_string()))?;
+            exporter.line(&line, &mut piece).map_err(not_exported)?;
             if piece.len() >= PIECE_BYTES && pieces.send(Ok(std::mem::take(&mut piece))).await.is_err() {
                 return Ok(());
             }
@@ -266,5 +266,13 @@ impl Thinned {
         self.is_closed = reading.wall_ms >= span_ms.end;
         self.is_last_loose = !is_needed;
         self.kept.push(reading);
+    }
+}
+
+/// Why a bundle could not be made. Who has nothing under any of the heads is told so, and not that the ledger is broken.
+fn not_exported(error: ExportError) -> CatalogueError {
+    match error {
+        ExportError::Tenant => CatalogueError::NotSigned,
+        ExportError::Line(_) | ExportError::Gap | ExportError::Root => broken(&error.to_string()),
     }
 }
