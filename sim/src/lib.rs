@@ -10,6 +10,7 @@
     reason = "a world is a test: a panic in it is a finding, reported with its seed"
 )]
 
+pub mod bill;
 pub mod census;
 pub mod disk;
 pub mod fuse;

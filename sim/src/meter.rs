@@ -76,6 +76,20 @@ impl Model {
         self.start.at
     }
 
+    /// The latest time that was given to the disk.
+    #[must_use]
+    pub fn latest_mark(&self) -> MeterTime {
+        let marks = self.given.values().filter_map(|operation| match operation.kind {
+            OperationKind::TimeMark { meter, .. } => meter,
+            OperationKind::Write
+            | OperationKind::Trim
+            | OperationKind::WriteZeroes
+            | OperationKind::Resize(_)
+            | OperationKind::Snapshot { .. } => None,
+        });
+        marks.max().unwrap_or_default()
+    }
+
     /// A batch is given to the disk.
     pub fn note_batch(&mut self, batch: &BatchHeader) {
         let numbered = (batch.first_lsn.0..).map(|lsn| (Lsn(lsn), batch.segment)).zip(&batch.operations);
@@ -143,15 +157,41 @@ impl Model {
         Used { bytes: run.bytes, byte_ms: run.sums }
     }
 
+    /// Bytes by milliseconds that were used before each of some moments, in order: the log is gone through once.
+    #[must_use]
+    pub fn used_before(&self, moments: &[MeterTime]) -> Vec<[u128; 2]> {
+        let mut run = self.begin(MeterTime(u64::MAX));
+        let mut left = moments.iter().peekable();
+        let mut used = Vec::new();
+        for (_, operation) in self.log.range(self.start.lsn.next()..) {
+            if let OperationKind::TimeMark { meter: Some(mark), .. } = operation.kind {
+                while let Some(at) = left.next_if(|at| **at <= mark) {
+                    run.pass_to(*at);
+                    used.push(run.sums);
+                }
+            }
+            run.take(operation);
+        }
+        for at in left {
+            run.pass_to(*at);
+            used.push(run.sums);
+        }
+        used
+    }
+
     fn run(&self, end: MeterTime) -> Run {
-        let Start { lsn, at, size_bytes, held, sums } = self.start.clone();
-        let bytes = [size_bytes, held.len() as u64 * BLOCK_BYTES];
-        let mut run = Run { now: at, from: at, end, size_bytes, held, bytes, sums, forks: self.forks.clone() };
-        for (_, operation) in self.log.range(lsn.next()..) {
+        let mut run = self.begin(end);
+        for (_, operation) in self.log.range(self.start.lsn.next()..) {
             run.take(operation);
         }
         run.pass();
         run
+    }
+
+    fn begin(&self, end: MeterTime) -> Run {
+        let Start { at, size_bytes, held, sums, .. } = self.start.clone();
+        let bytes = [size_bytes, held.len() as u64 * BLOCK_BYTES];
+        Run { now: at, from: at, end, size_bytes, held, bytes, sums, forks: self.forks.clone() }
     }
 }
 

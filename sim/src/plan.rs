@@ -37,10 +37,12 @@ pub enum Profile {
     FamilySweep,
     /// P2: few slots, of which each is soon dead and used again, while some reads last; in some worlds those of heirs.
     Reuse,
+    /// P7: months of life, of which time passes by hours and days, and the bill of each.
+    Months,
 }
 
 /// Every profile, in the order of their numbers.
-pub const PROFILES: [Profile; 13] = [
+pub const PROFILES: [Profile; 14] = [
     Profile::Calm,
     Profile::Durability,
     Profile::Integrity,
@@ -54,6 +56,7 @@ pub const PROFILES: [Profile; 13] = [
     Profile::Compaction,
     Profile::FamilySweep,
     Profile::Reuse,
+    Profile::Months,
 ];
 
 impl Profile {
@@ -253,6 +256,7 @@ impl Plan {
             Profile::Families => self.add_families(random),
             Profile::Compaction => self.make_tight(random),
             Profile::Reuse => self.make_slots_return(random),
+            Profile::Months => self.make_months(random),
             Profile::FamilySweep => {
                 self.make_small(random);
                 self.geometry.slot_count = random.within(40, 60) as u32;
@@ -347,6 +351,22 @@ impl Plan {
             self.geometry.slot_count = random.within(24, 40) as u32;
             self.families = *random.pick(&[60, 200]);
         }
+    }
+
+    /// Little is written, trimmed and written again, so that it matters when; pages are stored long before the map is complete.
+    fn make_months(&mut self, random: &mut Random) {
+        self.geometry = Geometry { slot_bytes: 64 << 10, slot_count: random.within(60, 120) as u32 };
+        for volume in &mut self.volumes {
+            volume.size_bytes = volume.size_bytes.min(1 << 40);
+            volume.areas.retain(|area| (area.first_sector + area.sectors) * SECTOR_BYTES <= volume.size_bytes);
+        }
+        self.map_limit_bytes = *random.pick(&[4 << 10, 64 << 10]);
+        self.unfolded_segments_max = *random.pick(&[3, 64]);
+        self.trims = random.within(100, 500) as u32;
+        self.families = *random.pick(&[20, 60]);
+        self.ends = Ends { kill: 400, power: 400, in_start: 100, store_deleted: 0 };
+        self.lives = random.within(3, 6);
+        self.requests = random.within(40, 200);
     }
 
     fn add_lies(&mut self, random: &mut Random) {

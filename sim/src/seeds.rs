@@ -172,6 +172,7 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.starts += one.starts;
     total.quarantined += one.quarantined;
     total.exhausted += one.exhausted;
+    total.bills += one.bills;
     total.census.add(&one.census);
     total.trace ^= one.trace;
 }

@@ -26,6 +26,7 @@ impl World {
         self.start()?;
         self.read_back()?;
         self.rest_and_check()?;
+        self.check_bills()?;
         self.end_process();
         self.is_store_deleted = true;
         self.trace.tell(|| "--- rebuilt".to_owned());

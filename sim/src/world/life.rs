@@ -2,6 +2,7 @@
 
 use super::compaction::Compaction;
 use super::driver::{Append, Transfers};
+use super::months::Calendar;
 use super::{Checked, World};
 use crate::census::Fault;
 use crate::oracle::{BLOCK_SECTORS, Loss, Readback};
@@ -32,9 +33,16 @@ impl World {
             let happenings = self.random.below(self.plan.requests * 12);
             for _ in 0..happenings {
                 self.advance()?;
+                self.let_months_pass()?;
             }
             self.crash();
         } else {
+            if self.months.is_some() {
+                for _ in 0..self.random.below(self.plan.requests * 12) {
+                    self.advance()?;
+                    self.let_months_pass()?;
+                }
+            }
             self.stop()?;
         }
         // Who is told that a page of the map is damaged makes the index anew, sooner or later.
@@ -124,6 +132,7 @@ impl World {
         }
         self.end_process();
         if is_power {
+            self.clocks.calendar().into_iter().for_each(Calendar::reboot);
             let cut = self.disk.power_cut(self.plan.cuts_whole_writes, &mut self.random);
             let commits = self.store.power_cut(&mut self.random);
             let census = &mut self.outcome.census;

@@ -1,6 +1,7 @@
 //! The meter: what the registers of each volume say is held against a model after every life, to the last unit.
 
 use super::driver::Owner;
+use super::months::Calendar;
 use super::{Checked, MS, Site, World};
 use crate::meter::{Held, Used};
 use crate::random::Random;
@@ -34,16 +35,42 @@ pub(super) struct Clocks {
     wall_ms: u64,
     /// The index was made anew, and its meters have not been told where they go on.
     are_meters_lost: bool,
+    /// Where months pass, the daemon's own clock.
+    calendar: Option<Calendar>,
 }
 
 impl Clocks {
     pub(super) const fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed ^ 0x3e7e_7000), down_ms: 0, wall_ms: 1_700_000_000_000, are_meters_lost: false }
+        let random = Random::new(seed ^ 0x3e7e_7000);
+        Self { random, down_ms: 0, wall_ms: 1_700_000_000_000, are_meters_lost: false, calendar: None }
+    }
+
+    /// The same with the daemon's own clock, from a moment of the wall clock on.
+    pub(super) fn with_calendar(self, wall_ms: u64) -> Self {
+        Self { wall_ms, calendar: Some(Calendar::new(wall_ms)), ..self }
+    }
+
+    pub(super) const fn calendar(&mut self) -> Option<&mut Calendar> {
+        self.calendar.as_mut()
+    }
+
+    /// How long the world has been there, whoever ran meanwhile.
+    pub(super) const fn passed_ms(&self, now: u64) -> u64 {
+        self.down_ms + now / MS
+    }
+
+    /// Time passes all at once.
+    pub(super) const fn leap(&mut self, ms: u64) {
+        self.down_ms += ms;
     }
 
     /// The meter's time, which goes on while the daemon is down.
     pub(super) const fn meter(&self, now: u64) -> MeterTime {
-        MeterTime(self.down_ms + now / MS)
+        let passed_ms = self.passed_ms(now);
+        match &self.calendar {
+            Some(calendar) => calendar.meter(passed_ms),
+            None => MeterTime(passed_ms),
+        }
     }
 
     pub(super) const fn wall_ms(&self, now: u64) -> u64 {
@@ -62,9 +89,26 @@ impl Clocks {
     }
 
     /// Somebody sets the wall clock, now and then.
-    pub(super) fn step(&mut self) {
+    pub(super) fn step(&mut self, now: u64) {
         if self.random.chance(20) {
             self.wall_ms = self.wall_ms + self.random.below(2 * STEP_MS_MAX) - STEP_MS_MAX;
+        }
+        self.look(now);
+    }
+
+    /// The daemon looks at the machine's clocks.
+    pub(super) fn look(&mut self, now: u64) {
+        let (passed_ms, wall_ms) = (self.passed_ms(now), self.wall_ms(now));
+        if let Some(calendar) = &mut self.calendar {
+            calendar.look(passed_ms, wall_ms);
+        }
+    }
+
+    /// The daemon starts: the meter's clock goes on, and not before what a log tells.
+    pub(super) fn resume(&mut self, now: u64, floor: MeterTime) {
+        let (passed_ms, wall_ms) = (self.passed_ms(now), self.wall_ms(now));
+        if let Some(calendar) = &mut self.calendar {
+            calendar.resume((passed_ms, wall_ms), floor);
         }
     }
 }
@@ -168,7 +212,9 @@ impl World {
             let is_early = index.inheritance(id) == Inheritance::Waits;
             return if is_early { Ok(()) } else { Err(Finding(format!("P7: no reading of volume {id} at {to:?}"))) };
         };
-        let ends: Vec<MeterTime> = (1..=to.0 / PERIOD_MS).map(|period| MeterTime(period * PERIOD_MS)).collect();
+        // Where months pass, readings are of longer periods, and held against the model when they are taken.
+        let ended = if self.months.is_some() { 0 } else { to.0 / PERIOD_MS };
+        let ends: Vec<MeterTime> = (1..=ended).map(|period| MeterTime(period * PERIOD_MS)).collect();
         for reading in index.meter_readings(id, &ends).into_iter().chain([reading]) {
             let (said, used) = (Used::of(&reading), model.used(reading.at));
             if said != used {
@@ -184,7 +230,7 @@ impl World {
         if index.meter_differences() > 0 {
             return Err(Finding(format!("P7: the meter of volume {id} does not agree with its map")));
         }
-        if self.clocks.random.chance(500) {
+        if self.months.is_none() && self.clocks.random.chance(500) {
             model.readings.push(reading);
             if self.clocks.random.chance(500) {
                 index.forget_readings(id, to);

@@ -12,6 +12,7 @@ mod families;
 mod leases;
 mod life;
 mod metering;
+mod months;
 mod rot;
 mod sealing;
 mod start;
@@ -72,15 +73,20 @@ pub struct Outcome {
     pub was_cut: bool,
     /// Runs that ended with the slots kept back for trims used up.
     pub exhausted: u64,
+    /// Bills of months for which something was to be paid.
+    pub bills: u64,
     /// What went wrong.
     pub census: Census,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trace, answers, errors, starts, quarantined, was_cut: _, exhausted, census } = self;
+        let Self { trace, answers, errors, starts, quarantined, was_cut: _, exhausted, bills, census } = self;
         write!(f, "{starts} starts, {answers} answers, {errors} of them errors, ")?;
-        write!(f, "{quarantined} volumes quarantined, {exhausted} pools exhausted; {census}; trace {trace:x}")
+        write!(
+            f,
+            "{quarantined} volumes quarantined, {exhausted} pools exhausted, {bills} bills; {census}; trace {trace:x}"
+        )
     }
 }
 
@@ -213,6 +219,8 @@ pub struct World {
     now: u64,
     step: u64,
     clocks: metering::Clocks,
+    /// Where months pass.
+    months: Option<months::Months>,
     queue: BTreeMap<(u64, u64), Happening>,
     next_happening: u64,
     disk: SimDisk,
@@ -266,6 +274,7 @@ impl World {
         id[..8].copy_from_slice(&random.bits().to_le_bytes());
         let superblock =
             Superblock { pool: PoolId(id), geometry: plan.geometry, generation: 1, created_ms: 1_700_000_000_000 };
+        let (months, clocks) = months::begin(plan.profile, seed);
         let fuse = Fuse::default();
         let sites = plan.volumes.iter().zip(1..).map(|(volume, number)| {
             let oracle = Oracle::new(number * 3, volume.size_bytes, &volume.areas);
@@ -276,7 +285,8 @@ impl World {
             rates: FaultRates::default(),
             broken,
             now: 0,
-            clocks: metering::Clocks::new(seed),
+            clocks,
+            months,
             step: 1,
             queue: BTreeMap::new(),
             next_happening: 0,
@@ -413,7 +423,7 @@ impl World {
             Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
             Happening::CompactorTick => {
                 self.after(TICK, Happening::CompactorTick);
-                self.clocks.step();
+                self.clocks.step(self.now);
                 self.tick_sealing();
                 self.tick_compactor()?;
                 self.tick_waiting()?;

@@ -88,6 +88,7 @@ impl World {
         self.injected.syncs = 0;
         self.outage = None;
         self.queue.clear();
+        self.resume_clock();
         // After a failed sync the page cache may show what the medium has not: the driver drops it before it recovers.
         self.disk.drop_cache();
         let superblock = self.read_superblock()?;
