@@ -35,6 +35,9 @@ pub struct ServingConfig {
 /// Appends of a volume under way at once: those that the ring writes keep the device busy.
 const APPENDS_IN_FLIGHT_MAX: usize = 4;
 
+/// Most map pages of one write-back: at most 5 MiB.
+const WRITE_BACK_PAGES_MAX: usize = 256;
+
 /// Sealed segments of a volume that a restart may have to replay.
 const UNFOLDED_SEGMENTS_MAX: usize = 32;
 
@@ -91,6 +94,7 @@ impl Serving {
                 appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
                 map_limit_bytes: config.map_cache_bytes,
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
+                write_back_pages_max: WRITE_BACK_PAGES_MAX,
                 is_metered: true,
             },
             known,

@@ -184,6 +184,8 @@ pub struct Plan {
     pub map_limit_bytes: usize,
     /// Of each volume.
     pub unfolded_segments_max: usize,
+    /// Of each volume.
+    pub write_back_pages_max: usize,
     /// Requests of a thousand that are trims or zeroes.
     pub trims: u32,
     /// Requests of a thousand before which something is done with snapshots and clones.
@@ -220,6 +222,7 @@ impl Plan {
             appends_in_flight_max: *random.pick(&[1, 1, 2, 4]),
             map_limit_bytes: *random.pick(&[4 << 10, 64 << 10, 8 << 20]),
             unfolded_segments_max: *random.pick(&[1, 3, 8, 64]),
+            write_back_pages_max: 256,
             trims: random.within(0, 150) as u32,
             families: 0,
             flushes: *random.pick(&[0, 20, 100]),
@@ -362,6 +365,8 @@ impl Plan {
         }
         self.map_limit_bytes = *random.pick(&[4 << 10, 64 << 10]);
         self.unfolded_segments_max = *random.pick(&[3, 64]);
+        // Pages are stored ahead of where the map is complete to.
+        self.write_back_pages_max = *random.pick(&[1, 2]);
         self.trims = random.within(100, 500) as u32;
         self.families = *random.pick(&[20, 60]);
         self.ends = Ends { kill: 400, power: 400, in_start: 100, store_deleted: 0 };

@@ -135,3 +135,10 @@ fn stale_survivors_are_noticed_and_the_second_check_tells() {
 fn a_slot_that_is_free_before_it_is_void_is_noticed() {
     is_noticed(Profile::Compaction, Some(Safeguard::VoidFirst), Broken::Nothing, 40);
 }
+
+/// P7. What is counted again, when a page that was stored ahead is replayed after a crash, is on the bill twice.
+#[test]
+fn what_is_counted_twice_is_noticed() {
+    let finding = is_noticed(Profile::Months, Some(Safeguard::CountedOnce), Broken::Nothing, 200);
+    assert!(finding.contains("P7"), "{finding}");
+}

@@ -365,6 +365,7 @@ impl World {
             appends_in_flight_max: self.plan.appends_in_flight_max,
             map_limit_bytes: self.plan.map_limit_bytes,
             unfolded_segments_max: self.plan.unfolded_segments_max,
+            write_back_pages_max: self.plan.write_back_pages_max,
             is_metered: true,
         }
     }

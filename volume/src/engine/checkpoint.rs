@@ -9,9 +9,6 @@ use crate::request::{Completion, RequestId};
 use std::time::Duration;
 use units::{Lsn, MeterTime, Monotonic};
 
-/// Most pages of one write-back: at most 5 MiB.
-const PAGES_MAX: usize = 256;
-
 /// How long the store is left alone after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -148,7 +145,7 @@ impl Volume {
             self.checkpoint.ticks_of_trims = None;
         }
         if self.checkpoint.target > self.folded_to || self.map.dirty_bytes() > self.config.map_limit_bytes / 2 {
-            let capture = self.map.capture(self.applied_lsn, PAGES_MAX);
+            let capture = self.map.capture(self.applied_lsn, self.config.write_back_pages_max);
             self.checkpoint.captured = Some((capture, self.size_bytes));
             self.store_captured(context);
         }

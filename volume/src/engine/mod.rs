@@ -73,6 +73,8 @@ pub struct VolumeConfig {
     pub map_limit_bytes: usize,
     /// Sealed segments that may wait to be folded into the stored map: bounds what a restart replays.
     pub unfolded_segments_max: usize,
+    /// Most pages of one write-back, 1 at least; a page takes 20 KiB at most.
+    pub write_back_pages_max: usize,
     /// Whether what it uses is measured, so that its log tells the time.
     pub is_metered: bool,
 }

@@ -80,6 +80,7 @@ impl Driver {
             appends_in_flight_max: 4,
             map_limit_bytes: MIB as usize,
             unfolded_segments_max: 4,
+            write_back_pages_max: 256,
             is_metered: false,
         };
         Self {
