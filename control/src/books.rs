@@ -59,7 +59,8 @@ pub trait Books: Send + Sync + 'static {
     /// nothing but how use went on within an hour, and are beside none of `borders_ms`, between which prices differ.
     fn readings(&self, tenant: TenantId, span_ms: Range<u64>, borders_ms: Vec<u64>) -> Answer<'_, Vec<Reading>>;
 
-    /// What the registers of the tenant's resources say now, as readings that the ledger does not have yet.
+    /// What the registers of the tenant's resources say now, as readings that the ledger does not have yet, and the last one of each
+    /// that it has: read behind [`Self::readings`], both together have no gap though readings were taken meanwhile.
     fn readings_now(&self, tenant: TenantId) -> Answer<'_, Vec<Reading>>;
 
     /// A tenant's account from its first entry on.

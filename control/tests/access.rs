@@ -107,6 +107,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/tenants/{name}/budget", "y-y-----"),
     ("DELETE", "/v1/tenants/{name}/budget", "y-y-----"),
     ("GET", "/v1/tenants/{name}/usage", "y-yyy-yy"),
+    ("GET", "/v1/tenants/{name}/readings", "y-yyy-yy"),
     ("GET", "/v1/tenants/{name}/bundle", "y-yyy-yy"),
     ("GET", "/v1/ledger/key", "yyyyyyyy"),
     ("GET", "/v1/ledger/heads", "yyyyyyyy"),
@@ -241,7 +242,7 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/tokens") => json!({"name": "given", "role": "tenant-user", "tenant": of}),
         _ => json!({}),
     };
-    let month = ["/invoice", "/usage", "/bundle"].iter().any(|end| route.ends_with(end));
+    let month = ["/invoice", "/usage", "/readings", "/bundle"].iter().any(|end| route.ends_with(end));
     let month = if month { "?month=2025-06" } else { "" };
     (route.replace("{name}", &name).replace("{id}", "9999") + month, body)
 }

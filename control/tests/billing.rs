@@ -242,6 +242,19 @@ async fn a_bundle_proves_the_invoice() {
     assert!(!account.text.contains("\"readings\"") && account.status == 200);
 }
 
+/// P7. Who wants to find a bill anew is given the readings that it is made of, and no other tenant's.
+#[tokio::test]
+async fn the_readings_of_a_bill_are_given_one_a_line() {
+    let desk = Desk::with_card().await;
+    assert_eq!(desk.get("/v1/tenants/acme/readings?month=2025-06").await.text, "");
+    desk.holds(7, 10, (JUNE, JULY));
+    let of_another = Reading { tenant: TenantId::DEFAULT, ..desk.reading(8, 1, (0, JUNE)) };
+    desk.service.books.measure(&[of_another]);
+    let given = desk.get("/v1/tenants/acme/readings?month=2025-06").await;
+    let readings: Vec<Reading> = given.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(readings, [desk.reading(7, 10, (0, JUNE)), desk.reading(7, 10, (1, JULY))]);
+}
+
 /// P7. An invoice of more volumes than fit into an entry is read as it was issued.
 #[tokio::test]
 async fn a_line_of_many_volumes_goes_on_in_further_entries() {

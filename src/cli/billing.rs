@@ -145,6 +145,12 @@ pub(crate) struct UsageCommand {
 /// What to do with usage.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsageVerb {
+    /// Write the readings that a month's bill is made of to stdout, a JSON object a line, with what the registers say now.
+    Readings {
+        /// The month, such as 2026-11.
+        #[arg(long)]
+        month: String,
+    },
     /// Write a tenant's part of the ledger of a month to stdout: readings, cards, invoices, and what proves them.
     Export {
         /// The month, such as 2026-11.

@@ -26,6 +26,10 @@ pub(crate) fn run(command: UsageCommand, output: Output) -> Result<(), Failure> 
             let report: UsageReport = client.get(&format!("{path}/usage?month={month}"))?;
             output.show(&report, || shown(&report))
         }
+        Some(UsageVerb::Readings { month }) => {
+            let client = Client::of(&command.target)?;
+            client.fetch_to(&format!("{path}/readings?month={month}"), &mut io::stdout().lock())
+        }
         Some(UsageVerb::Export { month, account_only }) => {
             let books = if account_only { "&books=account" } else { "" };
             let client = Client::of(&command.target)?;

@@ -110,6 +110,7 @@ pub(super) const TABLE: &[Rule] = &[
     rule("PUT", "/v1/tenants/{name}/budget", Provider, BILLERS),
     rule("DELETE", "/v1/tenants/{name}/budget", Provider, BILLERS),
     rule("GET", "/v1/tenants/{name}/usage", Tenant, BILLED),
+    rule("GET", "/v1/tenants/{name}/readings", Tenant, BILLED),
     rule("GET", "/v1/tenants/{name}/bundle", Tenant, BILLED),
     rule("GET", "/v1/ledger/key", Tenant, EVERYONE),
     rule("GET", "/v1/ledger/heads", Tenant, EVERYONE),

@@ -166,6 +166,7 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(invoices::correct))
         .routes(routes!(invoices::budget, invoices::set_budget, invoices::delete_budget))
         .routes(routes!(usage::show))
+        .routes(routes!(usage::readings))
         .routes(routes!(usage::bundle))
         .routes(routes!(usage::key))
         .routes(routes!(usage::heads))

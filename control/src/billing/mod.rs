@@ -107,13 +107,19 @@ impl Desk {
 
     /// What a tenant has to pay for a month, and the readings that tell; with what the registers say now, while it goes on.
     async fn bill(&self, of: &Billed, period: &Period, now: Timestamp) -> Result<(Vec<Reading>, Bill), ServiceError> {
+        let readings = self.readings_of(of, period, now).await?;
+        let bill = self.rated(of, readings.clone(), period).await?;
+        Ok((readings, bill))
+    }
+
+    /// The readings that a bill is made of; with what the registers say now, while the month goes on.
+    async fn readings_of(&self, of: &Billed, period: &Period, now: Timestamp) -> Result<Vec<Reading>, ServiceError> {
         let borders = of.cards()?.iter().map(|card| milliseconds(card.effective_from())).collect();
         let mut readings = self.books.readings(of.id, span_ms(period), borders).await?;
         if now < period.span().to {
             readings.extend(self.books.readings_now(of.id).await?);
         }
-        let bill = self.rated(of, readings.clone(), period).await?;
-        Ok((readings, bill))
+        Ok(readings)
     }
 
     async fn rated(&self, of: &Billed, readings: Vec<Reading>, period: &Period) -> Result<Bill, ServiceError> {

@@ -2,7 +2,7 @@
 
 use super::errors::{internal, rating_error};
 use super::model::{LedgerHead, LedgerHeadList, LedgerKey, UsageReport, UsedRow};
-use super::{Billed, Desk, off_the_threads, span_ms};
+use super::{Billed, Desk, off_the_threads};
 use crate::books::{Pieces, SignedHead};
 use crate::error::ServiceError;
 use crate::name::Name;
@@ -21,10 +21,7 @@ impl Desk {
     pub(crate) async fn usage(&self, name: &Name, month: &str) -> Result<UsageReport, ServiceError> {
         let of = self.billed(name).await?;
         let (period, now) = (of.period(month)?, Timestamp::now());
-        let mut readings = self.books.readings(of.id, span_ms(&period), Vec::new()).await?;
-        if now < period.span().to {
-            readings.extend(self.books.readings_now(of.id).await?);
-        }
+        let readings = self.readings_of(&of, &period, now).await?;
         let resources = self.resources(name).await?;
         let account =
             metering::Account { tenant: of.id, name: of.billing.name, resources, since: of.since, until: None };
@@ -54,6 +51,12 @@ impl Desk {
         let notes = bill.notes.iter().map(ToString::to_string).collect();
         let (from, to) = (period.span().from, period.span().to.min(now));
         Ok(UsageReport { tenant: name.to_string(), month: month.to_owned(), from, to, used, notes })
+    }
+
+    /// The readings that the bill of a month is made of, or is so far.
+    pub(crate) async fn readings(&self, name: &Name, month: &str) -> Result<Vec<Reading>, ServiceError> {
+        let of = self.billed(name).await?;
+        self.readings_of(&of, &of.period(month)?, Timestamp::now()).await
     }
 
     /// A tenant's bundle of a month: with the readings at its borders, and its invoice when that is issued.

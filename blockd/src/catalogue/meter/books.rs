@@ -112,7 +112,8 @@ impl Catalogue {
         Ok(all.into_values().flat_map(|thinned| thinned.kept).collect())
     }
 
-    /// What the registers of a tenant's volumes say now: readings that the ledger does not have.
+    /// What the registers of a tenant's volumes say now: of each the last reading that the ledger has, since a round may have taken it
+    /// behind whoever read the ledger before, and one that the ledger does not have.
     ///
     /// # Errors
     /// When the ledger cannot be read, or a shard has ended.
@@ -130,6 +131,7 @@ impl Catalogue {
             let asked = ask::submit(shard, resource.volume, Request::Meter).await;
             // One that cannot tell is as it was read last.
             let Ok(Completion::Metered(to)) = asked else { continue };
+            readings.extend(keeping.last.get(&resource.volume).cloned());
             readings.extend(self.read_one(&keeping, &resource, |_| vec![to]).await?);
         }
         Ok(readings)
