@@ -236,10 +236,11 @@ impl Catalogue {
         if is_trial() {
             return Ok(Entry { class, ..entry });
         }
-        let at = self.moment_of_change(entry.volume).await;
+        let (at, unread) = self.moment_of_change(entry.volume).await;
         let mut record = VolumeRecord { class: class.0, ..known };
         note_meter_change(&mut record, (at, entry.class))?;
         self.put_followed(&book, &entry, record, (before, policy)).await?;
+        drop(unread);
         self.history.wake();
         drop(book);
         if let Err(error) = self.read_change(entry.volume).await {

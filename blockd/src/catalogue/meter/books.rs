@@ -118,11 +118,11 @@ impl Catalogue {
     /// # Errors
     /// When the ledger cannot be read, or a shard has ended.
     pub async fn readings_now(&self, tenant: TenantId) -> Result<Vec<Reading>, CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
         let resources: Vec<Resource> = {
             let shelf = self.read();
             shelf.metered().filter(|record| record.tenant == tenant.0).map(Resource::of).collect()
         };
-        let mut keeping = self.meter.keeping.lock().await;
         self.find_ledger(&mut keeping).await?;
         self.note_requests().await?;
         let mut readings = Vec::new();

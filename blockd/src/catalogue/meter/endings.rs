@@ -55,20 +55,25 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The moment that a change of a volume's class counts from: the last one up to which its registers can be told.
-    pub(in super::super) async fn moment_of_change(&self, volume: VolumeId) -> MeterTime {
+    /// The moment that a change of a volume's class counts from: the last one up to which its registers can be told. Nothing is read
+    /// until what comes with it is dropped: a reading of a later moment that knows nothing of the change would contradict it.
+    pub(in super::super) async fn moment_of_change(
+        &self,
+        volume: VolumeId,
+    ) -> (MeterTime, tokio::sync::MutexGuard<'_, Keeping>) {
         let read = self.read_to_now(volume).await;
         let keeping = self.meter.keeping.lock().await;
         let at = read.map_or_else(|_| self.meter.now(), |(at, _)| at);
         // Behind what has been read.
-        keeping.last.get(&volume).map_or(at, |last| at.max(MeterTime(last.at.0 + 1)))
+        let at = keeping.last.get(&volume).map_or(at, |last| at.max(MeterTime(last.at.0 + 1)));
+        (at, keeping)
     }
 
     /// Takes the reading of a change of a volume's class.
     pub(in super::super) async fn read_change(&self, volume: VolumeId) -> Result<(), CatalogueError> {
+        let mut keeping = self.meter.keeping.lock().await;
         let resource = self.read().volume(volume.0).map(Resource::of);
         let Some(resource) = resource else { return Ok(()) };
-        let mut keeping = self.meter.keeping.lock().await;
         self.find_ledger(&mut keeping).await?;
         let (to, _) = self.read_to_now(volume).await?;
         let changes: Vec<MeterTime> = self.meter_changes(volume).iter().map(|change| MeterTime(change.at)).collect();

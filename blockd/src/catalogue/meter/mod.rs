@@ -56,7 +56,7 @@ pub(super) struct MeterKeeper {
 
 /// What it knows.
 #[derive(Debug)]
-struct Keeping {
+pub(super) struct Keeping {
     record: MeterRecord,
     clock: MeterClock,
     /// Clock events that the ledger does not have yet.
