@@ -19,6 +19,7 @@ const POOL_SIZE: &str = "8G";
 pub(crate) struct Daemon {
     folder: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     ready: String,
     started_in: Duration,
@@ -37,9 +38,15 @@ impl Daemon {
 
     /// Starts a daemon in a folder that may hold files for it already.
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::start_under(folder, arguments, Vec::new())
+    }
+
+    /// Starts a daemon that has some variables in its environment.
+    pub(crate) fn start_under(folder: TempDir, arguments: &[&str], environment: Vec<(String, String)>) -> Self {
         let path = folder.path().to_str().unwrap().to_owned();
         let arguments = arguments.iter().map(|argument| argument.replace("FOLDER", &path)).collect();
-        let mut daemon = Self { folder, arguments, child: None, ready: String::new(), started_in: Duration::ZERO };
+        let (child, ready, started_in) = (None, String::new(), Duration::ZERO);
+        let mut daemon = Self { folder, arguments, environment, child, ready, started_in };
         daemon.restart();
         daemon
     }
@@ -74,6 +81,7 @@ impl Daemon {
         }
         command.args(["--api", "127.0.0.1:0"]).args(&self.arguments);
         command.stdin(Stdio::null()).env_remove("ALJIBE_DATA").env_remove("ALJIBE_API");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -29,6 +29,8 @@ mod image_sources;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod invoice;
+#[cfg(test)]
 mod metering;
 #[cfg(test)]
 mod nbd_clients;

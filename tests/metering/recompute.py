@@ -5,6 +5,7 @@ Uses nothing of ours: fractions, json, and the time zones of the system. What it
 written another way, so that a mistake would have to be made twice.
 
     recompute.py --readings readings.jsonl --cards cards.json --tenant 2 --month 2026-11 --zone Europe/Berlin
+    recompute.py --bundle bundle --tenant 2 --month 2026-11 --zone Europe/Berlin     with the readings and cards of a bundle
     recompute.py ... --invoice invoice.json     ends with 1 when a line or the sum differs
 """
 import argparse
@@ -21,6 +22,8 @@ F = fractions.Fraction
 BYTE_TIME = ("provisioned", "written", "snapshots", "history", "physical")
 SIZES = {"gib": 2**30, "gb": 10**9, "tib": 2**40, "tb": 10**12, "thousand_requests": 10**3, "million_requests": 10**6}
 HOUR = 3_600_000
+REGISTERS = (*BYTE_TIME, "reads", "writes", "read_bytes", "write_bytes")
+MARKS = ("usual", "begins", "ends")
 
 
 def milliseconds(text):
@@ -36,6 +39,26 @@ def month_of(month, zone):
         local = datetime.datetime(y, m, 1, tzinfo=zoneinfo.ZoneInfo(zone))
         ends.append(int(local.timestamp()) * 1000)
     return ends
+
+
+def in_bundle(file):
+    """The readings and the cards that a bundle of the ledger has; whether it is a right one says verify.py."""
+    readings, cards = [], []
+    for entry in (json.loads(line) for line in file):
+        if entry.get("kind") == "readings":
+            for group in entry["payload"]:
+                readings += [reading_of(entry["tenant"], group, row) for row in group["of"]]
+        elif entry.get("kind") == "rate_card":
+            cards.append(entry["payload"]["card"])
+    return readings, cards
+
+
+def reading_of(tenant, group, row):
+    resource, number, sequence, mark, changes, registers = row
+    reading = {"resource": resource, "tenant": tenant, "class": number, "sequence": sequence, "mark": MARKS[mark]}
+    reading |= {"changes": changes, **{of: group[of] for of in ("epoch", "at", "estimated_ms", "wall_ms")}}
+    values = itertools.zip_longest(REGISTERS, registers.split(" ") if registers else [], fillvalue="0")
+    return reading | {"registers": dict(values)}
 
 
 def parts_of(cards, begin, end):
@@ -255,8 +278,9 @@ def compare(invoice, lines, parts, given):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--readings", required=True, help="a reading a line, as JSON, in any order")
-    arguments.add_argument("--cards", required=True, help="a JSON array of rate cards")
+    arguments.add_argument("--bundle", help="what `aljibe usage export` gave; or the two:")
+    arguments.add_argument("--readings", help="a reading a line, as JSON, in any order")
+    arguments.add_argument("--cards", help="a JSON array of rate cards")
     arguments.add_argument("--tenant", required=True, type=int)
     arguments.add_argument("--month", required=True, help="such as 2026-11")
     arguments.add_argument("--zone", required=True, help="such as Europe/Berlin")
@@ -265,14 +289,19 @@ def main():
     arguments.add_argument("--until", help="until when")
     arguments.add_argument("--invoice", help="an invoice in JSON to hold against it")
     given = arguments.parse_args()
-    with open(given.cards, encoding="utf-8") as file:
-        cards = sorted(json.load(file), key=lambda card: milliseconds(card["effective_from"]))
+    if bool(given.bundle) == bool(given.readings and given.cards):
+        arguments.error("either --bundle, or --readings and --cards")
+    with open(given.bundle or given.readings, encoding="utf-8") as file:
+        readings, cards = in_bundle(file) if given.bundle else ([json.loads(line) for line in file], [])
+    if given.cards:
+        with open(given.cards, encoding="utf-8") as file:
+            cards = json.load(file)
+    cards = sorted(cards, key=lambda card: milliseconds(card["effective_from"]))
     begin, end = month_of(given.month, given.zone)
     begin = milliseconds(given.begins) if given.begins else begin
     lived = (milliseconds(given.since) if given.since else begin, milliseconds(given.until) if given.until else end)
     parts = parts_of(cards, begin, end)
-    with open(given.readings, encoding="utf-8") as file:
-        used = usage_of((json.loads(line) for line in file), given.tenant, parts)
+    used = usage_of(readings, given.tenant, parts)
     lines = lines_of(parts, used, lived)
     if given.invoice:
         with open(given.invoice, encoding="utf-8") as file:
