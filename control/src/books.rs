@@ -3,24 +3,11 @@
 use crate::error::ServiceError;
 use crate::service::Answer;
 use metering::Reading;
-use metering::ledger::{Books as WhichBooks, Date, Digest, Kind, PublicKey};
+use metering::ledger::{AccountEntry, Books as WhichBooks, Date, HeadPlace, Kind, PublicKey};
 use std::fmt;
 use std::ops::Range;
 use tokio::sync::{Mutex, mpsc};
 use units::TenantId;
-
-/// An entry of a tenant's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountEntry {
-    /// Its number; the first is 1.
-    pub number: u64,
-    /// What it is.
-    pub kind: Kind,
-    /// When it was made, milliseconds since 1970.
-    pub time_ms: u64,
-    /// JSON on one line.
-    pub payload: String,
-}
 
 /// An entry that is to be appended to a tenant's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +20,6 @@ pub struct NewAccountEntry {
     pub time_ms: u64,
     /// JSON on one line, of at most [`metering::ledger::PAYLOAD_BYTES_MAX`].
     pub payload: String,
-}
-
-/// A head that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignedHead {
-    /// Its number.
-    pub number: u64,
-    /// The day that it ends.
-    pub date: Date,
-    /// Its hash.
-    pub hash: Digest,
 }
 
 /// What comes piece by piece. An error ends it.
@@ -73,10 +49,10 @@ pub trait Books: Send + Sync + 'static {
     fn export(&self, tenant: TenantId, books: WhichBooks, days: (Date, Date)) -> Answer<'_, Pieces>;
 
     /// All heads, the oldest first.
-    fn heads(&self) -> Answer<'_, Vec<SignedHead>>;
+    fn heads(&self) -> Answer<'_, Vec<HeadPlace>>;
 
     /// Signs what there is now, as a head of today.
-    fn sign(&self) -> Answer<'_, SignedHead>;
+    fn sign(&self) -> Answer<'_, HeadPlace>;
 
     /// Who signs the next head.
     fn key(&self) -> Answer<'_, PublicKey>;

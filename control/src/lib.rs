@@ -37,7 +37,7 @@ pub use billing::{
     InvoiceSummary, IssueInvoice, LedgerHead, LedgerHeadList, LedgerKey, OrderedCorrection, RateCardEntry,
     RateCardList, SetTenantBilling, TenantBilling, UsageReport, UsedRow,
 };
-pub use books::{AccountEntry, Books, NewAccountEntry, Pieces, SignedHead};
+pub use books::{Books, NewAccountEntry, Pieces};
 pub use class::{Class, ClassList, CreateClass, SetClass, SetVolumeClass};
 pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};

@@ -17,13 +17,13 @@ use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use memory::{ADMIN, MemoryService};
 use metering::ledger::{Date, Kind};
-use metering::{Dimension, Mark, Reading, Registers};
+
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tower::ServiceExt;
-use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
+use units::TenantId;
 
 /// The roles as the matrix has them: of a tenant or of all.
 const HOLDERS: [(&str, Role, bool); 8] = [
@@ -153,20 +153,8 @@ impl Api {
     async fn with_a_bill(self) -> Self {
         let tenant = TenantId(self.service.show_tenant("acme".parse().unwrap()).await.unwrap().id);
         let (from, to) = (1_748_736_000_000, 1_751_328_000_000);
-        let reading = |sequence: u64, wall_ms: u64| Reading {
-            resource: VolumeId(900),
-            tenant,
-            class: ClassId::DEFAULT,
-            epoch: Epoch(1),
-            sequence,
-            mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
-            changes: 0,
-            at: MeterTime(wall_ms),
-            estimated_ms: 0,
-            wall_ms,
-            registers: Registers::default().with(Dimension::Written, u128::from(wall_ms) << 30),
-        };
-        self.service.books.measure(&[reading(0, from), reading(1, to)]);
+        let reading = |moment| memory::books::reading((900, tenant), 1 << 30, moment);
+        self.service.books.measure(&[reading((0, from)), reading((1, to))]);
         let payload = format!("{{\"card\":{CARD}}}");
         let card = NewAccountEntry { tenant: TenantId::DEFAULT, kind: Kind::RateCard, time_ms: from, payload };
         self.service.books.append(vec![card]).await.unwrap();

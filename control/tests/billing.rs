@@ -15,12 +15,12 @@ use http_body_util::BodyExt;
 use jiff::Timestamp;
 use memory::{ADMIN, MemoryService};
 use metering::ledger::{Date, Kind, PublicKey, Trust, Verifier};
-use metering::{Dimension, Invoice, Mark, Reading, Registers};
+use metering::{Invoice, Reading};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tower::ServiceExt;
-use units::{ClassId, Epoch, MeterTime, TenantId, VolumeId};
+use units::TenantId;
 
 const JUNE: u64 = 1_748_736_000_000;
 const JULY: u64 = 1_751_328_000_000;
@@ -95,20 +95,8 @@ impl Desk {
         self.service.books.measure(&[self.reading(volume, gib, (0, from)), self.reading(volume, gib, (1, to))]);
     }
 
-    fn reading(&self, volume: u64, gib: u128, (sequence, wall_ms): (u64, u64)) -> Reading {
-        Reading {
-            resource: VolumeId(volume),
-            tenant: self.acme,
-            class: ClassId::DEFAULT,
-            epoch: Epoch(1),
-            sequence,
-            mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
-            changes: 0,
-            at: MeterTime(wall_ms),
-            estimated_ms: 0,
-            wall_ms,
-            registers: Registers::default().with(Dimension::Written, gib * GIB * u128::from(wall_ms)),
-        }
+    fn reading(&self, volume: u64, gib: u128, moment: (u64, u64)) -> Reading {
+        memory::books::reading((volume, self.acme), gib * GIB, moment)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::service::service_error;
 use blockd::catalogue::Catalogue;
-use control::{AccountEntry, Answer, Books, NewAccountEntry, Pieces, SignedHead};
+use control::{Answer, Books, NewAccountEntry, Pieces};
 use metering::Reading;
-use metering::ledger::{Books as WhichBooks, Date, NewEntry, PublicKey};
+use metering::ledger::{AccountEntry, Books as WhichBooks, Date, HeadPlace, NewEntry, PublicKey};
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
@@ -53,16 +53,7 @@ impl Books for PoolBooks {
     }
 
     fn account(&self, tenant: TenantId) -> Answer<'_, Vec<AccountEntry>> {
-        Box::pin(async move {
-            let account = self.catalogue.account(tenant).await.map_err(service_error)?;
-            let shown = |entry: blockd::catalogue::AccountEntry| AccountEntry {
-                number: entry.number,
-                kind: entry.kind,
-                time_ms: entry.time_ms,
-                payload: entry.payload,
-            };
-            Ok(account.into_iter().map(shown).collect())
-        })
+        Box::pin(async move { self.catalogue.account(tenant).await.map_err(service_error) })
     }
 
     fn append(&self, entries: Vec<NewAccountEntry>) -> Answer<'_, ()> {
@@ -84,23 +75,12 @@ impl Books for PoolBooks {
         Box::pin(std::future::ready(Ok(self.pieces(tenant, (books, days)))))
     }
 
-    fn heads(&self) -> Answer<'_, Vec<SignedHead>> {
-        Box::pin(async move {
-            let heads = self.catalogue.heads().await.map_err(service_error)?;
-            let shown = |head: blockd::catalogue::SignedHead| SignedHead {
-                number: head.number,
-                date: head.date,
-                hash: head.hash,
-            };
-            Ok(heads.into_iter().map(shown).collect())
-        })
+    fn heads(&self) -> Answer<'_, Vec<HeadPlace>> {
+        Box::pin(async move { self.catalogue.heads().await.map_err(service_error) })
     }
 
-    fn sign(&self) -> Answer<'_, SignedHead> {
-        Box::pin(async move {
-            let head = self.catalogue.sign_ledger().await.map_err(service_error)?;
-            Ok(SignedHead { number: head.number, date: head.date, hash: head.hash })
-        })
+    fn sign(&self) -> Answer<'_, HeadPlace> {
+        Box::pin(async move { self.catalogue.sign_ledger().await.map_err(service_error) })
     }
 
     fn key(&self) -> Answer<'_, PublicKey> {

@@ -43,7 +43,7 @@ pub(crate) use families::families;
 pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
-pub use meter::{AccountEntry, MeterConfig, SignedHead};
+pub use meter::MeterConfig;
 pub use qos::TenantQos;
 pub use record::MeterChange;
 pub use snapshots::{SnapshotEntry, SnapshotName};

@@ -6,10 +6,10 @@
 use super::model::OrderedCorrection;
 use super::settings::{card_payload, read_card};
 use super::{broken, internal, note_in};
-use crate::books::{AccountEntry, NewAccountEntry};
+use crate::books::NewAccountEntry;
 use crate::error::ServiceError;
 use jiff::Timestamp;
-use metering::ledger::Kind;
+use metering::ledger::{AccountEntry, Kind};
 use metering::{CorrectionKind, Format, Invoice, Line, RateCards};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

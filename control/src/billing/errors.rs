@@ -1,7 +1,7 @@
 //! Why there is no bill, in the API's words.
 
-use crate::books::AccountEntry;
 use crate::error::{ErrorCode, ServiceError};
+use metering::ledger::AccountEntry;
 use metering::{CardsError, InvoiceError, PeriodError, RatingError};
 use std::fmt::Display;
 

@@ -22,7 +22,7 @@ pub use model::{
 };
 pub use watch::{BudgetWatch, DueAlert};
 
-use crate::books::{AccountEntry, Books, NewAccountEntry};
+use crate::books::{Books, NewAccountEntry};
 use crate::error::{ErrorCode, ServiceError};
 use crate::name::Name;
 use crate::page::Page;
@@ -32,7 +32,7 @@ use account::Account;
 use errors::{broken, internal, not_rated, period_error, rating_error};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use metering::ledger::Kind;
+use metering::ledger::{AccountEntry, Kind};
 use metering::{Bill, Period, RateCards, Reading, rate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -6,10 +6,9 @@
 use super::budget::{Budget, Threshold};
 use super::model::BudgetAlert;
 use super::{broken, note_in};
-use crate::books::AccountEntry;
 use crate::error::ServiceError;
 use jiff::Timestamp;
-use metering::ledger::Kind;
+use metering::ledger::{AccountEntry, Kind};
 use metering::{CardId, CardsError, RateCard, RateCards};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

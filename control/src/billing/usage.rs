@@ -3,12 +3,12 @@
 use super::errors::{internal, rating_error};
 use super::model::{LedgerHead, LedgerHeadList, LedgerKey, UsageReport, UsedRow};
 use super::{Billed, Desk, off_the_threads};
-use crate::books::{Pieces, SignedHead};
+use crate::books::Pieces;
 use crate::error::ServiceError;
 use crate::name::Name;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use metering::ledger::{Books as WhichBooks, Date};
+use metering::ledger::{Books as WhichBooks, Date, HeadPlace};
 use metering::{Bill, Charge, Dimension, Period, RateCard, RateCards, Reading, State, Unit, rate};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ impl Desk {
 
     /// The heads of the ledger.
     pub(crate) async fn heads(&self) -> Result<LedgerHeadList, ServiceError> {
-        let shown = |head: SignedHead| LedgerHead {
+        let shown = |head: HeadPlace| LedgerHead {
             number: head.number,
             date: head.date.to_string(),
             hash: head.hash.to_string(),

@@ -1,16 +1,16 @@
 //! Books over a real ledger, whose volume is in memory.
 
-use control::{AccountEntry, Answer, Books, ErrorCode, NewAccountEntry, Pieces, ServiceError, SignedHead};
-use metering::Reading;
+use control::{Answer, Books, ErrorCode, NewAccountEntry, Pieces, ServiceError};
 use metering::ledger::{
-    BlockWrite, Book, Books as WhichBooks, Date, Entry, Exporter, Kind, Ledger, LedgerId, LineReader, NewEntry,
-    PublicKey, SigningKey, decode_readings, encode_readings,
+    AccountEntry, BlockWrite, Book, Books as WhichBooks, Date, Entry, Exporter, HeadPlace, Kind, Ledger, LedgerId,
+    LineReader, NewEntry, PublicKey, SigningKey, decode_readings, encode_readings,
 };
+use metering::{Dimension, Mark, Reading, Registers};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
-use units::{BLOCK_LEN, TenantId, VolumeId};
+use units::{BLOCK_LEN, ClassId, Epoch, MeterTime, TenantId, VolumeId};
 
 pub(crate) struct MemoryBooks {
     inner: Mutex<Inner>,
@@ -74,6 +74,23 @@ impl MemoryBooks {
     /// How many entries a tenant's account has.
     pub(crate) fn account_len(&self, tenant: TenantId) -> u64 {
         self.inner.lock().unwrap().ledger.tip(tenant, Book::Account).count
+    }
+}
+
+/// What a volume of class 0 that holds so many bytes says at a moment, since 1970.
+pub(crate) fn reading((volume, tenant): (u64, TenantId), bytes: u128, (sequence, wall_ms): (u64, u64)) -> Reading {
+    Reading {
+        resource: VolumeId(volume),
+        tenant,
+        class: ClassId::DEFAULT,
+        epoch: Epoch(1),
+        sequence,
+        mark: if sequence == 0 { Mark::Begins } else { Mark::Usual },
+        changes: 0,
+        at: MeterTime(wall_ms),
+        estimated_ms: 0,
+        wall_ms,
+        registers: Registers::default().with(Dimension::Written, bytes * u128::from(wall_ms)),
     }
 }
 
@@ -197,19 +214,14 @@ impl Books for MemoryBooks {
         })
     }
 
-    fn heads(&self) -> Answer<'_, Vec<SignedHead>> {
+    fn heads(&self) -> Answer<'_, Vec<HeadPlace>> {
         Box::pin(async move {
             let inner = self.inner.lock().unwrap();
-            let head = |place: &metering::ledger::HeadPlace| SignedHead {
-                number: place.number,
-                date: place.date,
-                hash: place.hash,
-            };
-            Ok(inner.ledger.heads().iter().map(head).collect())
+            Ok(inner.ledger.heads().to_vec())
         })
     }
 
-    fn sign(&self) -> Answer<'_, SignedHead> {
+    fn sign(&self) -> Answer<'_, HeadPlace> {
         Box::pin(async move {
             Self::sign(self, Date::new(2025, 7, 1).unwrap());
             let heads = Books::heads(self).await?;

@@ -1,6 +1,6 @@
 //! A service that keeps volumes in memory: names, sizes and conflicts behave as over an engine, without its data.
 
-mod books;
+pub(crate) mod books;
 mod classes;
 mod images;
 mod tenants;

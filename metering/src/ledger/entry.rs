@@ -118,6 +118,19 @@ pub struct Entry<'a> {
     pub payload: &'a str,
 }
 
+/// What an entry of a tenant's account says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountEntry {
+    /// Its number; the first is 1.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it was made, milliseconds since 1970.
+    pub time_ms: u64,
+    /// JSON on one line.
+    pub payload: String,
+}
+
 impl<'a> Entry<'a> {
     /// Reads a line, without its line feed.
     ///

@@ -25,7 +25,7 @@ mod verify;
 pub use blocks::{BATCH_BLOCKS_MAX, BlockError, LineReader, is_droppable};
 pub use bundle::{Books, Export, ExportError, Exporter};
 pub use digest::Digest;
-pub use entry::{Book, Entry, Kind, LINE_BYTES_MAX, PAYLOAD_BYTES_MAX, PayloadError};
+pub use entry::{AccountEntry, Book, Entry, Kind, LINE_BYTES_MAX, PAYLOAD_BYTES_MAX, PayloadError};
 pub use head::{Continuation, Date, Head, LedgerId};
 pub use key::{PublicKey, SigningKey};
 pub use merkle::Tree;

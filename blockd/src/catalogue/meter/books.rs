@@ -6,7 +6,7 @@ use super::ledger::{Lines, broken};
 use super::readings_of;
 use super::rounds::Resource;
 use metering::Reading;
-use metering::ledger::{Book, Books, Date, Digest, Entry, ExportError, Exporter, HeadPlace, Kind, NewEntry, PublicKey};
+use metering::ledger::{AccountEntry, Book, Books, Date, Entry, ExportError, Exporter, HeadPlace, NewEntry, PublicKey};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::sync::mpsc;
@@ -21,30 +21,6 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// How far two clocks may differ from one reading to the next without a word.
 const STEP_MS: u64 = metering::STEP_TOLERANCE_MS;
-
-/// An entry of a tenant's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountEntry {
-    /// Its number; the first is 1.
-    pub number: u64,
-    /// What it is.
-    pub kind: Kind,
-    /// When it was made, milliseconds since 1970.
-    pub time_ms: u64,
-    /// JSON on one line.
-    pub payload: String,
-}
-
-/// A head that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignedHead {
-    /// Its number.
-    pub number: u64,
-    /// The day that it ends.
-    pub date: Date,
-    /// Its hash.
-    pub hash: Digest,
-}
 
 impl Catalogue {
     /// Appends entries to the accounts of tenants, all or none, durably.
@@ -173,29 +149,25 @@ impl Catalogue {
     ///
     /// # Errors
     /// While the ledger is out of order.
-    pub async fn heads(&self) -> Result<Vec<SignedHead>, CatalogueError> {
+    pub async fn heads(&self) -> Result<Vec<HeadPlace>, CatalogueError> {
         let mut keeping = self.meter.keeping.lock().await;
         self.find_ledger(&mut keeping).await?;
         let heads = keeping.open_ledger()?.ledger().heads().iter();
-        Ok(heads
-            .map(|HeadPlace { number, date, hash, .. }| SignedHead { number: *number, date: *date, hash: *hash })
-            .collect())
+        Ok(heads.copied().collect())
     }
 
     /// Signs what there is now, as a head of today: what comes later today is under the next one.
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub async fn sign_ledger(&self) -> Result<SignedHead, CatalogueError> {
+    pub async fn sign_ledger(&self) -> Result<HeadPlace, CatalogueError> {
         let mut keeping = self.meter.keeping.lock().await;
         self.refuse_if_stopping()?;
         self.find_ledger(&mut keeping).await?;
         let today =
             Date::of_ms(crate::open::wall_ms()).ok_or_else(|| broken("the wall clock is beyond the year 9999"))?;
         keeping.sign(today).await?;
-        let newest = keeping.open_ledger()?.ledger().heads().last().copied();
-        let HeadPlace { number, date, hash, .. } = newest.ok_or(CatalogueError::NotSigned)?;
-        Ok(SignedHead { number, date, hash })
+        keeping.open_ledger()?.ledger().heads().last().copied().ok_or(CatalogueError::NotSigned)
     }
 
     /// Who signs the heads.

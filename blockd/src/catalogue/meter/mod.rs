@@ -14,7 +14,6 @@ mod ledger;
 mod machine;
 mod rounds;
 
-pub use books::{AccountEntry, SignedHead};
 pub(super) use machine::{Beginning, Resumed};
 
 use super::CatalogueError;
