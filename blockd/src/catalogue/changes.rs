@@ -56,48 +56,33 @@ impl Catalogue {
     ) -> Result<Entry, CatalogueError> {
         let size_bytes = new.size_bytes;
         let (class, policy) = self.read().class_named(new.class.unwrap_or(DEFAULT_CLASS))?;
-        let history = new.history.unwrap_or(policy.history);
         let tenant = self.admit(name, Usage::volume(size_bytes))?;
         self.refuse_if_taken(name)?;
-        let created_ms = wall_ms();
-        if is_trial() {
-            let (name, volume, shard, damage, qos) = (name.to_owned(), VolumeId(0), 0, None, policy.qos);
-            return Ok(Entry {
-                volume,
-                name,
-                tenant,
-                size_bytes,
-                created_ms,
-                shard,
-                damage,
-                image,
-                history,
-                qos,
-                class,
-            });
-        }
-        let id = book.take_ids(1).await?;
-        let (state, parent, line) = (VolumeState::Live, None, None);
-        let image = image.map(|image| Image { claim: id, ..image });
-        let (name, tenant_id, qos) = (name.to_owned(), tenant.0, policy.qos);
-        let metered = self.metered_from_now();
-        let record = VolumeRecord {
-            id,
-            name,
-            tenant: tenant_id,
+        let mut record = VolumeRecord {
+            id: 0,
+            name: name.to_owned(),
+            tenant: tenant.0,
             size_bytes,
-            created_ms,
-            state,
-            parent,
-            line,
+            created_ms: wall_ms(),
+            state: VolumeState::Live,
+            parent: None,
+            line: None,
             image,
-            history,
-            qos,
-            metered,
+            history: new.history.unwrap_or(policy.history),
+            qos: policy.qos,
+            metered: Metered::default(),
             class: class.0,
             meter_changes: Vec::new(),
         };
-        let name = record.name.as_str();
+        if is_trial() {
+            return Ok(Entry::of(&record, 0));
+        }
+        let id = book.take_ids(1).await?;
+        record.id = id;
+        if let Some(image) = &mut record.image {
+            image.claim = id;
+        }
+        record.metered = self.metered_from_now();
         self.begin_meter(&record).await?;
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             // Whether it is there nobody knows: it must not be a volume at the next start.
@@ -106,11 +91,8 @@ impl Catalogue {
             }
             return Err(error);
         }
-        let volume = VolumeId(id);
-        let shard = self.serve(fresh(volume, size_bytes), (tenant, qos))?;
-        let (name, image) = (name.to_owned(), record.image.clone());
-        let damage = None;
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos, class };
+        let shard = self.serve(fresh(VolumeId(id), size_bytes), (tenant, record.qos))?;
+        let entry = Entry::of(&record, shard);
         let name = entry.name.as_str();
         tracing::info!(name, id, size_bytes, "made a volume");
         self.put(record, entry.clone());

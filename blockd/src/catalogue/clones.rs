@@ -43,22 +43,7 @@ impl Catalogue {
         let tenant = self.admit(name, Usage::volume(record.size_bytes))?;
         self.refuse_if_taken(name)?;
         if is_trial() {
-            let VolumeRecord { size_bytes, created_ms, history, qos, class, .. } = record;
-            let (name, volume, shard, damage) = (name.to_owned(), VolumeId(0), 0, None);
-            let (image, class) = (None, ClassId(class));
-            return Ok(Entry {
-                volume,
-                name,
-                tenant,
-                size_bytes,
-                created_ms,
-                shard,
-                damage,
-                image,
-                history,
-                qos,
-                class,
-            });
+            return Ok(Entry::of(&VolumeRecord { tenant: tenant.0, ..record }, 0));
         }
         let record = VolumeRecord { id: book.take_ids(1).await?, tenant: tenant.0, ..record };
         let entry = self.begin(book, record).await?;
@@ -174,12 +159,9 @@ impl Catalogue {
             }
             return Err(error);
         }
-        let volume = VolumeId(record.id);
-        let VolumeRecord { size_bytes, created_ms, history, qos, .. } = record;
-        let (tenant, class) = (TenantId(record.tenant), ClassId(record.class));
-        let shard = self.serve(fresh_clone(volume, size_bytes), (tenant, qos))?;
-        let (name, damage, image) = (record.name.clone(), None, None);
-        let entry = Entry { volume, name, tenant, size_bytes, created_ms, shard, damage, image, history, qos, class };
+        let fresh = fresh_clone(VolumeId(record.id), record.size_bytes);
+        let shard = self.serve(fresh, (TenantId(record.tenant), record.qos))?;
+        let entry = Entry::of(&record, shard);
         self.put(record, entry.clone());
         Ok(entry)
     }

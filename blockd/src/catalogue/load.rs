@@ -282,17 +282,9 @@ fn name_volumes(shelf: &mut Shelf, opened: &Opened, shard_count: usize) {
     for record in named {
         let volume = VolumeId(record.id);
         let entry = Entry {
-            volume,
-            name: record.name.clone(),
-            tenant: TenantId(record.tenant),
             size_bytes: opened.sizes.get(&volume).copied().unwrap_or(record.size_bytes),
-            created_ms: record.created_ms,
-            shard: shard_of(volume, shard_count),
             damage: opened.damaged.get(&volume).cloned(),
-            image: record.image,
-            history: record.history,
-            qos: record.qos,
-            class: ClassId(record.class),
+            ..Entry::of(&record, shard_of(volume, shard_count))
         };
         shelf.names.insert(record.name, Kept::new(entry));
     }

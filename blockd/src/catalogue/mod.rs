@@ -64,6 +64,7 @@ use history::HistoryKeeper;
 use meter::MeterKeeper;
 use proto::nbd::{Export, Purpose, Refusal};
 use qos::{Limited, QosKeeper, volume_qos};
+use record::VolumeRecord;
 use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,6 +105,26 @@ pub struct Entry {
     pub qos: Option<QosLimits>,
     /// Its class's number.
     pub class: ClassId,
+}
+
+impl Entry {
+    /// What a record tells, of a volume that is served by a shard.
+    fn of(record: &VolumeRecord, shard: usize) -> Self {
+        let VolumeRecord { size_bytes, created_ms, history, qos, .. } = *record;
+        Self {
+            volume: VolumeId(record.id),
+            name: record.name.clone(),
+            tenant: TenantId(record.tenant),
+            size_bytes,
+            created_ms,
+            shard,
+            damage: None,
+            image: record.image.clone(),
+            history,
+            qos,
+            class: ClassId(record.class),
+        }
+    }
 }
 
 impl Catalogue {
