@@ -3,38 +3,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
-use blockd::Serving;
-use blockd::catalogue::{Catalogue, CatalogueError, ClassPolicy, Entry, History, NewVolume, SnapshotName};
+use blockd::catalogue::{CatalogueError, ClassPolicy, Entry, History, NewVolume, SnapshotName};
 use blockd::qos::{Ceiling, QosLimits};
-use std::sync::Arc;
+use running::Running;
 use std::time::Duration;
-use tempfile::TempDir;
 use units::{ClassId, TenantId};
 
+mod running;
 mod support;
 
 const MIB: u64 = 1 << 20;
-
-struct Running {
-    folder: TempDir,
-    serving: Serving,
-}
-
-impl Running {
-    async fn start(folder: TempDir) -> Self {
-        let serving = support::serve(folder.path()).await;
-        Self { folder, serving }
-    }
-
-    fn catalogue(&self) -> Arc<Catalogue> {
-        self.serving.catalogue()
-    }
-
-    async fn restart(self) -> Self {
-        self.serving.stop().await.unwrap();
-        Self::start(self.folder).await
-    }
-}
 
 fn limits(rate: u64) -> Option<QosLimits> {
     Some(QosLimits { iops: Some(Ceiling { rate, burst: rate }), ..QosLimits::default() })
@@ -56,7 +34,7 @@ fn got(entry: &Entry) -> (ClassId, Option<u64>, Option<u64>) {
 /// P7. A volume has what its class gives until it is told its own; a class's change reaches its volumes, and a restart forgets nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_has_what_its_class_gives_unless_told() {
-    let running = Running::start(tempfile::tempdir().unwrap()).await;
+    let running = Running::start().await;
     let catalogue = running.catalogue();
     let gold = catalogue.create_class("gold", policy(5000, 3600)).await.unwrap();
     assert!(matches!(catalogue.create_class("gold", policy(1, 1)).await, Err(CatalogueError::Request(_))));
@@ -86,7 +64,7 @@ async fn a_volume_has_what_its_class_gives_unless_told() {
 /// P7. A change of class is in the ledger with its moment, once each, over a restart too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_class_is_read_with_its_moment() {
-    let running = Running::start(tempfile::tempdir().unwrap()).await;
+    let running = Running::start().await;
     let catalogue = running.catalogue();
     let gold = catalogue.create_class("gold", policy(5000, 3600)).await.unwrap().id;
     let volume = catalogue.create("vm", MIB).await.unwrap().volume;
@@ -122,7 +100,7 @@ async fn a_change_of_class_is_read_with_its_moment() {
 /// P7. A class goes when nothing is of it any more, and the default one never.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_class_in_use_stays() {
-    let running = Running::start(tempfile::tempdir().unwrap()).await;
+    let running = Running::start().await;
     let catalogue = running.catalogue();
     catalogue.create_class("gold", ClassPolicy::default()).await.unwrap();
     catalogue.create_with("vm", of("gold")).await.unwrap();

@@ -15,8 +15,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use units::TenantId;
-use wire::{READ, Running, TRIM, WRITE, connect, request, take_reply};
+use wire::{READ, Running, WRITE, connect, request, take_reply};
 
+const TRIM: u16 = 4;
 const PERIOD_MS: u64 = 1000;
 const SIZE_BYTES: u64 = 8 << 20;
 
@@ -54,11 +55,11 @@ async fn wait_for_periods(catalogue: &Catalogue, more: usize) -> Vec<Reading> {
     }
 }
 
-async fn ask(running: &Running, volume: u8, requests: &[(u16, u32)]) {
+async fn ask(running: &Running, volume: &str, requests: &[(u16, u32)]) {
     let mut stream = connect(&running.socket, volume).await;
     for (command, len) in requests {
         stream.write_all(&request(*command, *len)).await.unwrap();
-        take_reply(&mut stream, if *command == READ { usize::try_from(*len).unwrap() } else { 0 }).await;
+        take_reply(&mut stream, if *command == READ { *len } else { 0 }).await;
     }
 }
 
@@ -84,7 +85,7 @@ async fn a_volume_is_metered_from_its_making_to_its_deletion() {
     let folder = tempfile::tempdir().unwrap();
     let running = start(folder.path()).await;
     running.catalogue().create("a", SIZE_BYTES).await.unwrap();
-    ask(&running, b'a', &[(WRITE, 65_536), (WRITE, 4096), (READ, 8192), (TRIM, 4096)]).await;
+    ask(&running, "a", &[(WRITE, 65_536), (WRITE, 4096), (READ, 8192), (TRIM, 4096)]).await;
     let first = wait_for_periods(&running.catalogue(), 4).await;
     hold_together(&first);
     running.stop().await;
@@ -92,7 +93,7 @@ async fn a_volume_is_metered_from_its_making_to_its_deletion() {
     let running = start(folder.path()).await;
     let again = wait_for_periods(&running.catalogue(), 3).await;
     assert_eq!(again[..first.len()], first, "what is in the ledger stays as it is");
-    ask(&running, b'a', &[(READ, 4096)]).await;
+    ask(&running, "a", &[(READ, 4096)]).await;
     running.catalogue().delete("a", true).await.unwrap();
     let all = wait_for_periods(&running.catalogue(), 0).await;
     hold_together(&all);
@@ -128,7 +129,7 @@ async fn a_rollback_leaves_no_gap() {
     let running = start(folder.path()).await;
     let catalogue = running.catalogue();
     let before = catalogue.create("a", SIZE_BYTES).await.unwrap().volume;
-    ask(&running, b'a', &[(WRITE, 65_536)]).await;
+    ask(&running, "a", &[(WRITE, 65_536)]).await;
     let snapshot = blockd::catalogue::SnapshotName { volume: "a".to_owned(), snapshot: "s".to_owned() };
     catalogue.create_snapshots(std::slice::from_ref(&snapshot), None).await.unwrap();
     let (entry, _) = catalogue.rollback(&snapshot, "undo", true).await.unwrap();

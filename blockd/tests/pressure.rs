@@ -4,25 +4,19 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
+mod wire;
+
 use blockd::catalogue::{CatalogueError, MeterConfig};
-use blockd::listener::{Address, Listener, Service};
-use blockd::open::{OpenPool, PoolConfig, PoolShape};
 use blockd::qos::FairShares;
 use blockd::shard::ShardStats;
-use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
-use proto::nbd::TlsPolicy;
+use blockd::{Limits, ServingConfig};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-
-const READ: u16 = 0;
-const WRITE: u16 = 1;
-const REPLY_BYTES: usize = 16;
+use tokio::task::JoinSet;
+use wire::{READ, REPLY_BYTES, Running, WRITE, connect, request, take_reply};
 
 /// What a client asks for at a time.
 const LARGE: u32 = 2 << 20;
@@ -41,24 +35,15 @@ const LIMITS: Limits = Limits {
     drain_max: Duration::from_secs(10),
 };
 
-struct Running {
-    folder: TempDir,
-    serving: Serving,
-    stop: watch::Sender<bool>,
-    listening: JoinHandle<()>,
+/// One shard with one volume, "v".
+struct OneVolume {
+    _folder: TempDir,
+    service: Running,
 }
 
-impl Running {
-    /// One shard with one volume, "v".
+impl OneVolume {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = PoolConfig {
-            pool: folder.path().join("pool"),
-            index: folder.path().join("index"),
-            shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 },
-            is_written_whole: false,
-        };
-        let pool = OpenPool::open_or_make(&config).unwrap();
         let how = ServingConfig {
             shard_count: 1,
             is_direct: false,
@@ -67,22 +52,21 @@ impl Running {
             limits: LIMITS,
             meter: MeterConfig::default(),
         };
-        let serving = Serving::start(pool, how).await.unwrap();
-        serving.catalogue().create("v", 1 << 30).await.unwrap();
-        let address = Address::Unix(folder.path().join("socket"));
-        let listener = Listener::bind(&[address], None, ListenerLimits::default()).await.unwrap();
-        let service = Service { exports: serving.catalogue(), tls_policy: TlsPolicy::Off, tls: None };
-        let (stop, stopped) = watch::channel(false);
-        let listening = tokio::spawn(listener.serve(Arc::new(service), stopped));
-        Self { folder, serving, stop, listening }
+        let service = Running::start(folder.path(), how).await;
+        service.catalogue().create("v", 1 << 30).await.unwrap();
+        Self { _folder: folder, service }
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("socket")
+        self.service.socket.clone()
+    }
+
+    async fn connect(&self) -> UnixStream {
+        connect(&self.service.socket, "v").await
     }
 
     async fn stats(&self) -> ShardStats {
-        self.serving.catalogue().shard_stats(0).await.unwrap()
+        self.service.catalogue().shard_stats(0).await.unwrap()
     }
 
     async fn stats_where(&self, is_so: impl Fn(&ShardStats) -> bool) -> ShardStats {
@@ -96,74 +80,32 @@ impl Running {
     }
 
     async fn stop(self) {
-        self.stop.send(true).unwrap();
-        self.listening.await.unwrap();
-        self.serving.stop().await.unwrap();
+        self.service.stop().await;
     }
-}
-
-/// A client in the transmission phase.
-async fn connect(socket: PathBuf) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).await.unwrap();
-    let mut greeting = [0; 18];
-    stream.read_exact(&mut greeting).await.unwrap();
-    let mut hello = vec![0, 0, 0, 3];
-    hello.extend_from_slice(b"IHAVEOPT\0\0\0\x07\0\0\0\x07\0\0\0\x01v\0\0");
-    stream.write_all(&hello).await.unwrap();
-    loop {
-        let mut header = [0; 20];
-        stream.read_exact(&mut header).await.unwrap();
-        let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
-        let mut data = vec![0; usize::try_from(number(16)).unwrap()];
-        stream.read_exact(&mut data).await.unwrap();
-        if number(12) == 1 {
-            return stream;
-        }
-    }
-}
-
-fn header(command: u16, len: u32) -> Vec<u8> {
-    let mut bytes = vec![0x25, 0x60, 0x95, 0x13, 0, 0];
-    bytes.extend_from_slice(&command.to_be_bytes());
-    bytes.extend_from_slice(&[0; 16]);
-    bytes.extend_from_slice(&len.to_be_bytes());
-    bytes
-}
-
-fn write(len: u32) -> Vec<u8> {
-    let mut bytes = header(WRITE, len);
-    bytes.resize(bytes.len() + usize::try_from(len).unwrap(), 7);
-    bytes
-}
-
-async fn take_reply(stream: &mut UnixStream, data_bytes: u32) {
-    let mut reply = vec![0; REPLY_BYTES + usize::try_from(data_bytes).unwrap()];
-    stream.read_exact(&mut reply).await.unwrap();
-    assert_eq!(reply[..8], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0]);
 }
 
 /// P6. A payload counts from its first byte on: half-sent writes wait for room like others, and give it up to those
 /// who wait when nothing more comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_writes_stay_within_the_memory_limit_and_do_not_keep_others_out() {
-    let running = Running::start().await;
+    let running = OneVolume::start().await;
     let mut half_sent = JoinSet::new();
     for _ in 0..12 {
         let socket = running.socket();
         half_sent.spawn(async move {
-            let mut stream = connect(socket).await;
-            let bytes = write(LARGE);
+            let mut stream = connect(&socket, "v").await;
+            let bytes = request(WRITE, LARGE);
             let _ = stream.write_all(&bytes[..bytes.len() - 1]).await;
             // Until it is closed.
             let _ = stream.read(&mut [0]).await;
         });
     }
     running.stats_where(|stats| stats.stalls > 0 && stats.held_bytes >= LIMITS.shard_bytes_max).await;
-    let mut honest = connect(running.socket()).await;
-    honest.write_all(&write(4096)).await.unwrap();
+    let mut honest = running.connect().await;
+    honest.write_all(&request(WRITE, 4096)).await.unwrap();
     take_reply(&mut honest, 0).await;
     let honest = tokio::spawn(async move {
-        honest.write_all(&write(LARGE)).await.unwrap();
+        honest.write_all(&request(WRITE, LARGE)).await.unwrap();
         take_reply(&mut honest, 0).await;
     });
     while !honest.is_finished() {
@@ -179,19 +121,19 @@ async fn half_sent_writes_stay_within_the_memory_limit_and_do_not_keep_others_ou
 /// P6. Nobody waits for ever for memory that is held for replies which are not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_read_no_replies_are_closed_when_others_wait_for_the_memory() {
-    let running = Running::start().await;
+    let running = OneVolume::start().await;
     let mut deaf = Vec::new();
     for _ in 0..6 {
-        let mut stream = connect(running.socket()).await;
+        let mut stream = running.connect().await;
         for _ in 0..8 {
-            stream.write_all(&header(READ, LARGE)).await.unwrap();
+            stream.write_all(&request(READ, LARGE)).await.unwrap();
         }
         deaf.push(stream);
     }
     running.stats_where(|stats| stats.held_bytes >= LIMITS.shard_bytes_max).await;
-    let mut honest = connect(running.socket()).await;
+    let mut honest = running.connect().await;
     for len in [4096, LIMITS.guaranteed_bytes.try_into().unwrap(), LARGE] {
-        honest.write_all(&header(READ, len)).await.unwrap();
+        honest.write_all(&request(READ, len)).await.unwrap();
         take_reply(&mut honest, len).await;
     }
     assert!(running.stats().await.stall_closes > 0);
@@ -204,14 +146,14 @@ async fn clients_that_read_no_replies_are_closed_when_others_wait_for_the_memory
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attached_client_is_held_to_the_size_that_the_volume_has_now() {
     const EINVAL: u32 = 22;
-    let running = Running::start().await;
-    let mut stream = connect(running.socket()).await;
+    let running = OneVolume::start().await;
+    let mut stream = running.connect().await;
     let read_at = |offset: u64| {
-        let mut bytes = header(READ, 4096);
+        let mut bytes = request(READ, 4096);
         bytes[16..24].copy_from_slice(&offset.to_be_bytes());
         bytes
     };
-    let catalogue = running.serving.catalogue();
+    let catalogue = running.service.catalogue();
     catalogue.resize("v", 2 << 30, false).await.unwrap();
     stream.write_all(&read_at((2 << 30) - 4096)).await.unwrap();
     take_reply(&mut stream, 4096).await;
@@ -232,23 +174,23 @@ async fn an_attached_client_is_held_to_the_size_that_the_volume_has_now() {
 /// somebody else waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_reads_no_replies_holds_no_more_than_twice_the_limit() {
-    let running = Running::start().await;
+    let running = OneVolume::start().await;
     let guaranteed = u32::try_from(LIMITS.guaranteed_bytes).unwrap();
     let mut crowd = Vec::new();
     for _ in 0..400 {
-        let mut stream = connect(running.socket()).await;
+        let mut stream = running.connect().await;
         // The socket holds some of them.
         for _ in 0..64 {
             // It may have been closed already.
-            let _ = stream.write_all(&header(READ, guaranteed)).await;
+            let _ = stream.write_all(&request(READ, guaranteed)).await;
         }
         crowd.push(stream);
         let held_bytes = running.stats().await.held_bytes;
         assert!(held_bytes <= 2 * LIMITS.shard_bytes_max + LIMITS.guaranteed_bytes, "{held_bytes} bytes");
     }
     running.stats_where(|stats| stats.stall_closes > 0).await;
-    let mut honest = connect(running.socket()).await;
-    honest.write_all(&header(READ, LARGE)).await.unwrap();
+    let mut honest = running.connect().await;
+    honest.write_all(&request(READ, LARGE)).await.unwrap();
     take_reply(&mut honest, LARGE).await;
     drop((crowd, honest));
     running.stats_where(|stats| stats.connections == 0 && stats.held_bytes == 0).await;
@@ -258,15 +200,15 @@ async fn a_crowd_that_reads_no_replies_holds_no_more_than_twice_the_limit() {
 /// P6. Who reads nothing is left alone as long as nobody else needs the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_client_holds_its_share_and_no_more() {
-    let running = Running::start().await;
-    let mut deaf = connect(running.socket()).await;
+    let running = OneVolume::start().await;
+    let mut deaf = running.connect().await;
     for _ in 0..8 {
-        deaf.write_all(&header(READ, LARGE)).await.unwrap();
+        deaf.write_all(&request(READ, LARGE)).await.unwrap();
     }
     running.stats_where(|stats| stats.stalls > 0).await;
-    let mut other = connect(running.socket()).await;
+    let mut other = running.connect().await;
     for _ in 0..8 {
-        other.write_all(&write(LARGE)).await.unwrap();
+        other.write_all(&request(WRITE, LARGE)).await.unwrap();
         take_reply(&mut other, 0).await;
         assert!(running.stats().await.held_bytes <= u64::from(LARGE));
     }

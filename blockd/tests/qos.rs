@@ -4,124 +4,44 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a surprise is a failed test")]
 
+mod wire;
+
 use blockd::catalogue::{Catalogue, CatalogueError, MeterConfig, Quota, TenantQos};
-use blockd::listener::{Address, Client, Entrance, Exports, Listener, Service};
-use blockd::open::{OpenPool, PoolConfig, PoolShape};
+use blockd::listener::{Client, Entrance, Exports};
 use blockd::qos::{Ceiling, FairShares, QosLimits, QosStatus};
-use blockd::{Limits, ListenerLimits, Serving, ServingConfig};
-use proto::nbd::TlsPolicy;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use blockd::{Limits, ServingConfig};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use units::TenantId;
+use wire::{READ, REPLY_BYTES, Running, WRITE, connect, request, take_reply};
 
-const READ: u16 = 0;
-const WRITE: u16 = 1;
 const DISCONNECT: u16 = 2;
 const FLUSH: u16 = 3;
 const TRIM: u16 = 4;
-const REPLY_BYTES: usize = 16;
 
-struct Running {
-    socket: PathBuf,
-    serving: Serving,
-    stop: watch::Sender<bool>,
-    listening: JoinHandle<()>,
+async fn start(folder: &Path, shard_count: usize, fair_shares: FairShares) -> Running {
+    let how = ServingConfig {
+        shard_count,
+        is_direct: false,
+        map_cache_bytes: 16 << 20,
+        scrub_bytes_per_second: 1 << 30,
+        limits: Limits { fair_shares, ..Limits::default() },
+        meter: MeterConfig::default(),
+    };
+    Running::start(folder, how).await
 }
 
-impl Running {
-    async fn start(folder: &Path, shard_count: usize, fair_shares: FairShares) -> Self {
-        let config = PoolConfig {
-            pool: folder.join("pool"),
-            index: folder.join("index"),
-            shape: PoolShape { pool_bytes: Some(64 << 20), slot_bytes: 1 << 20 },
-            is_written_whole: false,
-        };
-        let pool = OpenPool::open_or_make(&config).unwrap();
-        let how = ServingConfig {
-            shard_count,
-            is_direct: false,
-            map_cache_bytes: 16 << 20,
-            scrub_bytes_per_second: 1 << 30,
-            limits: Limits { fair_shares, ..Limits::default() },
-            meter: MeterConfig::default(),
-        };
-        let serving = Serving::start(pool, how).await.unwrap();
-        let socket = folder.join("socket");
-        let address = Address::Unix(socket.clone());
-        let listener = Listener::bind(&[address], None, ListenerLimits::default()).await.unwrap();
-        let service = Service { exports: serving.catalogue(), tls_policy: TlsPolicy::Off, tls: None };
-        let (stop, stopped) = watch::channel(false);
-        let listening = tokio::spawn(listener.serve(Arc::new(service), stopped));
-        Self { socket, serving, stop, listening }
-    }
-
-    fn catalogue(&self) -> Arc<Catalogue> {
-        self.serving.catalogue()
-    }
-
-    async fn status(&self, name: &str) -> QosStatus {
-        let volume = self.catalogue().show(name).unwrap().volume;
-        self.catalogue().volume_stats(volume).await.unwrap().unwrap().qos
-    }
-
-    async fn stop(self) {
-        self.stop.send(true).unwrap();
-        self.listening.await.unwrap();
-        self.serving.stop().await.unwrap();
-    }
-}
-
-/// A client of a volume, in the transmission phase.
-async fn connect(socket: &Path, volume: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).await.unwrap();
-    let mut greeting = [0; 18];
-    stream.read_exact(&mut greeting).await.unwrap();
-    let name_bytes = u32::try_from(volume.len()).unwrap();
-    let mut hello = vec![0, 0, 0, 3];
-    hello.extend_from_slice(b"IHAVEOPT\0\0\0\x07");
-    hello.extend_from_slice(&(name_bytes + 6).to_be_bytes());
-    hello.extend_from_slice(&name_bytes.to_be_bytes());
-    hello.extend_from_slice(volume.as_bytes());
-    hello.extend_from_slice(&[0, 0]);
-    stream.write_all(&hello).await.unwrap();
-    loop {
-        let mut header = [0; 20];
-        stream.read_exact(&mut header).await.unwrap();
-        let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
-        let mut data = vec![0; usize::try_from(number(16)).unwrap()];
-        stream.read_exact(&mut data).await.unwrap();
-        if number(12) == 1 {
-            return stream;
-        }
-    }
-}
-
-fn request(command: u16, len: u32) -> Vec<u8> {
-    let mut bytes = vec![0x25, 0x60, 0x95, 0x13, 0, 0];
-    bytes.extend_from_slice(&command.to_be_bytes());
-    bytes.extend_from_slice(&[0; 16]);
-    bytes.extend_from_slice(&len.to_be_bytes());
-    if command == WRITE {
-        bytes.resize(bytes.len() + usize::try_from(len).unwrap(), 7);
-    }
-    bytes
-}
-
-async fn take_reply(stream: &mut UnixStream, data_bytes: usize) {
-    let mut reply = vec![0; REPLY_BYTES + data_bytes];
-    stream.read_exact(&mut reply).await.unwrap();
-    assert_eq!(reply[..8], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0]);
+async fn qos_of(running: &Running, name: &str) -> QosStatus {
+    let volume = running.catalogue().show(name).unwrap().volume;
+    running.catalogue().volume_stats(volume).await.unwrap().unwrap().qos
 }
 
 /// Keeps so many requests under way; returns how many were answered until `end`, and those under way after it.
 async fn drive(mut stream: UnixStream, (command, len): (u16, u32), depth: usize, end: Instant) -> u64 {
     let bytes = request(command, len);
-    let data_bytes = if command == READ { usize::try_from(len).unwrap() } else { 0 };
+    let data_bytes = if command == READ { len } else { 0 };
     for _ in 0..depth {
         stream.write_all(&bytes).await.unwrap();
     }
@@ -151,7 +71,7 @@ fn most(begin: Instant, rate: u64, burst: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_keeps_to_its_ceiling_and_its_neighbour_does_not() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 1, FairShares::Tenants).await;
+    let running = start(folder.path(), 1, FairShares::Tenants).await;
     for name in ["a", "b"] {
         running.catalogue().create(name, 1 << 30).await.unwrap();
     }
@@ -172,10 +92,10 @@ async fn a_volume_keeps_to_its_ceiling_and_its_neighbour_does_not() {
     // What a busy machine leaves of 60 and 450.
     assert!(held >= 300, "{answered:?}");
     assert!(answered[3] > held, "{answered:?}");
-    let status = running.status("a").await;
+    let status = qos_of(&running, "a").await;
     assert!(status.throttled_requests > 0 && status.throttled_ns > 0, "{status:?}");
     assert!(status.iops.unwrap().spent == held, "{status:?}");
-    assert_eq!(running.status("b").await.throttled_requests, 0);
+    assert_eq!(qos_of(&running, "b").await.throttled_requests, 0);
     running.stop().await;
 }
 
@@ -183,7 +103,7 @@ async fn a_volume_keeps_to_its_ceiling_and_its_neighbour_does_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_and_a_farewell_are_not_held_for_ever() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 1, FairShares::Tenants).await;
+    let running = start(folder.path(), 1, FairShares::Tenants).await;
     running.catalogue().create("a", 1 << 30).await.unwrap();
     running.catalogue().set_qos("a", iops(50, 5)).await.unwrap();
     let mut stream = connect(&running.socket, "a").await;
@@ -203,7 +123,7 @@ async fn a_flush_and_a_farewell_are_not_held_for_ever() {
     assert_eq!(cookies, (0..20).collect::<Vec<_>>(), "all are answered, then the connection ends");
     // 15 writes, of which 5 at once and 50 a second.
     assert!(begin.elapsed() >= Duration::from_millis(190), "{:?}", begin.elapsed());
-    assert_eq!(running.status("a").await.iops.unwrap().spent, 15, "flushes are free");
+    assert_eq!(qos_of(&running, "a").await.iops.unwrap().spent, 15, "flushes are free");
     running.stop().await;
 }
 
@@ -211,7 +131,7 @@ async fn a_flush_and_a_farewell_are_not_held_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ceiling_is_changed_live() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 1, FairShares::Tenants).await;
+    let running = start(folder.path(), 1, FairShares::Tenants).await;
     let catalogue = running.catalogue();
     catalogue.create("a", 1 << 30).await.unwrap();
     let refused = catalogue.set_qos("a", iops(1, 1)).await.unwrap_err();
@@ -234,7 +154,7 @@ async fn a_ceiling_is_changed_live() {
     for _ in 0..400 {
         stream.write_all(&request(TRIM, 4096)).await.unwrap();
     }
-    while running.status("a").await.throttled_requests == 0 {
+    while qos_of(&running, "a").await.throttled_requests == 0 {
         tokio::task::yield_now().await;
     }
     let begin = Instant::now();
@@ -247,26 +167,26 @@ async fn a_ceiling_is_changed_live() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ceilings_and_credits_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
     running.catalogue().create("a", 1 << 30).await.unwrap();
     let limits = iops(10, 1_000_000);
     running.catalogue().set_qos("a", limits).await.unwrap();
     let stream = connect(&running.socket, "a").await;
     let spent = drive(stream, (TRIM, 4096), 16, Instant::now() + Duration::from_millis(300)).await;
     assert!(spent > 100);
-    let left = running.status("a").await.iops.unwrap().left;
+    let left = qos_of(&running, "a").await.iops.unwrap().left;
     assert!(left < 1_000_000 - 50);
     running.stop().await;
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
-    let status = running.status("a").await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
+    let status = qos_of(&running, "a").await;
     assert_eq!(status.limits, limits);
     let found = status.iops.unwrap().left;
     // A few seconds at 10 a second.
     assert!((left..left + 600).contains(&found) && found < 1_000_000, "{left} and {found}");
     running.catalogue().set_qos("a", QosLimits::default()).await.unwrap();
     running.stop().await;
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
-    assert_eq!(running.status("a").await, QosStatus::default());
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
+    assert_eq!(qos_of(&running, "a").await, QosStatus::default());
     assert_eq!(running.catalogue().show("a").unwrap().qos, None);
     running.stop().await;
 }
@@ -275,7 +195,7 @@ async fn ceilings_and_credits_survive_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_keeps_to_its_ceiling_on_all_shards() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
     running.catalogue().create_tenant("t", Quota::default()).await.unwrap();
     for name in ["t/a", "t/b"] {
         running.catalogue().create(name, 1 << 30).await.unwrap();
@@ -322,7 +242,7 @@ async fn left_to(catalogue: &Catalogue, tenant: TenantId) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_ceilings_and_credits_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
     let catalogue = running.catalogue();
     let id = catalogue.create_tenant("t", Quota::default()).await.unwrap().id;
     catalogue.create("t/a", 1 << 30).await.unwrap();
@@ -339,7 +259,7 @@ async fn a_tenants_ceilings_and_credits_survive_a_restart() {
     assert!((900_000..1_000_000 - 50).contains(&before), "{before}");
     drop(catalogue);
     running.stop().await;
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
     let catalogue = running.catalogue();
     assert_eq!(catalogue.show_tenant("t").unwrap().qos, Some(qos));
     let found = left_to(&catalogue, id).await;
@@ -356,7 +276,7 @@ async fn a_tenants_ceilings_and_credits_survive_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_waits_while_somebody_else_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 1, FairShares::Volumes).await;
+    let running = start(folder.path(), 1, FairShares::Volumes).await;
     for name in ["a", "b"] {
         running.catalogue().create(name, 1 << 30).await.unwrap();
     }
@@ -364,7 +284,7 @@ async fn a_flood_waits_while_somebody_else_is_there() {
     let flood = tokio::spawn(drive(connect(&running.socket, "a").await, (WRITE, 64 << 10), 64, end));
     let quiet = drive(connect(&running.socket, "b").await, (WRITE, 4096), 1, end).await;
     assert!(flood.await.unwrap() > 64 && quiet > 8);
-    let (flood, quiet) = (running.status("a").await, running.status("b").await);
+    let (flood, quiet) = (qos_of(&running, "a").await, qos_of(&running, "b").await);
     assert!(flood.shared_requests > 0 && flood.shared_ns > 0, "{flood:?}");
     assert_eq!((quiet.shared_requests, flood.throttled_requests), (0, 0));
     running.stop().await;
@@ -374,7 +294,7 @@ async fn a_flood_waits_while_somebody_else_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_keeps_ceilings_and_a_clone_has_none() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(folder.path(), 2, FairShares::Tenants).await;
+    let running = start(folder.path(), 2, FairShares::Tenants).await;
     let catalogue = running.catalogue();
     catalogue.create("a", 1 << 30).await.unwrap();
     catalogue.set_qos("a", iops(50, 50)).await.unwrap();
@@ -383,7 +303,7 @@ async fn a_rollback_keeps_ceilings_and_a_clone_has_none() {
     assert_eq!(catalogue.clone_snapshot(&snapshot, "b").await.unwrap().qos, None);
     let (rolled, _) = catalogue.rollback(&snapshot, "undo", false).await.unwrap();
     assert_eq!(rolled.qos, Some(iops(50, 50)));
-    assert_eq!(running.status("a").await.limits, iops(50, 50));
+    assert_eq!(qos_of(&running, "a").await.limits, iops(50, 50));
     let client = Client {
         peer: "test".to_owned(),
         entrance: Entrance::Socket { is_own_user: true },

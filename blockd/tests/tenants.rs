@@ -3,55 +3,32 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a surprise is a failed test")]
 
-use blockd::Serving;
 use blockd::catalogue::{
     ACCESS_RULES_MAX, Access, Catalogue, CatalogueError, Fingerprint, NewToken, Quota, SnapshotName, SocketAccess,
     Usage,
 };
 use blockd::listener::{Client, Entrance, Exports};
 use proto::nbd::Refusal;
-use std::sync::Arc;
-use tempfile::TempDir;
+use running::Running;
 
+mod running;
 mod support;
 
 const MIB: u64 = 1 << 20;
 
-struct Running {
-    folder: TempDir,
-    serving: Serving,
+async fn with_tenants(quota: Quota) -> Running {
+    let running = Running::start().await;
+    for name in ["acme", "beta"] {
+        running.catalogue().create_tenant(name, quota).await.unwrap();
+    }
+    running
 }
 
-impl Running {
-    async fn start(folder: TempDir) -> Self {
-        let serving = support::serve(folder.path()).await;
-        Self { folder, serving }
-    }
-
-    async fn with_tenants(quota: Quota) -> Self {
-        let running = Self::start(tempfile::tempdir().unwrap()).await;
-        for name in ["acme", "beta"] {
-            running.catalogue().create_tenant(name, quota).await.unwrap();
-        }
-        running
-    }
-
-    fn catalogue(&self) -> Arc<Catalogue> {
-        self.serving.catalogue()
-    }
-
-    async fn restart(self) -> Self {
-        self.serving.stop().await.unwrap();
-        Self::start(self.folder).await
-    }
-
-    /// Makes an image that is whole.
-    async fn image(&self, name: &str) {
-        let catalogue = self.catalogue();
-        catalogue.import_image(name, MIB, ("source".to_owned(), "1".to_owned())).await.unwrap();
-        catalogue.mark_image(name, None, MIB).await.unwrap();
-        catalogue.seal_image(name, None).await.unwrap();
-    }
+/// Makes an image that is whole.
+async fn make_image(catalogue: &Catalogue, name: &str) {
+    catalogue.import_image(name, MIB, ("source".to_owned(), "1".to_owned())).await.unwrap();
+    catalogue.mark_image(name, None, MIB).await.unwrap();
+    catalogue.seal_image(name, None).await.unwrap();
 }
 
 fn client() -> Client {
@@ -75,7 +52,7 @@ fn exceeded(error: &CatalogueError) -> Option<(&str, u64, u64, u64)> {
 /// P8. Two tenants have volumes of one name, each its own, and a restart forgets none of it; a tenant goes when it has nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_per_tenant_and_survive_a_restart() {
-    let running = Running::with_tenants(Quota::default()).await;
+    let running = with_tenants(Quota::default()).await;
     let catalogue = running.catalogue();
     for name in ["vm", "acme/vm", "beta/vm"] {
         catalogue.create(name, MIB).await.unwrap();
@@ -111,7 +88,7 @@ async fn names_are_per_tenant_and_survive_a_restart() {
 /// P8. Nothing of one tenant becomes another's by a clone or a group.
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_share_nothing_by_snapshots() {
-    let running = Running::with_tenants(Quota::default()).await;
+    let running = with_tenants(Quota::default()).await;
     let catalogue = running.catalogue();
     for name in ["vm", "acme/vm"] {
         catalogue.create(name, MIB).await.unwrap();
@@ -133,7 +110,7 @@ async fn tenants_share_nothing_by_snapshots() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quotas_bound_what_a_tenant_has() {
     let quota = Quota { bytes: Some(4 * MIB), volumes: Some(3), snapshots: Some(2) };
-    let running = Running::with_tenants(quota).await;
+    let running = with_tenants(quota).await;
     let catalogue = running.catalogue();
     catalogue.create("acme/a", 2 * MIB).await.unwrap();
     let error = catalogue.create("acme/b", 3 * MIB).await.unwrap_err();
@@ -173,7 +150,7 @@ async fn quotas_bound_what_a_tenant_has() {
 /// P8. However many ask at once, the quota is never exceeded.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_holds_against_all_at_once() {
-    let running = Running::with_tenants(Quota { volumes: Some(5), ..Quota::default() }).await;
+    let running = with_tenants(Quota { volumes: Some(5), ..Quota::default() }).await;
     let creating = (0..20).map(|number| {
         let catalogue = running.catalogue();
         tokio::spawn(async move { catalogue.create(&format!("acme/vm-{number}"), 4096).await.is_ok() })
@@ -190,7 +167,7 @@ async fn a_quota_holds_against_all_at_once() {
 /// delete, and it goes on as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_tenant_loses_nothing_and_serves_nobody() {
-    let running = Running::with_tenants(Quota::default()).await;
+    let running = with_tenants(Quota::default()).await;
     let catalogue = running.catalogue();
     for name in ["acme/vm", "acme/old", "beta/vm"] {
         catalogue.create(name, MIB).await.unwrap();
@@ -232,8 +209,8 @@ async fn a_suspended_tenant_loses_nothing_and_serves_nobody() {
 /// P8. An image is used by those whom it is shared with; for others it is as if it were not there, and a tenant's own comes first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_used_by_whom_it_is_shared_with() {
-    let running = Running::with_tenants(Quota { bytes: Some(4 * MIB), ..Quota::default() }).await;
-    running.image("os").await;
+    let running = with_tenants(Quota { bytes: Some(4 * MIB), ..Quota::default() }).await;
+    make_image(&running.catalogue(), "os").await;
     let catalogue = running.catalogue();
     let none = |result: Result<_, CatalogueError>| assert!(matches!(result, Err(CatalogueError::NoImage { .. })));
     none(catalogue.clone_image(&["os"], "acme/vm", None, None).await);
@@ -249,7 +226,7 @@ async fn an_image_is_used_by_whom_it_is_shared_with() {
     assert!(exceeded(&error).is_some(), "{error}");
     catalogue.share_image("os", None).await.unwrap();
     catalogue.clone_image(&["os"], "beta/vm", None, None).await.unwrap();
-    running.image("acme/os").await;
+    make_image(&running.catalogue(), "acme/os").await;
     let own = catalogue.clone_image(&["acme/os", "os"], "acme/own", None, None).await.unwrap();
     assert_eq!(catalogue.parent_of(own.volume), Some(named("acme/os", "image")));
     none(catalogue.clone_image(&["acme/os"], "beta/stolen", None, None).await);
@@ -263,7 +240,7 @@ async fn an_image_is_used_by_whom_it_is_shared_with() {
 /// P8. A token is there after a restart, and one that was revoked, or whose tenant is gone, is not; its use is noted.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_survive_a_restart_and_revoked_ones_do_not() {
-    let running = Running::with_tenants(Quota::default()).await;
+    let running = with_tenants(Quota::default()).await;
     let catalogue = running.catalogue();
     let new = |tenant: Option<&str>| NewToken {
         name: "t".to_owned(),
@@ -299,7 +276,7 @@ async fn tokens_survive_a_restart_and_revoked_ones_do_not() {
 /// rules survive a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn exports_are_there_for_who_may_enter() {
-    let running = Running::with_tenants(Quota::default()).await;
+    let running = with_tenants(Quota::default()).await;
     let catalogue = running.catalogue();
     for name in ["vm", "acme/vm", "beta/vm"] {
         catalogue.create(name, MIB).await.unwrap();

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 
 pub(crate) const READ: u16 = 0;
 pub(crate) const WRITE: u16 = 1;
-pub(crate) const TRIM: u16 = 4;
 /// Bytes of an answer without data.
 pub(crate) const REPLY_BYTES: usize = 16;
 
@@ -56,14 +55,18 @@ impl Running {
     }
 }
 
-/// A client of a volume with a name of one letter, in the transmission phase.
-pub(crate) async fn connect(socket: &Path, volume: u8) -> UnixStream {
+/// A client of a volume, in the transmission phase.
+pub(crate) async fn connect(socket: &Path, volume: &str) -> UnixStream {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     let mut greeting = [0; 18];
     stream.read_exact(&mut greeting).await.unwrap();
+    let name_bytes = u32::try_from(volume.len()).unwrap();
     let mut hello = vec![0, 0, 0, 3];
-    hello.extend_from_slice(b"IHAVEOPT\0\0\0\x07\0\0\0\x07\0\0\0\x01");
-    hello.extend_from_slice(&[volume, 0, 0]);
+    hello.extend_from_slice(b"IHAVEOPT\0\0\0\x07");
+    hello.extend_from_slice(&(name_bytes + 6).to_be_bytes());
+    hello.extend_from_slice(&name_bytes.to_be_bytes());
+    hello.extend_from_slice(volume.as_bytes());
+    hello.extend_from_slice(&[0, 0]);
     stream.write_all(&hello).await.unwrap();
     loop {
         let mut header = [0; 20];
@@ -90,8 +93,8 @@ pub(crate) fn request(command: u16, len: u32) -> Vec<u8> {
 }
 
 /// Waits for the answer, which must say that all went well.
-pub(crate) async fn take_reply(stream: &mut UnixStream, data_bytes: usize) {
-    let mut reply = vec![0; REPLY_BYTES + data_bytes];
+pub(crate) async fn take_reply(stream: &mut UnixStream, data_bytes: u32) {
+    let mut reply = vec![0; REPLY_BYTES + usize::try_from(data_bytes).unwrap()];
     stream.read_exact(&mut reply).await.unwrap();
     assert_eq!(reply[..8], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0]);
 }
