@@ -42,21 +42,26 @@ impl Catalogue {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn account(&self, tenant: TenantId) -> Result<Vec<AccountEntry>, CatalogueError> {
-        let mut account = Vec::new();
-        self.each_line(
-            |_| Some(0),
-            |line| {
-                if let Ok(Entry { number, tenant: of, kind, time_ms, payload, .. }) = Entry::parse(line)
-                    && of == tenant
-                    && kind.book() == Book::Account
-                {
-                    account.push(AccountEntry { number, kind, time_ms, payload: payload.to_owned() });
-                }
-                Ok(true)
-            },
-        )
-        .await?;
-        Ok(account)
+        let mut accounts = self.meter.accounts.lock().await;
+        let (read_to, mut found) = (accounts.read_to, Vec::new());
+        let end = self
+            .each_line(
+                |_| Some(read_to),
+                |line| {
+                    if let Ok(Entry { number, tenant, kind, time_ms, payload, .. }) = Entry::parse(line)
+                        && kind.book() == Book::Account
+                    {
+                        found.push((tenant, AccountEntry { number, kind, time_ms, payload: payload.to_owned() }));
+                    }
+                    Ok(())
+                },
+            )
+            .await?;
+        for (tenant, entry) in found {
+            accounts.of.entry(tenant).or_default().push(entry);
+        }
+        accounts.read_to = end;
+        Ok(accounts.of.get(&tenant).cloned().unwrap_or_default())
     }
 
     /// What was read of every volume that was a tenant's, of each from the last reading before `span_ms`, by the wall clock, to
@@ -82,7 +87,7 @@ impl Catalogue {
             for reading in if is_theirs { readings_of(line)? } else { Vec::new() } {
                 all.entry(reading.resource).or_default().take(reading, &span_ms, borders_ms);
             }
-            Ok(true)
+            Ok(())
         })
         .await?;
         Ok(all.into_values().flat_map(|thinned| thinned.kept).collect())
@@ -180,12 +185,12 @@ impl Catalogue {
         Ok(keeping.open_ledger()?.key())
     }
 
-    /// Gives each line of the ledger, from the block on that `begin` tells by its heads, to `visit`.
+    /// Gives each line of the ledger, from the block on that `begin` tells by its heads, to `visit`; returns the block behind them.
     async fn each_line(
         &self,
         begin: impl Fn(&[HeadPlace]) -> Option<u64>,
-        mut visit: impl FnMut(&[u8]) -> Result<bool, CatalogueError>,
-    ) -> Result<(), CatalogueError> {
+        mut visit: impl FnMut(&[u8]) -> Result<(), CatalogueError>,
+    ) -> Result<u64, CatalogueError> {
         let (begin, place, end) = {
             let mut keeping = self.meter.keeping.lock().await;
             self.find_ledger(&mut keeping).await?;
@@ -194,12 +199,18 @@ impl Catalogue {
         };
         let mut lines = Lines::of(begin..end);
         while let Some(line) = lines.next(&place).await? {
-            if !visit(&line)? {
-                break;
-            }
+            visit(&line)?;
         }
-        Ok(())
+        Ok(end)
     }
+}
+
+/// The accounts of all tenants, as far as the ledger was read. It is only appended to, and accounts stay for ever.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    /// The block behind that.
+    read_to: u64,
+    of: BTreeMap<TenantId, Vec<AccountEntry>>,
 }
 
 /// The readings of a volume of which those that a bill needs are kept.

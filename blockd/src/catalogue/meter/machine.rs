@@ -104,7 +104,8 @@ impl Resumed {
             .map(|record| (VolumeId(record.id), start_of(record, keeping.last.get(&VolumeId(record.id)), now)));
         ask::begin_meters(store, starts.collect()).await?.map_err(|fault| ask::store_failed("begin meters", fault))?;
         let (config, times, keeping) = (self.config, self.times, Mutex::new(keeping));
-        Ok(MeterKeeper { config, times, place, requests: std::sync::Mutex::new(requests), keeping })
+        let requests = std::sync::Mutex::new(requests);
+        Ok(MeterKeeper { config, times, place, requests, keeping, accounts: Mutex::default() })
     }
 }
 

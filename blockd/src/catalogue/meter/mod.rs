@@ -19,6 +19,7 @@ pub(super) use machine::{Beginning, Resumed};
 use super::CatalogueError;
 use super::record::MeterRecord;
 use crate::metering::MeterTimes;
+use books::Accounts;
 use ledger::{LedgerVolume, Lines, OpenLedger};
 use metering::ledger::{Date, Kind, NewEntry, SigningKey, decode_readings};
 use metering::{ClockEvent, MeterClock, Reading};
@@ -51,6 +52,8 @@ pub(super) struct MeterKeeper {
     place: LedgerVolume,
     requests: std::sync::Mutex<Requests>,
     keeping: Mutex<Keeping>,
+    /// Taken before `keeping`.
+    accounts: Mutex<Accounts>,
 }
 
 /// What it knows.
