@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """What fair shares and ceilings do, and what they cost, against their promises. Needs fio with its nbd engine.
 
-    run.py [neighbour] [large] [cost] [ceiling] [--aljibe PROGRAM] [--work DIR] [--seconds N] [--rounds N] [--realtime]
+    run.py [neighbour] [large] [cost] [ceiling] [--aljibe PROGRAM] [--before PROGRAM] [--work DIR] [--seconds N] [--rounds N]
+           [--realtime]
 
 neighbour  one client that asks for one thing after the other, in a volume beside another one on the same shard that is flooded
            with 64 requests of 4 KiB, reads or writes: how much longer its requests take than alone, at the median and for 99 of
            100, with fair shares and without
 large      the same beside requests of 1 MiB
-cost       requests a second of one volume, at depth 1 and at depth 64, with fair shares and a ceiling that is never reached,
-           against the same without either
+cost       requests a second of one volume, at depth 1 and at depth 64, and processor time of each, with fair shares and a ceiling that is never reached,
+           against the same without either; or, with --before, against a program that knows neither these nor the meter, built of
+           commit a4aefc3, the last one before them: what metering, shares and ceilings cost together
 ceiling    requests and bytes a second of a volume with a ceiling, in parts of that
 
 All ratios are of one run, in turns. The shard, not the disk, is what is shared here: volumes are small and have been read
@@ -33,6 +35,7 @@ from harness import fio, fio_command
 SIZE_MIB = 192
 NEIGHBOUR_MAX = 2.0
 COST_MAX = 1.02
+CASES = [(pattern, depth) for pattern in ("randread", "randwrite") for depth in (1, 64)]
 RATE = 2000
 BANDWIDTH_MIB = 20
 
@@ -40,8 +43,8 @@ BANDWIDTH_MIB = 20
 class Daemon(harness.Daemon):
     """A daemon with one shard, and two volumes that are written and read."""
 
-    def __init__(self, arguments, fair_shares):
-        super().__init__(arguments, "--pool-size", "2G", "--shards", "1", "--fair-shares", fair_shares)
+    def __init__(self, arguments, *options):
+        super().__init__(arguments, "--pool-size", "24G", "--shards", "1", *options)
         for name in ("quiet", "flood"):
             self.command("volume", "create", name, "--size", f"{SIZE_MIB}M")
             for pattern in ("write", "read"):
@@ -51,6 +54,12 @@ class Daemon(harness.Daemon):
             self.before = ["chrt", "--fifo", "3"]
             for thread in os.listdir(f"/proc/{self.process.pid}/task"):
                 os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(2))
+
+    def processor_seconds(self):
+        """What the daemon took of processors so far."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def run(self, volume, pattern, depth, seconds, *options):
         """Runs fio for a time; returns what it tells of reads or writes."""
@@ -89,7 +98,7 @@ def times(found):
 def beside(arguments, size):
     ratios = {}
     for fair_shares in ("off", "volumes"):
-        with Daemon(arguments, fair_shares) as daemon:
+        with Daemon(arguments, "--fair-shares", fair_shares) as daemon:
             for quiet in ("randread", "randwrite"):
                 for pattern in ("randread", "randwrite"):
                     alone, flooded = [], []
@@ -119,36 +128,42 @@ def large(arguments):
 def cost(arguments):
     # Two daemons, asked in turns: what changes with the machine changes for both.
     found = {}
-    folder = arguments.work
-    for fair_shares in ("off", "tenants"):
-        arguments.work = os.path.join(folder, fair_shares)
-        os.makedirs(arguments.work)
-    arguments.work = os.path.join(folder, "off")
-    with Daemon(arguments, "off") as off:
-        arguments.work = os.path.join(folder, "tenants")
-        with Daemon(arguments, "tenants") as on:
-            arguments.work = folder
+
+    def beneath(name, **changed):
+        changed["work"] = os.path.join(arguments.work, name)
+        os.makedirs(changed["work"])
+        return argparse.Namespace(**{**vars(arguments), **changed})
+
+    if arguments.before:
+        off = Daemon(beneath("off", aljibe=arguments.before))
+    else:
+        off = Daemon(beneath("off"), "--fair-shares", "off")
+    with off:
+        with Daemon(beneath("on"), "--fair-shares", "tenants") as on:
             ceilings = {"iops": 1 << 30, "bandwidth_bytes": 1 << 40, "operation_bytes": 1 << 18}
             on.ask("POST", "/v1/volumes/quiet/qos", ceilings)
-            for number in range(2 * arguments.rounds):
-                # Who comes first changes.
-                daemons = [("off", off), ("on", on)][::1 if number % 2 else -1]
-                for pattern in ("randread", "randwrite"):
-                    for depth in (1, 64):
-                        for name, daemon in daemons:
-                            iops = daemon.run("quiet", pattern, depth, arguments.seconds)["iops"]
-                            found.setdefault((pattern, depth, name), []).append(iops)
+            # Reads first: behind writes, what is read comes from the disk.
+            for pattern, depth in CASES:
+                for number in range(4 * arguments.rounds):
+                    # Who comes first changes.
+                    for name, daemon in [("off", off), ("on", on)][::1 if number % 2 else -1]:
+                        before = daemon.processor_seconds()
+                        done = daemon.run("quiet", pattern, depth, arguments.seconds)
+                        micros = 1e6 * (daemon.processor_seconds() - before) / done["total_ios"]
+                        found.setdefault((pattern, depth, name), []).append((done["iops"], micros))
     judged = []
-    for pattern in ("randread", "randwrite"):
-        for depth in (1, 64):
-            off, on = (statistics.median(found[pattern, depth, name]) for name in ("off", "on"))
-            print(f"cost: {pattern} at depth {depth}: {off:,.0f} IOPS without, {on:,.0f} with", flush=True)
-            judged.append((f"times the IOPS without ceilings and shares, {pattern} at depth {depth}", off / on, COST_MAX, "at most"))
+    for pattern, depth in CASES:
+        off, on = found[pattern, depth, "off"], found[pattern, depth, "on"]
+        middle = [[statistics.median(column) for column in zip(*rows)] for rows in (off, on)]
+        print(f"cost: {pattern} at depth {depth}: {middle[0][0]:,.0f} IOPS and {middle[0][1]:.2f} us of a processor each without, "
+              f"{middle[1][0]:,.0f} and {middle[1][1]:.2f} with", flush=True)
+        ratio = statistics.median(before / after for (before, _), (after, _) in zip(off, on))
+        judged.append((f"times the IOPS without, {pattern} at depth {depth}", ratio, COST_MAX, "at most"))
     return judged
 
 
 def ceiling(arguments):
-    with Daemon(arguments, "tenants") as daemon:
+    with Daemon(arguments, "--fair-shares", "tenants") as daemon:
         daemon.ask("POST", "/v1/volumes/quiet/qos", {"iops": RATE, "iops_burst": RATE // 10})
         operations = daemon.run("quiet", "randread", 32, 3 * arguments.seconds)["iops"] / RATE
         daemon.ask("POST", "/v1/volumes/quiet/qos", {"iops": 0, "bandwidth_bytes": BANDWIDTH_MIB * harness.MIB,
@@ -167,6 +182,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement (5)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, of which the median counts (3)")
     parser.add_argument("--realtime", action="store_true", help="clients and daemon before all else, by chrt")
+    parser.add_argument("--before", metavar="PROGRAM", help="a program without metering, which cost is measured against")
     harness.judge(harness.parse(parser, promises, "bench-qos"), promises)
 
 

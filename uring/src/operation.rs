@@ -133,6 +133,7 @@ pub(crate) enum Work {
 pub(crate) enum PlainEntry {
     SyncData,
     Writeback { offset: u64, len: u32 },
+    Forget { offset: u64, len: u32 },
     Shutdown,
     Poll(Readiness),
 }
@@ -287,6 +288,9 @@ impl PlainEntry {
                 let flags =
                     libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
                 opcode::SyncFileRange::new(target(fd), len).offset(offset).flags(flags).build()
+            }
+            Self::Forget { offset, len } => {
+                opcode::Fadvise::new(target(fd), len.into(), libc::POSIX_FADV_DONTNEED).offset(offset).build()
             }
             Self::Shutdown => opcode::Shutdown::new(target(fd), libc::SHUT_RDWR).build(),
             Self::Poll(readiness) => {

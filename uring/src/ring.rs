@@ -191,6 +191,11 @@ impl<T> Ring<T> {
         self.begin(token, Work::Plain { fd: Rc::clone(file), entry: PlainEntry::Writeback { offset, len } })
     }
 
+    /// Has the clean pages of a range leave the page cache, by a thread of the kernel's.
+    pub fn forget(&mut self, token: T, file: &Rc<OwnedFd>, offset: u64, len: u32) -> OperationId {
+        self.begin(token, Work::Plain { fd: Rc::clone(file), entry: PlainEntry::Forget { offset, len } })
+    }
+
     /// Shuts both directions of a socket down, which ends its other operations.
     pub fn shut_down(&mut self, token: T, socket: &Rc<OwnedFd>) -> OperationId {
         self.begin(token, Work::Plain { fd: Rc::clone(socket), entry: PlainEntry::Shutdown })

@@ -133,13 +133,14 @@ fn syncs_and_writebacks_complete() {
     let file = file_of(&pattern(1 << 20));
     ring.write_back(1, &file, 0, 1 << 20);
     ring.sync_data(2, &file);
-    let mut tokens = [next(&mut ring), next(&mut ring)].map(|completion| {
+    ring.forget(3, &file, 0, 1 << 20);
+    let mut tokens = [next(&mut ring), next(&mut ring), next(&mut ring)].map(|completion| {
         let Outcome::Done { result } = completion.outcome else { panic!() };
         result.unwrap();
         completion.token
     });
     tokens.sort_unstable();
-    assert_eq!(tokens, [1, 2]);
+    assert_eq!(tokens, [1, 2, 3]);
 }
 
 #[test]

@@ -585,6 +585,11 @@ impl Gate {
             || share.in_flight + work_of(bytes) <= WINDOW * share.weight / self.busy_weight.max(1)
     }
 
+    /// Whether several share the shard now.
+    pub(crate) const fn is_shared(&self) -> bool {
+        !self.is_alone()
+    }
+
     /// Whether nobody else has been active lately.
     const fn is_alone(&self) -> bool {
         self.active.len() < 2

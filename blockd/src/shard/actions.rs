@@ -6,7 +6,7 @@ use super::{Shard, THROTTLED_MAX, Token};
 use crate::memory::buffer_of;
 use std::time::Duration;
 use units::{Monotonic, VolumeId};
-use uring::{Completion, Outcome};
+use uring::{Completion, Outcome, Want};
 use volume::engine::Context;
 use volume::io::{Action, Event};
 
@@ -23,6 +23,26 @@ impl Shard {
             self.settle_volume(place, false);
         }
         self.touched.clear();
+    }
+
+    /// Has everything go on its way that does not wait for an append: where several share the shard, who asks for little would
+    /// else wait for all that others write, a read twice.
+    pub(super) fn hurry(&mut self) -> std::io::Result<()> {
+        let mut next = 0;
+        while let Some(place) = self.touched.get(next).copied() {
+            next += 1;
+            self.carry_out_all(place);
+        }
+        if self.news.is_empty() && self.fetches.is_empty() {
+            return Ok(());
+        }
+        self.send_replies();
+        self.start_fetches();
+        self.ring.enter(Want::Nothing)?;
+        while let Some(completion) = self.ring.next_completion() {
+            self.on_completion(completion);
+        }
+        Ok(())
     }
 
     /// `is_its_turn`: it has waited for the throttle, and that is open.
@@ -54,20 +74,27 @@ impl Shard {
                 slot.is_touched = false;
                 return;
             }
-            let mut actions = std::mem::take(&mut slot.actions);
-            for action in actions.drain(..) {
-                self.carry_out(place, id, action);
-            }
-            // Its memory serves the next actions.
-            if let Some(slot) = self.volumes.get_mut(place) {
-                slot.actions = actions;
-            }
-            let mut finished = std::mem::take(&mut self.finished);
-            for (place, event) in finished.drain(..) {
-                self.tell(place, event);
-            }
-            self.finished = finished;
+            self.carry_out_all(place);
         }
+    }
+
+    /// Carries out what a volume wants so far.
+    fn carry_out_all(&mut self, place: usize) {
+        let Some(slot) = self.volumes.get_mut(place) else { return };
+        let id = slot.volume.id();
+        let mut actions = std::mem::take(&mut slot.actions);
+        for action in actions.drain(..) {
+            self.carry_out(place, id, action);
+        }
+        // Its memory serves the next actions.
+        if let Some(slot) = self.volumes.get_mut(place) {
+            slot.actions = actions;
+        }
+        let mut finished = std::mem::take(&mut self.finished);
+        for (place, event) in finished.drain(..) {
+            self.tell(place, event);
+        }
+        self.finished = finished;
     }
 
     /// Goes on with volumes that waited for the throttle, one after the other while it is open.
@@ -133,7 +160,11 @@ impl Shard {
             }
             (Token::Sync, Outcome::Done { result }) => self.on_synced(result),
             (Token::WriteBack { offset, len }, Outcome::Done { result }) => {
-                self.disk.on_written_back(offset, len, &result);
+                self.disk.on_written_back(len, &result);
+                if result.is_ok() {
+                    let (disk, mut io) = self.disk_and_io();
+                    disk.forget(&mut io, offset, len);
+                }
             }
             (Token::Ignored, Outcome::Done { .. }) => {}
             (token, outcome) => unreachable!("{token:?} ended as {outcome:?}"),

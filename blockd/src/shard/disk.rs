@@ -19,7 +19,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use units::Monotonic;
-use uring::file::Advice;
 use uring::{ReadPiece, Ring};
 use volume::buffer::Buffer;
 use volume::error::DiskFault;
@@ -160,14 +159,16 @@ impl Disk {
     }
 
     /// Notes that a run of dirty bytes is on the device, or could not be brought there, of which the next sync tells.
-    pub(crate) fn on_written_back(&mut self, offset: u64, len: u32, result: &io::Result<()>) {
+    pub(crate) fn on_written_back(&mut self, len: u32, result: &io::Result<()>) {
         self.note_loss(result);
         self.dirty.bytes = self.dirty.bytes.saturating_sub(u64::from(len));
-        if result.is_ok() {
-            // Its memory takes the next appends. A log that stayed would fill the page cache with what is overwritten soon, at
-            // the cost of what is read; and memory that was free long may be slow to get. If it stays, nothing is lost.
-            let _ = uring::file::advise(&self.file, offset, u64::from(len), Advice::DontNeed);
-        }
+    }
+
+    /// Has what is on the device leave the page cache: its memory takes the next appends. A log that stayed would fill the page cache
+    /// with what is overwritten soon, at the cost of what is read; and memory that was free long may be slow to get. If it stays,
+    /// nothing is lost.
+    pub(crate) fn forget(&self, io: &mut Io<'_>, offset: u64, len: u32) {
+        io.ring.forget(Token::Ignored, &self.file, offset, len);
     }
 
     fn note_loss(&mut self, result: &io::Result<()>) {
@@ -320,9 +321,9 @@ mod tests {
         let mut stats = ShardStats::default();
         let mut disk = Disk::new(open(), open(), false);
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
-        disk.on_written_back(0, 4096, &Err(io::Error::from_raw_os_error(22)));
+        disk.on_written_back(4096, &Err(io::Error::from_raw_os_error(22)));
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
-        disk.on_written_back(0, 4096, &failed());
+        disk.on_written_back(4096, &failed());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
         let mut disk = Disk::new(open(), open(), false);
         assert!(disk.on_synced(&mut stats, Monotonic(0), failed()).1.is_err());

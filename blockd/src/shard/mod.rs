@@ -147,13 +147,13 @@ impl Shard {
     /// Serves until it is stopped.
     fn run(mut self) -> std::io::Result<()> {
         while !self.is_finished() {
-            self.turn();
+            self.turn()?;
             self.wait()?;
         }
         Ok(())
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self) -> std::io::Result<()> {
         self.stats.turns += 1;
         self.now = self.clock();
         self.wall_ms = wall_ms();
@@ -170,12 +170,16 @@ impl Shard {
         self.resume_unfinished();
         self.resume_stalled();
         self.resume_held();
+        if self.gate.is_shared() {
+            self.hurry()?;
+        }
         self.resume_throttled();
         self.settle();
         self.close_volumes();
         self.send_replies();
         self.start_fetches();
         self.start_sync();
+        Ok(())
     }
 
     /// Enters the kernel: submits, and waits for news when there is nothing left to do.
