@@ -110,6 +110,14 @@ pub enum Fault {
     CrashInCompaction,
     /// Volumes were asked for the slots that they keep open.
     SlotsFew,
+    /// Somebody set the wall clock.
+    WallClockSet,
+    /// The class of a volume changed.
+    ClassChanged,
+    /// A month with a leap day had a bill.
+    LeapDayBilled,
+    /// A month in which the clocks go forward or back had one.
+    ClockChangeBilled,
 }
 
 /// How often each fault came.

@@ -20,6 +20,10 @@ fn every_bill_is_the_models_to_the_last_unit() {
             Fault::SnapshotDeleted,
             Fault::VolumeErased,
             Fault::RolledBack,
+            Fault::WallClockSet,
+            Fault::ClassChanged,
+            Fault::LeapDayBilled,
+            Fault::ClockChangeBilled,
         ],
     );
 }

@@ -88,12 +88,14 @@ impl Clocks {
         self.are_meters_lost = true;
     }
 
-    /// Somebody sets the wall clock, now and then.
-    pub(super) fn step(&mut self, now: u64) {
-        if self.random.chance(20) {
+    /// Somebody sets the wall clock, now and then: tells whether that is now.
+    pub(super) fn step(&mut self, now: u64) -> bool {
+        let is_set = self.random.chance(20);
+        if is_set {
             self.wall_ms = self.wall_ms + self.random.below(2 * STEP_MS_MAX) - STEP_MS_MAX;
         }
         self.look(now);
+        is_set
     }
 
     /// The daemon looks at the machine's clocks.

@@ -424,7 +424,8 @@ impl World {
             Happening::StoreAnswers(site, event) => self.take_store_answer(site, event)?,
             Happening::CompactorTick => {
                 self.after(TICK, Happening::CompactorTick);
-                self.clocks.step(self.now);
+                let is_set = self.clocks.step(self.now);
+                self.outcome.census.note_many(Fault::WallClockSet, is_set.into());
                 self.tick_sealing();
                 self.tick_compactor()?;
                 self.tick_waiting()?;

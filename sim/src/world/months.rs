@@ -4,6 +4,7 @@
 use super::metering::Clocks;
 use super::{Checked, World};
 use crate::bill::{CLASSES, Card, DIMENSIONS, Said, Use};
+use crate::census::Fault;
 use crate::plan::Profile;
 use crate::random::Random;
 use crate::trace::Finding;
@@ -16,6 +17,7 @@ use volume::pool::{Gauge, Measured, MeterReading};
 use volume::request::Completion;
 
 const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Between two readings.
 const PERIOD_MS: u64 = 12 * HOUR_MS;
@@ -200,6 +202,7 @@ impl World {
         // One made in this very millisecond begins with it.
         if is_new && last < now {
             life.classes.push((now, class));
+            self.outcome.census.note(Fault::ClassChanged);
         }
     }
 
@@ -337,7 +340,13 @@ impl World {
                     let month = period.month();
                     return Err(Finding(format!("P7: the bill of {tenant} for {month} says {said:?}, not {known:?}")));
                 }
-                self.outcome.bills += u64::from(!known.is_empty());
+                if !known.is_empty() {
+                    self.outcome.bills += 1;
+                    self.outcome.census.note_many(Fault::LeapDayBilled, (period.milliseconds() / DAY_MS == 29).into());
+                    self.outcome
+                        .census
+                        .note_many(Fault::ClockChangeBilled, (period.milliseconds() % DAY_MS != 0).into());
+                }
             }
             if begin_ms(&period).1 > end_ms {
                 break;
