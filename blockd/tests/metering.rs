@@ -90,7 +90,10 @@ async fn a_volume_is_metered_from_its_making_to_its_deletion() {
     hold_together(&first);
     running.stop().await;
 
+    tokio::time::sleep(Duration::from_millis(2 * PERIOD_MS)).await;
     let running = start(folder.path()).await;
+    let at_once = readings(&running.catalogue()).await;
+    assert!(at_once.len() > first.len() + 1, "what nobody read meanwhile is read before bills are made of it");
     let again = wait_for_periods(&running.catalogue(), 3).await;
     assert_eq!(again[..first.len()], first, "what is in the ledger stays as it is");
     ask(&running, "a", &[(READ, 4096)]).await;

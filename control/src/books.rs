@@ -32,7 +32,8 @@ pub trait Books: Send + Sync + 'static {
 
     /// What was read, as the ledger has it, of every resource that was the tenant's at some time of `span_ms`, wall clock: of each
     /// from the last reading before it to the first one behind it. Those between that no bill needs may be left out: that say
-    /// nothing but how use went on within an hour, and are beside none of `borders_ms`, between which prices differ.
+    /// nothing but how use went on within a day (of the last one, within an hour), and are beside none of `borders_ms`, between
+    /// which prices differ.
     fn readings(&self, tenant: TenantId, span_ms: Range<u64>, borders_ms: Vec<u64>) -> Answer<'_, Vec<Reading>>;
 
     /// What the registers of the tenant's resources say now, as readings that the ledger does not have yet, and the last one of each

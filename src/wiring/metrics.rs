@@ -1,10 +1,11 @@
 //! The shards' counters in the words of the metrics.
 
+use blockd::catalogue::MeterFigures;
 use blockd::shard::{Histogram as Counts, ShardStats, Verb, VerbStats, VolumeStats};
 use control::Volume;
 use control::metrics::{
-    Bucket, Histogram, LogMetrics, MapCacheMetrics, Operation, OperationMetrics, ShardMetrics, VolumeMetrics,
-    VolumeOperationMetrics, WaitMetrics,
+    Bucket, Histogram, LogMetrics, MapCacheMetrics, MeterMetrics, Operation, OperationMetrics, ShardMetrics,
+    VolumeMetrics, VolumeOperationMetrics, WaitMetrics,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub(super) fn of_shard(shard: u32, stats: &ShardStats) -> ShardMetrics {
             page_loads_total: sum(|status| status.map_page_loads),
         },
     }
+}
+
+/// The meter's.
+pub(super) fn of_meter(figures: MeterFigures) -> MeterMetrics {
+    let read_seconds = Some(figures.read_ms / 1000).filter(|read| *read > 0);
+    MeterMetrics { differences_total: figures.differences, read_seconds }
 }
 
 /// A volume's figures.

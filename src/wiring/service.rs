@@ -540,6 +540,7 @@ impl Service for PoolService {
                 shards: (0..).zip(&all).map(|(number, stats)| metrics::of_shard(number, stats)).collect(),
                 volumes,
                 pool: Some(self.pool(&figures)),
+                meter: Some(metrics::of_meter(self.catalogue.meter_figures())),
             })
         })
     }
@@ -624,6 +625,9 @@ pub(super) fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
         CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
+        CatalogueError::ManyChanges { .. } => {
+            (ErrorCode::Unavailable, "try again in five minutes, and see the log for why readings are not taken")
+        }
         CatalogueError::Ended(_) => (ErrorCode::Unavailable, "see the log"),
         CatalogueError::Damaged(_) => (ErrorCode::Internal, "see the log"),
         CatalogueError::Volume(error) => (code_of(error.kind), advice_of(error.kind)),

@@ -220,8 +220,8 @@ impl Catalogue {
     /// Gives a volume another class while it serves, at a moment of the meter's clock: what it uses from then on is billed by that.
     ///
     /// # Errors
-    /// [`CatalogueError::NotFound`], [`CatalogueError::Quarantined`], [`CatalogueError::NoClass`], [`CatalogueError::Suspended`];
-    /// [`CatalogueError::Request`] when too many changes wait for the next reading; or the system volume's.
+    /// [`CatalogueError::NotFound`], [`CatalogueError::Quarantined`], [`CatalogueError::NoClass`], [`CatalogueError::Suspended`],
+    /// [`CatalogueError::ManyChanges`]; or the system volume's.
     pub async fn set_volume_class(&self, name: &str, class: &str) -> Result<Entry, CatalogueError> {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
@@ -236,8 +236,8 @@ impl Catalogue {
         if is_trial() {
             return Ok(Entry { class, ..entry });
         }
-        let (at, unread) = self.moment_of_change(entry.volume).await;
         let mut record = VolumeRecord { class: class.0, ..known };
+        let (at, unread) = self.moment_of_change(&mut record).await;
         note_meter_change(&mut record, (at, entry.class))?;
         self.put_followed(&book, &entry, record, (before, policy)).await?;
         drop(unread);
@@ -312,11 +312,7 @@ impl Catalogue {
 /// Notes in a volume's record from when on its use is its new class's, durable with the change itself.
 fn note_meter_change(record: &mut VolumeRecord, (at, before): (MeterTime, ClassId)) -> Result<(), CatalogueError> {
     if record.meter_changes.len() >= METER_CHANGES_MAX {
-        let detail = format!(
-            "{METER_CHANGES_MAX} changes of volume {} wait for the meter's next reading: try again in five minutes",
-            record.name
-        );
-        return Err(CatalogueError::Request(detail));
+        return Err(CatalogueError::ManyChanges { name: record.name.clone() });
     }
     let change = MeterChange { at: at.0, class: record.class, before: before.0 };
     record.meter_changes.push(change);

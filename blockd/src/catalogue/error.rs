@@ -163,6 +163,12 @@ pub enum CatalogueError {
         /// How many.
         volumes: u64,
     },
+    /// So many changes of a volume's class wait for the meter's next reading that no more fit in its record.
+    #[error("the last changes of volume {name}'s class wait for the meter's ledger")]
+    ManyChanges {
+        /// Its name.
+        name: String,
+    },
     /// No token has that id.
     #[error("there is no token {id}")]
     NoToken {

@@ -43,7 +43,7 @@ pub(crate) use families::families;
 pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
 pub(crate) use load::Beginning;
-pub use meter::MeterConfig;
+pub use meter::{MeterConfig, MeterFigures};
 pub use qos::TenantQos;
 pub use record::MeterChange;
 pub use snapshots::{SnapshotEntry, SnapshotName};

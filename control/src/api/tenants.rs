@@ -73,7 +73,7 @@ pub(super) async fn metrics(State(context): State<Context>, Named(name): Named<N
     let mut snapshot = context.service.metrics().await?;
     let is_its = |volume: &VolumeMetrics| volume.name.parse().is_ok_and(|of: VolumeName| *of.tenant() == name);
     snapshot.volumes.retain(is_its);
-    (snapshot.shards, snapshot.pool) = (Vec::new(), None);
+    (snapshot.shards, snapshot.pool, snapshot.meter) = (Vec::new(), None, None);
     metrics_text(&mut snapshot, &[])
 }
 

@@ -10,6 +10,6 @@ mod snapshot;
 pub(crate) use render::{CONTENT_TYPE, render};
 pub(crate) use requests::RequestMetrics;
 pub use snapshot::{
-    Bucket, Histogram, LogMetrics, MapCacheMetrics, Operation, OperationMetrics, ShardMetrics, Snapshot, VolumeMetrics,
-    VolumeOperationMetrics, WaitMetrics,
+    Bucket, Histogram, LogMetrics, MapCacheMetrics, MeterMetrics, Operation, OperationMetrics, ShardMetrics, Snapshot,
+    VolumeMetrics, VolumeOperationMetrics, WaitMetrics,
 };

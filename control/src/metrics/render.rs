@@ -1,6 +1,6 @@
 //! A snapshot as Prometheus text. One function per subject; [`Families`] keeps each name's samples together.
 
-use super::snapshot::{Histogram, OperationMetrics, ShardMetrics, Snapshot, VolumeMetrics};
+use super::snapshot::{Histogram, MeterMetrics, OperationMetrics, ShardMetrics, Snapshot, VolumeMetrics};
 use crate::model::{Pool, PoolState, VolumeState};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -30,11 +30,24 @@ pub(crate) fn render(snapshot: &Snapshot, hidden: usize, more: &[MetricFamily]) 
     if let Some(pool) = &snapshot.pool {
         add_pool(&mut families, pool);
     }
+    if let Some(meter) = &snapshot.meter {
+        add_meter(&mut families, meter);
+    }
     let mut text = Vec::new();
     let encoder = TextEncoder::new();
     encoder.encode(&families.into_vec(), &mut text)?;
     encoder.encode(more, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn add_meter(families: &mut Families, meter: &MeterMetrics) {
+    let help =
+        "Times that registers did not say what the map has: a bill may be wrong. Always 0, unless something is broken.";
+    families.counter("aljibe_meter_differences_total", help, &[], meter.differences_total);
+    if let Some(read) = meter.read_seconds {
+        let help = "When the meters of all volumes were read last, in seconds since 1970: every five minutes.";
+        families.gauge("aljibe_meter_read_seconds", help, &[], read as f64);
+    }
 }
 
 fn add_shard(families: &mut Families, shard: &ShardMetrics) {
@@ -302,7 +315,16 @@ mod tests {
                 },
             }],
             pool: None,
+            meter: Some(MeterMetrics { differences_total: 2, read_seconds: Some(1_795_490_100) }),
         }
+    }
+
+    /// P7. That a bill may be wrong can be watched.
+    #[test]
+    fn the_meters_differences_are_shown() {
+        let text = render(&snapshot(), 0, &[]).unwrap();
+        assert!(text.contains("\naljibe_meter_differences_total 2\n"), "{text}");
+        assert!(text.contains("\naljibe_meter_read_seconds 1795490100\n"), "{text}");
     }
 
     #[test]

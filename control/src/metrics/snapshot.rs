@@ -12,6 +12,17 @@ pub struct Snapshot {
     pub volumes: Vec<VolumeMetrics>,
     /// The pool, unless it is not open.
     pub pool: Option<Pool>,
+    /// The meter, unless the volumes are a tenant's.
+    pub meter: Option<MeterMetrics>,
+}
+
+/// What is to be watched of the meter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeterMetrics {
+    /// How often registers did not say what the map has.
+    pub differences_total: u64,
+    /// When all volumes were read last, in seconds since 1970; `None` before that.
+    pub read_seconds: Option<u64>,
 }
 
 /// A request's kind.

@@ -624,6 +624,7 @@ impl Service for MemoryService {
                 shards: Vec::new(),
                 volumes: state.volumes.values().map(of).collect(),
                 pool: Some(pool),
+                meter: None,
             })
         })
     }

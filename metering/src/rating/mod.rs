@@ -142,8 +142,8 @@ pub enum Wrong {
     /// It was read before the one before it, or less of the meter's time was an estimate then.
     #[error("it is older than the one before it")]
     TimeBack,
-    /// It names another class and counts no change, or counts fewer.
-    #[error("its count of changes is not that of one after the one before it")]
+    /// It counts fewer changes.
+    #[error("it counts fewer changes than the one before it")]
     Changes,
     /// A register went back.
     #[error("the register `{}` is less than in the one before it", dimension.name())]

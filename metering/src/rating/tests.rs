@@ -328,7 +328,6 @@ fn contradictions_are_named() {
         (reading(2, begin + 299_999, 2000), Wrong::TimeBack),
         (reading(2, begin + 600_000, 1999), Wrong::RegisterBack { dimension: Dimension::Written }),
         (Reading { estimated_ms: 5, ..reading(0, begin, 1000) }, Wrong::Conflict),
-        (Reading { class: ClassId(0), ..reading(2, begin + 600_000, 2000) }, Wrong::Changes),
         (of_epoch(2, reading(0, begin + 299_999, 0)), Wrong::Overlap { other: Epoch(1) }),
     ];
     for (third, wrong) in cases {
@@ -337,6 +336,9 @@ fn contradictions_are_named() {
         let expected = ReadingError { resource: VolumeId(1), epoch: third.epoch, sequence: third.sequence, wrong };
         assert_eq!(error, RatingError::Reading(expected));
     }
+    let more = [Reading { changes: 1, ..first.clone() }, next];
+    let error = rate(&more, &cards(), &period("2026-11"), &account(1)).expect_err("fewer changes");
+    assert!(matches!(error, RatingError::Reading(ReadingError { sequence: 1, wrong: Wrong::Changes, .. })), "{error}");
     let huge = [
         first.clone(),
         Reading { class: ClassId(1), ..reading(1, begin + 1, u128::MAX) },
@@ -410,7 +412,10 @@ fn gaps_are_told_and_not_billed() {
     let silver = Reading { class: ClassId(0), changes: 1, ..reading(5, begin + 100, 1000) };
     let after = Reading { class: ClassId(0), changes: 1, ..late.clone() };
     assert_eq!(kinds(&[early.clone(), silver.clone(), after.clone()]), [NoteKind::UnseenChange]);
-    assert_eq!(kinds(&[early.clone(), reading(4, begin + 90, 900), silver, after]), []);
+    let before = reading(4, begin + 90, 900);
+    assert_eq!(kinds(&[early.clone(), before.clone(), silver.clone(), after.clone()]), []);
+    let uncounted = [silver, after].map(|reading| Reading { changes: 0, ..reading });
+    assert_eq!(kinds(&[[early.clone(), before].as_slice(), &uncounted].concat()), [NoteKind::UnseenChange]);
     let set = Reading { wall_ms: begin + 3_600_000, ..reading(1, begin + 5, 10) };
     let clock = kinds(&[early, set, Reading { wall_ms: end, ..reading(2, end - 3_600_000, 20) }]);
     assert!(matches!(clock.as_slice(), [NoteKind::ClockStep { .. }]), "{clock:?}");

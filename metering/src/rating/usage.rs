@@ -127,8 +127,9 @@ impl Usage {
             self.notes.push(Note { kind, ..of_stretch(first, to, to) });
         }
         let changes = next.changes.saturating_sub(first.changes);
-        let is_seen = changes == 1 && first.class != next.class && first.sequence.checked_add(1) == Some(next.sequence);
-        if changes > 0 && !is_seen {
+        let is_other = first.class != next.class;
+        let is_seen = changes == 1 && is_other && first.sequence.checked_add(1) == Some(next.sequence);
+        if (changes > 0 || is_other) && !is_seen {
             self.notes.push(Note { kind: NoteKind::UnseenChange, ..of_stretch(first, from, to) });
         }
         let milliseconds = next.estimated_ms.saturating_sub(first.estimated_ms);
@@ -174,7 +175,7 @@ fn check_order(first: &Reading, next: &Reading) -> Result<(), ReadingError> {
     if next.at < first.at || next.estimated_ms < first.estimated_ms {
         return Err(wrong(next, Wrong::TimeBack));
     }
-    if next.changes < first.changes || (next.changes == first.changes && next.class != first.class) {
+    if next.changes < first.changes {
         return Err(wrong(next, Wrong::Changes));
     }
     match Dimension::ALL.into_iter().find(|it| next.registers.value(*it) < first.registers.value(*it)) {

@@ -3,6 +3,7 @@
 use super::super::trial::is_trial;
 use super::super::{Catalogue, CatalogueError, ask};
 use super::ledger::{Lines, broken};
+use super::looks::Look;
 use super::readings_of;
 use super::rounds::Resource;
 use metering::Reading;
@@ -10,17 +11,11 @@ use metering::ledger::{AccountEntry, Book, Books, Date, Entry, ExportError, Expo
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::sync::mpsc;
-use units::{TenantId, VolumeId};
+use units::TenantId;
 use volume::request::{Completion, Request};
 
 /// Bytes of a bundle that are given out at a time.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// One reading of each hour is always given: a forecast goes by the last day.
-const HOUR_MS: u64 = 3_600_000;
-
-/// How far two clocks may differ from one reading to the next without a word.
-const STEP_MS: u64 = metering::STEP_TOLERANCE_MS;
 
 impl Catalogue {
     /// Appends entries to the accounts of tenants, all or none, durably.
@@ -65,32 +60,45 @@ impl Catalogue {
     }
 
     /// What was read of every volume that was a tenant's, of each from the last reading before `span_ms`, by the wall clock, to
-    /// the first one behind it. Of those between, the ones are left out that say nothing but how use went on, and that lie
-    /// beside none of `borders_ms`.
+    /// the first one behind it. Of those between, the ones are left out that say nothing but how use went on within a day (of the last
+    /// one, within an hour), and that lie beside none of `borders_ms`. What is due is read before.
     ///
     /// # Errors
-    /// When the ledger cannot be read.
+    /// When the ledger cannot be read, or not be written.
     pub async fn readings(
         &self,
         tenant: TenantId,
         span_ms: Range<u64>,
         borders_ms: &[u64],
     ) -> Result<Vec<Reading>, CatalogueError> {
-        let mut all: BTreeMap<VolumeId, Thinned> = BTreeMap::new();
+        // After a time in which nothing ran, readings of it are missing until the first round.
+        if !is_trial() {
+            self.look().await?;
+        }
+        let kept = self.meter.looks.of(tenant);
+        let mut kept = kept.lock().await;
+        // Taken out, so that a look that is broken off leaves nothing half read.
+        let before = if kept.is_of(&span_ms, borders_ms) { std::mem::take(&mut *kept) } else { Look::default() };
+        let mut look = if before.read_to.is_some() { before } else { Look::new(span_ms.clone(), borders_ms) };
+        let read_to = look.read_to;
         let begin = |heads: &[HeadPlace]| {
             let day = Date::of_ms(span_ms.start)?;
             // Between two heads there is a round, so that behind the last but one before that day all were read.
-            heads.iter().rev().filter(|place| place.date < day).nth(1).map(|place| place.block)
+            read_to.or_else(|| heads.iter().rev().filter(|place| place.date < day).nth(1).map(|place| place.block))
         };
-        self.each_line(begin, |line| {
+        let end = self.each_line(begin, |line| {
             let is_theirs = Entry::parse(line).is_ok_and(|entry| entry.tenant == tenant);
             for reading in if is_theirs { readings_of(line)? } else { Vec::new() } {
-                all.entry(reading.resource).or_default().take(reading, &span_ms, borders_ms);
+                look.take(reading);
             }
             Ok(())
-        })
-        .await?;
-        Ok(all.into_values().flat_map(|thinned| thinned.kept).collect())
+        });
+        look.read_to = Some(end.await?);
+        let readings = look.readings();
+        if span_ms.contains(&crate::open::wall_ms()) {
+            *kept = look;
+        }
+        Ok(readings)
     }
 
     /// What the registers of a tenant's volumes say now: of each the last reading that the ledger has, since a round may have taken it
@@ -211,47 +219,6 @@ pub(super) struct Accounts {
     /// The block behind that.
     read_to: u64,
     of: BTreeMap<TenantId, Vec<AccountEntry>>,
-}
-
-/// The readings of a volume of which those that a bill needs are kept.
-#[derive(Debug, Default)]
-struct Thinned {
-    kept: Vec<Reading>,
-    /// The last of `kept` is there only until the next one shows that it is not needed.
-    is_last_loose: bool,
-    is_closed: bool,
-}
-
-impl Thinned {
-    fn take(&mut self, reading: Reading, span_ms: &Range<u64>, borders_ms: &[u64]) {
-        if self.is_closed {
-            return;
-        }
-        let Some(last) = self.kept.last() else {
-            self.kept.push(reading);
-            return;
-        };
-        let is_beside = |border: &u64| last.wall_ms <= *border && *border <= reading.wall_ms;
-        let borders = borders_ms.iter().chain([&span_ms.start, &span_ms.end]);
-        let is_step =
-            (reading.wall_ms.wrapping_sub(reading.at.0)).abs_diff(last.wall_ms.wrapping_sub(last.at.0)) > STEP_MS;
-        let goes_on = |one: &Reading, other: &Reading| {
-            let of = |reading: &Reading| {
-                (reading.tenant, reading.class, reading.epoch, reading.changes, reading.estimated_ms)
-            };
-            of(one) == of(other) && one.sequence + 1 == other.sequence && one.mark == other.mark
-        };
-        let is_needed = borders.into_iter().any(is_beside)
-            || is_step
-            || !goes_on(last, &reading)
-            || last.wall_ms / HOUR_MS != reading.wall_ms / HOUR_MS;
-        if self.is_last_loose && !is_needed {
-            self.kept.pop();
-        }
-        self.is_closed = reading.wall_ms >= span_ms.end;
-        self.is_last_loose = !is_needed;
-        self.kept.push(reading);
-    }
 }
 
 /// Why a bundle could not be made. Who has nothing under any of the heads is told so, and not that the ledger is broken.

@@ -55,18 +55,25 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The moment that a change of a volume's class counts from: the last one up to which its registers can be told. Nothing is read
-    /// until what comes with it is dropped: a reading of a later moment that knows nothing of the change would contradict it.
+    /// The moment that a change of a volume's class counts from: the last one up to which its registers can be told, behind what has
+    /// been read and behind the changes in its record, of which those go that the ledger has. Nothing is read until what comes with
+    /// it is dropped: a reading of a later moment that knows nothing of the change would contradict it.
     pub(in super::super) async fn moment_of_change(
         &self,
-        volume: VolumeId,
+        record: &mut VolumeRecord,
     ) -> (MeterTime, tokio::sync::MutexGuard<'_, Keeping>) {
+        let volume = VolumeId(record.id);
         let read = self.read_to_now(volume).await;
-        let keeping = self.meter.keeping.lock().await;
+        let mut keeping = self.meter.keeping.lock().await;
+        if let Err(error) = self.find_ledger(&mut keeping).await {
+            tracing::debug!(%volume, %error, "what was read last is not known: the change counts as one in any case");
+        }
         let at = read.map_or_else(|_| self.meter.now(), |(at, _)| at);
-        // Behind what has been read.
-        let at = keeping.last.get(&volume).map_or(at, |last| at.max(MeterTime(last.at.0 + 1)));
-        (at, keeping)
+        let noted = record.meter_changes.last().map(|change| change.at);
+        let read_to = keeping.last.get(&volume).map(|last| last.at.0);
+        record.meter_changes.retain(|change| read_to.is_none_or(|read_to| change.at > read_to));
+        let behind = noted.max(read_to).map(|last| last + 1).unwrap_or_default();
+        (at.max(MeterTime(behind)), keeping)
     }
 
     /// Takes the reading of a change of a volume's class.

@@ -5,6 +5,7 @@ use super::super::record::{MeterRecord, Record, VolumeRecord};
 use super::super::shelf::Shelf;
 use super::super::{CatalogueError, ask, shard_of};
 use super::ledger::{LEDGER_BYTES, LedgerVolume};
+use super::looks::Looks;
 use super::rounds::requests_of;
 use super::{Keeping, MeterConfig, MeterKeeper, Requests};
 use crate::metering::{MeterTimes, clocks};
@@ -105,7 +106,16 @@ impl Resumed {
         ask::begin_meters(store, starts.collect()).await?.map_err(|fault| ask::store_failed("begin meters", fault))?;
         let (config, times, keeping) = (self.config, self.times, Mutex::new(keeping));
         let requests = std::sync::Mutex::new(requests);
-        Ok(MeterKeeper { config, times, place, requests, keeping, accounts: Mutex::default() })
+        Ok(MeterKeeper {
+            config,
+            times,
+            place,
+            requests,
+            keeping,
+            accounts: Mutex::default(),
+            looks: Looks::default(),
+            figures: std::sync::Mutex::default(),
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 mod books;
 mod endings;
 mod ledger;
+mod looks;
 mod machine;
 mod rounds;
 
@@ -21,6 +22,7 @@ use super::record::MeterRecord;
 use crate::metering::MeterTimes;
 use books::Accounts;
 use ledger::{LedgerVolume, Lines, OpenLedger};
+use looks::Looks;
 use metering::ledger::{Date, Kind, NewEntry, SigningKey, decode_readings};
 use metering::{ClockEvent, MeterClock, Reading};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +56,18 @@ pub(super) struct MeterKeeper {
     keeping: Mutex<Keeping>,
     /// Taken before `keeping`.
     accounts: Mutex<Accounts>,
+    /// Each taken before `keeping`.
+    looks: Looks,
+    figures: std::sync::Mutex<MeterFigures>,
+}
+
+/// What is to be watched of the meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MeterFigures {
+    /// How often since the start registers did not say what the map has: a bill may be wrong.
+    pub differences: u64,
+    /// When all volumes were read last, milliseconds since 1970; 0 before that.
+    pub read_ms: u64,
 }
 
 /// What it knows.
@@ -106,6 +120,10 @@ impl MeterKeeper {
     /// The meter's time.
     pub(super) fn now(&self) -> MeterTime {
         self.times.now()
+    }
+
+    fn figures(&self) -> MutexGuard<'_, MeterFigures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Every change of it is one call.

@@ -4,7 +4,7 @@
 use super::super::record::{MeterChange, Record, VolumeRecord};
 use super::super::{Catalogue, CatalogueError, ask};
 use super::machine::{dimension_of, with_clock};
-use super::{Keeping, ledger, machine};
+use super::{Keeping, MeterFigures, ledger, machine};
 use crate::metering::clocks;
 use metering::ledger::{Date, Kind, NewEntry, encode_readings};
 use metering::{Dimension, KeptClock, Mark, Reading, Registers};
@@ -59,9 +59,11 @@ impl Resource {
         done.or(before).map_or(self.class, ClassId)
     }
 
-    /// Its class at a moment behind a reading, and how often that has changed by then.
+    /// Its class at a moment behind a reading, and how often that has changed by then: once at least when it is another.
     pub(super) fn class_after(&self, before: &Reading, at: MeterTime) -> (ClassId, u64) {
-        (self.class_at(at), before.changes + self.changes_between(before.at, at))
+        let class = self.class_at(at);
+        let changes = self.changes_between(before.at, at).max(u64::from(class != before.class));
+        (class, before.changes + changes)
     }
 
     /// How often its class changed behind one moment, up to another.
@@ -98,7 +100,8 @@ impl Catalogue {
         }
     }
 
-    async fn look(&self) -> Result<(), CatalogueError> {
+    /// Looks at the clocks, notes what was asked, and takes the round that is due, if one is.
+    pub(super) async fn look(&self) -> Result<(), CatalogueError> {
         let mut keeping = self.meter.keeping.lock().await;
         if let Ok(now) = clocks()
             && let Some(event) = keeping.clock.look(now)
@@ -147,6 +150,8 @@ impl Catalogue {
         let is_there = |volume: &VolumeId| self.read().volume(volume.0).is_some();
         keeping.last.retain(|volume, _| is_there(volume));
         self.meter.requests().of.retain(|volume, _| is_there(volume));
+        let tenants: BTreeSet<TenantId> = self.read().tenant_numbers().collect();
+        self.meter.looks.retain(|tenant| tenants.contains(tenant));
         // What changes from here on is behind what is read now.
         let now = self.meter.now();
         let resources: Vec<Resource> = self.read().metered().map(Resource::of).collect();
@@ -157,10 +162,18 @@ impl Catalogue {
         self.keep_clock(keeping).await?;
         self.sign_day(keeping).await?;
         let differences = ask::meter_differences(&self.store).await?;
-        if differences > 0 {
+        let figures = MeterFigures { differences, read_ms: crate::open::wall_ms() };
+        let before = std::mem::replace(&mut *self.meter.figures(), figures);
+        if differences > before.differences {
             tracing::error!(differences, "registers do not say what the map has: a bill may be wrong");
         }
         Ok(())
+    }
+
+    /// What is to be watched of the meter.
+    #[must_use]
+    pub fn meter_figures(&self) -> MeterFigures {
+        *self.meter.figures()
     }
 
     /// Sees to it that the ledger is open, with books of every tenant.
@@ -407,5 +420,36 @@ pub(super) fn requests_of(reading: &Reading) -> RequestCounts {
         writes: of(Dimension::Writes),
         read_bytes: of(Dimension::ReadBytes),
         write_bytes: of(Dimension::WriteBytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P7. A change that a reading of a later moment did not know of counts once, from the next reading on.
+    #[test]
+    fn a_change_that_comes_to_light_late_counts_once() {
+        let (bronze, gold) = (ClassId(3), ClassId(5));
+        let change = MeterChange { at: 100, class: gold.0, before: bronze.0 };
+        let (volume, tenant) = (VolumeId(1), TenantId(2));
+        let resource = Resource { volume, tenant, from: Some(MeterTime(0)), class: gold, changes: vec![change] };
+        let read = |at, class, changes| Reading {
+            resource: volume,
+            tenant,
+            class,
+            epoch: EPOCH,
+            sequence: 0,
+            mark: Mark::Usual,
+            changes,
+            at: MeterTime(at),
+            estimated_ms: 0,
+            wall_ms: at,
+            registers: Registers::default(),
+        };
+        let in_time = resource.class_after(&read(50, bronze, 0), MeterTime(150));
+        let late = resource.class_after(&read(150, bronze, 0), MeterTime(200));
+        let then = resource.class_after(&read(200, gold, 1), MeterTime(250));
+        assert_eq!([in_time, late, then], [(gold, 1); 3]);
     }
 }
