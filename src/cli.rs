@@ -90,6 +90,8 @@ pub(crate) enum VolumeVerb {
         class: Option<Name>,
         #[command(flatten)]
         history: HistoryOptions,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// List every volume.
     List,
@@ -108,6 +110,8 @@ pub(crate) enum VolumeVerb {
         /// Throw away data beyond a smaller size, which refuses to shrink otherwise.
         #[arg(long)]
         discard_tail: bool,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// Say for how long a volume's past is kept, so that it can be cloned as it was at any second; or what may be asked of it
     /// in a second, while it serves.
@@ -125,6 +129,8 @@ pub(crate) enum VolumeVerb {
         name: VolumeName,
         /// The class.
         class: Name,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// Make a volume that begins as a snapshot, of which nothing is copied; or as a volume was at a second of its history.
     Clone {
@@ -321,6 +327,14 @@ pub(crate) struct SnapshotCommand {
 }
 
 /// What to do with snapshots.
+/// Whether a change is only tried out.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Trial {
+    /// Check it as for real, tell what would come of it and what that costs in a month, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotVerb {
     /// Take snapshots, of one volume each, while the volumes are served: all at one point, all or none.
@@ -443,6 +457,9 @@ pub(crate) enum TenantVerb {
     Delete {
         /// The tenant.
         name: Name,
+        /// Although it used something that is on no invoice, and will be on none.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -711,7 +728,9 @@ mod tests {
             assert!(cli.json);
             let Command::Volume(command) = cli.command else { panic!("{line}") };
             assert_eq!(command.target.data, Some(PathBuf::from("/d")));
-            let VolumeVerb::Create { name, size, image, class: _, history: _ } = command.verb else { panic!("{line}") };
+            let VolumeVerb::Create { name, size, image, class: _, history: _, trial: _ } = command.verb else {
+                panic!("{line}")
+            };
             assert_eq!((name.as_str(), size.map(VolumeSize::bytes), image), ("vm-1", Some(10 << 30), None));
         }
     }

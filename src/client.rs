@@ -78,7 +78,7 @@ impl Client {
                 }
             }
         }
-        serde_json::from_value(list.into()).map_err(|error| unexpected(&error))
+        decoded(list.into())
     }
 
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
@@ -266,6 +266,11 @@ where
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|error| unexpected(&error))
+}
+
+/// A part of an answer.
+pub(crate) fn decoded<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| unexpected(&error))
 }
 
 fn unexpected(error: &serde_json::Error) -> Failure {

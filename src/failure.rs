@@ -128,6 +128,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ImportSuperseded
         | ErrorCode::TenantExists
         | ErrorCode::TenantInUse
+        | ErrorCode::TenantUnbilled
         | ErrorCode::TenantSuspended
         | ErrorCode::QuotaExceeded
         | ErrorCode::OperationNotCancellable
@@ -210,6 +211,7 @@ mod tests {
             | ErrorCode::ImportSuperseded
             | ErrorCode::TenantExists
             | ErrorCode::TenantInUse
+            | ErrorCode::TenantUnbilled
             | ErrorCode::TenantSuspended
             | ErrorCode::QuotaExceeded
             | ErrorCode::ClassExists

@@ -55,6 +55,8 @@ pub enum ErrorCode {
     TenantExists,
     /// The tenant has volumes or images.
     TenantInUse,
+    /// What the tenant used is on no invoice yet.
+    TenantUnbilled,
     /// The tenant is suspended: nothing that it has is changed.
     TenantSuspended,
     /// The tenant would have more than it may.
@@ -170,6 +172,7 @@ impl ErrorCode {
         Self::TenantNotFound,
         Self::TenantExists,
         Self::TenantInUse,
+        Self::TenantUnbilled,
         Self::TenantSuspended,
         Self::QuotaExceeded,
         Self::Unauthenticated,
@@ -244,6 +247,7 @@ impl ErrorCode {
             | Self::ShrinkRefused
             | Self::TenantExists
             | Self::TenantInUse
+            | Self::TenantUnbilled
             | Self::TenantSuspended
             | Self::QuotaExceeded
             | Self::OperationNotCancellable
@@ -300,6 +304,7 @@ impl ErrorCode {
             Self::TenantNotFound => ("tenant_not_found", "There is no such tenant"),
             Self::TenantExists => ("tenant_exists", "The tenant exists"),
             Self::TenantInUse => ("tenant_in_use", "The tenant is not empty"),
+            Self::TenantUnbilled => ("tenant_unbilled", "The tenant's use is not billed"),
             Self::TenantSuspended => ("tenant_suspended", "The tenant is suspended"),
             Self::QuotaExceeded => ("quota_exceeded", "The quota is used up"),
             Self::Unauthenticated => ("unauthenticated", "There is no valid token"),

@@ -58,4 +58,4 @@ pub use tenant::{
     Access, CreateTenant, Quota, SetAccess, SetTenantQos, SocketAccess, Tenant, TenantList, TenantQos, Usage,
 };
 pub use token::{CreateToken, KnownToken, MadeToken, NewToken, Role, Secret, Token, TokenList};
-pub use trial::DryRun;
+pub use trial::{ChangePrice, DryRun, VolumePrice};

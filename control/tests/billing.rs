@@ -243,6 +243,70 @@ async fn the_readings_of_a_bill_are_given_one_a_line() {
     assert_eq!(readings, [desk.reading(7, 10, (0, JUNE)), desk.reading(7, 10, (1, JULY))]);
 }
 
+/// P7. What a change of a volume costs is told before it is made, and nothing of a class that has no price.
+#[tokio::test]
+async fn a_dry_run_tells_the_price() {
+    let desk = Desk::new().await;
+    let wanted = |gib: u64| json!({"name": "acme/vm", "size_bytes": gib << 30});
+    let unpriced = desk.ask("POST", "/v1/volumes?dry_run=true", &wanted(10)).await.json();
+    assert_eq!((&unpriced["status"], unpriced.get("price")), (&json!(201), None));
+    let price = |dimension: &str, price: &str| json!({"dimension": dimension, "unit": "gib_month", "tiers": [{"price": price}]});
+    let mut card = card("list", "2025-01-01T00:00:00Z", "1");
+    card["classes"][0]["prices"] = json!([price("provisioned", "0.25"), price("written", "1")]);
+    card["classes"][0]["minimum"] = json!("1000");
+    assert_eq!(desk.ask("POST", "/v1/rate-cards", &card).await.status, 201);
+
+    let tried = desk.ask("POST", "/v1/volumes?dry_run=true", &wanted(10)).await.json();
+    let costs = |least: &str, most: &str| json!({"least": least, "most": most});
+    assert_eq!((&tried["price"]["after"], &tried["price"]["currency"]), (&costs("2.50", "12.50"), &json!("EUR")));
+    assert_eq!(tried["price"].get("before"), None);
+    assert_eq!(desk.get("/v1/volumes/acme%2Fvm").await.status, 404);
+    desk.ask("POST", "/v1/volumes", &wanted(10)).await;
+    let larger = json!({"size_bytes": 20_u64 << 30});
+    let tried = desk.ask("POST", "/v1/volumes/acme%2Fvm/resize?dry_run=true", &larger).await.json();
+    assert_eq!(tried["price"]["before"], costs("2.50", "12.50"));
+    assert_eq!(tried["price"]["after"], costs("5.00", "25.00"));
+}
+
+/// P7. A tenant does not go before what it used is billed, unless by force; without a price nothing is to be billed.
+#[tokio::test]
+async fn a_tenant_is_billed_before_it_goes() {
+    let desk = Desk::new().await;
+    let delete = async |query: &str| desk.ask("DELETE", &format!("/v1/tenants/acme{query}"), &Value::Null).await;
+    let month = Timestamp::now().strftime("%Y-%m").to_string();
+    let begin = u64::try_from(metering::Period::of_month(&month, "UTC").unwrap().span().from.as_millisecond()).unwrap();
+    desk.holds(7, 100_000, (begin, begin + 1000));
+    assert_eq!(delete("?dry_run=true").await.status, 200);
+    let added = desk.ask("POST", "/v1/rate-cards", &card("list", "2025-01-01T00:00:00Z", "1")).await;
+    assert_eq!(added.status, 201, "{}", added.text);
+    for query in ["", "?dry_run=true", "?force=false"] {
+        assert_eq!(delete(query).await.code(), (409, "tenant_unbilled".to_owned()), "{query}");
+    }
+    assert_eq!(delete("?force=true").await.status, 204);
+    assert_eq!(delete("").await.code(), (404, "tenant_not_found".to_owned()));
+}
+
+/// P7. Each invoice comes with the cards that it was made by, in the provider's own account too, which they do not change.
+#[tokio::test]
+async fn each_invoice_comes_with_its_cards() {
+    let desk = Desk::with_card().await;
+    let own = TenantId::DEFAULT;
+    desk.holds(7, 10, (JUNE, AUGUST));
+    let of_own = [(0, JUNE), (1, AUGUST)].map(|at| Reading { tenant: own, ..desk.reading(8, 5, at) });
+    desk.service.books.measure(&of_own);
+    for month in ["2025-06", "2025-07"] {
+        assert_eq!(desk.issue(month).await.status, 201);
+        let issued = desk.ask("POST", "/v1/tenants/default/invoice/issue", &json!({ "month": month })).await;
+        assert_eq!((issued.status, &issued.json()["total"]), (201, &json!("5.00")), "{}", issued.text);
+    }
+    assert_eq!(desk.get("/v1/rate-cards").await.json()["rate_cards"].as_array().unwrap().len(), 1);
+    for tenant in [desk.acme, own] {
+        let entries = desk.service.books().account(tenant).await.unwrap();
+        let cards = entries.iter().filter(|entry| entry.kind == Kind::RateCard && entry.payload.contains("invoice"));
+        assert_eq!(cards.count(), 2);
+    }
+}
+
 /// P7. An invoice of more volumes than fit into an entry is read as it was issued.
 #[tokio::test]
 async fn a_line_of_many_volumes_goes_on_in_further_entries() {

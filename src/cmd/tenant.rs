@@ -42,8 +42,8 @@ pub(crate) fn run(command: TenantCommand, output: Output) -> Result<(), Failure>
         TenantVerb::Billing { name, billing } => billed(&client, output, &name, billing),
         TenantVerb::Suspend { name } => show(&client.post(&format!("{}/suspend", path_of(&name)), &json!({}))?, output),
         TenantVerb::Resume { name } => show(&client.post(&format!("{}/resume", path_of(&name)), &json!({}))?, output),
-        TenantVerb::Delete { name } => {
-            client.delete(&path_of(&name))?;
+        TenantVerb::Delete { name, force } => {
+            client.delete(&format!("{}?force={force}", path_of(&name)))?;
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }

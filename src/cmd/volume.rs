@@ -1,12 +1,13 @@
 //! `aljibe volume`.
 
-use crate::cli::{CloneSource, HistoryOptions, QosOptions, VolumeCommand, VolumeVerb};
-use crate::client::Client;
+use crate::cli::{CloneSource, HistoryOptions, QosOptions, Trial, VolumeCommand, VolumeVerb};
+use crate::client::{Client, decoded};
 use crate::failure::Failure;
 use crate::output::{Output, fields, rounded, sized, table};
 use control::{
-    CeilingStatus, CloneMoment, CloneSnapshot, CreateVolume, KeepHistory, ResizeVolume, RollbackVolume, RolledBack,
-    SetQos, SetVolumeClass, Size, Volume, VolumeHistory, VolumeList, VolumeName, VolumeQos, VolumeSize,
+    CeilingStatus, ChangePrice, CloneMoment, CloneSnapshot, CreateVolume, DryRun, KeepHistory, ResizeVolume,
+    RollbackVolume, RolledBack, SetQos, SetVolumeClass, Size, Volume, VolumeHistory, VolumeList, VolumeName,
+    VolumePrice, VolumeQos, VolumeSize,
 };
 use serde_json::json;
 
@@ -15,28 +16,26 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
     let client = Client::of(&target)?;
     let path_of = |name: &VolumeName| format!("/v1/volumes/{}", target.volume(name.clone()).in_path());
     match command.verb {
-        VolumeVerb::Create { name, size, image, class, history } => {
+        VolumeVerb::Create { name, size, image, class, history, trial } => {
             let history = Some(wanted_history(history)).filter(|wanted| *wanted != KeepHistory::default());
             let (name, class) = (target.volume(name).to_string(), class.map(|class| class.to_string()));
             let size_bytes = size.map(VolumeSize::bytes);
             let wanted = CreateVolume { name, size_bytes, size: None, image, history, class };
-            let volume: Volume = client.post("/v1/volumes", &wanted)?;
-            output.show(&volume, || described(&volume))
+            change(output, trial, |query| client.post(&format!("/v1/volumes{query}"), &wanted))
         }
-        VolumeVerb::SetClass { name, class } => {
-            let wanted = SetVolumeClass { class: class.to_string() };
-            let volume: Volume = client.put(&format!("{}/class", path_of(&name)), &wanted)?;
-            output.show(&volume, || described(&volume))
+        VolumeVerb::SetClass { name, class, trial } => {
+            let (path, wanted) = (path_of(&name), SetVolumeClass { class: class.to_string() });
+            change(output, trial, |query| client.put(&format!("{path}/class{query}"), &wanted))
         }
         VolumeVerb::List => list(&client, output, &target.query()),
         VolumeVerb::Show { name } => {
             let volume: Volume = client.get(&path_of(&name))?;
             output.show(&volume, || described(&volume))
         }
-        VolumeVerb::Resize { name, size, discard_tail } => {
-            let wanted = ResizeVolume { size_bytes: Some(size.bytes()), size: None, discard_tail };
-            let volume: Volume = client.post(&format!("{}/resize", path_of(&name)), &wanted)?;
-            output.show(&volume, || described(&volume))
+        VolumeVerb::Resize { name, size, discard_tail, trial } => {
+            let (path, size_bytes) = (path_of(&name), Some(size.bytes()));
+            let wanted = ResizeVolume { size_bytes, size: None, discard_tail };
+            change(output, trial, |query| client.post(&format!("{path}/resize{query}"), &wanted))
         }
         VolumeVerb::Set { name, history, qos } => set(&client, output, &path_of(&name), (wanted_history(history), qos)),
         VolumeVerb::Clone { source, name } => {
@@ -67,6 +66,32 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
             output.show(&json!({ "deleted": name.as_str() }), || format!("deleted {name}"))
         }
     }
+}
+
+/// Changes a volume, or tries that out, by what `ask` asks for with a query; and shows it.
+fn change(
+    output: Output,
+    trial: Trial,
+    ask: impl FnOnce(&'static str) -> Result<serde_json::Value, Failure>,
+) -> Result<(), Failure> {
+    if !trial.dry_run {
+        let volume: Volume = decoded(ask("")?)?;
+        return output.show(&volume, || described(&volume));
+    }
+    let tried: DryRun = decoded(ask("?dry_run=true")?)?;
+    let volume: Option<Volume> = tried.answer.clone().map(decoded).transpose()?;
+    output.show(&tried, || {
+        let priced = tried.price.as_ref().map(described_price).unwrap_or_default();
+        let described = volume.as_ref().map(described).unwrap_or_default();
+        format!("nothing has changed: it would be\n{described}{priced}")
+    })
+}
+
+fn described_price(ChangePrice { month, currency, before, after }: &ChangePrice) -> String {
+    let of = |VolumePrice { least, most }: &VolumePrice| {
+        format!("{least} {currency} while empty, {most} {currency} when full, in {month}")
+    };
+    fields(&[("price now", before.as_ref().map(of)), ("price then", Some(of(after)))])
 }
 
 fn set(client: &Client, output: Output, path: &str, (history, qos): (KeepHistory, QosOptions)) -> Result<(), Failure> {

@@ -2,7 +2,9 @@
 
 use super::answer::is_set;
 use super::{Context, once};
+use crate::billing::Desk;
 use crate::error::{ErrorCode, ServiceError};
+use crate::model::Volume;
 use crate::trial::DryRun;
 use axum::Json;
 use axum::extract::Request;
@@ -39,8 +41,8 @@ pub(super) fn take(request: &mut Request) -> Result<bool, ServiceError> {
     Ok(is_trial)
 }
 
-/// What a change was answered that was not made.
-pub(super) async fn shown(response: Response) -> Response {
+/// What a change was answered that was not made, and what the volume costs that it is about.
+pub(super) async fn shown(context: &Context, response: Response) -> Response {
     if !response.status().is_success() {
         return response;
     }
@@ -50,7 +52,15 @@ pub(super) async fn shown(response: Response) -> Response {
         Err(refusal) => return refusal.into_response(),
     };
     let answer = serde_json::from_slice(&body).ok();
-    Json(DryRun { dry_run: true, status: head.status.as_u16(), answer }).into_response()
+    let price = match serde_json::from_slice::<Volume>(&body) {
+        Ok(volume) => Desk::of(&context.service).price_of_change(&volume).await,
+        Err(_) => Ok(None),
+    };
+    let price = price.unwrap_or_else(|error| {
+        tracing::debug!(detail = error.detail, "a dry run does not tell a price");
+        None
+    });
+    Json(DryRun { dry_run: true, status: head.status.as_u16(), answer, price }).into_response()
 }
 
 impl Context {

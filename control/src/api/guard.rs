@@ -80,7 +80,7 @@ fn prepare(context: &Context, request: &mut Request, id: &str) -> Result<(Caller
 
 async fn run(context: &Context, caller: &Caller, key: Option<String>, request: Request, next: Next) -> Response {
     if caller.is_trial {
-        return dry_run::shown(next.run(request).await).await;
+        return dry_run::shown(context, next.run(request).await).await;
     }
     match key {
         Some(key) => once(&context.journals.answers, caller, key, request, next).await,

@@ -1,10 +1,11 @@
 //! `/v1/tenants`.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters};
+use super::answer::{Body, Named, Parameters, is_set};
 use super::caller::Caller;
 use super::paging::{Asked, PageParameters, PartParameters};
 use super::status::{Text, metrics_text};
+use crate::billing::Desk;
 use crate::error::{Problem, ServiceError};
 use crate::metrics::VolumeMetrics;
 use crate::name::{Name, VolumeName};
@@ -13,6 +14,7 @@ use crate::tenant::{CreateTenant, Quota, SetAccess, SetTenantQos, Tenant, Tenant
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// Lists every tenant.
@@ -166,19 +168,37 @@ pub(super) async fn resume(
     Ok(Json(context.change(&caller, ("tenant.resume", target), change).await?))
 }
 
-/// Deletes a tenant that has nothing any more, and its tokens.
-#[utoipa::path(delete, path = "/v1/tenants/{name}", params(("name" = String, Path, description = "The tenant")), responses(
+/// Deletes a tenant that has nothing any more, and its tokens. Refused while it used something that is on no invoice, unless `force`:
+/// a tenant that is gone cannot be billed.
+#[utoipa::path(delete, path = "/v1/tenants/{name}", params(
+        ("name" = String, Path, description = "The tenant"),
+        ("force" = Option<bool>, Query, description = "Bill no more"),
+    ), responses(
     (status = 204, description = "Gone"),
     (status = 404, body = Problem, description = "tenant_not_found"),
-    (status = 409, body = Problem, description = "tenant_in_use"),
+    (status = 409, body = Problem, description = "tenant_in_use, tenant_unbilled"),
 ))]
 pub(super) async fn delete(
     State(context): State<Context>,
     caller: Caller,
     Named(name): Named<Name>,
+    Parameters(parameters): Parameters<DeleteParameters>,
 ) -> Result<StatusCode, ServiceError> {
-    let (service, target) = (Arc::clone(&context.service), name.clone());
-    let change = async move { service.delete_tenant(name).await };
+    let is_forced = is_set("force", parameters.force.as_deref())?;
+    let (desk, service, target) = (Desk::of(&context.service), Arc::clone(&context.service), name.clone());
+    let change = async move {
+        if !is_forced {
+            desk.refuse_unbilled(&name).await?;
+        }
+        service.delete_tenant(name).await
+    };
     context.change(&caller, ("tenant.delete", target), change).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteParameters {
+    /// Bill no more: `?force` or `?force=true`.
+    force: Option<String>,
 }

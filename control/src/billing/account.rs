@@ -1,10 +1,11 @@
 //! A tenant's account: the cards that its invoices were made by, their lines, the invoices themselves, and what is to be put right.
 //!
 //! An invoice is its lines and then itself, in one append. An entry is at most 64 KiB, so that a line of very many volumes
-//! goes on in further entries. Whoever has the account has each card before the first line that was made by it.
+//! goes on in further entries. Before the lines of each are the cards that they were made by, so that whoever has one month of the
+//! account has them.
 
 use super::model::OrderedCorrection;
-use super::settings::{card_payload, read_card};
+use super::settings::card_of_invoice;
 use super::{broken, internal, note_in};
 use crate::books::NewAccountEntry;
 use crate::error::ServiceError;
@@ -22,8 +23,6 @@ const PART_BYTES_MAX: usize = 60_000;
 /// What an account says.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    /// The cards that it has.
-    cards: BTreeSet<String>,
     /// Invoices, the oldest first.
     pub(super) invoices: Vec<Invoice>,
     /// What the next invoice is to put right.
@@ -82,7 +81,6 @@ impl Account {
         let mut gathered: BTreeMap<String, Gathered> = BTreeMap::new();
         for entry in entries {
             match entry.kind {
-                Kind::RateCard => drop(account.cards.insert(read_card(entry)?.0.id().to_string())),
                 Kind::InvoiceLine | Kind::Reversal => take_line(entry, &mut gathered)?,
                 Kind::Invoice => {
                     let invoice = read_invoice(entry, &mut gathered)?;
@@ -97,7 +95,7 @@ impl Account {
                     }
                     None => {}
                 },
-                Kind::Readings | Kind::ClockStep => {}
+                Kind::RateCard | Kind::Readings | Kind::ClockStep => {}
             }
         }
         Ok(account)
@@ -118,9 +116,8 @@ impl Account {
         format!("{prefix}{:04}", self.invoices.len() + 1)
     }
 
-    /// What is to be appended for an invoice: cards that the account does not have yet, lines, the invoice.
+    /// What is to be appended for an invoice: the cards that it was made by, lines, the invoice.
     pub(super) fn entries_of(
-        &self,
         tenant: TenantId,
         invoice: &Invoice,
         cards: &RateCards,
@@ -128,19 +125,18 @@ impl Account {
     ) -> Result<Vec<NewAccountEntry>, ServiceError> {
         let entry = |kind, payload| NewAccountEntry { tenant, kind, time_ms, payload };
         let used: BTreeSet<_> = invoice.lines().iter().filter_map(|line| line.card.as_ref()).collect();
-        let missing = cards.iter().filter(|card| used.contains(card.id()));
-        let missing = missing.filter(|card| !self.cards.contains(&card.id().to_string()));
-        let mut entries: Vec<_> = missing.map(|card| entry(Kind::RateCard, card_payload(card, None))).collect();
+        let used = cards.iter().filter(|card| used.contains(card.id()));
+        let id = invoice.id().unwrap_or_default();
+        let mut entries: Vec<_> = used.map(|card| entry(Kind::RateCard, card_of_invoice(card, id))).collect();
         let text = invoice.render(Format::Json).map_err(|error| internal(&error))?;
         let mut document: Value = serde_json::from_str(&text).map_err(|error| internal(&error))?;
-        let id = invoice.id().unwrap_or_default().to_owned();
         let lines = taken(&mut document, "lines");
         for (line, value) in invoice.lines().iter().zip(lines) {
             let kind = kind_of(line);
-            entries.extend(parts_of(&id, line.number, value).into_iter().map(|part| entry(kind, part)));
+            entries.extend(parts_of(id, line.number, value).into_iter().map(|part| entry(kind, part)));
         }
         for notes in chunks(taken(&mut document, "notes")) {
-            let note = json!(AccountNote::InvoiceNotes { invoice: id.clone(), notes });
+            let note = json!(AccountNote::InvoiceNotes { invoice: id.to_owned(), notes });
             entries.push(entry(Kind::Note, note.to_string()));
         }
         entries.push(entry(Kind::Invoice, json!(InvoicePayload { invoice: document }).to_string()));

@@ -6,9 +6,12 @@ use super::model::{CorrectionPreview, InvoiceList, InvoiceSummary, OrderedCorrec
 use super::{Billed, Desk, internal, milliseconds, note_of, off_the_threads, rating_error};
 use crate::error::{ErrorCode, ServiceError};
 use crate::name::Name;
-use jiff::Timestamp;
-use metering::{Amount, Invoice, Issuer, Line, Period, State, correct, forecast, rate};
+use jiff::{SignedDuration, Timestamp};
+use metering::{Amount, Charge, Invoice, Issuer, Line, Period, State, correct, forecast, rate};
 use units::TenantId;
+
+/// Readings are kept for about as long.
+const KEPT: SignedDuration = SignedDuration::from_hours(24 * 100);
 
 impl Desk {
     /// A tenant's issued invoices, and what comes with the next.
@@ -59,10 +62,35 @@ impl Desk {
         let corrections = self.corrections(&of, &period).await?;
         let id = of.account.next_number(&of.billing.prefix);
         let invoice = Invoice::issue(bill, corrections, issuer(&of), &id, now).map_err(invoice_error)?;
-        let entries = of.account.entries_of(of.id, &invoice, &of.cards()?, milliseconds(now))?;
+        let entries = Account::entries_of(of.id, &invoice, &of.cards()?, milliseconds(now))?;
         self.books.append(entries).await?;
         tracing::info!(tenant = %name, month, id, total = %invoice.total(), "issued an invoice");
         Ok((invoice, true))
+    }
+
+    /// Refuses to lose sight of a tenant that used something that is on no invoice, as far back as readings are kept.
+    pub(crate) async fn refuse_unbilled(&self, name: &Name) -> Result<(), ServiceError> {
+        let (of, now) = (self.billed(name).await?, Timestamp::now());
+        let Some(since) = of.account.billed_until().or(of.since) else { return Ok(()) };
+        let mut at = since.max(now.checked_sub(KEPT).map_err(|error| internal(&error))?);
+        while at < now {
+            let period = of.period(&of.month_at(at)?)?;
+            at = period.span().to;
+            let bill = match self.bill(&of, &period, now).await {
+                // What has no price is not billed.
+                Err(ServiceError { code: ErrorCode::NotRated, .. }) => continue,
+                bill => bill?.1,
+            };
+            let is_due = |line: &Line| matches!(line.charge, Charge::Usage(_)) && line.amount.units() != 0;
+            if bill.lines.iter().any(is_due) {
+                let detail = format!(
+                    "what tenant {name} used in {} is on no invoice: issue that when the month is over, or delete the tenant by force",
+                    period.month()
+                );
+                return Err(ServiceError::new(ErrorCode::TenantUnbilled, detail));
+            }
+        }
+        Ok(())
     }
 
     /// Has the next invoice put a month right, and tells how.

@@ -10,6 +10,7 @@ mod cards;
 mod errors;
 mod invoices;
 mod model;
+mod price;
 mod settings;
 mod usage;
 mod watch;

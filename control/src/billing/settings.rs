@@ -68,26 +68,40 @@ impl ProviderNote {
     const MEMBERS: [&str; 5] = ["billing", "card_withdrawn", "budget", "budget_alert", "budget_alert_delivered"];
 }
 
-/// A card as the payload of an entry; a tenant's own account has it without whom it is for.
+/// A card as the payload of an entry: that of the tenant, or for all; or, with an invoice, as one that that was made by.
 #[derive(Debug, Deserialize)]
 struct CardPayload {
     card: serde_json::Value,
     #[serde(default)]
     tenant: Option<u64>,
+    #[serde(default)]
+    invoice: Option<String>,
 }
 
-/// A card as an entry has it: what it says stands there as its id was made of it.
+/// A card as an entry of the provider's account has it.
 pub(super) fn card_payload(card: &RateCard, tenant: Option<TenantId>) -> String {
-    let text = String::from_utf8(card.canonical()).unwrap_or_default();
-    let tenant = tenant.map(|tenant| format!(",\"tenant\":{tenant}")).unwrap_or_default();
-    format!("{{\"card\":{text}{tenant}}}")
+    with_card(card, &tenant.map(|tenant| format!(",\"tenant\":{tenant}")).unwrap_or_default())
 }
 
-/// Reads what [`card_payload`] wrote.
-pub(super) fn read_card(entry: &AccountEntry) -> Result<(RateCard, Option<TenantId>), ServiceError> {
+/// A card as an entry has it that comes with an invoice.
+pub(super) fn card_of_invoice(card: &RateCard, invoice: &str) -> String {
+    with_card(card, &format!(",\"invoice\":{}", serde_json::Value::from(invoice)))
+}
+
+/// What a card says stands there as its id was made of it.
+fn with_card(card: &RateCard, members: &str) -> String {
+    let text = String::from_utf8(card.canonical()).unwrap_or_default();
+    format!("{{\"card\":{text}{members}}}")
+}
+
+/// Reads what [`card_payload`] wrote; nothing of a card that comes with an invoice.
+fn read_card(entry: &AccountEntry) -> Result<Option<(RateCard, Option<TenantId>)>, ServiceError> {
     let payload: CardPayload = serde_json::from_str(&entry.payload).map_err(|error| broken(entry, &error))?;
+    if payload.invoice.is_some() {
+        return Ok(None);
+    }
     let card = RateCard::parse(&payload.card.to_string()).map_err(|error| broken(entry, &error))?;
-    Ok((card, payload.tenant.map(TenantId)))
+    Ok(Some((card, payload.tenant.map(TenantId))))
 }
 
 impl Settings {
@@ -97,8 +111,12 @@ impl Settings {
         for entry in entries {
             match entry.kind {
                 Kind::RateCard => {
-                    let (card, tenant) = read_card(entry)?;
-                    settings.cards.push(KeptCard { card, tenant, added_ms: entry.time_ms });
+                    let told = read_card(entry)?;
+                    settings.cards.extend(told.map(|(card, tenant)| KeptCard {
+                        card,
+                        tenant,
+                        added_ms: entry.time_ms,
+                    }));
                 }
                 Kind::Note => {
                     if let Some(note) = note_in(entry, &ProviderNote::MEMBERS)? {
