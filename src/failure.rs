@@ -149,6 +149,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::RequestInProgress
         | ErrorCode::MonthOpen
         | ErrorCode::ReadingsMissing
+        | ErrorCode::ReadingsGone
         | ErrorCode::RateLimited => Exit::TryLater,
         ErrorCode::HostRefused
         | ErrorCode::RouteNotFound
@@ -231,6 +232,7 @@ mod tests {
             | ErrorCode::Timeout
             | ErrorCode::MonthOpen
             | ErrorCode::ReadingsMissing
+            | ErrorCode::ReadingsGone
             | ErrorCode::RequestInProgress
             | ErrorCode::RateLimited => 8,
             ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => 2,

@@ -22,13 +22,17 @@ const PERIOD_MS: u64 = 1000;
 const SIZE_BYTES: u64 = 8 << 20;
 
 async fn start(folder: &Path) -> Running {
+    start_with(folder, PERIOD_MS).await
+}
+
+async fn start_with(folder: &Path, period_ms: u64) -> Running {
     let how = ServingConfig {
         shard_count: 2,
         is_direct: false,
         map_cache_bytes: 16 << 20,
         scrub_bytes_per_second: 1 << 30,
         limits: Limits::default(),
-        meter: MeterConfig { period_ms: PERIOD_MS, ..MeterConfig::default() },
+        meter: MeterConfig { period_ms, ..MeterConfig::default() },
     };
     Running::start(folder, how).await
 }
@@ -92,6 +96,7 @@ async fn a_volume_is_metered_from_its_making_to_its_deletion() {
 
     tokio::time::sleep(Duration::from_millis(2 * PERIOD_MS)).await;
     let running = start(folder.path()).await;
+    running.catalogue().read_due().await.unwrap();
     let at_once = readings(&running.catalogue()).await;
     assert!(at_once.len() > first.len() + 1, "what nobody read meanwhile is read before bills are made of it");
     let again = wait_for_periods(&running.catalogue(), 3).await;
@@ -122,6 +127,21 @@ async fn a_volume_is_metered_from_its_making_to_its_deletion() {
     wait_for_periods(&running.catalogue(), 2).await;
     let of_deleted = readings(&running.catalogue()).await.into_iter().filter(|other| other.resource == begun.resource);
     assert_eq!(of_deleted.collect::<Vec<_>>(), all);
+    running.stop().await;
+}
+
+/// P7. Whoever gives up on readings on their way, wherever that is, keeps nobody from taking them.
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_that_are_given_up_on_the_way_are_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start_with(folder.path(), 1).await;
+    let catalogue = running.catalogue();
+    catalogue.create("a", SIZE_BYTES).await.unwrap();
+    for number in 0..600 {
+        let _ = tokio::time::timeout(Duration::from_micros(20 * (number % 100)), catalogue.read_due()).await;
+    }
+    catalogue.read_due().await.unwrap();
+    wait_for_periods(&catalogue, 2).await;
     running.stop().await;
 }
 

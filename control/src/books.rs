@@ -30,10 +30,13 @@ pub trait Books: Send + Sync + 'static {
     /// Held through a change of accounts, from the look at them to the end of the append: there is one at a time.
     fn changes(&self) -> &Mutex<()>;
 
+    /// Sees to it that what is due is read: right after a start, what was used before it may not be.
+    fn read_due(&self) -> Answer<'_, ()>;
+
     /// What was read, as the ledger has it, of every resource that was the tenant's at some time of `span_ms`, wall clock: of each
     /// from the last reading before it to the first one behind it. Those between that no bill needs may be left out: that say
     /// nothing but how use went on within a day (of the last one, within an hour), and are beside none of `borders_ms`, between
-    /// which prices differ.
+    /// which prices differ. Fails with `readings_gone` of a time of which they are kept no more.
     fn readings(&self, tenant: TenantId, span_ms: Range<u64>, borders_ms: Vec<u64>) -> Answer<'_, Vec<Reading>>;
 
     /// What the registers of the tenant's resources say now, as readings that the ledger does not have yet, and the last one of each

@@ -97,6 +97,8 @@ pub enum ErrorCode {
     MonthOpen,
     /// A reading of the month's end is to come.
     ReadingsMissing,
+    /// Readings of that time are kept no more.
+    ReadingsGone,
     /// Rated anew, the month is as it was issued.
     NothingToCorrect,
     /// No day of the time is signed yet, or it has nothing of the tenant.
@@ -193,6 +195,7 @@ impl ErrorCode {
         Self::InvoiceNotFound,
         Self::MonthOpen,
         Self::ReadingsMissing,
+        Self::ReadingsGone,
         Self::NothingToCorrect,
         Self::NotSigned,
         Self::BodyTooLarge,
@@ -260,6 +263,7 @@ impl ErrorCode {
             | Self::NotRated
             | Self::MonthOpen
             | Self::ReadingsMissing
+            | Self::ReadingsGone
             | Self::NothingToCorrect
             | Self::VolumeQuarantined => 409,
             Self::BodyTooLarge => 413,
@@ -325,6 +329,7 @@ impl ErrorCode {
             Self::InvoiceNotFound => ("invoice_not_found", "There is no such invoice"),
             Self::MonthOpen => ("month_open", "The month is not over"),
             Self::ReadingsMissing => ("readings_missing", "Readings are to come"),
+            Self::ReadingsGone => ("readings_gone", "Readings are kept no more"),
             Self::NothingToCorrect => ("nothing_to_correct", "There is nothing to put right"),
             Self::NotSigned => ("not_signed", "Nothing of it is signed"),
             Self::BodyTooLarge => ("body_too_large", "The request is too large"),

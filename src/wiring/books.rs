@@ -44,6 +44,10 @@ impl Books for PoolBooks {
         &self.changes
     }
 
+    fn read_due(&self) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.read_due().await.map_err(service_error) })
+    }
+
     fn readings(&self, tenant: TenantId, span_ms: Range<u64>, borders_ms: Vec<u64>) -> Answer<'_, Vec<Reading>> {
         Box::pin(async move { self.catalogue.readings(tenant, span_ms, &borders_ms).await.map_err(service_error) })
     }

@@ -625,6 +625,9 @@ pub(super) fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
         CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
+        CatalogueError::ReadingsGone => {
+            (ErrorCode::ReadingsGone, "ask for the invoice that was issued, or for the bundle with books=account")
+        }
         CatalogueError::ManyChanges { .. } => {
             (ErrorCode::Unavailable, "try again in five minutes, and see the log for why readings are not taken")
         }

@@ -200,6 +200,12 @@ impl Catalogue {
         let mut views = self.views.lock().await;
         let snapshots = self.read().snapshots_with(entry.volume.0);
         self.close_views(&mut views, &snapshots, is_forced).await?;
+        let (_, handle) = self.shard_of(entry.volume);
+        if entry.damage.is_none() {
+            // What a client asks for behind the end of the meter would be on no bill. Whether it could be checkpointed does not matter
+            // any more: what clones see of it, its log has.
+            let _ = ask::detach(handle, entry.volume).await?;
+        }
         let known = self.read().volume(entry.volume.0).cloned();
         let known = known.unwrap_or_else(|| unread(&entry));
         let metered = Metered { end: Some(self.end_meter(entry.volume).await), ..known.metered };
@@ -207,14 +213,8 @@ impl Catalogue {
         if let Err(error) = book.put(&Record::Volume(record.clone())).await {
             return Err(self.leave_undecided(&entry, error).await);
         }
-        if entry.damage.is_none() {
-            let (_, handle) = self.shard_of(entry.volume);
-            // Whether it could be checkpointed does not matter any more: what clones see of it, its log has.
-            let _ = if self.read().is_parent(entry.volume.0) {
-                ask::detach(handle, entry.volume).await?
-            } else {
-                ask::close(handle, entry.volume).await?
-            };
+        if entry.damage.is_none() && !self.read().is_parent(entry.volume.0) {
+            let _ = ask::close(handle, entry.volume).await?;
         }
         self.take_name(name, record);
         drop((vacant, views, book));

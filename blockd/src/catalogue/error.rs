@@ -134,7 +134,7 @@ pub enum CatalogueError {
     QuotaExceeded {
         /// Its name.
         tenant: String,
-        /// `bytes`, `volumes` or `snapshots`.
+        /// `bytes`, `volumes`, `snapshots` or `tokens`.
         what: &'static str,
         /// What it has.
         used: u64,
@@ -181,6 +181,9 @@ pub enum CatalogueError {
     /// A record could not be read that may need what would be deleted.
     #[error("a record of the catalogue is damaged, and may need it")]
     Unsure,
+    /// Readings of that time are kept no more.
+    #[error("readings of that time are kept no more")]
+    ReadingsGone,
     /// It cannot be done as it is asked.
     #[error("{0}")]
     Request(String),

@@ -11,6 +11,9 @@ use units::TenantId;
 /// Use is written down when it is so much later than what is written.
 const USE_PRECISION_MS: u64 = 3_600_000;
 
+/// Most tokens of a tenant, and of those that are for all.
+const TOKENS_MAX: u64 = 1000;
+
 /// A token to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewToken {
@@ -45,11 +48,17 @@ impl Catalogue {
     /// Keeps a token.
     ///
     /// # Errors
-    /// [`CatalogueError::NoTenant`]; or the system volume's, when the record cannot be written.
+    /// [`CatalogueError::NoTenant`]; [`CatalogueError::QuotaExceeded`] beyond 1000 of a tenant; or the system volume's, when the record cannot be written.
     pub async fn create_token(&self, token: NewToken) -> Result<Token, CatalogueError> {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let tenant = token.tenant.as_deref().map(|name| self.show_tenant(name)).transpose()?;
+        let number = tenant.as_ref().map(|tenant| tenant.id.0);
+        let used = self.read().tokens.values().filter(|token| token.tenant == number).count() as u64;
+        if used >= TOKENS_MAX {
+            let tenant = token.tenant.unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+            return Err(CatalogueError::QuotaExceeded { tenant, what: "tokens", used, asked: 1, limit: TOKENS_MAX });
+        }
         if is_trial() {
             return Ok(Token { id: 0, token, is_suspended: false, created_ms: wall_ms(), used_ms: None });
         }

@@ -81,11 +81,6 @@ impl Bucket {
         u64::try_from(surplus).unwrap_or(u64::MAX)
     }
 
-    /// Nothing is owed any more.
-    pub(crate) fn forgive(&mut self) {
-        self.left = self.left.max(0);
-    }
-
     /// Whole credits that are left; below 0 what is owed.
     pub(crate) fn credits(&self) -> i64 {
         i64::try_from(self.left.div_euclid(CREDIT)).unwrap_or(i64::MAX)
@@ -224,8 +219,6 @@ mod tests {
         assert_eq!(Bucket::new(ceiling, Monotonic(99), 100_000).credits(), 500);
         bucket.take(700);
         assert_eq!(Bucket::new(ceiling, Monotonic(99), bucket.credits()).credits(), -500, "what is owed too");
-        bucket.forgive();
-        assert_eq!(bucket.credits(), 0);
     }
 
     #[test]

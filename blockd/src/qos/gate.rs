@@ -298,11 +298,10 @@ impl Gate {
         *self.tenants.entry(tenant).or_insert_with(|| parties.insert(Party::default()))
     }
 
-    /// Changes a volume's ceilings. What it owes is forgiven.
+    /// Changes a volume's ceilings. What it owes it goes on to owe: else whoever may change its class would pay nothing.
     pub(crate) fn set_volume(&mut self, now: Monotonic, standing: Standing, limits: QosLimits) {
         if let Some(party) = self.parties.get_mut(standing.volume) {
             party.ceilings.set(now, limits, Credits::default());
-            party.ceilings.buckets().for_each(Bucket::forgive);
         }
         self.schedule(now, standing.volume);
     }

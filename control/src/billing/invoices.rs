@@ -58,6 +58,7 @@ impl Desk {
             let month = month.to_owned();
             return Err(invoice_error(metering::InvoiceError::NotOver { month, end: period.span().to }));
         }
+        self.books.read_due().await?;
         let (_, bill) = self.bill(&of, &period, now).await?;
         let corrections = self.corrections(&of, &period).await?;
         let id = of.account.next_number(&of.billing.prefix);
@@ -71,24 +72,27 @@ impl Desk {
     /// Refuses to lose sight of a tenant that used something that is on no invoice, as far back as readings are kept.
     pub(crate) async fn refuse_unbilled(&self, name: &Name) -> Result<(), ServiceError> {
         let (of, now) = (self.billed(name).await?, Timestamp::now());
-        let Some(since) = of.account.billed_until().or(of.since) else { return Ok(()) };
+        // Where nothing has a price nothing is billed.
+        let Some(since) = of.since.filter(|_| of.cards().is_ok_and(|cards| cards.iter().next().is_some())) else {
+            return Ok(());
+        };
+        self.books.read_due().await?;
         let mut at = since.max(now.checked_sub(KEPT).map_err(|error| internal(&error))?);
         while at < now {
             let period = of.period(&of.month_at(at)?)?;
             at = period.span().to;
-            let bill = match self.bill(&of, &period, now).await {
-                // What has no price is not billed.
-                Err(ServiceError { code: ErrorCode::NotRated, .. }) => continue,
-                bill => bill?.1,
-            };
-            let is_due = |line: &Line| matches!(line.charge, Charge::Usage(_)) && line.amount.units() != 0;
-            if bill.lines.iter().any(is_due) {
-                let detail = format!(
-                    "what tenant {name} used in {} is on no invoice: issue that when the month is over, or delete the tenant by force",
-                    period.month()
-                );
-                return Err(ServiceError::new(ErrorCode::TenantUnbilled, detail));
+            if of.account.invoice_of(period.month()).is_some() {
+                continue;
             }
+            let is_due = |line: &Line| matches!(line.charge, Charge::Usage(_)) && line.amount.units() != 0;
+            let why = match self.bill(&of, &period, now).await {
+                Ok((_, bill)) if bill.lines.iter().any(is_due) => "is on no invoice: issue it when the month is over",
+                Ok(_) | Err(ServiceError { code: ErrorCode::ReadingsGone, .. }) => continue,
+                Err(ServiceError { code: ErrorCode::NotRated, .. }) => "has a part without a price: add that to a card",
+                Err(error) => return Err(error),
+            };
+            let detail = format!("what tenant {name} used in {} {why}, or delete the tenant by force", period.month());
+            return Err(ServiceError::new(ErrorCode::TenantUnbilled, detail));
         }
         Ok(())
     }

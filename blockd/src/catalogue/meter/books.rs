@@ -7,7 +7,9 @@ use super::looks::Look;
 use super::readings_of;
 use super::rounds::Resource;
 use metering::Reading;
-use metering::ledger::{AccountEntry, Book, Books, Date, Entry, ExportError, Exporter, HeadPlace, NewEntry, PublicKey};
+use metering::ledger::{
+    AccountEntry, Book, Books, Date, Entry, ExportError, Exporter, HeadPlace, Ledger, NewEntry, PublicKey,
+};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::sync::mpsc;
@@ -16,6 +18,9 @@ use volume::request::{Completion, Request};
 
 /// Bytes of a bundle that are given out at a time.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// The first block that may have lines.
+const FIRST_BLOCK: u64 = 1;
 
 impl Catalogue {
     /// Appends entries to the accounts of tenants, all or none, durably.
@@ -41,7 +46,7 @@ impl Catalogue {
         let (read_to, mut found) = (accounts.read_to, Vec::new());
         let end = self
             .each_line(
-                |_| Some(read_to),
+                |_| Ok(read_to),
                 |line| {
                     if let Ok(Entry { number, tenant, kind, time_ms, payload, .. }) = Entry::parse(line)
                         && kind.book() == Book::Account
@@ -61,30 +66,25 @@ impl Catalogue {
 
     /// What was read of every volume that was a tenant's, of each from the last reading before `span_ms`, by the wall clock, to
     /// the first one behind it. Of those between, the ones are left out that say nothing but how use went on within a day (of the last
-    /// one, within an hour), and that lie beside none of `borders_ms`. What is due is read before.
+    /// one, within an hour), and that lie beside none of `borders_ms`.
     ///
     /// # Errors
-    /// When the ledger cannot be read, or not be written.
+    /// [`CatalogueError::ReadingsGone`] of a time of which readings are kept no more; when the ledger cannot be read.
     pub async fn readings(
         &self,
         tenant: TenantId,
         span_ms: Range<u64>,
         borders_ms: &[u64],
     ) -> Result<Vec<Reading>, CatalogueError> {
-        // After a time in which nothing ran, readings of it are missing until the first round.
-        if !is_trial() {
-            self.look().await?;
-        }
         let kept = self.meter.looks.of(tenant);
         let mut kept = kept.lock().await;
         // Taken out, so that a look that is broken off leaves nothing half read.
         let before = if kept.is_of(&span_ms, borders_ms) { std::mem::take(&mut *kept) } else { Look::default() };
         let mut look = if before.read_to.is_some() { before } else { Look::new(span_ms.clone(), borders_ms) };
         let read_to = look.read_to;
-        let begin = |heads: &[HeadPlace]| {
-            let day = Date::of_ms(span_ms.start)?;
-            // Between two heads there is a round, so that behind the last but one before that day all were read.
-            read_to.or_else(|| heads.iter().rev().filter(|place| place.date < day).nth(1).map(|place| place.block))
+        let begin = |ledger: &Ledger| match read_to {
+            Some(read_to) => Ok(read_to),
+            None => beginning(ledger, span_ms.start),
         };
         let end = self.each_line(begin, |line| {
             let is_theirs = Entry::parse(line).is_ok_and(|entry| entry.tenant == tenant);
@@ -99,6 +99,14 @@ impl Catalogue {
             *kept = look;
         }
         Ok(readings)
+    }
+
+    /// Sees to it that what is due is read: after a time in which nothing ran, readings of it are missing until the first round.
+    ///
+    /// # Errors
+    /// When a shard has ended, or the ledger cannot be written.
+    pub async fn read_due(&self) -> Result<(), CatalogueError> {
+        if is_trial() { Ok(()) } else { self.look().await }
     }
 
     /// What the registers of a tenant's volumes say now: of each the last reading that the ledger has, since a round may have taken it
@@ -129,7 +137,8 @@ impl Catalogue {
     /// Gives out the bundle of a tenant's books, of the heads of days from the first to the last.
     ///
     /// # Errors
-    /// [`CatalogueError::NotSigned`] while no head that has something of the tenant has ended any of these days; when the ledger cannot be read.
+    /// [`CatalogueError::NotSigned`] while no head that has something of the tenant has ended any of these days;
+    /// [`CatalogueError::ReadingsGone`] of both books when readings are kept no more; when the ledger cannot be read.
     pub async fn export_books<E>(
         &self,
         tenant: TenantId,
@@ -141,6 +150,9 @@ impl Catalogue {
             self.find_ledger(&mut keeping).await?;
             let open = keeping.open_ledger()?;
             let (export, begin) = open.ledger().export((tenant, books), days).ok_or(CatalogueError::NotSigned)?;
+            if books == Books::Both && begin < open.ledger().whole_from_block() {
+                return Err(CatalogueError::ReadingsGone);
+            }
             (export, begin, open.place(), open.ledger().end_block())
         };
         let (mut exporter, mut piece) = (Exporter::new(export), Vec::new());
@@ -193,17 +205,17 @@ impl Catalogue {
         Ok(keeping.open_ledger()?.key())
     }
 
-    /// Gives each line of the ledger, from the block on that `begin` tells by its heads, to `visit`; returns the block behind them.
+    /// Gives each line of the ledger, from the block on that `begin` tells, to `visit`; returns the block behind them.
     async fn each_line(
         &self,
-        begin: impl Fn(&[HeadPlace]) -> Option<u64>,
+        begin: impl Fn(&Ledger) -> Result<u64, CatalogueError>,
         mut visit: impl FnMut(&[u8]) -> Result<(), CatalogueError>,
     ) -> Result<u64, CatalogueError> {
         let (begin, place, end) = {
             let mut keeping = self.meter.keeping.lock().await;
             self.find_ledger(&mut keeping).await?;
             let open = keeping.open_ledger()?;
-            (begin(open.ledger().heads()).unwrap_or(1).max(1), open.place(), open.ledger().end_block())
+            (begin(open.ledger())?.max(FIRST_BLOCK), open.place(), open.ledger().end_block())
         };
         let mut lines = Lines::of(begin..end);
         while let Some(line) = lines.next(&place).await? {
@@ -211,6 +223,18 @@ impl Catalogue {
         }
         Ok(end)
     }
+}
+
+/// The block behind which readings lie that are needed from a moment of the wall clock on.
+fn beginning(ledger: &Ledger, from_ms: u64) -> Result<u64, CatalogueError> {
+    let heads = ledger.heads();
+    let Some(day) = Date::of_ms(from_ms) else { return Ok(FIRST_BLOCK) };
+    // Between two heads there is a round, so that behind the last but one before that day all were read. Dates of a clock that was wrong
+    // may lie among those of the days behind.
+    let behind = heads.iter().position(|place| place.date >= day).unwrap_or(heads.len());
+    let place = behind.checked_sub(2).and_then(|place| heads.get(place));
+    let begin = place.map_or(FIRST_BLOCK, |place| place.block);
+    if begin < ledger.whole_from_block() { Err(CatalogueError::ReadingsGone) } else { Ok(begin) }
 }
 
 /// The accounts of all tenants, as far as the ledger was read. It is only appended to, and accounts stay for ever.

@@ -6,7 +6,7 @@ use super::super::record::{MeterEnd, Metered, Record, VolumeRecord};
 use super::super::{Catalogue, CatalogueError, ask};
 use super::Keeping;
 use super::rounds::{Resource, registers};
-use metering::{Mark, Reading};
+use metering::{Dimension, Mark, Reading, Registers};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{MeterTime, TenantId, VolumeId};
 use volume::pool::MeterStart;
@@ -16,6 +16,10 @@ impl Catalogue {
     /// What the registers of a volume say that is about to be deleted, or rolled back. Of one that cannot tell, what they said
     /// last stands.
     pub(in super::super) async fn end_meter(&self, volume: VolumeId) -> MeterEnd {
+        // Changes of its class come before that.
+        if let Err(error) = Box::pin(self.read_change(volume)).await {
+            tracing::debug!(%volume, %error, "what is not read yet of a volume that ends goes by its former class");
+        }
         let (at, registers) = match self.read_to_now(volume).await {
             Ok((at, registers)) => (at, Some(registers)),
             Err(error) => {
@@ -112,7 +116,7 @@ impl Catalogue {
         Ok(())
     }
 
-    async fn read_to_now(&self, volume: VolumeId) -> Result<(MeterTime, metering::Registers), CatalogueError> {
+    async fn read_to_now(&self, volume: VolumeId) -> Result<(MeterTime, Registers), CatalogueError> {
         let (_, shard) = self.shard_of(volume);
         let untold = || super::ledger::broken("a volume does not tell what it has used");
         let Completion::Metered(at) = ask::submit(shard, volume, Request::Meter).await? else { return Err(untold()) };
@@ -171,12 +175,32 @@ impl Catalogue {
             }
         };
         let (at, wall_ms, registers) = match end.registers {
-            Some(registers) if MeterTime(end.at) >= before.at => (MeterTime(end.at), end.wall_ms, registers),
+            Some(registers) if MeterTime(end.at) >= before.at => {
+                (MeterTime(end.at), end.wall_ms, no_less(registers, &before.registers))
+            }
             Some(_) | None => (before.at, before.wall_ms, before.registers),
         };
         let (sequence, mark) = (before.sequence + 1, Mark::Ends);
         let (class, changes) = Resource::of(record).class_after(&before, at);
         readings.push(Reading { sequence, mark, class, changes, at, wall_ms, registers, ..before });
         readings
+    }
+}
+
+/// Registers of which none is less than it was before: they do not go back.
+fn no_less(registers: Registers, before: &Registers) -> Registers {
+    let raise = |all: Registers, of| all.with(of, registers.value(of).max(before.value(of)));
+    Dimension::ALL.into_iter().fold(Registers::default(), raise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P7. An end that knows less than what was read before it takes nothing back.
+    #[test]
+    fn registers_do_not_go_back() {
+        let of = |reads, writes| Registers::default().with(Dimension::Reads, reads).with(Dimension::Writes, writes);
+        assert_eq!(no_less(of(5, 7), &of(6, 4)), of(6, 7));
     }
 }

@@ -6,7 +6,7 @@ use metering::ledger::{
     BlockWrite, Date, HeadPlace, Ledger, LedgerId, LineReader, NewEntry, PublicKey, Recovery, SigningKey, is_droppable,
 };
 use smallvec::smallvec;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, TenantId, VolumeId};
 use volume::buffer::Buffer;
@@ -160,11 +160,12 @@ impl OpenLedger {
         self.write(write.map_err(|error| CatalogueError::Request(format!("ledger: {error}")))?).await
     }
 
-    /// Gives up what was measured before the last head that ends a day before `date`: a part of it at a time.
+    /// Gives up what was measured before the last head that ends a day before `date`, and is older than those of the newest `days`: a
+    /// part of it at a time. By the dates alone a clock that is wrong for a moment would give up all there is.
     ///
     /// # Errors
     /// As of [`Self::append`].
-    pub(super) async fn give_up_before(&mut self, date: Date) -> Result<(), CatalogueError> {
+    pub(super) async fn give_up_before(&mut self, date: Date, days: u16) -> Result<(), CatalogueError> {
         if let Some(blocks) = self.ledger.sweep() {
             let part = blocks.start..blocks.end.min(blocks.start + PIECE_BLOCKS);
             for (block, bytes) in (part.start..).zip(self.place.read(part.clone()).await?.chunks(BLOCK_LEN)) {
@@ -177,7 +178,7 @@ impl OpenLedger {
             return self.write(swept).await;
         }
         let is_old = |place: &&HeadPlace| place.date < date && place.block > self.ledger.whole_from_block();
-        match self.ledger.heads().iter().rfind(is_old).map(|place| place.number) {
+        match older(self.ledger.heads(), days).iter().rfind(is_old).map(|place| place.number) {
             None => Ok(()),
             Some(head) => {
                 let write = self.ledger.drop_readings_before(head).map_err(|error| broken(&error.to_string()))?;
@@ -201,6 +202,17 @@ impl OpenLedger {
     }
 }
 
+/// The heads before those of the newest days, of which there are so many.
+fn older(heads: &[HeadPlace], days: u16) -> &[HeadPlace] {
+    let mut dates = BTreeSet::new();
+    let is_kept = |place: &&HeadPlace| {
+        dates.insert(place.date);
+        dates.len() <= usize::from(days)
+    };
+    let kept = heads.iter().rev().take_while(is_kept).count();
+    heads.get(..heads.len() - kept).unwrap_or_default()
+}
+
 fn range(first: u64, count: u64) -> Result<ByteRange, CatalogueError> {
     let bytes = first.checked_mul(BLOCK_BYTES).zip(count.checked_mul(BLOCK_BYTES));
     let range = bytes.and_then(|(offset, len)| ByteRange::new(offset, len).ok());
@@ -209,4 +221,24 @@ fn range(first: u64, count: u64) -> Result<ByteRange, CatalogueError> {
 
 pub(super) fn broken(reason: &str) -> CatalogueError {
     Error::new(ErrorKind::Unavailable, format!("the ledger: {reason}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metering::ledger::Digest;
+
+    /// P7. A clock that was wrong for a day, forwards or back, gives nothing up; signing twice a day does not either.
+    #[test]
+    fn so_many_days_are_kept_whatever_the_clock_says() {
+        let head = |number, (year, day)| {
+            let date = Date::new(year, 11, day).unwrap();
+            HeadPlace { number, date, hash: Digest::NONE, block: number }
+        };
+        let days = [(2026, 1), (2026, 2), (2026, 2), (2027, 9), (2026, 3), (2020, 3), (2026, 4)];
+        let heads: Vec<HeadPlace> = (1..).zip(days).map(|(number, day)| head(number, day)).collect();
+        let numbers = |days| older(&heads, days).iter().map(|place| place.number).collect::<Vec<_>>();
+        assert_eq!((numbers(9), numbers(6)), (vec![], vec![]));
+        assert_eq!((numbers(5), numbers(4), numbers(1)), (vec![1], vec![1, 2, 3], vec![1, 2, 3, 4, 5, 6]));
+    }
 }

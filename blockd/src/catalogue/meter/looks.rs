@@ -58,8 +58,7 @@ impl Look {
 
     /// The readings that bills need.
     pub(super) fn readings(&self) -> Vec<Reading> {
-        let kept = self.volumes.values().flat_map(|volume| &volume.kept);
-        kept.map(|(reading, _)| reading.clone()).collect()
+        self.volumes.values().flat_map(|volume| volume.needed(&self.span_ms)).cloned().collect()
     }
 }
 
@@ -77,22 +76,22 @@ enum Need {
 #[derive(Debug, Default)]
 struct Thinned {
     kept: Vec<(Reading, Need)>,
-    is_closed: bool,
 }
 
 impl Thinned {
     fn take(&mut self, reading: Reading, span_ms: &Range<u64>, borders_ms: &[u64]) {
-        if self.is_closed {
-            return;
-        }
-        self.is_closed = reading.wall_ms >= span_ms.end;
         let Some((last, need_of_last)) = self.kept.last_mut() else {
             self.kept.push((reading, Need::Always));
             return;
         };
         let is_beside = |border: &u64| last.wall_ms <= *border && *border <= reading.wall_ms;
         let is_border = borders_ms.iter().chain([&span_ms.start, &span_ms.end]).any(is_beside);
-        let need = if is_border || !goes_on(last, &reading) {
+        // The wall clock may come back from behind the span.
+        let is_step = is_step(last, &reading);
+        let is_behind = last.wall_ms >= span_ms.end && reading.wall_ms >= span_ms.end && !is_step;
+        let need = if is_behind {
+            Need::Next
+        } else if is_border || is_step || !goes_on(last, &reading) {
             *need_of_last = Need::Always;
             Need::Always
         } else {
@@ -109,12 +108,27 @@ impl Thinned {
     }
 }
 
+impl Thinned {
+    /// Those that are kept but the newest, where it is as far behind the span as the one before it.
+    fn needed(&self, span_ms: &Range<u64>) -> impl Iterator<Item = &Reading> {
+        let is_behind = |place: usize| self.kept.get(place).is_some_and(|(reading, _)| reading.wall_ms >= span_ms.end);
+        let last = self.kept.len().saturating_sub(1);
+        let is_spare = last > 0 && is_behind(last) && is_behind(last - 1);
+        let count = if is_spare { last } else { self.kept.len() };
+        self.kept.iter().take(count).map(|(reading, _)| reading)
+    }
+}
+
 /// Whether two readings, one after the other, say no more than how use went on.
 fn goes_on(one: &Reading, next: &Reading) -> bool {
     let of = |reading: &Reading| (reading.tenant, reading.class, reading.epoch, reading.changes, reading.estimated_ms);
-    let behind = |reading: &Reading| reading.wall_ms.wrapping_sub(reading.at.0);
-    let is_step = behind(one).abs_diff(behind(next)) > STEP_MS;
-    of(one) == of(next) && one.sequence + 1 == next.sequence && one.mark == next.mark && !is_step
+    of(one) == of(next) && one.sequence + 1 == next.sequence && one.mark == next.mark
+}
+
+/// Whether the wall clock was set between two readings.
+fn is_step(one: &Reading, next: &Reading) -> bool {
+    let behind = |reading: &Reading| i128::from(reading.wall_ms) - i128::from(reading.at.0);
+    (behind(one) - behind(next)).unsigned_abs() > STEP_MS.into()
 }
 
 /// How long the second of two such is needed: the first of a day always, that of an hour for a day.
@@ -170,6 +184,17 @@ mod tests {
         for needed in [2880, 2999, 3000, 4320, 4321, until - 1, until] {
             assert!(given.contains(&needed), "{needed} of {given:?}");
         }
+        // Somebody sets the clock past the end, and back: what comes then is of the month all the same.
+        let set = |number: u64, by: u64| Reading { wall_ms: reading(number).wall_ms + by, ..reading(number) };
+        let mut stepped = Look::new(begin..end, &[border]);
+        (0..6000).for_each(|number| stepped.take(reading(number)));
+        (6000..6100).for_each(|number| stepped.take(set(number, 60 * DAY_MS)));
+        (6100..7000).for_each(|number| stepped.take(reading(number)));
+        let around: Vec<u64> = stepped.readings().iter().map(|reading| reading.sequence).collect();
+        for needed in [5999, 6000, 6099, 6100, 6999] {
+            assert!(around.contains(&needed), "{needed} of {around:?}");
+        }
+        assert!(!around.contains(&6050), "{around:?}");
         let last_day = given.iter().filter(|number| until - **number <= 288).count();
         assert!((24..=30).contains(&last_day), "{given:?}");
         assert!(!given.contains(&6012), "an hour of a day that is over: {given:?}");

@@ -119,19 +119,20 @@ impl Resumed {
     }
 }
 
-/// Of which volumes the last reading is needed.
+/// Of which volumes the last reading is needed: of those that have a name, read or not, and those whose end is not in the ledger.
 pub(super) fn wanted(shelf: &Shelf) -> BTreeSet<VolumeId> {
-    let metered = shelf.metered().map(|record| record.id);
-    let ended = shelf.volumes().filter(|record| record.metered.end.is_some()).map(|record| record.id);
-    metered.chain(ended).map(VolumeId).collect()
+    let is_wanted = |record: &&VolumeRecord| shelf.has_name(record) || record.metered.end.is_some();
+    shelf.volumes().filter(is_wanted).map(|record| VolumeId(record.id)).collect()
 }
 
 impl Shelf {
     /// The volumes that are metered: those that have a name and can be read.
     pub(in super::super) fn metered(&self) -> impl Iterator<Item = &VolumeRecord> {
-        self.volumes().filter(|record| {
-            self.head_of(record.line()).is_some_and(|head| head.id == record.id) && self.damage_of(record.id).is_none()
-        })
+        self.volumes().filter(|record| self.has_name(record) && self.damage_of(record.id).is_none())
+    }
+
+    fn has_name(&self, record: &VolumeRecord) -> bool {
+        self.head_of(record.line()).is_some_and(|head| head.id == record.id)
     }
 }
 

@@ -152,24 +152,36 @@ impl Keeping {
 
     /// Signs the ledger as the end of a day.
     async fn sign(&mut self, date: Date) -> Result<(), CatalogueError> {
-        let signed = self.ledger.as_mut().ok_or_else(out_of_order)?.sign(date).await;
-        self.drop_unless_sound(&signed);
-        signed
-    }
-
-    /// After a write that failed nobody knows what is in the volume: the ledger is found again before the next.
-    fn drop_unless_sound(&mut self, result: &Result<(), CatalogueError>) {
-        if !matches!(result, Ok(()) | Err(CatalogueError::Request(_))) {
-            self.ledger = None;
-        }
+        let mut open = self.taken()?;
+        let signed = open.sign(date).await;
+        self.keep_if_sound(open, signed)
     }
 
     /// Appends entries of the meter or of accounts. Where that fails the ledger is found again before the next.
     async fn append(&mut self, entries: &[NewEntry<'_>]) -> Result<(), CatalogueError> {
-        let open = self.ledger.as_mut().ok_or_else(out_of_order)?;
+        let mut open = self.taken()?;
         let appended = open.append(entries).await;
-        self.drop_unless_sound(&appended);
-        appended
+        self.keep_if_sound(open, appended)
+    }
+
+    /// Gives up readings of before a date that are older than those of so many days.
+    async fn give_up_before(&mut self, date: Date, days: u16) -> Result<(), CatalogueError> {
+        let mut open = self.taken()?;
+        let given_up = open.give_up_before(date, days).await;
+        self.keep_if_sound(open, given_up)
+    }
+
+    /// The ledger, taken out for a write: when whoever writes is given up on the way, it is found again before the next.
+    fn taken(&mut self) -> Result<OpenLedger, CatalogueError> {
+        self.ledger.take().ok_or_else(out_of_order)
+    }
+
+    /// After a write that failed nobody knows what is in the volume.
+    fn keep_if_sound(&mut self, open: OpenLedger, result: Result<(), CatalogueError>) -> Result<(), CatalogueError> {
+        if matches!(result, Ok(()) | Err(CatalogueError::Request(_))) {
+            self.ledger = Some(open);
+        }
+        result
     }
 }
 

@@ -30,6 +30,9 @@ const ASKED_MAX: usize = 32;
 /// The registers count from 0 in the first epoch, and nobody else counts them.
 const EPOCH: Epoch = Epoch(1);
 
+/// Periods of a volume that a round reads: two weeks in which nothing ran.
+const PERIODS_MAX: usize = 4096;
+
 /// Milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
 
@@ -226,10 +229,11 @@ impl Catalogue {
         ask::forget_readings(&self.store, taken).await
     }
 
-    /// The ends of periods behind a moment, up to another.
+    /// The ends of periods behind a moment, up to another; of very many the first: the next round goes on.
     pub(super) fn period_ends(&self, after: MeterTime, to: MeterTime) -> Vec<MeterTime> {
         let period_ms = self.meter.config.period_ms;
-        (after.0 / period_ms + 1..=to.0 / period_ms).map(|period| MeterTime(period * period_ms)).collect()
+        let ends = after.0 / period_ms + 1..=to.0 / period_ms;
+        ends.take(PERIODS_MAX).map(|period| MeterTime(period * period_ms)).collect()
     }
 
     /// What the registers of a volume said at the moments that are wanted behind its last reading; and at the very beginning.
@@ -378,13 +382,13 @@ impl Catalogue {
     /// Signs the ledger when a day has ended since that was done last, and gives up what is too old to be disputed.
     async fn sign_day(&self, keeping: &mut Keeping) -> Result<(), CatalogueError> {
         let ago = |days: u64| Date::of_ms(crate::open::wall_ms().saturating_sub(days * DAY_MS));
-        let Some((ended, kept_from)) = ago(1).zip(ago(self.meter.config.kept_days.into())) else { return Ok(()) };
-        if keeping.open_ledger()?.ledger().newest().is_none_or(|head| head.date() < ended) {
+        let days = self.meter.config.kept_days;
+        let Some(((today, ended), kept_from)) = ago(0).zip(ago(1)).zip(ago(days.into())) else { return Ok(()) };
+        // One of a day to come was signed by a clock that was wrong.
+        if keeping.open_ledger()?.ledger().newest().is_none_or(|head| head.date() < ended || head.date() > today) {
             keeping.sign(ended).await?;
         }
-        let given_up = keeping.ledger.as_mut().ok_or_else(super::out_of_order)?.give_up_before(kept_from).await;
-        keeping.drop_unless_sound(&given_up);
-        given_up
+        keeping.give_up_before(kept_from, days).await
     }
 }
 
