@@ -84,6 +84,7 @@ pub(crate) struct AuditLog {
     folder: PathBuf,
     file_bytes_max: u64,
     end: Mutex<End>,
+    reading: Mutex<()>,
 }
 
 /// Where it goes on.
@@ -105,8 +106,10 @@ impl AuditLog {
 
     pub(crate) fn with_files_of(folder: &Path, file_bytes_max: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let last =
-            |number| read_lines(&path_of(folder, number)).map(|lines| lines.iter().map(|line| line.number).max());
+        let last = |number| {
+            let bytes = read_file(&path_of(folder, number))?;
+            io::Result::Ok(lines(&bytes).map(|line| line.number).max())
+        };
         // One that was just begun may hold nothing yet.
         let next = last(0)?.max(last(1)?).map_or(1, |last| last + 1);
         let mut file = open_end(folder)?;
@@ -117,7 +120,7 @@ impl AuditLog {
             file.write_all(b"\n")?;
         }
         let end = Mutex::new(End { file, bytes: bytes + u64::from(is_cut), next });
-        Ok(Self { folder: folder.to_owned(), file_bytes_max, end })
+        Ok(Self { folder: folder.to_owned(), file_bytes_max, end, reading: Mutex::default() })
     }
 
     /// Notes that a change begins; it is on stable storage when this is answered, and has its number.
@@ -173,12 +176,19 @@ impl AuditLog {
     }
 
     /// The newest changes before a number, each with what came of it: as many as asked for, of a tenant's tokens and things
-    /// where one is given.
-    pub(crate) fn read(&self, tenant: Option<&Name>, before: u64, count: usize) -> io::Result<Vec<AuditEntry>> {
+    /// where one is given, since it was made. One at a time looks, since that may take all there is.
+    pub(crate) fn read(
+        &self,
+        tenant: Option<&(Name, Option<Timestamp>)>,
+        before: u64,
+        count: usize,
+    ) -> io::Result<Vec<AuditEntry>> {
+        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
         let mut ended = BTreeSet::new();
         for number in 0..FILES_MAX {
-            for entry in read_lines(&path_of(&self.folder, number))?.into_iter().rev() {
+            let bytes = read_file(&path_of(&self.folder, number))?;
+            for entry in lines(&bytes).rev() {
                 let is_first = ended.insert(entry.number);
                 if is_first && entry.number < before && tenant.is_none_or(|tenant| is_of(&entry, tenant)) {
                     found.push(entry);
@@ -195,11 +205,17 @@ impl AuditLog {
     }
 }
 
-/// Whether a tenant's token asked for it, or it was done to what is a tenant's.
-fn is_of(entry: &AuditEntry, tenant: &Name) -> bool {
+/// Whether a tenant's token asked for it, or it was done to what is a tenant's, or to itself. What is older than the tenant was of
+/// another one of its name.
+fn is_of(entry: &AuditEntry, (tenant, since): &(Name, Option<Timestamp>)) -> bool {
     let owner = entry.target.split_once('/').map(|(owner, _)| owner);
-    entry.tenant.as_deref() == Some(tenant.as_str()) || owner == Some(tenant.as_str())
+    let is_itself = entry.target == tenant.as_str() && OF_TENANTS.iter().any(|kind| entry.action.starts_with(kind));
+    let is_named = entry.tenant.as_deref() == Some(tenant.as_str()) || owner == Some(tenant.as_str()) || is_itself;
+    is_named && since.is_none_or(|since| entry.at >= since)
 }
+
+/// What actions on a tenant itself begin with.
+const OF_TENANTS: [&str; 4] = ["tenant.", "invoice.", "budget.", "billing."];
 
 fn path_of(folder: &Path, number: usize) -> PathBuf {
     folder.join(if number == 0 { "audit.log".to_owned() } else { format!("audit.log.{number}") })
@@ -209,15 +225,17 @@ fn open_end(folder: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path_of(folder, 0))
 }
 
-/// The lines of a file, those left out that a crash cut short; none of a file that is not there.
-fn read_lines(path: &Path) -> io::Result<Vec<AuditEntry>> {
+/// A file; nothing of one that is not there.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match fs::read(path) {
-        Ok(bytes) => {
-            Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
-        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+        read => read,
     }
+}
+
+/// The lines of a file, those left out that a crash cut short.
+fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = AuditEntry> {
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 #[cfg(test)]
@@ -241,7 +259,7 @@ mod tests {
     }
 
     fn actions(log: &AuditLog, tenant: Option<&str>, before: u64, count: usize) -> Vec<(u64, Outcome)> {
-        let tenant = tenant.map(|name| name.parse().unwrap());
+        let tenant = tenant.map(|name| (name.parse().unwrap(), None));
         let found = log.read(tenant.as_ref(), before, count).unwrap();
         found.into_iter().map(|entry| (entry.number, entry.outcome)).collect()
     }

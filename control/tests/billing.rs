@@ -282,6 +282,9 @@ async fn a_tenant_is_billed_before_it_goes() {
     for query in ["", "?dry_run=true", "?force=false"] {
         assert_eq!(delete(query).await.code(), (409, "tenant_unbilled".to_owned()), "{query}");
     }
+    for query in ["?forced=true", "?dryrun=true", "?dry%5Frun=1&force=true&x", "?force&force"] {
+        assert_eq!(delete(query).await.code(), (400, "invalid_request".to_owned()), "{query}");
+    }
     assert_eq!(delete("?force=true").await.status, 204);
     assert_eq!(delete("").await.code(), (404, "tenant_not_found".to_owned()));
 }

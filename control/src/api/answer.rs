@@ -30,8 +30,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ServiceError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ServiceError> {
-        let Json(Object(body)) =
-            Json::from_request(request, state).await.map_err(|rejection| refused_body(&rejection))?;
+        let Json(Object(body)) = Json::from_request(request, state)
+            .await
+            .map_err(|rejection: JsonRejection| refused_body(rejection.status(), rejection.body_text()))?;
         Ok(Self(body))
     }
 }
@@ -109,8 +110,9 @@ pub(super) async fn run_to_end<T: Send + 'static>(
     })
 }
 
-fn refused_body(rejection: &JsonRejection) -> ServiceError {
-    let code = match rejection.status() {
+/// A body that cannot be read.
+pub(super) fn refused_body(status: StatusCode, reason: String) -> ServiceError {
+    let code = match status {
         StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::BodyTooLarge,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
         _ => ErrorCode::InvalidRequest,
@@ -118,5 +120,5 @@ fn refused_body(rejection: &JsonRejection) -> ServiceError {
     if code == ErrorCode::UnsupportedMediaType {
         return ServiceError::new(code, "send the body with \"Content-Type: application/json\"");
     }
-    ServiceError::new(code, rejection.body_text())
+    ServiceError::new(code, reason)
 }

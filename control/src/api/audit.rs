@@ -44,6 +44,13 @@ pub(super) async fn list(
     } else {
         Arc::clone(&context.journals.audit)
     };
+    // A tenant does not see what another one of its name did.
+    let tenant = match tenant {
+        Some(name) if caller.tenant.is_some() => {
+            Some((name.clone(), context.service.show_tenant(name).await?.created_at))
+        }
+        name => name.map(|name| (name, None)),
+    };
     let read = tokio::task::spawn_blocking(move || audit.read(tenant.as_ref(), before, count)).await;
     let mut entries = read.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
         ServiceError::new(ErrorCode::Internal, format!("the audit log cannot be read: {error}: see the data directory"))

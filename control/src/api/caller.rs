@@ -118,6 +118,13 @@ impl Meant for ImageName {
     }
 }
 
+/// What is nobody's: an id.
+impl Meant for String {
+    fn meant(_: &Caller, text: &str) -> Result<Self, ServiceError> {
+        Ok(text.to_owned())
+    }
+}
+
 impl Meant for Name {
     fn meant(caller: &Caller, text: &str) -> Result<Self, ServiceError> {
         caller.tenant_named(text)

@@ -8,7 +8,7 @@ use crate::error::{Problem, ServiceError};
 use crate::model::Volume;
 use crate::name::{Name, VolumeName};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(super) async fn create(
 pub(super) async fn show(
     State(context): State<Context>,
     caller: Caller,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<Json<Class>, ServiceError> {
     Ok(Json(seen(context.service.show_class(name.parse()?).await?, &caller)))
 }
@@ -69,7 +69,7 @@ fn seen(class: Class, caller: &Caller) -> Class {
 pub(super) async fn set(
     State(context): State<Context>,
     caller: Caller,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Body(wanted): Body<SetClass>,
 ) -> Result<Json<Class>, ServiceError> {
     let name: Name = name.parse()?;
@@ -87,7 +87,7 @@ pub(super) async fn set(
 pub(super) async fn delete(
     State(context): State<Context>,
     caller: Caller,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<StatusCode, ServiceError> {
     let name: Name = name.parse()?;
     let (service, target) = (Arc::clone(&context.service), name.clone());

@@ -2,6 +2,7 @@
 
 use super::access::{Scope, rule_of};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::openapi::OpenApi;
 
 /// The document that is served; where no tokens are asked for, it asks for none.
@@ -25,6 +26,25 @@ pub(super) fn finished(document: &OpenApi, is_open: bool) -> Result<String, serd
         document.insert("security".to_owned(), security);
     }
     serde_json::to_string_pretty(&document)
+}
+
+/// The names that a query may have, by method and route.
+pub(super) type Queries = BTreeMap<(String, String), BTreeSet<String>>;
+
+/// What may be asked in queries, as the document tells it.
+pub(super) fn queries(document: &str) -> Result<Queries, serde_json::Error> {
+    let document: Value = serde_json::from_str(document)?;
+    let mut queries = Queries::new();
+    let paths = document.get("paths").and_then(Value::as_object);
+    for (path, methods) in paths.into_iter().flatten() {
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let parameters = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
+            let of_query = parameters.filter(|parameter| parameter.get("in").is_some_and(|place| place == "query"));
+            let names = of_query.filter_map(|parameter| parameter.get("name")?.as_str().map(str::to_owned));
+            queries.insert((method.to_uppercase(), path.clone()), names.collect());
+        }
+    }
+    Ok(queries)
 }
 
 /// A number that is no less than 0 and has 64 bits is one without a sign, which `int64` is not.

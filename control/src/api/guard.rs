@@ -6,10 +6,11 @@ use super::caller::{Caller, Refused, admit};
 use super::dry_run;
 use super::once::{key_of, once};
 use crate::error::{ErrorCode, ServiceError};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,10 +73,33 @@ async fn answer(context: &Context, mut request: Request, next: Next, id: &str) -
 /// Who asks, and by which key the request is to be carried out once.
 fn prepare(context: &Context, request: &mut Request, id: &str) -> Result<(Caller, Option<String>), Refused> {
     let caller = admit(context, request, id)?;
+    check_query(context, request).map_err(|error| (error, None))?;
     let caller = Caller { is_trial: dry_run::take(request).map_err(|error| (error, None))?, ..caller };
     request.extensions_mut().insert(caller.clone());
     let key = key_of(request).map_err(|error| (error, None))?;
     Ok((caller, key))
+}
+
+/// Refuses what no query of a route has, and what it has twice: one who mistypes `dry_run` does not want it done.
+fn check_query(context: &Context, request: &Request) -> Result<(), ServiceError> {
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let Some(known) = context.queries.get(&(method.to_string(), route.as_str().to_owned())) else { return Ok(()) };
+    let refused = |detail: String| ServiceError::new(ErrorCode::InvalidRequest, detail);
+    let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
+    let Query(members) = query.map_err(|rejection| refused(rejection.body_text()))?;
+    let mut seen = BTreeSet::new();
+    for (name, _) in &members {
+        if !known.contains(name) {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            return Err(refused(format!("the query has {name:?}, and may have {known}")));
+        }
+        if !seen.insert(name) {
+            return Err(refused(format!("the query has {name:?} twice")));
+        }
+    }
+    Ok(())
 }
 
 async fn run(context: &Context, caller: &Caller, key: Option<String>, request: Request, next: Next) -> Response {

@@ -37,6 +37,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::http::header;
 use axum::routing::get;
+use document::Queries;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,7 @@ pub(crate) struct Context {
     requests: RequestMetrics,
     request_rate: Arc<Rate>,
     refusal_rate: Arc<Rate>,
+    queries: Arc<Queries>,
     options: Options,
 }
 
@@ -109,9 +111,10 @@ pub fn router(
     let request_rate = Arc::new(Rate::new(options.requests_per_second));
     let refusal_rate = Arc::new(Rate::new(options.refusals_per_second));
     let requests = RequestMetrics::new()?;
-    let context = Context { service, journals, requests, request_rate, refusal_rate, options };
     let (router, document) = documented_routes().split_for_parts();
     let document = document::finished(&document, options.is_authentication_off)?;
+    let queries = Arc::new(document::queries(&document)?);
+    let context = Context { service, journals, requests, request_rate, refusal_rate, queries, options };
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     Ok(router
         .route("/v1/openapi.json", get(document))

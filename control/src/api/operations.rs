@@ -1,14 +1,14 @@
 //! `/v1/operations`: jobs that take long. What they are is told by what there is, so that there is no list of them to be wrong.
 
 use super::Context;
-use super::answer::Parameters;
+use super::answer::{Named, Parameters};
 use super::caller::Caller;
 use super::paging::{Asked, PageParameters, PartParameters};
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::operation::{Operation, OperationKind, OperationList, OperationState};
 use crate::page::Place;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use std::sync::Arc;
 
 /// Lists operations: of the caller's tenant, where it has one.
@@ -36,7 +36,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(context): State<Context>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Operation>, ServiceError> {
     Ok(Json(find(&context, &caller, &id).await?))
 }
@@ -52,7 +52,7 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     State(context): State<Context>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Operation>, ServiceError> {
     let operation = find(&context, &caller, &id).await?;
     if !operation.is_cancellable {

@@ -1,13 +1,14 @@
 //! `/v1/rate-cards`, and how tenants are billed.
 
 use super::Context;
-use super::answer::{Body, Named, Parameters};
+use super::answer::{Body, Named, Parameters, refused_body};
 use super::caller::Caller;
 use crate::billing::{Desk, RateCardEntry, RateCardList, SetTenantBilling, TenantBilling};
 use crate::error::{ErrorCode, Problem, ServiceError};
 use crate::name::Name;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::StringRejection;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Deserialize;
 
@@ -45,7 +46,7 @@ pub(super) async fn add(
     caller: Caller,
     Parameters(parameters): Parameters<CardParameters>,
     headers: HeaderMap,
-    body: String,
+    body: Result<String, StringRejection>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<RateCardEntry>), ServiceError> {
     // Read by its own rules, which know a member that is there twice.
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -53,6 +54,7 @@ pub(super) async fn add(
         let detail = "send the card with \"Content-Type: application/json\"";
         return Err(ServiceError::new(ErrorCode::UnsupportedMediaType, detail));
     }
+    let body = body.map_err(|rejection| refused_body(rejection.status(), rejection.body_text()))?;
     let tenant = parameters.tenant()?;
     let target = tenant.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string);
     let desk = Desk::of(&context.service);
@@ -69,7 +71,7 @@ pub(super) async fn add(
 ))]
 pub(super) async fn show(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<RateCardEntry>, ServiceError> {
     Ok(Json(Desk::of(&context.service).rate_card(&id).await?))
 }
@@ -86,7 +88,7 @@ pub(super) async fn show(
 pub(super) async fn withdraw(
     State(context): State<Context>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     Parameters(parameters): Parameters<CardParameters>,
 ) -> Result<StatusCode, ServiceError> {
     let (tenant, desk, target) = (parameters.tenant()?, Desk::of(&context.service), id.clone());

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::access::may_give;
-use super::answer::{Body, Parameters};
+use super::answer::{Body, Named, Parameters};
 use super::caller::Caller;
 use super::paging::{Asked, PageParameters, PartParameters};
 use crate::error::{ErrorCode, Problem, ServiceError};
@@ -10,7 +10,7 @@ use crate::name::Name;
 use crate::page::Place;
 use crate::token::{CreateToken, EXPIRES_SECONDS_DEFAULT, MadeToken, NewToken, Secret, Token, TokenList};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub(super) async fn create(
 pub(super) async fn revoke(
     State(context): State<Context>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
 ) -> Result<StatusCode, ServiceError> {
     let id = id.parse().map_err(|_| ServiceError::no_token(&id))?;
     let (service, tenant) = (Arc::clone(&context.service), caller.tenant.clone());

@@ -18,6 +18,9 @@ use units::TenantId;
 const NAME_CHARS_MAX: usize = 128;
 const PREFIX_BYTES_MAX: usize = 32;
 
+/// Most bytes of what a card has beside itself where it comes with an invoice.
+const INVOICE_BYTES_MAX: usize = 128;
+
 impl Desk {
     /// Every card that holds or will.
     pub(crate) async fn rate_cards(&self) -> Result<RateCardList, ServiceError> {
@@ -40,9 +43,10 @@ impl Desk {
             None => None,
         };
         let payload = card_payload(&card, tenant);
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            let bytes = payload.len();
-            return Err(refused(format!("the card has {bytes} bytes: at most {PAYLOAD_BYTES_MAX} with its scope")));
+        // With an invoice it bears that one's number.
+        let (bytes, bytes_max) = (payload.len(), PAYLOAD_BYTES_MAX - INVOICE_BYTES_MAX);
+        if bytes > bytes_max {
+            return Err(refused(format!("the card has {bytes} bytes: at most {bytes_max} with its scope")));
         }
         let _one_at_a_time = self.books.changes().lock().await;
         let (mut settings, tenants) = (self.settings().await?, self.tenants().await?);
