@@ -227,14 +227,22 @@ impl Catalogue {
 
 /// The block behind which readings lie that are needed from a moment of the wall clock on.
 fn beginning(ledger: &Ledger, from_ms: u64) -> Result<u64, CatalogueError> {
-    let heads = ledger.heads();
     let Some(day) = Date::of_ms(from_ms) else { return Ok(FIRST_BLOCK) };
-    // Between two heads there is a round, so that behind the last but one before that day all were read. Dates of a clock that was wrong
-    // may lie among those of the days behind.
+    beginning_of(day, ledger.heads(), ledger.whole_from_block()).ok_or(CatalogueError::ReadingsGone)
+}
+
+/// Between two heads there is a round, so that behind the last but one before a day all were read. Dates of a clock that was wrong may
+/// lie among those of other days: one that is too late has it begin earlier, as far as there are readings.
+fn beginning_of(day: Date, heads: &[HeadPlace], whole_from: u64) -> Option<u64> {
     let behind = heads.iter().position(|place| place.date >= day).unwrap_or(heads.len());
     let place = behind.checked_sub(2).and_then(|place| heads.get(place));
     let begin = place.map_or(FIRST_BLOCK, |place| place.block);
-    if begin < ledger.whole_from_block() { Err(CatalogueError::ReadingsGone) } else { Ok(begin) }
+    if begin >= whole_from {
+        return Some(begin);
+    }
+    let mut kept = heads.iter().skip_while(|place| place.block < whole_from).map(|place| place.date);
+    let is_before = |date: Option<Date>| date.is_some_and(|date| date < day);
+    (is_before(kept.next()) && is_before(kept.next())).then_some(whole_from)
 }
 
 /// The accounts of all tenants, as far as the ledger was read. It is only appended to, and accounts stay for ever.
@@ -250,5 +258,33 @@ fn not_exported(error: ExportError) -> CatalogueError {
     match error {
         ExportError::Tenant => CatalogueError::NotSigned,
         ExportError::Line(_) | ExportError::Gap | ExportError::Root => broken(&error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metering::ledger::Digest;
+
+    /// P7. Readings are found from the last but one head before a day on, or told to be gone; a head of a wrong date changes neither,
+    /// however much was given up since.
+    #[test]
+    fn readings_begin_before_their_day() {
+        let date = |year, day| Date::new(year, 11, day).unwrap();
+        let head = |number, date| HeadPlace { number, date, hash: Digest::NONE, block: 10 * number };
+        let heads_of = |days: &[(u16, u8)]| -> Vec<HeadPlace> {
+            (1..).zip(days).map(|(number, (year, day))| head(number, date(*year, *day))).collect()
+        };
+        let right = heads_of(&[(2026, 1), (2026, 2), (2026, 3), (2026, 4), (2026, 5)]);
+        assert_eq!(beginning_of(date(2026, 4), &right, FIRST_BLOCK), Some(20));
+        assert_eq!(beginning_of(date(2026, 2), &right, FIRST_BLOCK), Some(FIRST_BLOCK));
+        assert_eq!(beginning_of(date(2026, 4), &right, 20), Some(20));
+        assert_eq!(beginning_of(date(2026, 4), &right, 30), None, "gone");
+        let late = heads_of(&[(2026, 1), (2028, 9), (2026, 2), (2026, 3), (2026, 4), (2026, 5)]);
+        assert_eq!(beginning_of(date(2026, 5), &late, FIRST_BLOCK), Some(FIRST_BLOCK));
+        assert_eq!(beginning_of(date(2026, 5), &late, 30), Some(30), "it is among what was given up");
+        assert_eq!(beginning_of(date(2026, 3), &late, 30), None);
+        let early = heads_of(&[(2026, 1), (2026, 2), (2026, 3), (2020, 9), (2026, 4), (2026, 5)]);
+        assert_eq!(beginning_of(date(2026, 3), &early, FIRST_BLOCK), Some(10));
     }
 }

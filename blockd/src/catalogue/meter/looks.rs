@@ -106,9 +106,7 @@ impl Thinned {
         }
         self.kept.push((reading, need));
     }
-}
 
-impl Thinned {
     /// Those that are kept but the newest, where it is as far behind the span as the one before it.
     fn needed(&self, span_ms: &Range<u64>) -> impl Iterator<Item = &Reading> {
         let is_behind = |place: usize| self.kept.get(place).is_some_and(|(reading, _)| reading.wall_ms >= span_ms.end);
