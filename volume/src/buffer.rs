@@ -147,6 +147,11 @@ impl BufferPool {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) const fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     const fn class_of(capacity: usize) -> usize {
         (capacity.trailing_zeros() - BLOCK_LEN.trailing_zeros()) as usize
     }

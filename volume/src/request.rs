@@ -12,6 +12,12 @@ pub const PIECE_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of one read or write request.
 pub const REQUEST_BYTES_MAX: u64 = 32 << 20;
 
+/// Most bytes of one compare-and-write.
+pub const COMPARE_BYTES_MAX: u64 = 256 << 10;
+
+/// Most bytes of one or-write.
+pub const OR_BYTES_MAX: u64 = 16 << 20;
+
 /// The driver's name for a request; it comes back in the reply. Unique among a volume's requests under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -34,6 +40,29 @@ pub enum Request {
         /// Where to write.
         range: ByteRange,
         /// The bytes.
+        payload: Payload,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Write `payload` to `range` if what is there equals `expected`, and nothing else between the two: SBC-3 COMPARE AND WRITE.
+    /// Whole sectors, at most [`COMPARE_BYTES_MAX`]. Answered like a write, or by [`Completion::Miscompare`] when nothing was
+    /// written.
+    CompareAndWrite {
+        /// Where to compare and write.
+        range: ByteRange,
+        /// The bytes that must be there.
+        expected: Payload,
+        /// The bytes to write.
+        payload: Payload,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Set the bits of `payload` in `range`, at most [`OR_BYTES_MAX`], and leave the others: SBC-3 ORWRITE. No change of a block
+    /// comes between the look at it and its change; blocks may change one after the other.
+    OrWrite {
+        /// Where.
+        range: ByteRange,
+        /// The bits to set.
         payload: Payload,
         /// Whether to wait for stable storage.
         fua: bool,
@@ -112,6 +141,8 @@ impl Request {
     pub const fn is_change(&self) -> bool {
         match self {
             Self::Write { .. }
+            | Self::CompareAndWrite { .. }
+            | Self::OrWrite { .. }
             | Self::Trim { .. }
             | Self::WriteZeroes { .. }
             | Self::Resize { .. }
@@ -128,6 +159,29 @@ impl Request {
             | Self::KeepTime { .. } => false,
         }
     }
+
+    /// The buffers that it brings, for whoever refuses it and gives them back.
+    pub fn into_buffers(self) -> impl Iterator<Item = Buffer> {
+        let (first, second) = match self {
+            Self::Write { payload, .. } | Self::OrWrite { payload, .. } => (payload, Payload::new()),
+            Self::CompareAndWrite { expected, payload, .. } => (expected, payload),
+            Self::Read { .. }
+            | Self::Trim { .. }
+            | Self::WriteZeroes { .. }
+            | Self::Resize { .. }
+            | Self::Snapshot { .. }
+            | Self::Flush
+            | Self::Cache { .. }
+            | Self::Extents { .. }
+            | Self::Hold
+            | Self::Release
+            | Self::Changed { .. }
+            | Self::Checkpoint
+            | Self::Meter
+            | Self::KeepTime { .. } => (Payload::new(), Payload::new()),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// The answer to a request that succeeded.
@@ -142,8 +196,13 @@ pub enum Completion {
         /// Number of bytes.
         len: usize,
     },
-    /// A write, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
+    /// A write of whatever kind, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
     Done,
+    /// A compare-and-write found something else and wrote nothing.
+    Miscompare {
+        /// The first byte that differs, counted from the start of the range.
+        at: u64,
+    },
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.
     Extents(Vec<Extent>),
     /// Extents from the start of the range on, neighbours of different kind; they may end before the range does.

@@ -68,6 +68,7 @@ pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueErro
         Completion::Snapshot(boundary) => Ok(boundary),
         Completion::Read { .. }
         | Completion::Done
+        | Completion::Miscompare { .. }
         | Completion::Metered(_)
         | Completion::Extents(_)
         | Completion::Changed(_) => {
@@ -82,6 +83,7 @@ pub(super) fn changed(completion: Completion) -> Result<Vec<ChangedExtent>, Cata
         Completion::Changed(extents) => Ok(extents),
         Completion::Read { .. }
         | Completion::Done
+        | Completion::Miscompare { .. }
         | Completion::Metered(_)
         | Completion::Extents(_)
         | Completion::Snapshot(_) => {

@@ -125,6 +125,7 @@ impl Book {
                 Ok(buffer.as_slice().get(skip..skip + len).unwrap_or_default().to_vec())
             }
             Completion::Done
+            | Completion::Miscompare { .. }
             | Completion::Metered(_)
             | Completion::Extents(_)
             | Completion::Changed(_)

@@ -51,7 +51,11 @@ pub(crate) fn status_part(context_id: u32, answer: &Completion) -> StatusPart {
             }
             told
         }
-        Completion::Read { .. } | Completion::Done | Completion::Metered(_) | Completion::Snapshot(_) => Vec::new(),
+        Completion::Read { .. }
+        | Completion::Done
+        | Completion::Miscompare { .. }
+        | Completion::Metered(_)
+        | Completion::Snapshot(_) => Vec::new(),
     };
     StatusPart { context_id, extents }
 }
@@ -92,6 +96,7 @@ impl Replies {
             // The others are answers to what no client asks in this way.
             Ok(
                 Completion::Done
+                | Completion::Miscompare { .. }
                 | Completion::Metered(_)
                 | Completion::Snapshot(_)
                 | Completion::Extents(_)

@@ -129,7 +129,9 @@ impl Shard {
 fn measure(request: &Request) -> (Verb, u64) {
     match request {
         Request::Read { range } => (Verb::Read, range.len()),
-        Request::Write { range, .. } => (Verb::Write, range.len()),
+        Request::Write { range, .. } | Request::CompareAndWrite { range, .. } | Request::OrWrite { range, .. } => {
+            (Verb::Write, range.len())
+        }
         Request::Trim { range, .. } => (Verb::Trim, range.len()),
         Request::WriteZeroes { range, .. } => (Verb::WriteZeroes, range.len()),
         Request::Flush => (Verb::Flush, 0),

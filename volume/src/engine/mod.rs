@@ -14,6 +14,7 @@
 mod append;
 mod changes;
 mod checkpoint;
+mod compare;
 mod extents;
 mod flush;
 mod hold;
@@ -302,9 +303,7 @@ impl Volume {
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
         if self.is_read_only && request.is_change() {
-            if let Request::Write { payload, .. } = request {
-                payload.into_iter().for_each(|piece| context.buffers.put(piece));
-            }
+            request.into_buffers().for_each(|piece| context.buffers.put(piece));
             let detail = "a snapshot does not change; clone it to write";
             reply(context, id, Err(Error::new(ErrorKind::InvalidRequest, detail)));
             return;
@@ -312,6 +311,10 @@ impl Volume {
         match request {
             Request::Read { range } => self.on_read(context, id, range),
             Request::Write { range, payload, fua } => self.on_write(context, Asker { id, fua }, range, payload),
+            Request::CompareAndWrite { range, expected, payload, fua } => {
+                self.on_compare_and_write(context, Asker { id, fua }, range, (expected, payload));
+            }
+            Request::OrWrite { range, payload, fua } => self.on_or_write(context, Asker { id, fua }, range, payload),
             Request::Trim { range, fua } => self.on_zero(context, Asker { id, fua }, range, OperationKind::Trim),
             Request::WriteZeroes { range, fua } => {
                 self.on_zero(context, Asker { id, fua }, range, OperationKind::WriteZeroes);

@@ -4,7 +4,6 @@ use super::{Context, Volume, poisoned, reply};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::format::{Operation, OperationKind};
-use crate::pool::Boundary;
 use crate::request::{Completion, PIECE_BYTES_MAX, Payload, REQUEST_BYTES_MAX, RequestId};
 use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
@@ -32,8 +31,8 @@ struct WriteRequest {
     is_durable_wanted: bool,
     last_lsn: Lsn,
     failed: Option<Error>,
-    /// Where a snapshot was taken.
-    snapshot: Option<Boundary>,
+    /// What it is answered with when all has gone well.
+    answer: Completion,
 }
 
 /// The requests that change the volume and are not answered.
@@ -99,7 +98,7 @@ impl Volume {
         u64::from(self.config.geometry.slot_blocks() - 4).min(PIECE_BYTES_MAX as u64 / BLOCK_BYTES)
     }
 
-    fn check_change(&self, range: ByteRange) -> Result<(), Error> {
+    pub(super) fn check_change(&self, range: ByteRange) -> Result<(), Error> {
         if self.is_poisoned {
             return Err(poisoned());
         }
@@ -117,8 +116,8 @@ impl Volume {
 
     /// Begins a request with one open part, which its maker ends when it has added all others.
     pub(super) fn begin(&mut self, id: RequestId, is_durable_wanted: bool) {
-        let request =
-            WriteRequest { open_parts: 1, is_durable_wanted, last_lsn: Lsn::ZERO, failed: None, snapshot: None };
+        let (last_lsn, answer) = (Lsn::ZERO, Completion::Done);
+        let request = WriteRequest { open_parts: 1, is_durable_wanted, last_lsn, failed: None, answer };
         assert!(self.writes.requests.insert(id, request).is_none(), "the driver reused the id of a request under way");
     }
 
@@ -157,10 +156,10 @@ impl Volume {
         self.part_done(context, pending.request, Err(error.clone()));
     }
 
-    /// Notes what request `id` is answered with.
-    pub(super) fn note_snapshot(&mut self, id: RequestId, boundary: Boundary) {
+    /// Notes what request `id` is answered with, if not with that it is done.
+    pub(super) fn note_answer(&mut self, id: RequestId, answer: Completion) {
         if let Some(request) = self.writes.requests.get_mut(&id) {
-            request.snapshot = Some(boundary);
+            request.answer = answer;
         }
     }
 
@@ -176,10 +175,12 @@ impl Volume {
             return;
         }
         let Some(request) = self.writes.requests.remove(&id) else { return };
-        match request.failed {
-            Some(error) => reply(context, id, Err(error)),
-            None if request.is_durable_wanted => self.answer_when_durable(context, id, request.last_lsn),
-            None => reply(context, id, Ok(request.snapshot.map_or(Completion::Done, Completion::Snapshot))),
+        match (request.failed, request.answer) {
+            (Some(error), _) => reply(context, id, Err(error)),
+            (None, Completion::Done) if request.is_durable_wanted => {
+                self.answer_when_durable(context, id, request.last_lsn);
+            }
+            (None, answer) => reply(context, id, Ok(answer)),
         }
         self.note_resize_answered(id);
     }
@@ -190,7 +191,7 @@ impl Volume {
     }
 }
 
-fn check_payload(range: ByteRange, payload: &Payload) -> Result<(), Error> {
+pub(super) fn check_payload(range: ByteRange, payload: &Payload) -> Result<(), Error> {
     let invalid = |detail: &str| Err(Error::new(ErrorKind::InvalidRequest, detail));
     if range.len() > REQUEST_BYTES_MAX {
         return invalid("a write of more than 32 MiB; split it");

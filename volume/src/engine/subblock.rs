@@ -1,7 +1,9 @@
-//! Changes of part of a block: the block is read, merged and written whole.
+//! Changes that depend on what is there: the blocks are read, merged and written whole. Of a write or zeroing those are the
+//! partial blocks at its ends; of a compare-and-write or an or-write, all.
 //!
-//! While one is under way, every other change of that block waits, so that the merge never brings back what another change
-//! has overwritten; and it begins only when no change of the block is pending or in flight.
+//! While one is under way, every other change of its blocks waits, so that the merge never brings back what another change
+//! has overwritten; and it begins only when no change of its blocks is pending or in flight. All wait in the order in which
+//! they came: whatever waits does so for what came before, so that nothing waits in a circle, or for ever.
 
 use super::read::Purpose;
 use super::request::Pending;
@@ -9,39 +11,102 @@ use super::{Context, Volume};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::format::{Operation, OperationKind};
-use crate::request::{PIECE_BYTES_MAX, Payload, RequestId};
+use crate::request::{Completion, PIECE_BYTES_MAX, Payload, RequestId};
 use std::collections::BTreeMap;
-use std::ops::Range;
-use units::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, ByteRange};
+use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
 
-/// A change of part of a block.
+/// What becomes of the bytes that are there.
+#[derive(Debug)]
+pub(super) enum Merge {
+    /// These come there.
+    Bytes(Buffer),
+    /// Zeros come there.
+    Zeros,
+    /// Those in `bytes` come there if `expected` are there.
+    CompareAndWrite { expected: Buffer, bytes: Buffer },
+    /// The bits of these are set.
+    Or(Buffer),
+}
+
+impl Merge {
+    /// Changes what is at its place; leaves it when it is not what is expected, and tells the first byte that differs.
+    fn apply(&self, place: &mut [u8]) -> Result<(), u64> {
+        match self {
+            Self::Bytes(bytes) => place.copy_from_slice(bytes.as_slice()),
+            Self::Zeros => place.fill(0),
+            Self::CompareAndWrite { expected, bytes } => {
+                let differ = place.iter().zip(expected.as_slice()).position(|(found, expected)| found != expected);
+                if let Some(at) = differ {
+                    return Err(at as u64);
+                }
+                place.copy_from_slice(bytes.as_slice());
+            }
+            Self::Or(bytes) => place.iter_mut().zip(bytes.as_slice()).for_each(|(found, bits)| *found |= bits),
+        }
+        Ok(())
+    }
+
+    fn into_buffers(self) -> impl Iterator<Item = Buffer> {
+        let (first, second) = match self {
+            Self::Bytes(bytes) | Self::Or(bytes) => (Some(bytes), None),
+            Self::Zeros => (None, None),
+            Self::CompareAndWrite { expected, bytes } => (Some(expected), Some(bytes)),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// A change that is merged with what is there.
 #[derive(Debug)]
 struct Edge {
     request: RequestId,
-    block: BlockIndex,
-    within: Range<usize>,
-    /// What comes there; zeros when `None`.
-    bytes: Option<Buffer>,
+    /// Touches no more blocks than one operation may write.
+    range: ByteRange,
+    merge: Merge,
     has_begun: bool,
 }
 
-/// Changes of parts of blocks under way, and what waits for them.
+/// What is under way or waits.
+#[derive(Debug)]
+enum Turn {
+    /// Waits for every turn before it that shares a block, and for changes in the log.
+    Edge(Edge),
+    /// Waits for the edges before it.
+    Operation(Pending),
+}
+
+impl Turn {
+    const fn blocks(&self) -> BlockRange {
+        match self {
+            Self::Edge(edge) => edge.range.blocks_touched(),
+            Self::Operation(pending) => pending.operation.range,
+        }
+    }
+
+    const fn is_edge(&self) -> bool {
+        matches!(self, Self::Edge(_))
+    }
+}
+
+/// Edges under way, and what waits for them.
 #[derive(Debug, Default)]
 pub(super) struct SubBlocks {
-    edges: BTreeMap<u64, Edge>,
+    /// In the order in which they came.
+    turns: BTreeMap<u64, Turn>,
     next: u64,
-    held: Vec<Pending>,
+    /// Turns are being looked through, in order: whoever ends one meanwhile need not look what may go on.
+    is_resuming: bool,
 }
 
 impl SubBlocks {
     pub(super) fn is_empty(&self) -> bool {
-        self.edges.is_empty() && self.held.is_empty()
+        self.turns.is_empty()
     }
 
     /// Takes in an operation that has to wait; gives it back when it has not.
     pub(super) fn hold_back(&mut self, pending: Pending) -> Option<Pending> {
-        if self.touches(pending.operation.range) {
-            self.held.push(pending);
+        if self.has_edge_before(self.next, pending.operation.range) {
+            self.push(Turn::Operation(pending));
             return None;
         }
         Some(pending)
@@ -49,12 +114,48 @@ impl SubBlocks {
 
     /// Whether an edge, or an operation that waits for one, lies in `range`.
     pub(super) fn has_any_in(&self, range: BlockRange) -> bool {
-        self.touches(range) || self.held.iter().any(|pending| pending.operation.range.overlaps(range))
+        self.has_any_before(self.next, range)
     }
 
-    /// Whether an edge lies in `range`.
-    fn touches(&self, range: BlockRange) -> bool {
-        self.edges.values().any(|edge| range.contains(edge.block))
+    fn push(&mut self, turn: Turn) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.turns.insert(number, turn);
+        number
+    }
+
+    fn has_any_before(&self, number: u64, range: BlockRange) -> bool {
+        self.turns.range(..number).any(|(_, turn)| turn.blocks().overlaps(range))
+    }
+
+    fn has_edge_before(&self, number: u64, range: BlockRange) -> bool {
+        self.turns.range(..number).any(|(_, turn)| turn.is_edge() && turn.blocks().overlaps(range))
+    }
+
+    fn edge(&mut self, number: u64) -> Option<&mut Edge> {
+        match self.turns.get_mut(&number) {
+            Some(Turn::Edge(edge)) => Some(edge),
+            Some(Turn::Operation(_)) | None => None,
+        }
+    }
+
+    fn take_edge(&mut self, number: u64) -> Option<Edge> {
+        match self.turns.remove(&number) {
+            Some(Turn::Edge(edge)) => Some(edge),
+            Some(Turn::Operation(_)) | None => None,
+        }
+    }
+
+    /// Takes out the operation that has this number, if no edge is before it.
+    fn take_operation(&mut self, number: u64) -> Option<Pending> {
+        let turn = self.turns.get(&number).filter(|turn| !turn.is_edge())?;
+        if self.has_edge_before(number, turn.blocks()) {
+            return None;
+        }
+        match self.turns.remove(&number) {
+            Some(Turn::Operation(pending)) => Some(pending),
+            Some(Turn::Edge(_)) | None => None,
+        }
     }
 }
 
@@ -68,11 +169,10 @@ impl Volume {
         payload: Payload,
     ) {
         let covered = range.blocks_covered();
-        for (block, within) in edges_of(range) {
-            let mut bytes = context.buffers.take(within.len());
-            let from = block.byte_offset() + within.start as u64 - range.offset();
-            copy_payload(&payload, from as usize, bytes.as_mut_slice());
-            self.add_edge(context, Edge { request: id, block, within, bytes: Some(bytes), has_begun: false });
+        for part in edges_of(range) {
+            let mut bytes = context.buffers.take(part.len() as usize);
+            copy_payload(&payload, (part.offset() - range.offset()) as usize, bytes.as_mut_slice());
+            self.add_edge(context, id, part, Merge::Bytes(bytes));
         }
         let mut first = covered.first;
         while first < covered.end() {
@@ -86,116 +186,131 @@ impl Volume {
         payload.into_iter().for_each(|piece| context.buffers.put(piece));
     }
 
+    /// Takes an or-write apart, copying it: as many blocks at a time as a segment can hold.
+    pub(super) fn or_in_parts(&mut self, context: &mut Context<'_>, id: RequestId, range: ByteRange, payload: Payload) {
+        let mut from = range.offset();
+        while from < range.end() {
+            let end = ((from / BLOCK_BYTES + self.operation_blocks_max()) * BLOCK_BYTES).min(range.end());
+            let part = part_of(from, end);
+            let mut bits = context.buffers.take(part.len() as usize);
+            copy_payload(&payload, (from - range.offset()) as usize, bits.as_mut_slice());
+            self.add_edge(context, id, part, Merge::Or(bits));
+            from = end;
+        }
+        payload.into_iter().for_each(|piece| context.buffers.put(piece));
+    }
+
     /// Zeroes the partial blocks at the ends of `range`.
     pub(super) fn zero_edges(&mut self, context: &mut Context<'_>, id: RequestId, range: ByteRange) {
-        for (block, within) in edges_of(range) {
-            self.add_edge(context, Edge { request: id, block, within, bytes: None, has_begun: false });
+        for part in edges_of(range) {
+            self.add_edge(context, id, part, Merge::Zeros);
         }
     }
 
-    fn add_edge(&mut self, context: &mut Context<'_>, edge: Edge) {
-        self.add_part(edge.request);
-        let number = self.subblock.next;
-        self.subblock.next += 1;
-        self.subblock.edges.insert(number, edge);
+    /// Adds a merge of the request, of no more blocks than one operation may write.
+    pub(super) fn add_edge(&mut self, context: &mut Context<'_>, request: RequestId, range: ByteRange, merge: Merge) {
+        self.add_part(request);
+        let number = self.subblock.push(Turn::Edge(Edge { request, range, merge, has_begun: false }));
         self.begin_subblock(context, number);
     }
 
-    /// Begins what a change held up that has now ended, well or not: edges, and a resize.
+    /// Begins what a change held up that has now ended, well or not: edges, operations that waited for one, and a resize.
     pub(super) fn resume_subblocks(&mut self, context: &mut Context<'_>) {
-        let waiting: Vec<u64> =
-            self.subblock.edges.iter().filter(|(_, edge)| !edge.has_begun).map(|(number, _)| *number).collect();
-        for number in waiting {
-            self.begin_subblock(context, number);
+        if self.subblock.is_resuming {
+            return;
         }
+        self.subblock.is_resuming = true;
+        let mut from = 0;
+        while let Some(number) = self.subblock.turns.range(from..).next().map(|(number, _)| *number) {
+            from = number + 1;
+            match self.subblock.take_operation(number) {
+                Some(pending) => self.add_pending(context, pending),
+                None => self.begin_subblock(context, number),
+            }
+        }
+        self.subblock.is_resuming = false;
         self.advance_resize(context);
     }
 
     fn begin_subblock(&mut self, context: &mut Context<'_>, number: u64) {
-        let Some(block) = self.subblock.edges.get(&number).filter(|edge| !edge.has_begun).map(|edge| edge.block) else {
-            return;
-        };
-        let is_first = self.subblock.edges.range(..number).all(|(_, earlier)| earlier.block != block);
-        if !is_first || self.is_changing(BlockRange::new(block, 1)) {
+        let Some(edge) = self.subblock.edge(number).filter(|edge| !edge.has_begun) else { return };
+        let blocks = edge.range.blocks_touched();
+        if self.subblock.has_any_before(number, blocks) || self.is_changing(blocks) {
             return;
         }
-        if let Some(edge) = self.subblock.edges.get_mut(&number) {
+        if let Some(edge) = self.subblock.edge(number) {
             edge.has_begun = true;
         }
         self.resolve_subblock(context, number);
     }
 
     pub(super) fn resolve_subblock(&mut self, context: &mut Context<'_>, number: u64) {
-        if let Some(edge) = self.subblock.edges.get(&number) {
-            self.fetch(context, BlockRange::new(edge.block, 1), Purpose::SubBlock(number));
+        if let Some(edge) = self.subblock.edge(number) {
+            let blocks = edge.range.blocks_touched();
+            self.fetch(context, blocks, Purpose::SubBlock(number));
         }
     }
 
-    /// The block is here: merges the change in and writes it.
-    pub(super) fn merge_subblock(&mut self, context: &mut Context<'_>, number: u64, mut block: Buffer, is_hole: bool) {
-        let Some(edge) = self.subblock.edges.remove(&number) else {
-            context.buffers.put(block);
+    /// The blocks are here: merges the change in and writes them.
+    pub(super) fn merge_subblock(&mut self, context: &mut Context<'_>, number: u64, mut found: Buffer, is_hole: bool) {
+        let Some(Edge { request, range, merge, .. }) = self.subblock.take_edge(number) else {
+            context.buffers.put(found);
             return;
         };
-        if edge.bytes.is_none() && is_hole {
-            context.buffers.put(block);
+        let blocks = range.blocks_touched();
+        if is_hole && matches!(merge, Merge::Zeros) {
+            context.buffers.put(found);
             if self.log.has_given_up {
                 // A write that failed may be on the disk: it must not come back after this is answered.
-                let operation = Operation { kind: OperationKind::Trim, range: BlockRange::new(edge.block, 1) };
-                self.add_pending(context, Pending { operation, payload: None, request: edge.request });
+                let operation = Operation { kind: OperationKind::Trim, range: blocks };
+                self.add_pending(context, Pending { operation, payload: None, request });
             } else {
                 // The trim that made it a hole may not be durable yet.
-                self.part_done(context, edge.request, Ok(self.applied_lsn));
+                self.part_done(context, request, Ok(self.applied_lsn));
             }
         } else {
-            if let Some(place) = block.as_mut_slice().get_mut(edge.within.clone()) {
-                match &edge.bytes {
-                    Some(bytes) => place.copy_from_slice(bytes.as_slice()),
-                    None => place.fill(0),
+            let start = (range.offset() - blocks.first.byte_offset()) as usize;
+            let place = found.as_mut_slice().get_mut(start..start + range.len() as usize);
+            match merge.apply(place.unwrap_or_default()) {
+                Ok(()) => {
+                    let operation = Operation { kind: OperationKind::Write, range: blocks };
+                    self.add_pending(context, Pending { operation, payload: Some(found), request });
+                }
+                Err(at) => {
+                    context.buffers.put(found);
+                    self.note_answer(request, Completion::Miscompare { at });
+                    self.part_done(context, request, Ok(Lsn::ZERO));
                 }
             }
-            let operation = Operation { kind: OperationKind::Write, range: BlockRange::new(edge.block, 1) };
-            self.add_pending(context, Pending { operation, payload: Some(block), request: edge.request });
         }
-        if let Some(bytes) = edge.bytes {
-            context.buffers.put(bytes);
-        }
-        self.let_held_go(context);
+        merge.into_buffers().for_each(|buffer| context.buffers.put(buffer));
+        self.resume_subblocks(context);
     }
 
     pub(super) fn fail_subblock(&mut self, context: &mut Context<'_>, number: u64, error: Error) {
-        if let Some(edge) = self.subblock.edges.remove(&number) {
-            if let Some(bytes) = edge.bytes {
-                context.buffers.put(bytes);
-            }
+        if let Some(edge) = self.subblock.take_edge(number) {
+            edge.merge.into_buffers().for_each(|buffer| context.buffers.put(buffer));
             self.part_done(context, edge.request, Err(error));
-        }
-        self.let_held_go(context);
-    }
-
-    fn let_held_go(&mut self, context: &mut Context<'_>) {
-        let held = std::mem::take(&mut self.subblock.held);
-        for pending in held {
-            if let Some(free) = self.subblock.hold_back(pending) {
-                self.add_pending(context, free);
-            }
         }
         self.resume_subblocks(context);
     }
 }
 
-/// The partial blocks at the ends of a range, with the bytes of the block that the range covers.
-fn edges_of(range: ByteRange) -> impl Iterator<Item = (BlockIndex, Range<usize>)> {
-    let block_of = |byte: u64| BlockIndex(byte / BLOCK_BYTES);
-    let within = |byte: u64| (byte % BLOCK_BYTES) as usize;
-    let (first, last) = (block_of(range.offset()), block_of(range.end()));
-    let head = match (within(range.offset()), first == last) {
-        (0, false) => None,
-        (start, true) => Some((first, start..within(range.end()))),
-        (start, false) => Some((first, start..BLOCK_LEN)),
+/// The parts of a range that do not fill their block: at most one at each end.
+fn edges_of(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let head_end = range.offset().next_multiple_of(BLOCK_BYTES);
+    let tail_start = range.end() / BLOCK_BYTES * BLOCK_BYTES;
+    let (head, tail) = if tail_start < head_end {
+        (Some(range), None)
+    } else {
+        let head = (range.offset() < head_end).then(|| part_of(range.offset(), head_end));
+        (head, (tail_start < range.end()).then(|| part_of(tail_start, range.end())))
     };
-    let tail = (first != last && within(range.end()) != 0).then(|| (last, 0..within(range.end())));
     head.into_iter().chain(tail)
+}
+
+pub(super) fn part_of(from: u64, end: u64) -> ByteRange {
+    ByteRange::new(from, end - from).expect("a part of a range")
 }
 
 /// Copies the payload's bytes from `from` on.
@@ -220,12 +335,15 @@ mod tests {
 
     #[test]
     fn edges_are_the_partial_blocks_only() {
-        let edges = |offset, len| edges_of(ByteRange::new(offset, len).unwrap()).collect::<Vec<_>>();
+        let edges = |offset, len| {
+            let edges = edges_of(ByteRange::new(offset, len).unwrap());
+            edges.map(|part| (part.offset(), part.len())).collect::<Vec<_>>()
+        };
         assert_eq!(edges(0, 8192), []);
-        assert_eq!(edges(512, 512), [(BlockIndex(0), 512..1024)]);
-        assert_eq!(edges(0, 512), [(BlockIndex(0), 0..512)]);
-        assert_eq!(edges(4096, 4608), [(BlockIndex(2), 0..512)]);
-        assert_eq!(edges(3584, 8192), [(BlockIndex(0), 3584..4096), (BlockIndex(2), 0..3584)]);
-        assert_eq!(edges(3584, 512), [(BlockIndex(0), 3584..4096)]);
+        assert_eq!(edges(512, 512), [(512, 512)]);
+        assert_eq!(edges(0, 512), [(0, 512)]);
+        assert_eq!(edges(4096, 4608), [(8192, 512)]);
+        assert_eq!(edges(3584, 8192), [(3584, 512), (8192, 3584)]);
+        assert_eq!(edges(3584, 512), [(3584, 512)]);
     }
 }

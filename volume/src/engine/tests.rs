@@ -1,6 +1,7 @@
 //! The state machine, driven by hand over a pool in memory. Faults in quantity are the simulator's work.
 
 mod changes;
+mod compare;
 mod idle;
 mod places;
 

@@ -46,6 +46,7 @@ impl LedgerVolume {
                     all.extend_from_slice(buffer.as_slice().get(skip..skip + len).unwrap_or_default());
                 }
                 Completion::Done
+                | Completion::Miscompare { .. }
                 | Completion::Metered(_)
                 | Completion::Extents(_)
                 | Completion::Changed(_)

@@ -32,6 +32,7 @@ impl Driver {
             Completion::Changed(found) => Some(found),
             other @ (Completion::Read { .. }
             | Completion::Done
+            | Completion::Miscompare { .. }
             | Completion::Metered(_)
             | Completion::Extents(_)
             | Completion::Snapshot(_)) => {
