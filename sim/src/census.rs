@@ -112,6 +112,12 @@ pub enum Fault {
     SlotsFew,
     /// Somebody set the wall clock.
     WallClockSet,
+    /// A compare-and-write found what it expected.
+    Compared,
+    /// A compare-and-write found something else.
+    Miscompared,
+    /// An or-write set bits.
+    BitsSet,
     /// The class of a volume changed.
     ClassChanged,
     /// A month with a leap day had a bill.

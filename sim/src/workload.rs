@@ -5,6 +5,7 @@ use crate::plan::{Plan, Profile};
 use crate::random::Random;
 use std::ops::Range;
 use units::{SECTOR_BYTES, VolumeId};
+use volume::request::COMPARE_BYTES_MAX;
 
 /// A client's wish. Ranges are of sectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,24 @@ pub enum Wish {
         sectors: Range<u64>,
         /// Whether to wait for stable storage.
         is_fua: bool,
+    },
+    /// Compare and write.
+    CompareAndWrite {
+        /// Where.
+        sectors: Range<u64>,
+        /// Whether to wait for stable storage.
+        is_fua: bool,
+        /// The byte of the range that is expected to be what it is not.
+        wrong_at: Option<u64>,
+    },
+    /// Set bits.
+    OrWrite {
+        /// Where.
+        sectors: Range<u64>,
+        /// Whether to wait for stable storage.
+        is_fua: bool,
+        /// Whether to set any.
+        sets: bool,
     },
     /// Trim, or write zeroes.
     Zero {
@@ -54,6 +73,30 @@ pub enum Wish {
     Release,
 }
 
+impl Wish {
+    /// What it may change.
+    #[must_use]
+    pub fn changed(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Write { sectors, .. }
+            | Self::CompareAndWrite { sectors, .. }
+            | Self::OrWrite { sectors, .. }
+            | Self::Zero { sectors, .. } => Some(sectors.clone()),
+            Self::Resize { size_bytes, .. } => Some(size_bytes / SECTOR_BYTES..u64::MAX),
+            Self::Read(_)
+            | Self::Flush
+            | Self::Cache(_)
+            | Self::Extents(..)
+            | Self::Checkpoint
+            | Self::Meter
+            | Self::Snapshot(_)
+            | Self::FlushFor(_)
+            | Self::Hold
+            | Self::Release => None,
+        }
+    }
+}
+
 /// Draws the next wish of a client of a volume of `size_bytes`.
 pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Random) -> Wish {
     let area = *random.pick(&plan.volumes[volume].areas);
@@ -80,8 +123,20 @@ pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Rando
             let end = size_bytes / SECTOR_BYTES;
             Wish::Read(end.saturating_sub(3)..end + random.within(1, 8))
         }
+        335..400 => any_compare(plan, area, is_fua, random),
+        400..430 => Wish::OrWrite { sectors: any_range(plan, area, random), is_fua, sets: random.chance(500) },
         _ => Wish::Write { sectors: any_range(plan, area, random), is_fua },
     }
+}
+
+/// A compare-and-write of no more than a slot and the rules allow, now and then of what is not there.
+fn any_compare(plan: &Plan, area: Area, is_fua: bool, random: &mut Random) -> Wish {
+    let Range { start, end } = any_range(plan, area, random);
+    let blocks_max = plan.geometry.slot_bytes / (SECTOR_BYTES * BLOCK_SECTORS) - 4;
+    let fits = (start / BLOCK_SECTORS + blocks_max) * BLOCK_SECTORS;
+    let sectors = start..end.min(fits).min(start + COMPARE_BYTES_MAX / SECTOR_BYTES);
+    let wrong_at = random.chance(250).then(|| random.below((sectors.end - start) * SECTOR_BYTES));
+    Wish::CompareAndWrite { sectors, is_fua, wrong_at }
 }
 
 /// Draws the next wish of a client that only looks.

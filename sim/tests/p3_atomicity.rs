@@ -18,6 +18,9 @@ fn no_crash_tears_a_block() {
             Fault::WriteDropped,
             Fault::WriteTorn,
             Fault::WriteReordered,
+            Fault::Compared,
+            Fault::Miscompared,
+            Fault::BitsSet,
         ],
     );
 }

@@ -4,6 +4,7 @@
 //! it or not, and a fork holds it for unanswered; the first full read settles that.
 
 use super::{History, Operation, Oracle, Step};
+use std::collections::BTreeMap;
 
 /// The moment at which a snapshot is asked.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ impl Oracle {
             sizes_possible: Vec::new(),
             sizes_ever: vec![size_bytes],
             durable_before: moment.asked,
+            // What has been replaced in the volume since is there, and may be replaced again in whatever is made of it.
+            replaced: BTreeMap::new(),
             ..self.clone()
         })
     }

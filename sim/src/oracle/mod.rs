@@ -4,16 +4,19 @@
 //! when it was answered before the other was asked, and holds the engine to that: in reads ([`Oracle::check_read`]), within
 //! a block (P3), and over the whole volume after a crash ([`Oracle::begin_readback`]).
 
+mod expect;
 mod fork;
 mod history;
 mod readback;
 
+pub use expect::Expectation;
 pub use fork::Moment;
 pub use history::{Area, OpId, Step};
 pub use readback::{Loss, Readback};
 
 use crate::pattern::{self, SECTOR_LEN, Stamp, Value};
 use history::{History, INITIAL, Operation};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 use units::{BLOCK_BYTES, SECTOR_BYTES};
@@ -38,6 +41,8 @@ pub struct Oracle {
     durable_before: Step,
     /// What was asked before has one known outcome, or is at one place unknown.
     settled_at: Step,
+    /// The compare-and-write that replaced what a write had put into a sector.
+    replaced: BTreeMap<(u64, OpId), OpId>,
 }
 
 impl Oracle {
@@ -53,6 +58,7 @@ impl Oracle {
             sizes_ever: vec![size_bytes],
             durable_before: Step(0),
             settled_at: Step(0),
+            replaced: BTreeMap::new(),
         }
     }
 
@@ -72,7 +78,7 @@ impl Oracle {
     /// A write of `sectors` is asked.
     pub fn begin_write(&mut self, sectors: Range<u64>, is_fua: bool, step: Step) -> (OpId, Stamp) {
         let op = self.begin(Operation { is_zero: false, is_fua, ..Operation::asked(step, &sectors) }, sectors);
-        (op, Stamp(self.tag_of(op) << 32 | u64::from(op.0)))
+        (op, self.stamp_of(op))
     }
 
     /// A trim, write-zeroes or discard of `sectors` is asked.
@@ -134,10 +140,15 @@ impl Oracle {
     /// # Errors
     /// What is wrong with it.
     pub fn check_read(&mut self, first_sector: u64, bytes: &[u8], started: Step, now: Step) -> Result<(), String> {
+        let sectors = (first_sector..).zip(bytes.chunks_exact(SECTOR_LEN));
+        let values: Vec<Value> = sectors.map(|(sector, bytes)| pattern::read(sector, bytes)).collect();
+        self.check_values(first_sector, &values, started, now)
+    }
+
+    fn check_values(&mut self, first_sector: u64, values: &[Value], started: Step, now: Step) -> Result<(), String> {
         let mut block = Readback::of_block();
-        let end = first_sector + (bytes.len() / SECTOR_LEN) as u64;
-        for (sector, bytes) in (first_sector..).zip(bytes.chunks_exact(SECTOR_LEN)) {
-            let value = pattern::read(sector, bytes);
+        let end = first_sector + values.len() as u64;
+        for (sector, value) in (first_sector..).zip(values.iter().copied()) {
             let Some(history) = self.history(sector) else {
                 if value != Value::Zero {
                     return Err(format!("sector {sector}, never written, reads as {value:?}"));
@@ -209,6 +220,10 @@ impl Oracle {
         self.areas.iter().find_map(|(area, histories)| Some(&histories[area.index(sector)?]))
     }
 
+    fn history_mut(&mut self, sector: u64) -> Option<&mut History> {
+        self.areas.iter_mut().find_map(|(area, histories)| Some(&mut histories[area.index(sector)?]))
+    }
+
     fn operation(&self, op: OpId) -> Operation {
         self.operations[op.0 as usize].settled(self.settled_at)
     }
@@ -230,6 +245,11 @@ impl Oracle {
     /// The tag that the writes of this operation bear.
     fn tag_of(&self, op: OpId) -> u64 {
         self.tags.iter().rev().find(|(first, _)| *first <= op.0).map_or(0, |(_, tag)| *tag)
+    }
+
+    /// What the sectors bear that it writes.
+    fn stamp_of(&self, op: OpId) -> Stamp {
+        Stamp(self.tag_of(op) << 32 | u64::from(op.0))
     }
 
     fn is_allowed(&self, history: &History, value: Value, started: Step) -> bool {
@@ -262,8 +282,7 @@ impl Oracle {
 
     fn note_seen(&mut self, sector: u64, value: Value, now: Step) {
         let Some(op) = self.op_of(value) else { return };
-        let mut areas = self.areas.iter_mut();
-        if let Some(history) = areas.find_map(|(area, histories)| Some(&mut histories[area.index(sector)?])) {
+        if let Some(history) = self.history_mut(sector) {
             history.note_seen(op, now);
         }
     }

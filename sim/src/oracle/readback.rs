@@ -216,6 +216,8 @@ impl Oracle {
         self.size_bytes = size_bytes;
         self.sizes_possible.clear();
         self.settled_at = now;
+        // What was lost may have replaced what is there again.
+        self.replaced.clear();
     }
 }
 

@@ -77,6 +77,12 @@ impl World {
                 }
                 Ok(())
             }
+            (Wish::CompareAndWrite { .. } | Wish::OrWrite { .. }, Completion::Done) => {
+                self.judge_merged(site, asked, now)
+            }
+            (Wish::CompareAndWrite { wrong_at, .. }, Completion::Miscompare { at }) => {
+                self.judge_miscompare(site, asked, (*wrong_at, *at))
+            }
             (Wish::Flush | Wish::Checkpoint, Completion::Done) => {
                 oracle.flushed(asked.started);
                 Ok(())
@@ -131,8 +137,7 @@ impl World {
     fn is_explained(&self, asked: &Asked, kind: ErrorKind) -> bool {
         let injected = &self.injected;
         let is_resize = matches!(asked.wish, Wish::Resize { .. });
-        let is_write = matches!(asked.wish, Wish::Write { .. } | Wish::Zero { .. } | Wish::Snapshot(_));
-        let is_change = is_write || is_resize;
+        let is_change = asked.wish.changed().is_some() || matches!(asked.wish, Wish::Snapshot(_));
         let is_look = matches!(asked.wish, Wish::Read(_) | Wish::Extents(..) | Wish::Cache(_));
         match kind {
             ErrorKind::InvalidRequest => asked.may_be.0 || is_resize,

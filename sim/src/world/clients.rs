@@ -1,7 +1,7 @@
 //! The clients: each keeps so many requests under way, and asks the next one some time after an answer.
 
 use super::{Checked, Happening, MS, World};
-use crate::oracle::{Moment, OpId, Step};
+use crate::oracle::{Expectation, Moment, OpId, Step};
 use crate::pattern::{self, SECTOR_LEN, Stamp};
 use crate::trace::Finding;
 use crate::workload::{Wish, next_look, next_wish};
@@ -19,12 +19,32 @@ pub(super) struct Asked {
     pub(super) op: Option<OpId>,
     /// Whether it may be refused for its place, and may be served.
     pub(super) may_be: (bool, bool),
+    /// Of a compare-and-write: what it expects, but for the byte that is wrong on purpose.
+    pub(super) expected: Option<Expectation>,
+    /// Of an or-write: whether it sets bits.
+    pub(super) sets_bits: bool,
     /// Of a resize: whether there was data in what it cuts off.
     pub(super) had_data: bool,
     /// Of a snapshot: what it may show is known by then.
     pub(super) moment: Option<Moment>,
     /// Whether the world waits for it, not a client.
     pub(super) is_waited: bool,
+}
+
+/// A request that is about to be given to a volume, and what [`Asked`] is to know of it.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) request: Request,
+    pub(super) op: Option<OpId>,
+    pub(super) expected: Option<Expectation>,
+    pub(super) sets_bits: bool,
+    pub(super) had_data: bool,
+}
+
+impl Begun {
+    pub(super) const fn new(request: Request, op: Option<OpId>) -> Self {
+        Self { request, op, expected: None, sets_bits: false, had_data: false }
+    }
 }
 
 /// Happenings without an answer after which something hangs.
@@ -61,7 +81,10 @@ impl World {
             let wish = next_look(&self.plan, site, &mut self.random);
             return self.ask(site, wish, false).map(|_| ());
         }
-        let wish = next_wish(&self.plan, site, size_bytes, &mut self.random);
+        let mut wish = next_wish(&self.plan, site, size_bytes, &mut self.random);
+        if self.is_set_meanwhile(site, &wish) {
+            wish = Wish::Flush;
+        }
         self.ask(site, wish, false).map(|_| ())
     }
 
@@ -72,52 +95,63 @@ impl World {
         self.trace.note(&[10, self.now, id.0]);
         self.trace.tell(|| format!("[{started}] {site}: asks {}: {wish:?}", id.0));
         let may_be = self.sites[site].oracle.judge_end(end_of(&wish));
-        let (request, op, had_data) = self.begin(site, &wish, started);
+        let Begun { request, op, expected, sets_bits, had_data } = self.begin(site, &wish, started);
         let moment = matches!(wish, Wish::Snapshot(_)).then(|| self.sites[site].oracle.moment(started));
-        let asked = Asked { wish, started, op, may_be, had_data, moment, is_waited };
+        let asked = Asked { wish, started, op, may_be, expected, sets_bits, had_data, moment, is_waited };
         self.sites[site].asked.insert(id, asked);
         self.tell_volume(site, Event::Request { id, request })?;
         Ok(id)
     }
 
+    /// Whether an or-write under way sets bits where a wish changes something: what comes of both, the oracle cannot tell.
+    fn is_set_meanwhile(&self, site: usize, wish: &Wish) -> bool {
+        let Some(changed) = wish.changed() else { return false };
+        let mut set = self.sites[site].asked.values().filter(|asked| asked.sets_bits);
+        set.any(|asked| asked.wish.changed().is_some_and(|set| set.start < changed.end && changed.start < set.end))
+    }
+
     /// Makes the request and tells the oracle.
-    fn begin(&mut self, site: usize, wish: &Wish, started: Step) -> (Request, Option<OpId>, bool) {
+    fn begin(&mut self, site: usize, wish: &Wish, started: Step) -> Begun {
         let oracle = &mut self.sites[site].oracle;
         match wish.clone() {
-            Wish::Read(sectors) => (Request::Read { range: bytes_of(&sectors) }, None, false),
+            Wish::CompareAndWrite { sectors, is_fua, wrong_at } => {
+                self.begin_compare(site, (sectors, is_fua), wrong_at, started)
+            }
+            Wish::OrWrite { sectors, is_fua, sets } => self.begin_or(site, (sectors, is_fua), sets, started),
+            Wish::Read(sectors) => Begun::new(Request::Read { range: bytes_of(&sectors) }, None),
             Wish::Write { sectors, is_fua } => {
                 let (op, stamp) = oracle.begin_write(sectors.clone(), is_fua, started);
                 let payload = self.payload(stamp, &sectors);
-                (Request::Write { range: bytes_of(&sectors), payload, fua: is_fua }, Some(op), false)
+                Begun::new(Request::Write { range: bytes_of(&sectors), payload, fua: is_fua }, Some(op))
             }
             Wish::Zero { sectors, is_fua, is_write_zeroes } => {
                 let op = oracle.begin_zero(sectors.clone(), is_fua, started);
                 let (range, fua) = (bytes_of(&sectors), is_fua);
                 let request =
                     if is_write_zeroes { Request::WriteZeroes { range, fua } } else { Request::Trim { range, fua } };
-                (request, Some(op), false)
+                Begun::new(request, Some(op))
             }
-            Wish::Flush | Wish::FlushFor(_) => (Request::Flush, None, false),
-            Wish::Snapshot(id) => (Request::Snapshot { id: SnapshotId(id.0) }, None, false),
-            Wish::Cache(sectors) => (Request::Cache { range: bytes_of(&sectors) }, None, false),
+            Wish::Flush | Wish::FlushFor(_) => Begun::new(Request::Flush, None),
+            Wish::Snapshot(id) => Begun::new(Request::Snapshot { id: SnapshotId(id.0) }, None),
+            Wish::Cache(sectors) => Begun::new(Request::Cache { range: bytes_of(&sectors) }, None),
             Wish::Extents(sectors, extents_max) => {
-                (Request::Extents { range: bytes_of(&sectors), extents_max }, None, false)
+                Begun::new(Request::Extents { range: bytes_of(&sectors), extents_max }, None)
             }
             Wish::Resize { size_bytes, discard_tail } => {
                 let tail = size_bytes / SECTOR_BYTES..u64::MAX;
                 let had_data = oracle.has_data(tail.clone(), started);
                 oracle.begin_resize(size_bytes);
                 let op = oracle.begin_zero(tail, true, started);
-                (Request::Resize { size_bytes, discard_tail }, Some(op), had_data)
+                Begun { had_data, ..Begun::new(Request::Resize { size_bytes, discard_tail }, Some(op)) }
             }
-            Wish::Checkpoint => (Request::Checkpoint, None, false),
-            Wish::Meter => (Request::Meter, None, false),
-            Wish::Hold => (Request::Hold, None, false),
-            Wish::Release => (Request::Release, None, false),
+            Wish::Checkpoint => Begun::new(Request::Checkpoint, None),
+            Wish::Meter => Begun::new(Request::Meter, None),
+            Wish::Hold => Begun::new(Request::Hold, None),
+            Wish::Release => Begun::new(Request::Release, None),
         }
     }
 
-    fn payload(&mut self, stamp: Stamp, sectors: &Range<u64>) -> Payload {
+    pub(super) fn payload(&mut self, stamp: Stamp, sectors: &Range<u64>) -> Payload {
         let mut payload = Payload::new();
         let mut at = sectors.start;
         while at < sectors.end {
@@ -182,11 +216,12 @@ fn end_of(wish: &Wish) -> u64 {
     match wish {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
+        Wish::CompareAndWrite { sectors, .. } | Wish::OrWrite { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
         Wish::Hold | Wish::Release | Wish::Meter => 0,
     }
 }
 
-fn bytes_of(sectors: &Range<u64>) -> ByteRange {
+pub(super) fn bytes_of(sectors: &Range<u64>) -> ByteRange {
     ByteRange::new(sectors.start * SECTOR_BYTES, (sectors.end - sectors.start) * SECTOR_BYTES).unwrap()
 }

@@ -6,6 +6,7 @@
 mod answers;
 mod clients;
 mod compaction;
+mod compare;
 mod driver;
 mod ending;
 mod families;

@@ -1,0 +1,113 @@
+//! Compare-and-writes and or-writes: asked with what the oracle knows to be there.
+//!
+//! An or-write sets bits only where the oracle is sure of what is there: it puts a pattern where zeros are, and elsewhere
+//! sets some of the bits that are set. While it is under way clients change nothing there. All other or-writes set no bit,
+//! whatever else is under way, and so must not be noticed.
+
+use super::clients::{Asked, Begun, bytes_of};
+use super::{Checked, World};
+use crate::census::Fault;
+use crate::oracle::Step;
+use crate::pattern::{self, SECTOR_LEN, Value};
+use crate::random::mix;
+use crate::trace::Finding;
+use std::ops::Range;
+use units::SECTOR_BYTES;
+use volume::request::{PIECE_BYTES_MAX, Payload, Request};
+
+impl World {
+    pub(super) fn begin_compare(
+        &mut self,
+        site: usize,
+        (sectors, fua): (Range<u64>, bool),
+        wrong_at: Option<u64>,
+        started: Step,
+    ) -> Begun {
+        let oracle = &mut self.sites[site].oracle;
+        let expected = oracle.expected(&sectors, started);
+        let (op, stamp) = oracle.begin_write(sectors.clone(), fua, started);
+        let mut bytes = expected.bytes();
+        if let Some(at) = wrong_at {
+            bytes[at as usize] ^= 0x10;
+            oracle.refuse(op);
+        }
+        let expected_payload = self.pieces(&bytes);
+        let payload = self.payload(stamp, &sectors);
+        let range = bytes_of(&sectors);
+        let request = Request::CompareAndWrite { range, expected: expected_payload, payload, fua };
+        Begun { expected: Some(expected), ..Begun::new(request, Some(op).filter(|_| wrong_at.is_none())) }
+    }
+
+    pub(super) fn begin_or(
+        &mut self,
+        site: usize,
+        (sectors, fua): (Range<u64>, bool),
+        sets: bool,
+        started: Step,
+    ) -> Begun {
+        let oracle = &mut self.sites[site].oracle;
+        let expected = oracle.expected(&sectors, started);
+        let sets_bits = sets && expected.is_sure;
+        let mut bytes = vec![0; expected.values.len() * SECTOR_LEN];
+        let mut op = None;
+        if sets_bits {
+            let (begun, stamp) = oracle.begin_or(&expected, fua, started);
+            op = Some(begun);
+            let places = bytes.chunks_exact_mut(SECTOR_LEN);
+            for ((sector, value), place) in sectors.clone().zip(&expected.values).zip(places) {
+                match value {
+                    Value::Zero | Value::Foreign => pattern::fill(stamp, sector, place),
+                    Value::Written(there) => {
+                        pattern::fill(*there, sector, place);
+                        let kept = mix(stamp.0 ^ sector).to_le_bytes();
+                        place.iter_mut().zip(kept.iter().cycle()).for_each(|(byte, kept)| *byte &= kept);
+                    }
+                }
+            }
+        }
+        let payload = self.pieces(&bytes);
+        Begun { sets_bits, ..Begun::new(Request::OrWrite { range: bytes_of(&sectors), payload, fua }, op) }
+    }
+
+    fn pieces(&mut self, bytes: &[u8]) -> Payload {
+        bytes.chunks(PIECE_BYTES_MAX).map(|piece| self.buffers.take_copy_of(piece)).collect()
+    }
+
+    /// A compare-and-write or an or-write is done.
+    pub(super) fn judge_merged(&mut self, site: usize, asked: &Asked, now: Step) -> Checked {
+        let oracle = &mut self.sites[site].oracle;
+        if let Some(expected) = &asked.expected {
+            let Some(op) = asked.op else {
+                return Err(Finding("P3: a compare-and-write of what is not there has written".to_owned()));
+            };
+            oracle.check_compared(op, expected, asked.started, now).map_err(Finding)?;
+            self.outcome.census.note(Fault::Compared);
+        }
+        if let Some(op) = asked.op {
+            self.sites[site].oracle.end(op, now, true);
+            self.outcome.census.note_many(Fault::BitsSet, u64::from(asked.sets_bits));
+        }
+        Ok(())
+    }
+
+    /// A compare-and-write has found something else at byte `at`, and written nothing.
+    pub(super) fn judge_miscompare(
+        &mut self,
+        site: usize,
+        asked: &Asked,
+        (wrong_at, at): (Option<u64>, u64),
+    ) -> Checked {
+        let Some(expected) = &asked.expected else { return Ok(()) };
+        let sectors = expected.sectors();
+        let oracle = &mut self.sites[site].oracle;
+        let is_known = expected.is_sure && oracle.was_quiet(sectors.clone(), asked.op, asked.started);
+        if at >= (sectors.end - sectors.start) * SECTOR_BYTES || (is_known && wrong_at != Some(at)) {
+            return Err(Finding(format!("P3: byte {at} of a compare-and-write is said to differ, not {wrong_at:?}")));
+        }
+        if let Some(op) = asked.op {
+            oracle.refuse(op);
+        }
+        self.outcome.census.note(Fault::Miscompared);
+        Ok(())
+    }
+}
