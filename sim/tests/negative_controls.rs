@@ -53,6 +53,13 @@ fn a_log_without_its_chain_is_noticed() {
     is_noticed(Profile::Chain, Some(Safeguard::Chain), Broken::Nothing, 4000);
 }
 
+/// P3. With other changes of its blocks going on meanwhile, a merge brings back what they have overwritten, and of two
+/// compare-and-writes that expect the same both win.
+#[test]
+fn a_merge_that_is_not_alone_is_noticed() {
+    is_noticed(Profile::Atomicity, Some(Safeguard::MergesAlone), Broken::Nothing, 20);
+}
+
 /// P2. Without waiting for the reads that use a slot, one of them gets what the slot's next segment holds. A read of a segment
 /// that was moved gets that at its first try only: the second one goes where the segment is now.
 #[test]
@@ -136,9 +143,10 @@ fn a_slot_that_is_free_before_it_is_void_is_noticed() {
     is_noticed(Profile::Compaction, Some(Safeguard::VoidFirst), Broken::Nothing, 40);
 }
 
-/// P7. What is counted again, when a page that was stored ahead is replayed after a crash, is on the bill twice.
+/// P7. What is counted again, when a page that was stored ahead is replayed after a crash, is on the bill twice. About one world
+/// in a hundred comes to that.
 #[test]
 fn what_is_counted_twice_is_noticed() {
-    let finding = is_noticed(Profile::Months, Some(Safeguard::CountedOnce), Broken::Nothing, 200);
+    let finding = is_noticed(Profile::Months, Some(Safeguard::CountedOnce), Broken::Nothing, 600);
     assert!(finding.contains("P7"), "{finding}");
 }

@@ -24,6 +24,8 @@ pub enum Safeguard {
     VoidFirst,
     /// A volume that is held begins no batch but of snapshots.
     Hold,
+    /// No other change of its blocks goes on while one is merged with what is there.
+    MergesAlone,
     /// A boundary is not deleted while something hangs on it.
     HeirsBoundary,
     /// The deletion of a boundary leaves what the one before it shows.

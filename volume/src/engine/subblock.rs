@@ -9,6 +9,7 @@ use super::read::Purpose;
 use super::request::Pending;
 use super::{Context, Volume};
 use crate::buffer::Buffer;
+use crate::controls::{Safeguard, is_missing};
 use crate::error::Error;
 use crate::format::{Operation, OperationKind};
 use crate::request::{Completion, PIECE_BYTES_MAX, Payload, RequestId};
@@ -105,7 +106,7 @@ impl SubBlocks {
 
     /// Takes in an operation that has to wait; gives it back when it has not.
     pub(super) fn hold_back(&mut self, pending: Pending) -> Option<Pending> {
-        if self.has_edge_before(self.next, pending.operation.range) {
+        if self.has_edge_before(self.next, pending.operation.range) && !is_missing(Safeguard::MergesAlone) {
             self.push(Turn::Operation(pending));
             return None;
         }
@@ -235,7 +236,8 @@ impl Volume {
     fn begin_subblock(&mut self, context: &mut Context<'_>, number: u64) {
         let Some(edge) = self.subblock.edge(number).filter(|edge| !edge.has_begun) else { return };
         let blocks = edge.range.blocks_touched();
-        if self.subblock.has_any_before(number, blocks) || self.is_changing(blocks) {
+        let is_alone = !self.subblock.has_any_before(number, blocks) && !self.is_changing(blocks);
+        if !is_alone && !is_missing(Safeguard::MergesAlone) {
             return;
         }
         if let Some(edge) = self.subblock.edge(number) {
