@@ -96,6 +96,7 @@ impl Catalogue {
         let name = entry.name.as_str();
         tracing::info!(name, id, size_bytes, "made a volume");
         self.put(record, entry.clone());
+        self.show_by_default(book).await;
         Ok(entry)
     }
 
@@ -148,6 +149,7 @@ impl Catalogue {
         if let Some(kept) = self.write().names.get_mut(name) {
             kept.entry.size_bytes = size_bytes;
         }
+        self.tell_targets();
         tracing::info!(name, size_bytes, "resized a volume");
         Ok(Entry { size_bytes, ..entry.clone() })
     }
@@ -183,7 +185,7 @@ impl Catalogue {
     /// Deletes a volume or an image.
     pub(super) async fn delete_entry(
         &self,
-        book: MutexGuard<'_, Book>,
+        mut book: MutexGuard<'_, Book>,
         entry: Entry,
         is_forced: bool,
     ) -> Result<(), CatalogueError> {
@@ -216,7 +218,9 @@ impl Catalogue {
         if entry.damage.is_none() && !self.read().is_parent(entry.volume.0) {
             let _ = ask::close(handle, entry.volume).await?;
         }
+        let line = record.line();
         self.take_name(name, record);
+        self.forget_in_targets(&mut book, line).await;
         drop((vacant, views, book));
         tracing::info!(name, id = entry.volume.0, "deleted a volume");
         if let Err(error) = self.erase_if_unneeded(entry.volume.0).await
@@ -238,6 +242,7 @@ impl Catalogue {
             let closed = ask::close(handle, entry.volume).await;
             tracing::error!(name = entry.name, %error, ?closed, "a volume is closed, as it may be deleted");
             self.write().set_aside(&entry.name, reason);
+            self.tell_targets();
         }
         let CatalogueError::Volume(error) = error else { return error };
         let detail = format!("{}; volume {} is closed: {reason}", error.detail, entry.name);
@@ -258,7 +263,10 @@ impl Catalogue {
             connections => return Err(CatalogueError::InUse { name: name.to_owned(), connections }),
         }
         kept.is_leaving = true;
-        Ok(Vacant { catalogue: self, name: name.to_owned(), volume: kept.entry.volume })
+        let volume = kept.entry.volume;
+        drop(shelf);
+        self.tell_targets();
+        Ok(Vacant { catalogue: self, name: name.to_owned(), volume })
     }
 
     /// What [`Self::vacate`] refuses.
@@ -294,6 +302,8 @@ impl Catalogue {
         let mut shelf = self.write();
         shelf.put_volume(record);
         shelf.names.insert(entry.name.clone(), Kept::new(entry));
+        drop(shelf);
+        self.tell_targets();
     }
 
     /// Takes a volume's name away.
@@ -301,6 +311,8 @@ impl Catalogue {
         let mut shelf = self.write();
         shelf.names.remove(name);
         shelf.put_volume(record);
+        drop(shelf);
+        self.tell_targets();
     }
 
     pub(super) fn refuse_if_stopping(&self) -> Result<(), CatalogueError> {
@@ -323,6 +335,8 @@ impl Drop for Vacant<'_> {
         if let Some(kept) = shelf.names.get_mut(&self.name).filter(|kept| kept.entry.volume == self.volume) {
             kept.is_leaving = false;
         }
+        drop(shelf);
+        self.catalogue.tell_targets();
     }
 }
 

@@ -47,6 +47,7 @@ impl Catalogue {
         }
         let record = VolumeRecord { id: book.take_ids(1).await?, tenant: tenant.0, ..record };
         let entry = self.begin(book, record).await?;
+        self.show_by_default(book).await;
         tracing::info!(name, id = entry.volume.0, %snapshot, "made a clone");
         Ok(entry)
     }
@@ -183,5 +184,6 @@ impl Catalogue {
         tracing::error!(name = record.name, ?closed, "a volume is closed, as it may be rolled back");
         let reason = "its rollback failed: whether it is done is known after the next start";
         self.write().set_aside(&record.name, reason);
+        self.tell_targets();
     }
 }

@@ -134,7 +134,7 @@ pub enum CatalogueError {
     QuotaExceeded {
         /// Its name.
         tenant: String,
-        /// `bytes`, `volumes`, `snapshots` or `tokens`.
+        /// `bytes`, `volumes`, `snapshots`, `tokens` or `targets`.
         what: &'static str,
         /// What it has.
         used: u64,
@@ -168,6 +168,52 @@ pub enum CatalogueError {
     ManyChanges {
         /// Its name.
         name: String,
+    },
+    /// No target has that name.
+    #[error("there is no target {name}")]
+    NoTarget {
+        /// The name.
+        name: String,
+    },
+    /// A target has that name.
+    #[error("target {name} exists")]
+    TargetExists {
+        /// The name.
+        name: String,
+    },
+    /// A target has sessions.
+    #[error("target {name} has {sessions} sessions")]
+    TargetInUse {
+        /// Its name.
+        name: String,
+        /// How many.
+        sessions: u64,
+    },
+    /// A LUN of a target is a volume's.
+    #[error("LUN {lun} of target {target} is volume {volume}")]
+    LunInUse {
+        /// The target's name.
+        target: String,
+        /// The LUN.
+        lun: u16,
+        /// The volume's name.
+        volume: String,
+    },
+    /// A target has no such LUN.
+    #[error("target {target} has no LUN {lun}")]
+    NoLun {
+        /// The target's name.
+        target: String,
+        /// The LUN.
+        lun: u16,
+    },
+    /// Nothing is said of an initiator by that name.
+    #[error("nothing is said of initiator {initiator} at target {target}")]
+    NoInitiator {
+        /// The target's name.
+        target: String,
+        /// The initiator's.
+        initiator: String,
     },
     /// No token has that id.
     #[error("there is no token {id}")]

@@ -50,6 +50,9 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
                     | Record::Tenant(_)
                     | Record::Token(_)
                     | Record::Class(_)
+                    | Record::Target(_)
+                    | Record::Initiator(_)
+                    | Record::Reservation(_)
                     | Record::Meter(_),
                 )
                 | None,

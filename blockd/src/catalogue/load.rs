@@ -7,6 +7,7 @@ use super::qos::{Limited, QosKeeper, volume_qos};
 use super::reconcile::{Evidence, reconcile};
 use super::record::{GroupRecord, MeterRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
 use super::shelf::{Kept, Shelf};
+use super::targets::{TargetKeeper, TargetRecords};
 use super::views::{Views, close_left};
 use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::metering::MeterTimes;
@@ -70,11 +71,9 @@ impl Catalogue {
         let beginning = meter::Beginning { times: meter.0, config: meter.1, record: sorted.meter, floor };
         let resumed = opening.resume_meter(beginning, (&mut book, &mut known)).await?;
         let evidence = opening.evidence(&volumes).await?;
+        let unneeded = sorted.targets.put(&mut shelf);
         let lost = reconcile(&mut shelf, sorted.snapshots, sorted.groups, &evidence);
-        if !lost.is_empty() {
-            tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
-            book.drop_all(&lost).await.map_err(|error| unreadable(&error))?;
-        }
+        drop_unneeded(&book, (&lost, &unneeded)).await.map_err(|error| unreadable(&error))?;
         let reason = "the index was made without what it began as: rebuild it";
         damaged.extend(unsound.into_iter().map(|volume| (volume, reason.to_owned())));
         condemn_heirs(&shelf, &evidence, &mut damaged);
@@ -102,6 +101,7 @@ impl Catalogue {
             pool,
             views: Mutex::new(views),
             sockets: watch::Sender::default(),
+            targets: TargetKeeper::default(),
             erasing: Mutex::new(()),
             is_stopping: AtomicBool::new(false),
         });
@@ -116,12 +116,22 @@ impl Catalogue {
     }
 }
 
+/// Takes away the records of snapshots that were lost, and those that belong to what was deleted.
+async fn drop_unneeded(book: &Book, (lost, unneeded): (&[u64], &[u64])) -> Result<(), CatalogueError> {
+    if !lost.is_empty() {
+        tracing::info!(records = ?lost, "snapshots that were lost before they were answered");
+        book.drop_all(lost).await?;
+    }
+    book.drop_all(unneeded).await
+}
+
 /// The records that are not on the shelf yet.
 #[derive(Debug, Default)]
 struct Sorted {
     snapshots: Vec<SnapshotRecord>,
     groups: Vec<GroupRecord>,
     meter: Option<MeterRecord>,
+    targets: TargetRecords,
 }
 
 impl Sorted {
@@ -137,6 +147,9 @@ impl Sorted {
                 Record::Token(record) => drop(shelf.tokens.insert(record.id, record)),
                 Record::Meter(record) => sorted.meter = Some(record),
                 Record::Class(record) => drop(shelf.classes.insert(record.name.clone(), record)),
+                Record::Target(record) => sorted.targets.targets.push(record),
+                Record::Initiator(record) => sorted.targets.initiators.push(record),
+                Record::Reservation(record) => sorted.targets.reservations.push(record),
             }
         }
         sorted

@@ -28,6 +28,7 @@ mod record;
 mod shelf;
 mod snapshots;
 mod space;
+mod targets;
 mod tenants;
 mod tokens;
 mod trial;
@@ -48,6 +49,11 @@ pub use qos::TenantQos;
 pub use record::MeterChange;
 pub use snapshots::{SnapshotEntry, SnapshotName};
 pub use space::Space;
+pub use targets::{
+    ANY_INITIATOR, CHAP_SECRET_BYTES, CHAP_USER_BYTES_MAX, ChapSecrets, DEFAULT_TARGET, INITIATORS_MAX,
+    ISCSI_NAME_BYTES_MAX, Initiator, KeptNexus, KeptReservations, LUN_MAX, Lun, MappedLun, REGISTRATIONS_MAX,
+    SessionCount, TARGETS_MAX, Target, TargetAccess, TargetRefusal,
+};
 pub use tenants::{DEFAULT_TENANT, Quota, Tenant, Usage};
 pub use tokens::{NewToken, Token};
 pub use trial::{is_trial, trial};
@@ -69,6 +75,7 @@ use shelf::{Kept, Shelf, boundary_of};
 use snapshots::missing;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use targets::TargetKeeper;
 use tenants::tenant_of;
 use tokio::sync::{Mutex, watch};
 use units::{ClassId, TenantId, VolumeId};
@@ -153,6 +160,7 @@ pub struct Catalogue {
     views: Mutex<Views>,
     /// Tenants that have a socket of their own.
     sockets: watch::Sender<TenantSockets>,
+    targets: TargetKeeper,
     /// Held while a volume is erased.
     erasing: Mutex<()>,
     is_stopping: AtomicBool,
@@ -216,6 +224,7 @@ impl Catalogue {
     /// Gives no more volumes to clients and takes no more changes.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
+        self.tell_targets();
     }
 
     /// Whether it was stopped.

@@ -166,7 +166,7 @@ impl Catalogue {
 
     /// Gives the clone its name.
     async fn finish(&self, record: VolumeRecord, size_bytes: u64) -> Result<Entry, CatalogueError> {
-        let book = self.book.lock().await;
+        let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         {
             let shelf = self.read();
@@ -184,6 +184,7 @@ impl Catalogue {
         let (shard, _) = self.shard_of(volume);
         let entry = Entry::of(&record, shard);
         self.put(record, entry.clone());
+        self.show_by_default(&mut book).await;
         self.history.wake();
         self.write().forget_coming(&entry.name);
         tracing::info!(name = entry.name, id = volume.0, "made a clone of a moment");

@@ -1,5 +1,6 @@
 //! The catalogue's blocks in the system volume: block 0 tells the next id, block N is the record that has id N: of a
-//! volume, a snapshot, a group of snapshots, a tenant, a token or a class. A record that does not say what it is of is a volume's.
+//! volume, a snapshot, a group of snapshots, a tenant, a token, a class, an iSCSI target, one of its initiators or reservations. A record that
+//! does not say what it is of is a volume's.
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -10,6 +11,7 @@
 //!
 //! A block of zeros is no record. Spec: `docs/format.md`, "The system volume".
 
+use super::targets::records::{InitiatorRecord, ReservationRecord, TargetRecord};
 use super::{Access, History, Image, Quota, TenantQos};
 use crate::qos::QosLimits;
 use metering::Registers;
@@ -27,10 +29,10 @@ const HEADER_BYTES: usize = 16;
 /// Most snapshots of one group: so many ids fit in its record.
 pub(super) const GROUP_MEMBERS_MAX: usize = 64;
 
-/// The version of the catalogue that this code writes. A program that knows no tenants would take their records for damage.
-pub(super) const CATALOGUE_FORMAT: u32 = 2;
+/// The version of the catalogue that this code writes. A program that knows no targets would take their records for damage.
+pub(super) const CATALOGUE_FORMAT: u32 = 3;
 
-/// The versions that it reads: before the second one there were no tenants.
+/// The versions that it reads: before the second one there were no tenants, before the third one no targets.
 pub(super) const CATALOGUE_FORMATS: RangeInclusive<u32> = 1..=CATALOGUE_FORMAT;
 
 /// Block 0.
@@ -54,6 +56,9 @@ pub(super) enum Record {
     Token(TokenRecord),
     Meter(MeterRecord),
     Class(ClassRecord),
+    Target(TargetRecord),
+    Initiator(InitiatorRecord),
+    Reservation(ReservationRecord),
 }
 
 /// The record of a volume.
@@ -326,6 +331,9 @@ impl Record {
             Self::Token(record) => record.id,
             Self::Meter(record) => record.id,
             Self::Class(record) => record.id,
+            Self::Target(record) => record.id,
+            Self::Initiator(record) => record.id,
+            Self::Reservation(record) => record.id,
         }
     }
 }
@@ -351,6 +359,9 @@ impl<'de> Deserialize<'de> for Record {
             Some("token") => TokenRecord::deserialize(fields).map(Self::Token),
             Some("meter") => MeterRecord::deserialize(fields).map(Self::Meter),
             Some("class") => ClassRecord::deserialize(fields).map(Self::Class),
+            Some("target") => TargetRecord::deserialize(fields).map(Self::Target),
+            Some("initiator") => InitiatorRecord::deserialize(fields).map(Self::Initiator),
+            Some("reservation") => ReservationRecord::deserialize(fields).map(Self::Reservation),
             _ => return Err(D::Error::custom(format!("unknown kind {kind}"))),
         };
         record.map_err(D::Error::custom)
@@ -413,7 +424,8 @@ pub(super) fn decode<T: DeserializeOwned>(block: &[u8]) -> Result<Option<T>, Rec
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ACCESS_RULES_MAX, Fingerprint, Sharing, SocketAccess};
+    use super::super::targets::{CHAP_SECRET_BYTES, CHAP_USER_BYTES_MAX, ChapSecrets, LUN_MAX};
+    use super::super::{ACCESS_RULES_MAX, Fingerprint, ISCSI_NAME_BYTES_MAX, SYSTEM_BYTES, Sharing, SocketAccess};
     use super::*;
     use crate::qos::Ceiling;
 
@@ -432,6 +444,25 @@ mod tests {
             networks: vec![network; ACCESS_RULES_MAX],
             socket: Some(SocketAccess { gid: Some(u32::MAX) }),
         }
+    }
+
+    /// Of a target with as many volumes as there are LUNs, and of an initiator: no id is beyond the blocks of the system volume.
+    fn target_records() -> [Record; 2] {
+        let line = SYSTEM_BYTES / BLOCK_LEN as u64 - 1;
+        let target = TargetRecord {
+            id: 13,
+            name: "x".repeat(ISCSI_NAME_BYTES_MAX),
+            tenant: u64::MAX,
+            port: u16::MAX,
+            luns: (0..=LUN_MAX).map(|lun| (lun, line)).collect(),
+            created_ms: u64::MAX,
+            is_default: true,
+        };
+        let (user, secret) = ("\\".repeat(CHAP_USER_BYTES_MAX), vec![0xff; *CHAP_SECRET_BYTES.end()]);
+        let chap = ChapSecrets { user: user.clone(), secret: secret.clone(), mutual: Some((user, secret)) };
+        let name = "x".repeat(ISCSI_NAME_BYTES_MAX);
+        let initiator = InitiatorRecord { id: 14, target: u64::MAX, name, chap: Some(chap.into()) };
+        [Record::Target(target), Record::Initiator(initiator)]
     }
 
     fn records() -> [Record; 7] {
@@ -507,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        for record in records() {
+        for record in records().into_iter().chain(target_records()) {
             let block = encode(&record);
             assert_eq!(block.len(), BLOCK_LEN);
             assert_eq!(decode(block.as_slice()), Ok(Some(record)));

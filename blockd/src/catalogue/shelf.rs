@@ -7,6 +7,7 @@ use super::record::{
     ClassRecord, GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, TokenRecord, VolumeRecord,
     VolumeState,
 };
+use super::targets::TargetShelf;
 use super::{Entry, Image, SnapshotName};
 use crate::listener::Clients;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub(super) struct Shelf {
     pub(super) tokens: BTreeMap<u64, TokenRecord>,
     /// By name.
     pub(super) classes: BTreeMap<String, ClassRecord>,
+    pub(super) targets: TargetShelf,
     /// Names, and sizes, of volumes that are being made.
     pub(super) coming: BTreeMap<String, u64>,
     /// Bases of history that are being given up: nobody clones them any more.

@@ -276,6 +276,9 @@ impl Catalogue {
             | Record::Tenant(_)
             | Record::Token(_)
             | Record::Class(_)
+            | Record::Target(_)
+            | Record::Initiator(_)
+            | Record::Reservation(_)
             | Record::Meter(_) => None,
         });
         self.give_up(of_snapshots);

@@ -325,7 +325,7 @@ impl Catalogue {
         self.show_tenant(name)
     }
 
-    /// Deletes a tenant that has nothing any more, and its tokens.
+    /// Deletes a tenant that has nothing any more, its tokens and targets.
     ///
     /// # Errors
     /// [`CatalogueError::NoTenant`]; [`CatalogueError::TenantInUse`] while it has volumes or images;
@@ -343,6 +343,7 @@ impl Catalogue {
         }
         let tenant = TenantId(record.number);
         self.revoke_all_of(&book, tenant).await?;
+        self.drop_targets_of(&book, tenant).await?;
         let record = TenantRecord { deleted_ms: Some(wall_ms()), ..record };
         book.put(&Record::Tenant(record.clone())).await?;
         self.write().put_tenant(record);
@@ -366,6 +367,7 @@ impl Catalogue {
         change(&mut record);
         book.put(&Record::Tenant(record.clone())).await?;
         self.write().put_tenant(record);
+        self.tell_targets();
         Ok(Made::Change)
     }
 
