@@ -1,11 +1,13 @@
 //! The command line.
 
 mod billing;
+mod iscsi;
 
 pub(crate) use billing::{
     BillingOptions, BudgetCommand, BudgetVerb, ClassCommand, ClassVerb, InvoiceCommand, InvoiceFormat, InvoiceVerb,
     RateCardCommand, RateCardVerb, UsageCommand, UsageVerb,
 };
+pub(crate) use iscsi::{ChapOptions, TargetCommand, TargetVerb};
 
 use crate::address::Address;
 use crate::config::ServeOptions;
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Create, list, show, change and delete storage classes.
     Class(ClassCommand),
+    /// Create, list, show and delete iSCSI targets, and say what each shows to whom.
+    Target(TargetCommand),
     /// Add, list, show and withdraw rate cards: what use costs.
     RateCard(RateCardCommand),
     /// Show, list, issue and correct a tenant's invoices.

@@ -115,6 +115,9 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::TokenNotFound
         | ErrorCode::OperationNotFound
         | ErrorCode::ClassNotFound
+        | ErrorCode::TargetNotFound
+        | ErrorCode::LunNotFound
+        | ErrorCode::InitiatorNotFound
         | ErrorCode::RateCardNotFound
         | ErrorCode::InvoiceNotFound
         | ErrorCode::NotSigned
@@ -136,6 +139,9 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::AnswerNotKept
         | ErrorCode::ClassExists
         | ErrorCode::ClassInUse
+        | ErrorCode::TargetExists
+        | ErrorCode::TargetInUse
+        | ErrorCode::LunInUse
         | ErrorCode::RateCardConflict
         | ErrorCode::NotRated
         | ErrorCode::NothingToCorrect
@@ -199,6 +205,9 @@ mod tests {
             | ErrorCode::TokenNotFound
             | ErrorCode::OperationNotFound
             | ErrorCode::ClassNotFound
+            | ErrorCode::TargetNotFound
+            | ErrorCode::LunNotFound
+            | ErrorCode::InitiatorNotFound
             | ErrorCode::RateCardNotFound
             | ErrorCode::InvoiceNotFound
             | ErrorCode::NotSigned
@@ -217,6 +226,9 @@ mod tests {
             | ErrorCode::QuotaExceeded
             | ErrorCode::ClassExists
             | ErrorCode::ClassInUse
+            | ErrorCode::TargetExists
+            | ErrorCode::TargetInUse
+            | ErrorCode::LunInUse
             | ErrorCode::RateCardConflict
             | ErrorCode::NotRated
             | ErrorCode::NothingToCorrect

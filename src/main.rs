@@ -56,6 +56,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Operation(command) => cmd::operation::run(command, output),
         Command::Audit(command) => cmd::audit::run(command, output),
         Command::Class(command) => cmd::class::run(command, output),
+        Command::Target(command) => cmd::target::run(command, output),
         Command::RateCard(command) => cmd::rate_card::run(command, output),
         Command::Invoice(command) => cmd::invoice::run(command, output),
         Command::Usage(command) => cmd::usage::run(command, output),

@@ -143,7 +143,8 @@ async fn a_restart_forgets_nothing_of_a_target() {
     let catalogue = running.catalogue();
     assert_eq!(catalogue.list_targets(), before);
     let access = catalogue.find_target(&first.iqn, HOST, &from("10.0.0.1")).unwrap();
-    assert_eq!((access.chap, access.port, access.target), (secrets, 2, first.id));
+    assert_eq!((&access.chap, access.port, access.target), (&secrets, 2, first.id));
+    drop(access);
     assert_eq!(served(&catalogue, &first.iqn), numbered(&[(0, "a"), (7, "b")]));
     let other = catalogue.find_target(&first.iqn, "iqn.2004-10.com.example:other", &from("127.0.0.1"));
     assert_eq!(other.unwrap_err(), TargetRefusal::Unknown);

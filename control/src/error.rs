@@ -85,6 +85,18 @@ pub enum ErrorCode {
     ClassExists,
     /// Volumes are of the class.
     ClassInUse,
+    /// No target of that name.
+    TargetNotFound,
+    /// A target of that name is there already.
+    TargetExists,
+    /// The target has sessions.
+    TargetInUse,
+    /// The LUN is another volume's, or the volume has another LUN.
+    LunInUse,
+    /// The target has no such LUN.
+    LunNotFound,
+    /// Nothing is said of an initiator of that name.
+    InitiatorNotFound,
     /// No rate card of that id and scope.
     RateCardNotFound,
     /// The rate card would change what is billed, or does not fit the others.
@@ -189,6 +201,12 @@ impl ErrorCode {
         Self::ClassNotFound,
         Self::ClassExists,
         Self::ClassInUse,
+        Self::TargetNotFound,
+        Self::TargetExists,
+        Self::TargetInUse,
+        Self::LunInUse,
+        Self::LunNotFound,
+        Self::InitiatorNotFound,
         Self::RateCardNotFound,
         Self::RateCardConflict,
         Self::NotRated,
@@ -234,6 +252,9 @@ impl ErrorCode {
             | Self::TokenNotFound
             | Self::OperationNotFound
             | Self::ClassNotFound
+            | Self::TargetNotFound
+            | Self::LunNotFound
+            | Self::InitiatorNotFound
             | Self::RateCardNotFound
             | Self::InvoiceNotFound
             | Self::NotSigned
@@ -259,6 +280,9 @@ impl ErrorCode {
             | Self::AnswerNotKept
             | Self::ClassExists
             | Self::ClassInUse
+            | Self::TargetExists
+            | Self::TargetInUse
+            | Self::LunInUse
             | Self::RateCardConflict
             | Self::NotRated
             | Self::MonthOpen
@@ -323,6 +347,12 @@ impl ErrorCode {
             Self::ClassNotFound => ("class_not_found", "There is no such class"),
             Self::ClassExists => ("class_exists", "The class exists"),
             Self::ClassInUse => ("class_in_use", "The class is in use"),
+            Self::TargetNotFound => ("target_not_found", "There is no such target"),
+            Self::TargetExists => ("target_exists", "The target exists"),
+            Self::TargetInUse => ("target_in_use", "The target is in use"),
+            Self::LunInUse => ("lun_in_use", "The LUN is in use"),
+            Self::LunNotFound => ("lun_not_found", "There is no such LUN"),
+            Self::InitiatorNotFound => ("initiator_not_found", "Nothing is said of that initiator"),
             Self::RateCardNotFound => ("rate_card_not_found", "There is no such rate card"),
             Self::RateCardConflict => ("rate_card_conflict", "The rate card does not fit"),
             Self::NotRated => ("not_rated", "It cannot be rated"),
@@ -368,6 +398,13 @@ impl ServiceError {
     #[must_use]
     pub fn no_tenant(name: &str) -> Self {
         Self::new(ErrorCode::TenantNotFound, format!("there is no tenant {name}: see which there are, or make it"))
+    }
+
+    /// No target has that name, or none that who asks may know of.
+    #[must_use]
+    pub fn no_target(name: &str) -> Self {
+        let detail = format!("there is no target {name}: list the targets to see which there are");
+        Self::new(ErrorCode::TargetNotFound, detail)
     }
 
     /// No token has that number, or none that who asks may know of.

@@ -27,6 +27,7 @@ mod refusals;
 mod scrub;
 mod service;
 mod size;
+mod target;
 mod tenant;
 mod token;
 mod trial;
@@ -54,6 +55,9 @@ pub use page::{Page, Place};
 pub use scrub::{BeginScrub, Scrub, ScrubFinding};
 pub use service::{Answer, Service, Trial};
 pub use size::{InvalidSize, Size, VolumeSize};
+pub use target::{
+    AllowInitiator, Chap, CreateTarget, MapLun, MapVolume, MutualChap, Target, TargetInitiator, TargetList, TargetLun,
+};
 pub use tenant::{
     Access, CreateTenant, Quota, SetAccess, SetTenantQos, SocketAccess, Tenant, TenantList, TenantQos, Usage,
 };

@@ -12,6 +12,7 @@ use crate::operation::Operation;
 use crate::page::Page;
 use crate::scrub::Scrub;
 use crate::size::VolumeSize;
+use crate::target::{Chap, Target, TargetLun};
 use crate::tenant::{Quota, SetAccess, SetTenantQos, Tenant};
 use crate::token::{KnownToken, NewToken, Token};
 use std::pin::Pin;
@@ -103,6 +104,30 @@ pub trait Service: Send + Sync + 'static {
 
     /// Deletes a class. Fails with `class_in_use` while volumes are of it.
     fn delete_class(&self, name: Name) -> Answer<'_, ()>;
+
+    /// A page of every iSCSI target, or of those of one tenant, by name.
+    fn list_targets(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Target>>;
+
+    /// One target. Fails with `target_not_found`.
+    fn show_target(&self, name: VolumeName) -> Answer<'_, Target>;
+
+    /// Makes a target. Fails with `target_exists`.
+    fn create_target(&self, name: VolumeName) -> Answer<'_, Target>;
+
+    /// Deletes a target. Fails with `target_in_use` while it has sessions, unless `force`.
+    fn delete_target(&self, name: VolumeName, force: bool) -> Answer<'_, ()>;
+
+    /// Has a target show a volume. Fails with `lun_in_use` where the LUN is another volume's, or the volume has another one.
+    fn map_lun(&self, target: VolumeName, volume: VolumeName, lun: Option<u16>) -> Answer<'_, TargetLun>;
+
+    /// Has a target show a LUN no more. Fails with `lun_not_found`.
+    fn unmap_lun(&self, target: VolumeName, lun: u16) -> Answer<'_, Target>;
+
+    /// Lets an initiator enter a target, in place of what was said of it before.
+    fn allow_initiator(&self, target: VolumeName, initiator: String, chap: Option<Chap>) -> Answer<'_, Target>;
+
+    /// Takes back what was said of an initiator. Fails with `initiator_not_found`.
+    fn deny_initiator(&self, target: VolumeName, initiator: String) -> Answer<'_, Target>;
 
     /// The ledger's books.
     fn books(&self) -> Arc<dyn Books>;

@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use control::api::{Options, router};
 use control::{
-    Books, Journals, KeepHistory, Name, NewAccountEntry, NewToken, Quota, Role, Secret, Service, SetQos, VolumeSize,
+    Books, Journals, KeepHistory, Name, NewAccountEntry, NewToken, Quota, Role, Secret, Service, SetQos, VolumeName,
+    VolumeSize,
 };
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
@@ -93,6 +94,15 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/classes/{name}", "yy------"),
     ("DELETE", "/v1/classes/{name}", "yy------"),
     ("PUT", "/v1/volumes/{name}/class", "yy--yy--"),
+    ("GET", "/v1/targets", "yyyyyyyy"),
+    ("POST", "/v1/targets", "yy--yy--"),
+    ("GET", "/v1/targets/{name}", "yyyyyyyy"),
+    ("DELETE", "/v1/targets/{name}", "yy--yy--"),
+    ("POST", "/v1/targets/{name}/luns", "yy--yy--"),
+    ("PUT", "/v1/targets/{name}/luns/{lun}", "yy--yy--"),
+    ("DELETE", "/v1/targets/{name}/luns/{lun}", "yy--yy--"),
+    ("PUT", "/v1/targets/{name}/initiators/{initiator}", "y---y---"),
+    ("DELETE", "/v1/targets/{name}/initiators/{initiator}", "y---y---"),
     ("GET", "/v1/rate-cards", "y-yy----"),
     ("POST", "/v1/rate-cards", "y-y-----"),
     ("GET", "/v1/rate-cards/{id}", "y-yy----"),
@@ -113,6 +123,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/v1/ledger/heads", "yyyyyyyy"),
 ];
 
+const INITIATOR: &str = "iqn.2004-10.com.example:host";
+
 const CARD: &str = r#"{"name":"all","currency":"EUR","effective_from":"2025-01-01T00:00:00Z","rounding":{"rule":"half_even"},"classes":[{"class":0,"name":"default","prices":[{"dimension":"written","unit":"gib_month","tiers":[{"price":"1"}]}]}]}"#;
 
 struct Api {
@@ -123,7 +135,7 @@ struct Api {
 }
 
 impl Api {
-    /// With tenants `acme` and `beta`, each with a volume, its snapshot and an image; and the default one's.
+    /// With tenants `acme` and `beta`, each with a volume, its snapshot, a target that shows it, and an image; and the default one's.
     async fn new() -> Self {
         Self::with(Options { requests_per_second: None, ..Options::default() }).await
     }
@@ -143,6 +155,10 @@ impl Api {
             service.create_snapshots(vec![format!("{tenant}/vm@a").parse().unwrap()], None).await.unwrap();
             let source = ("source".to_owned(), String::new());
             service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
+            let [target, volume] = ["db", "vm"].map(|name| format!("{tenant}/{name}").parse::<VolumeName>().unwrap());
+            service.create_target(target.clone()).await.unwrap();
+            service.map_lun(target.clone(), volume, None).await.unwrap();
+            service.allow_initiator(target, INITIATOR.to_owned(), None).await.unwrap();
         }
         let class = service.create_class("gold".parse().unwrap(), SetQos::default(), KeepHistory::default());
         class.await.unwrap();
@@ -201,6 +217,7 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         Some("snapshots") => format!("{vm}@a"),
         Some("images") => format!("{of}%2Fos"),
         Some("tenants") => of.to_owned(),
+        Some("targets") => format!("{of}%2Fdb"),
         // The provider's: no tenant has one.
         Some("classes") => "gold".to_owned(),
         _ => vm,
@@ -221,6 +238,12 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/tenants/{name}/qos") => json!({"iops": 1000}),
         ("PUT", "/v1/tenants/{name}/access") => json!({"access": {"networks": ["10.0.0.0/8"]}}),
         ("POST", "/v1/tenants") => json!({"name": "gamma"}),
+        ("POST", "/v1/targets") => json!({"name": format!("{of}/more")}),
+        ("POST", "/v1/targets/{name}/luns") => json!({"volume": format!("{of}/vm"), "lun": 0}),
+        ("PUT", "/v1/targets/{name}/luns/{lun}") => json!({"volume": format!("{of}/vm")}),
+        ("PUT", "/v1/targets/{name}/initiators/{initiator}") => {
+            json!({"chap": {"user": "host", "secret": "alj_secret of a host"}})
+        }
         ("POST", "/v1/classes") => json!({"name": "silver"}),
         ("PUT", "/v1/volumes/{name}/class") => json!({"class": "gold"}),
         ("POST", "/v1/rate-cards") => serde_json::from_str(CARD).unwrap(),
@@ -232,7 +255,8 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
     };
     let month = ["/invoice", "/usage", "/readings", "/bundle"].iter().any(|end| route.ends_with(end));
     let month = if month { "?month=2025-06" } else { "" };
-    (route.replace("{name}", &name).replace("{id}", "9999") + month, body)
+    let path = route.replace("{name}", &name).replace("{id}", "9999").replace("{lun}", "0");
+    (path.replace("{initiator}", INITIATOR) + month, body)
 }
 
 async fn documented(api: &Api) -> BTreeSet<(String, String)> {
@@ -304,6 +328,7 @@ async fn lists_are_of_the_callers_tenant() {
         ("/v1/volumes", "volumes", vec!["acme/vm"], vec!["acme/vm", "beta/vm", "vm"]),
         ("/v1/snapshots", "snapshots", vec!["acme/vm@a"], vec!["acme/vm@a", "beta/vm@a", "vm@a"]),
         ("/v1/images", "images", vec!["acme/os"], vec!["acme/os", "beta/os", "os"]),
+        ("/v1/targets", "targets", vec!["acme/db"], vec!["acme/db", "beta/db", "db"]),
     ] {
         let ask = async |token: &str, path: &str| names(&api.ask(token, ("GET", path), &Value::Null).await.1, of);
         assert_eq!(ask(&own, path).await, owned);
@@ -433,8 +458,16 @@ async fn a_suspended_tenant_reads_only() {
 /// log, not the answers that are kept.
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
-    let lists =
-        ["/v1/volumes", "/v1/snapshots", "/v1/images", "/v1/tenants", "/v1/tokens", "/v1/pool/scrub", "/v1/audit"];
+    let lists = [
+        "/v1/volumes",
+        "/v1/snapshots",
+        "/v1/images",
+        "/v1/targets",
+        "/v1/tenants",
+        "/v1/tokens",
+        "/v1/pool/scrub",
+        "/v1/audit",
+    ];
     for (method, route, _) in EXPECTED.iter().copied().filter(|(method, _, _)| *method != "GET") {
         let api = Api::new().await;
         let state = async || {
@@ -606,4 +639,45 @@ async fn a_tenants_auditor_reads_of_its_tenant() {
     let (_, all) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit"), &Value::Null).await;
     assert_eq!(all["entries"][1]["code"], "volume_exists", "{all}");
     assert_eq!(api.ask(&auditor, ("GET", "/v1/audit?tenant=beta"), &Value::Null).await.0, 404);
+}
+
+/// P8. What is wrong with a LUN or an initiator is told, a target's volume is told by the caller's own words, and no secret comes back.
+#[tokio::test]
+async fn targets_are_told_by_their_names() {
+    let api = Api::new().await;
+    let own = bearer(&api.token(Role::TenantAdmin, Some("acme")).await);
+    let ask = async |method: &str, path: &str, body: Value| api.ask(&own, (method, path), &body).await;
+    let (status, made) = ask("POST", "/v1/targets", json!({"name": "more"})).await;
+    assert_eq!(
+        (status, &made["name"], &made["iqn"]),
+        (201, &json!("acme/more"), &json!("iqn.2026-11.io.aljibe:acme:more"))
+    );
+    let (status, mapped) = ask("POST", "/v1/targets/more/luns", json!({"volume": "vm", "lun": 7})).await;
+    assert_eq!((status, mapped), (201, json!({"lun": 7, "volume": "acme/vm", "size_bytes": 1 << 20})));
+    let (status, refused) = ask("PUT", "/v1/targets/more/luns/0", json!({"volume": "beta/vm"})).await;
+    assert_eq!((status, &refused["code"]), (404, &json!("volume_not_found")));
+    for lun in ["256", "-1", "+1", "x"] {
+        let (status, refused) = ask("PUT", &format!("/v1/targets/more/luns/{lun}"), json!({"volume": "vm"})).await;
+        assert_eq!((status, &refused["code"]), (400, &json!("invalid_request")), "{lun}");
+    }
+    let chap =
+        json!({"chap": {"user": "host", "secret": "of the host", "mutual": {"user": "us", "secret": "of the target"}}});
+    let (status, shown) = ask("PUT", "/v1/targets/more/initiators/%2A", chap).await;
+    assert_eq!(
+        (status, &shown["initiators"]),
+        (200, &json!([{"name": "*", "chap_user": "host", "mutual_user": "us"}]))
+    );
+    assert!(!shown.to_string().contains("of the"), "{shown}");
+    let (_, audited) = api.ask(&bearer(ADMIN), ("GET", "/v1/audit"), &Value::Null).await;
+    assert_eq!(audited["entries"][0]["target"], "acme/more *", "{audited}");
+    assert!(!audited.to_string().contains("of the"), "{audited}");
+    for (path, code) in [
+        ("/v1/targets/more/luns/1", "lun_not_found"),
+        ("/v1/targets/more/initiators/iqn.2004-10.com.example:none", "initiator_not_found"),
+        ("/v1/targets/none", "target_not_found"),
+    ] {
+        let (status, refused) = ask("DELETE", path, Value::Null).await;
+        assert_eq!((status, &refused["code"]), (404, &json!(code)));
+    }
+    assert_eq!(ask("DELETE", "/v1/targets/more", Value::Null).await.0, 204);
 }

@@ -11,6 +11,7 @@ pub(crate) mod pool;
 pub(crate) mod rate_card;
 mod scrub;
 pub(crate) mod snapshot;
+pub(crate) mod target;
 pub(crate) mod tenant;
 pub(crate) mod token;
 pub(crate) mod usage;

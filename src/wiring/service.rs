@@ -6,6 +6,7 @@ mod image;
 mod operation;
 mod qos;
 mod scrub;
+mod target;
 mod tenant;
 
 use super::books::PoolBooks;
@@ -17,10 +18,10 @@ use blockd::catalogue::{
 };
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
-    Answer, Books, Class, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken, MomentName,
-    Name, NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError,
-    SetAccess, SetClass, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Tenant, Token, Trial,
-    Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
+    Answer, Books, Chap, Class, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken,
+    MomentName, Name, NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service,
+    ServiceError, SetAccess, SetClass, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Target,
+    TargetLun, Tenant, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -300,6 +301,38 @@ impl Service for PoolService {
 
     fn delete_class(&self, name: Name) -> Answer<'_, ()> {
         Box::pin(async move { self.catalogue.delete_class(name.as_str()).await.map_err(service_error) })
+    }
+
+    fn list_targets(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Target>> {
+        Box::pin(async move { Ok(self.targets(tenant.as_ref(), &page)) })
+    }
+
+    fn show_target(&self, name: VolumeName) -> Answer<'_, Target> {
+        Box::pin(async move { target::answer(self.catalogue.show_target(name.as_str())) })
+    }
+
+    fn create_target(&self, name: VolumeName) -> Answer<'_, Target> {
+        Box::pin(async move { target::answer(self.catalogue.create_target(name.as_str()).await) })
+    }
+
+    fn delete_target(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
+        Box::pin(async move { self.catalogue.delete_target(name.as_str(), force).await.map_err(service_error) })
+    }
+
+    fn map_lun(&self, target: VolumeName, volume: VolumeName, lun: Option<u16>) -> Answer<'_, TargetLun> {
+        Box::pin(async move { self.show_volume_as((&target, &volume), lun).await })
+    }
+
+    fn unmap_lun(&self, target: VolumeName, lun: u16) -> Answer<'_, Target> {
+        Box::pin(async move { target::answer(self.catalogue.unmap_lun(target.as_str(), lun).await) })
+    }
+
+    fn allow_initiator(&self, target: VolumeName, initiator: String, chap: Option<Chap>) -> Answer<'_, Target> {
+        Box::pin(async move { self.let_in(&target, &initiator, chap).await })
+    }
+
+    fn deny_initiator(&self, target: VolumeName, initiator: String) -> Answer<'_, Target> {
+        Box::pin(async move { target::answer(self.catalogue.deny_initiator(target.as_str(), &initiator).await) })
     }
 
     fn books(&self) -> Arc<dyn Books> {
@@ -615,6 +648,14 @@ pub(super) fn service_error(error: CatalogueError) -> ServiceError {
         CatalogueError::NoClass { .. } => (ErrorCode::ClassNotFound, "list the classes to see which there are"),
         CatalogueError::ClassExists { .. } => (ErrorCode::ClassExists, "choose another name"),
         CatalogueError::ClassInUse { .. } => (ErrorCode::ClassInUse, "give them another class, or delete them first"),
+        CatalogueError::NoTarget { name } => return ServiceError::no_target(name),
+        CatalogueError::TargetExists { .. } => (ErrorCode::TargetExists, "choose another name"),
+        CatalogueError::TargetInUse { .. } => {
+            (ErrorCode::TargetInUse, "log its initiators out, or delete it by force, which ends them")
+        }
+        CatalogueError::LunInUse { .. } => (ErrorCode::LunInUse, "unmap it first, or choose another one"),
+        CatalogueError::NoLun { .. } => (ErrorCode::LunNotFound, "show the target to see which there are"),
+        CatalogueError::NoInitiator { .. } => (ErrorCode::InitiatorNotFound, "show the target to see who may enter it"),
         CatalogueError::NoToken { id } => return ServiceError::no_token(&id.to_string()),
         CatalogueError::TenantExists { .. } => (ErrorCode::TenantExists, "choose another name"),
         CatalogueError::TenantInUse { .. } => (ErrorCode::TenantInUse, "delete them first"),

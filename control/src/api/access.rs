@@ -33,7 +33,7 @@ const BILLERS: &[Role] = &[ProviderAdmin, Billing];
 /// Who sees a tenant's.
 const BILLED: &[Role] = &[ProviderAdmin, Billing, TenantAdmin, Auditor];
 const CARD_READERS: &[Role] = &[ProviderAdmin, Billing, Auditor];
-// Who gives tokens away says who enters exports, too.
+// Who gives tokens away says who enters exports and targets, too.
 const TOKEN_GIVERS: &[Role] = &[ProviderAdmin, TenantAdmin];
 const TOKEN_READERS: &[Role] = &[ProviderAdmin, TenantAdmin, Auditor];
 
@@ -96,6 +96,15 @@ pub(super) const TABLE: &[Rule] = &[
     rule("PUT", "/v1/classes/{name}", Provider, OPERATORS),
     rule("DELETE", "/v1/classes/{name}", Provider, OPERATORS),
     rule("PUT", "/v1/volumes/{name}/class", Tenant, USERS),
+    rule("GET", "/v1/targets", Tenant, EVERYONE),
+    rule("POST", "/v1/targets", Tenant, USERS),
+    rule("GET", "/v1/targets/{name}", Tenant, EVERYONE),
+    rule("DELETE", "/v1/targets/{name}", Tenant, USERS),
+    rule("POST", "/v1/targets/{name}/luns", Tenant, USERS),
+    rule("PUT", "/v1/targets/{name}/luns/{lun}", Tenant, USERS),
+    rule("DELETE", "/v1/targets/{name}/luns/{lun}", Tenant, USERS),
+    rule("PUT", "/v1/targets/{name}/initiators/{initiator}", Tenant, TOKEN_GIVERS),
+    rule("DELETE", "/v1/targets/{name}/initiators/{initiator}", Tenant, TOKEN_GIVERS),
     rule("GET", "/v1/rate-cards", Provider, CARD_READERS),
     rule("POST", "/v1/rate-cards", Provider, BILLERS),
     rule("GET", "/v1/rate-cards/{id}", Provider, CARD_READERS),

@@ -6,8 +6,10 @@ use super::access::{Rule, Scope, is_known, rule_of};
 use crate::error::{ErrorCode, ServiceError};
 use crate::name::{ExportName, Name, SnapshotName, VolumeName};
 use crate::rate::Asker;
+use crate::target::initiator_name;
 use crate::token::{KnownToken, Presented, Role};
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use jiff::Timestamp;
@@ -28,6 +30,15 @@ pub(super) struct Caller {
 
 /// The name of an image, to who may know it.
 pub(super) struct ImageName(pub(super) VolumeName);
+
+/// The name of an iSCSI target, to who may know it.
+pub(super) struct TargetName(pub(super) VolumeName);
+
+/// A target's name and a LUN of it.
+pub(super) struct LunOf(pub(super) VolumeName, pub(super) u16);
+
+/// A target's name and that of an initiator.
+pub(super) struct InitiatorOf(pub(super) VolumeName, pub(super) String);
 
 /// What a text means to who asks.
 pub(super) trait Meant: Sized {
@@ -115,6 +126,43 @@ impl Meant for ImageName {
     fn meant(caller: &Caller, text: &str) -> Result<Self, ServiceError> {
         let name = VolumeName::parse_in(&caller.home(), text)?;
         if caller.sees(name.tenant()) { Ok(Self(name)) } else { Err(ServiceError::no_image(name.as_str())) }
+    }
+}
+
+impl Meant for TargetName {
+    fn meant(caller: &Caller, text: &str) -> Result<Self, ServiceError> {
+        let name = VolumeName::parse_in(&caller.home(), text)?;
+        if caller.sees(name.tenant()) { Ok(Self(name)) } else { Err(ServiceError::no_target(name.as_str())) }
+    }
+}
+
+/// A target's name, and what a path names of it.
+async fn named_of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<(VolumeName, String), ServiceError> {
+    let refused = |rejection: PathRejection| ServiceError::new(ErrorCode::InvalidName, rejection.body_text());
+    let Path((target, of)): Path<(String, String)> = Path::from_request_parts(parts, state).await.map_err(refused)?;
+    let caller = Caller::from_request_parts(parts, state).await?;
+    let TargetName(target) = TargetName::meant(&caller, &target)?;
+    Ok((target, of))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LunOf {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        let (target, lun) = named_of(parts, state).await?;
+        let refused = || ServiceError::new(ErrorCode::InvalidRequest, format!("{lun:?} is no LUN: write 0 to 255"));
+        let digits = Some(&lun).filter(|lun| lun.bytes().all(|byte| byte.is_ascii_digit()));
+        let lun = digits.and_then(|lun| lun.parse::<u8>().ok()).ok_or_else(refused)?;
+        Ok(Self(target, lun.into()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InitiatorOf {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        let (target, initiator) = named_of(parts, state).await?;
+        Ok(Self(target, initiator_name(&initiator)?))
     }
 }
 

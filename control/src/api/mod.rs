@@ -20,6 +20,7 @@ mod rate_cards;
 mod scrub;
 mod snapshots;
 mod status;
+mod targets;
 mod tenants;
 mod tokens;
 mod usage;
@@ -160,6 +161,11 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(classes::list, classes::create))
         .routes(routes!(classes::show, classes::set, classes::delete))
         .routes(routes!(classes::set_of_volume))
+        .routes(routes!(targets::list, targets::create))
+        .routes(routes!(targets::show, targets::delete))
+        .routes(routes!(targets::map))
+        .routes(routes!(targets::map_as, targets::unmap))
+        .routes(routes!(targets::allow, targets::deny))
         .routes(routes!(rate_cards::list, rate_cards::add))
         .routes(routes!(rate_cards::show, rate_cards::withdraw))
         .routes(routes!(rate_cards::billing, rate_cards::set_billing))

@@ -3,6 +3,7 @@
 pub(crate) mod books;
 mod classes;
 mod images;
+mod targets;
 mod tenants;
 
 pub(crate) use books::MemoryBooks;
@@ -10,11 +11,11 @@ use images::check_claim;
 
 use control::metrics::{self, VolumeMetrics};
 use control::{
-    Answer, Books, CeilingStatus, Class, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image, ImageSharing,
-    ImageState, KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page, Place, Pool,
-    PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetClass, SetQos, SetTenantQos, Slots,
-    Snapshot, SnapshotDiff, SnapshotName, Tenant, TenantQos, Token, Trial, Volume, VolumeHistory, VolumeName,
-    VolumeQos, VolumeSize, VolumeState,
+    Answer, Books, CeilingStatus, Chap, Class, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image,
+    ImageSharing, ImageState, KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page,
+    Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetClass, SetQos, SetTenantQos,
+    Slots, Snapshot, SnapshotDiff, SnapshotName, Target, TargetLun, Tenant, TenantQos, Token, Trial, Volume,
+    VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,7 @@ struct State {
     tenants: BTreeMap<String, Tenant>,
     tokens: BTreeMap<u64, (Token, [u8; 32])>,
     classes: BTreeMap<String, Class>,
+    targets: BTreeMap<String, Target>,
     last_id: u64,
     is_stopping: bool,
 }
@@ -309,6 +311,42 @@ impl Service for MemoryService {
 
     fn delete_class(&self, name: Name) -> Answer<'_, ()> {
         Box::pin(async move { self.take_class(&name) })
+    }
+
+    fn list_targets(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Target>> {
+        let of = move |target: &&Target| tenant.as_ref().is_none_or(|name| name.as_str() == target.tenant);
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            Ok(page.of(state.targets.values().filter(of).cloned(), |target| Place::named(&target.name)))
+        })
+    }
+
+    fn show_target(&self, name: VolumeName) -> Answer<'_, Target> {
+        Box::pin(async move { self.state.lock().unwrap().target(&name).cloned() })
+    }
+
+    fn create_target(&self, name: VolumeName) -> Answer<'_, Target> {
+        Box::pin(async move { self.make_target(&name) })
+    }
+
+    fn delete_target(&self, name: VolumeName, force: bool) -> Answer<'_, ()> {
+        Box::pin(async move { self.take_target(&name, force) })
+    }
+
+    fn map_lun(&self, target: VolumeName, volume: VolumeName, lun: Option<u16>) -> Answer<'_, TargetLun> {
+        Box::pin(async move { self.map((&target, &volume), lun) })
+    }
+
+    fn unmap_lun(&self, target: VolumeName, lun: u16) -> Answer<'_, Target> {
+        Box::pin(async move { self.unmap(&target, lun) })
+    }
+
+    fn allow_initiator(&self, target: VolumeName, initiator: String, chap: Option<Chap>) -> Answer<'_, Target> {
+        Box::pin(async move { self.allow(&target, initiator, chap) })
+    }
+
+    fn deny_initiator(&self, target: VolumeName, initiator: String) -> Answer<'_, Target> {
+        Box::pin(async move { self.deny(&target, &initiator) })
     }
 
     fn books(&self) -> Arc<dyn Books> {
