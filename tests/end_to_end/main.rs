@@ -41,6 +41,8 @@ mod scrub;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod tenants;
 #[cfg(test)]
 mod tls;
