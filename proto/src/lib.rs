@@ -4,5 +4,7 @@
 //! before memory is spent on it, and no input panics.
 #![forbid(unsafe_code)]
 
+pub mod iscsi;
 pub mod nbd;
+pub mod scsi;
 mod wire;
