@@ -21,6 +21,9 @@ pub(crate) struct ServeOptions {
     /// Make tenants' own sockets for NBD, TENANT.sock, in this folder, which is there.
     #[arg(long, value_name = "DIR")]
     nbd_tenant_sockets: Option<PathBuf>,
+    /// Listen for iSCSI initiators, such as on 127.0.0.1:3260; may be given again [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    iscsi: Vec<Address>,
     /// Listen for API clients, besides DIR/api.sock [default: 127.0.0.1:9440].
     #[arg(long, value_name = "ADDR")]
     api: Option<Address>,
@@ -128,6 +131,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) nbd: Vec<Address>,
     pub(crate) nbd_tenant_sockets: Option<PathBuf>,
+    pub(crate) iscsi: Vec<Address>,
     pub(crate) api: Address,
     pub(crate) pool: PathBuf,
     pub(crate) pool_size: Option<Size>,
@@ -175,6 +179,7 @@ impl ServeOptions {
         Self {
             data: self.data.or(file.data),
             nbd: if self.nbd.is_empty() { file.nbd } else { self.nbd },
+            iscsi: if self.iscsi.is_empty() { file.iscsi } else { self.iscsi },
             nbd_tenant_sockets: self.nbd_tenant_sockets.or(file.nbd_tenant_sockets),
             api: self.api.or(file.api),
             config: self.config,
@@ -221,6 +226,7 @@ impl ServeOptions {
         Ok(Settings {
             nbd,
             nbd_tenant_sockets: self.nbd_tenant_sockets,
+            iscsi: self.iscsi,
             api: self.api.unwrap_or_else(|| loopback(9440)),
             pool: self.pool.unwrap_or_else(|| data.join("pool")),
             pool_size: self.pool_size,

@@ -96,7 +96,8 @@ async fn serve_engine(
     };
     let router = control::api::router(Arc::clone(&engine.service), journals, options);
     let router = router.map_err(|error| anyhow::anyhow!("cannot make the API: {error}"))?;
-    let ready = format!("ready nbd={} api={}", joined(&engine.nbd), sockets.address);
+    let iscsi = if engine.iscsi.is_empty() { String::new() } else { format!(" iscsi={}", joined(&engine.iscsi)) };
+    let ready = format!("ready nbd={} api={}{iscsi}", joined(&engine.nbd), sockets.address);
     let (stop, stopping) = watch::channel(());
     let api = sockets.serve(&router, &stopping);
     let watchdog = tokio::spawn(feed_watchdog(Arc::clone(&engine.service)));
@@ -196,6 +197,7 @@ mod tests {
         let engine = Engine {
             service: Arc::new(MemoryService::new()),
             nbd: vec!["127.0.0.1:1".parse().unwrap(), "unix:/n".parse().unwrap()],
+            iscsi: Vec::new(),
             failure: Box::pin(async move {
                 failed.await.unwrap();
                 Failure::new(Exit::Failure, "failed", "shard 0 died")

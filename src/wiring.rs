@@ -15,7 +15,7 @@ use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
 use blockd::catalogue::MeterConfig;
-use blockd::listener::{self, Inherited, Listener, SocketFolder};
+use blockd::listener::{self, Inherited, Listener, Portal, SocketFolder};
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
 use blockd::qos;
 use blockd::tls::{ClientCertificates, TlsFiles};
@@ -31,7 +31,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use volume::error::DiskFault;
 
 /// Something that ends in its own time.
@@ -46,6 +46,8 @@ pub(crate) struct Engine {
     pub(crate) service: Arc<dyn Service>,
     /// Where NBD clients are served, with real ports.
     pub(crate) nbd: Vec<Address>,
+    /// Where iSCSI initiators are served, with real ports.
+    pub(crate) iscsi: Vec<Address>,
     /// Ends when the engine has stopped by itself, saying why.
     pub(crate) failure: Pending<Failure>,
     /// Answers what is under way, makes everything durable and closes; starts when first polled.
@@ -67,6 +69,10 @@ pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine,
     let nbd = listener.addresses().iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
     let nbd: Vec<Address> = nbd.context("cannot tell where NBD clients are served")?;
 
+    let portals = bind_iscsi(settings).await?;
+    let iscsi = portals.iter().flat_map(Listener::addresses).map(|address| address.to_string().parse());
+    let iscsi: Vec<Address> = iscsi.collect::<Result<_, _>>().context("cannot tell where initiators are served")?;
+
     let config = pool_config(settings, data);
     let pool = tokio::task::spawn_blocking(move || OpenPool::open_or_make(&config)).await;
     let pool = pool.context("opening the pool panicked")?.map_err(failure_of)?;
@@ -78,11 +84,17 @@ pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine,
         None => listener,
     };
     let exports = Arc::new(listener::Service { exports: serving.catalogue(), tls_policy: tls_policy(settings), tls });
-    let listening = tokio::spawn(listener.serve(exports, stopping));
+    let mut listening = JoinSet::new();
+    listening.spawn(listener.serve(exports, stopping.clone()));
+    if let Some(portals) = portals {
+        serving.catalogue().serve_targets().await.context("cannot serve iSCSI targets")?;
+        listening.spawn(portals.serve_iscsi(Arc::new(Portal::new(serving.catalogue())), stopping));
+    }
     let uris = uris(&nbd, tls_policy(settings) == TlsPolicy::Required);
     Ok(Engine {
         service: Arc::new(PoolService::new(Arc::clone(&serving), uris)),
         nbd,
+        iscsi,
         failure: Box::pin(ended_by_itself(Arc::clone(&serving))),
         drain: Box::pin(drain(serving, stop, listening)),
     })
@@ -102,6 +114,20 @@ async fn bind(settings: &Settings) -> Result<Listener, Failure> {
     }
 }
 
+/// Where iSCSI initiators are to come, if anywhere.
+async fn bind_iscsi(settings: &Settings) -> Result<Option<Listener>, Failure> {
+    if settings.iscsi.is_empty() {
+        return Ok(None);
+    }
+    if let Some(path) = settings.iscsi.iter().find(|address| matches!(address, Address::Unix(_))) {
+        return Err(Failure::usage(format!("iscsi is {path}: initiators come over TCP, so write host:port")));
+    }
+    let addresses = settings.iscsi.iter().map(|address| address.to_string().parse()).collect::<Result<Vec<_>, _>>();
+    let addresses: Vec<listener::Address> = addresses.context("cannot listen for iSCSI initiators")?;
+    let bound = Listener::bind(&addresses, None, ListenerLimits::of_this_process()).await;
+    Ok(Some(bound.context("cannot listen for iSCSI initiators")?))
+}
+
 /// Ends when a thread of the engine has ended that nobody has stopped.
 async fn ended_by_itself(serving: Arc<Serving>) -> Failure {
     let mut ticks = tokio::time::interval(WATCH_PERIOD);
@@ -115,10 +141,13 @@ async fn ended_by_itself(serving: Arc<Serving>) -> Failure {
 }
 
 /// No new clients; then what is under way is answered and everything made durable.
-async fn drain(serving: Arc<Serving>, stop: watch::Sender<bool>, listening: JoinHandle<()>) -> Result<(), Failure> {
+async fn drain(serving: Arc<Serving>, stop: watch::Sender<bool>, mut listening: JoinSet<()>) -> Result<(), Failure> {
     serving.catalogue().stop();
     stop.send_replace(true);
-    let listened = listening.await;
+    let mut listened = Ok(());
+    while let Some(ended) = listening.join_next().await {
+        listened = listened.and(ended);
+    }
     serving.stop().await.context("the engine did not stop in order")?;
     listened.context("the listener panicked")?;
     Ok(())

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+mod iscsi;
 mod limits;
 pub mod listener;
 mod memory;
 mod metering;
 mod nbd;
 pub mod open;
+mod payload;
 pub mod qos;
 pub mod scrub;
 mod serving;
@@ -19,9 +21,11 @@ pub mod shard;
 pub mod store;
 mod throttle;
 pub mod tls;
+mod unit;
 
 pub use limits::{Limits, ListenerLimits};
 pub use metering::MeterTimes;
 pub use nbd::Permit;
 pub use serving::{Serving, ServingConfig};
 pub use throttle::Throttle;
+pub use unit::Registrar;

@@ -9,10 +9,12 @@ use crate::scrub::{ScrubHandle, ScrubThread};
 use crate::shard::{Message, ShardConfig, ShardThread};
 use crate::store::StoreThread;
 use crate::throttle::Throttle;
+use crate::unit::{KeepReservations, Registrar};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
 use volume::engine::VolumeConfig;
 
 /// How a pool is served.
@@ -84,7 +86,8 @@ impl Serving {
         let store = StoreThread::start(index, space, Arc::clone(&pool), (config.is_direct, Arc::clone(&throttle)));
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
         let times = MeterTimes::default();
-        let mut threads = Threads::start((store, throttle), (&pool, &times), config).await?;
+        let (registrar, to_keep) = Registrar::new();
+        let mut threads = Threads::start((store, throttle), (&pool, &times, &registrar), config).await?;
         let beginning = Beginning {
             shards: threads.shards.iter().map(ShardThread::handle).collect(),
             store: threads.store.handle(),
@@ -113,6 +116,7 @@ impl Serving {
         };
         match started {
             Ok((catalogue, scrub)) => {
+                tokio::spawn(keep_reservations(Arc::downgrade(&catalogue), to_keep));
                 let handle = scrub.handle();
                 threads.scrub = Some(scrub);
                 Ok(Self { pool, catalogue, scrub: handle, threads: Mutex::new(Some(threads)) })
@@ -179,7 +183,7 @@ impl Serving {
 impl Threads {
     async fn start(
         (store, throttle): (StoreThread, Arc<Throttle>),
-        (pool, times): (&PoolFile, &MeterTimes),
+        (pool, times, registrar): (&PoolFile, &MeterTimes, &Registrar),
         config: ServingConfig,
     ) -> Result<Self, OpenError> {
         let cores = uring::cpu::allowed().unwrap_or_default();
@@ -198,6 +202,7 @@ impl Threads {
                 store: threads.store.handle().port(number),
                 throttle: Arc::clone(&throttle),
                 meter_times: times.clone(),
+                registrar: registrar.clone(),
             });
             match started {
                 Ok(shard) => threads.shards.push(shard),
@@ -226,6 +231,18 @@ impl Threads {
             [scrub].into_iter().chain(shards).chain([store]).collect::<io::Result<()>>()
         });
         stopped.await.map_err(io::Error::other)?
+    }
+}
+
+/// Makes what initiators reserve durable, one change after the other.
+async fn keep_reservations(catalogue: Weak<Catalogue>, mut to_keep: UnboundedReceiver<KeepReservations>) {
+    while let Some(KeepReservations { volume, kept, done }) = to_keep.recv().await {
+        let Some(catalogue) = catalogue.upgrade() else { return };
+        let result = catalogue.keep_reservations(volume, kept).await;
+        if let Err(error) = &result {
+            tracing::warn!(%volume, %error, "reservations cannot be kept");
+        }
+        done(result.is_ok());
     }
 }
 

@@ -97,6 +97,7 @@ fn start_shard(folder: &Path) -> Result<shard::ShardThread, shard::StartError> {
         store: Box::new(NoStore),
         throttle: Arc::default(),
         meter_times: blockd::MeterTimes::default(),
+        registrar: blockd::Registrar::none(),
     })
 }
 

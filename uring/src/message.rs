@@ -75,6 +75,26 @@ impl Message {
         self.regions.push(region);
     }
 
+    /// Adds another range of the region that was added last: what lies between is sent between.
+    ///
+    /// # Panics
+    /// When there is none, or the range leaves its view.
+    pub fn push_more(&mut self, range: Range<usize>) {
+        let index = self.regions.len().checked_sub(1).expect("a region was added");
+        let view = self.regions.get(index).map_or(0, Region::len);
+        assert!(range.start <= range.end && range.end <= view, "{range:?} leaves a region of {view} bytes");
+        if !range.is_empty() {
+            self.pieces.push(Piece { source: Source::Region(index), start: range.start, len: range.len() });
+            self.len += range.len();
+        }
+    }
+
+    /// The view of the region that was added last.
+    #[must_use]
+    pub fn last_region(&self) -> &[u8] {
+        self.regions.last().map_or(&[], Region::as_slice)
+    }
+
     /// The bytes in order, piece by piece.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(|piece| {
@@ -134,6 +154,18 @@ mod tests {
         let message = message();
         assert_eq!(message.slices().collect::<Vec<_>>(), [&b"abcd"[..], b"234", b"ef"]);
         assert_eq!(message.len(), 9);
+    }
+
+    #[test]
+    fn a_region_is_sent_in_parts_with_headers_between() {
+        let mut message = Message::new();
+        message.push_region(region(b"0123456789"), 0..0);
+        for (header, range) in [(b"<", 0..4), (b"|", 4..9)] {
+            message.push_bytes(header);
+            message.push_more(range);
+        }
+        assert_eq!(message.slices().collect::<Vec<_>>(), [&b"<"[..], b"0123", b"|", b"45678"]);
+        assert_eq!((message.len(), message.last_region().len(), message.take_regions().count()), (11, 10, 1));
     }
 
     #[test]

@@ -13,13 +13,13 @@ use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of}
 use crate::metering::MeterTimes;
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::qos::{Credits, KeptCredits};
-use crate::shard::{Message, ShardHandle};
+use crate::shard::{Message, ShardHandle, UnitSettings};
 use crate::store::StoreHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use tokio::sync::{Mutex, watch};
-use units::{ClassId, TenantId, VolumeId};
+use units::{ClassId, PoolId, TenantId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::{Boundary, Parent};
 use volume::recover::{Known, Recovered, fresh, fresh_clone};
@@ -45,8 +45,7 @@ impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
         let Beginning { pool, shards, store, config, mut known, erasing, credits, meter } = beginning;
-        let system = known.remove(&VolumeId::SYSTEM);
-        let system = Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) };
+        let system = system_known(&mut known);
         let opening = Opening { pool: Arc::clone(&pool), shards: &shards, store: &store, config };
         opening.serve_system(system).await?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
@@ -84,7 +83,8 @@ impl Catalogue {
         told.end().await.map_err(|error| unreadable(&error))?;
         let meter = resumed.begin((&shards, &store), &shelf).await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
-        opening.serve(volumes.into_iter().filter(is_whole).collect(), |volume| qos_of(&shelf, &credits, volume))?;
+        let of = |volume| service_of(&shelf, &credits, (&config.pool, volume));
+        opening.serve(volumes.into_iter().filter(is_whole).collect(), of)?;
         report_unrecorded(&known);
         let (views, left) = Views::new();
         let catalogue = Arc::new(Self {
@@ -156,6 +156,22 @@ impl Sorted {
     }
 }
 
+/// What the index knows of the system volume.
+fn system_known(known: &mut BTreeMap<VolumeId, Known>) -> Known {
+    let system = known.remove(&VolumeId::SYSTEM);
+    Known { created_bytes: SYSTEM_BYTES, ..system.unwrap_or_else(|| unknown(VolumeId::SYSTEM)) }
+}
+
+/// How a volume is served.
+fn service_of(
+    shelf: &Shelf,
+    credits: &KeptCredits,
+    (pool, volume): (&PoolId, VolumeId),
+) -> (Limited, Credits, UnitSettings) {
+    let (limits, credits) = qos_of(shelf, credits, volume);
+    (limits, credits, shelf.unit_of(pool, volume))
+}
+
 /// The ceilings of a volume, and what was left of them.
 fn qos_of(shelf: &Shelf, credits: &KeptCredits, volume: VolumeId) -> (Limited, Credits) {
     let limited = shelf.volume(volume.0).map(|record| (TenantId(record.tenant), record.qos));
@@ -207,7 +223,7 @@ impl Opening<'_> {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
         }
-        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))
+        self.serve(recovered.volumes, |_| <_>::default())
     }
 
     /// What the logs and the index tell of snapshots.
@@ -232,7 +248,7 @@ impl Opening<'_> {
         let (volume, created_bytes) = resumed.volume();
         let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
         let recovered = self.recover(vec![Known { created_bytes, ..known }]).await?;
-        self.serve(recovered.volumes, |_| (Limited::default(), Credits::default()))?;
+        self.serve(recovered.volumes, |_| <_>::default())?;
         Ok(resumed)
     }
 
@@ -273,12 +289,16 @@ impl Opening<'_> {
     }
 
     /// Hands volumes to their shards, with their ceilings and what is left of these.
-    fn serve(&self, volumes: Vec<Recovered>, qos_of: impl Fn(VolumeId) -> (Limited, Credits)) -> Result<(), OpenError> {
+    fn serve(
+        &self,
+        volumes: Vec<Recovered>,
+        of: impl Fn(VolumeId) -> (Limited, Credits, UnitSettings),
+    ) -> Result<(), OpenError> {
         for recovered in volumes {
             let shard = self.shards.get(shard_of(recovered.volume, self.shards.len()));
-            let (limits, credits) = qos_of(recovered.volume);
+            let (limits, credits, unit) = of(recovered.volume);
             let (volume, qos) = (Box::new(Volume::open(self.config, recovered)), volume_qos(limits, credits));
-            let sent = shard.map(|shard| shard.send(Message::OpenVolume { volume, qos }));
+            let sent = shard.map(|shard| shard.send(Message::OpenVolume { volume, qos, unit: Box::new(unit) }));
             sent.and_then(Result::ok).ok_or_else(|| ended("a shard"))?;
         }
         Ok(())

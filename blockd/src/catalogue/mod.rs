@@ -78,7 +78,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use targets::TargetKeeper;
 use tenants::tenant_of;
 use tokio::sync::{Mutex, watch};
-use units::{ClassId, TenantId, VolumeId};
+use units::{ClassId, PoolId, TenantId, VolumeId};
 use views::Views;
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::PoolFigures;
@@ -238,8 +238,19 @@ impl Catalogue {
         let (shard, handle) = self.shard_of(volume.volume);
         let volume = Box::new(Volume::open(self.config, volume));
         let qos = volume_qos(limits, Credits::default());
-        handle.send(Message::OpenVolume { volume, qos }).map_err(|_| CatalogueError::Ended("a shard"))?;
+        let unit = Box::new(self.read().unit_of(&self.config.pool, volume.id()));
+        handle.send(Message::OpenVolume { volume, qos, unit }).map_err(|_| CatalogueError::Ended("a shard"))?;
         Ok(shard)
+    }
+
+    /// The pool's id.
+    pub(crate) const fn pool_id(&self) -> &PoolId {
+        &self.config.pool
+    }
+
+    /// A shard, for whom it does not matter which.
+    pub(crate) fn first_shard(&self) -> ShardHandle {
+        self.shard_of(VolumeId::SYSTEM).1.clone()
     }
 
     fn shard_of(&self, volume: VolumeId) -> (usize, &ShardHandle) {

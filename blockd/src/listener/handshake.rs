@@ -4,9 +4,11 @@
 use super::exports::{Client, Exports, Found};
 use crate::nbd::Permit;
 use crate::shard::{Message, NewConnection, ShardEnded};
+use proto::iscsi::{FrameError, LoginFailure};
 use proto::nbd::{CloseReason, Export, Handshake, Negotiated, Purpose, Refusal, Step, TlsPolicy};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -27,12 +29,32 @@ pub(super) enum Failure {
     Closed(CloseReason),
     #[error(transparent)]
     Shard(#[from] ShardEnded),
+    #[error("the login failed: {0:?}")]
+    Login(LoginFailure),
+    #[error("a PDU that cannot be taken: {0:?}")]
+    Frame(FrameError),
+}
+
+/// Takes clients in whose connections are accepted.
+pub(super) trait Welcomes: Send + Sync + 'static {
+    /// Brings a client as far as to its shard.
+    fn welcome<S: Stream>(
+        &self,
+        stream: S,
+        client: Client,
+        permit: Permit,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// A stream whose socket can be taken out.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// The socket, in blocking mode: the ring waits for it in the kernel.
     fn into_socket(self) -> io::Result<OwnedFd>;
+
+    /// Where the client has come to, over TCP.
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
@@ -40,6 +62,10 @@ impl Stream for TcpStream {
         let stream = self.into_std()?;
         stream.set_nonblocking(false)?;
         Ok(stream.into())
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
     }
 }
 
@@ -72,13 +98,31 @@ impl Service {
         if self.tls.is_some() { self.tls_policy } else { TlsPolicy::Off }
     }
 
-    /// Shakes hands and passes the connection on to its volume's shard.
-    pub(super) async fn welcome<S: Stream>(
+    async fn go_on_over_tls<S: Stream>(
         &self,
-        mut stream: S,
-        client: Client,
-        permit: Permit,
-    ) -> Result<(), Failure> {
+        session: &mut Session<'_>,
+        mut handshake: Handshake,
+        stream: S,
+    ) -> Result<(Box<Negotiated>, OwnedFd, ServerConnection), Failure> {
+        let config = self.tls.as_ref().expect("TLS is offered only when it is configured");
+        let mut stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
+        handshake.tls_started();
+        session.client.is_tls = true;
+        let chain = stream.get_ref().1.peer_certificates();
+        session.client.certificate = chain.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
+        match session.drive(&mut handshake, &mut stream).await? {
+            Outcome::Transmission(negotiated) => {
+                let (stream, tls) = stream.into_inner();
+                Ok((negotiated, stream.into_socket()?, tls))
+            }
+            Outcome::StartTls => Err(Failure::Closed(CloseReason::BytesBeforeTls)),
+        }
+    }
+}
+
+impl Welcomes for Service {
+    /// Shakes hands and passes the connection on to its volume's shard.
+    async fn welcome<S: Stream>(&self, mut stream: S, client: Client, permit: Permit) -> Result<(), Failure> {
         let mut session = Session { exports: &*self.exports, client, input: Vec::new(), found: None };
         let mut handshake = Handshake::new(self.policy());
         let (negotiated, socket, tls) = match session.drive(&mut handshake, &mut stream).await? {
@@ -102,27 +146,6 @@ impl Service {
         };
         tracing::debug!(client = %session.client.peer, export = connection.negotiated.export.name, "connected");
         Ok(found.shard.send(Message::AddConnection(Box::new(connection)))?)
-    }
-
-    async fn go_on_over_tls<S: Stream>(
-        &self,
-        session: &mut Session<'_>,
-        mut handshake: Handshake,
-        stream: S,
-    ) -> Result<(Box<Negotiated>, OwnedFd, ServerConnection), Failure> {
-        let config = self.tls.as_ref().expect("TLS is offered only when it is configured");
-        let mut stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
-        handshake.tls_started();
-        session.client.is_tls = true;
-        let chain = stream.get_ref().1.peer_certificates();
-        session.client.certificate = chain.and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned());
-        match session.drive(&mut handshake, &mut stream).await? {
-            Outcome::Transmission(negotiated) => {
-                let (stream, tls) = stream.into_inner();
-                Ok((negotiated, stream.into_socket()?, tls))
-            }
-            Outcome::StartTls => Err(Failure::Closed(CloseReason::BytesBeforeTls)),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ mod address;
 mod attachment;
 mod exports;
 mod handshake;
+mod iscsi;
 mod socket;
 mod tenants;
 
@@ -15,12 +16,13 @@ pub use attachment::Attachment;
 pub(crate) use attachment::Clients;
 pub use exports::{ChangesContext, Client, Entrance, Exports, Found, Listing, Opening, describe};
 pub use handshake::Service;
+pub use iscsi::Portal;
 pub use socket::{BindError, Inherited};
 pub use tenants::SocketFolder;
 
 use crate::limits::ListenerLimits;
 use crate::nbd::Permit;
-use handshake::Failure;
+use handshake::{Failure, Welcomes};
 use socket::{Accepted, Socket};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -84,9 +86,22 @@ impl Listener {
         self.sockets.iter().filter_map(Socket::address).collect()
     }
 
+    /// Serves iSCSI initiators as [`Listener::serve`] does NBD clients.
+    pub async fn serve_iscsi(self, portal: Arc<Portal>, stop: watch::Receiver<bool>) {
+        let following = tokio::spawn(Arc::clone(&portal).follow(stop.clone()));
+        self.welcome_all(portal, stop).await;
+        if let Err(error) = following.await {
+            tracing::error!(%error, "sessions do not follow their targets any more");
+        }
+    }
+
     /// Serves until `stop` is true or its sender is gone. Handshakes under way are broken off then; connections that
     /// have reached their shard are not its concern.
     pub async fn serve(self, service: Arc<Service>, stop: watch::Receiver<bool>) {
+        self.welcome_all(service, stop).await;
+    }
+
+    async fn welcome_all<W: Welcomes>(self, service: Arc<W>, stop: watch::Receiver<bool>) {
         let gate = Arc::new(Gate {
             service,
             limits: self.limits,
@@ -106,16 +121,15 @@ impl Listener {
 }
 
 /// Lets clients in, as far as the limits allow.
-#[derive(Debug)]
-struct Gate {
-    service: Arc<Service>,
+struct Gate<W> {
+    service: Arc<W>,
     limits: ListenerLimits,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     last_complaint: Mutex<Option<Instant>>,
 }
 
-impl Gate {
+impl<W: Welcomes> Gate<W> {
     async fn accept_until(self: Arc<Self>, socket: Socket, mut stop: watch::Receiver<bool>) {
         let mut handshakes = JoinSet::new();
         loop {

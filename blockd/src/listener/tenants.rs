@@ -1,5 +1,6 @@
 //! Tenants' own Unix sockets, in one folder: made, made anew and removed as it is said which tenants have one.
 
+use super::handshake::Welcomes;
 use super::socket::Socket;
 use super::{Gate, stopped};
 use crate::catalogue::{SocketAccess, TenantSockets};
@@ -41,7 +42,7 @@ impl SocketFolder {
     }
 
     /// Serves what is wanted until `stop` is true.
-    pub(super) async fn serve(mut self, gate: Arc<Gate>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn serve<W: Welcomes>(mut self, gate: Arc<Gate<W>>, mut stop: watch::Receiver<bool>) {
         let mut served = BTreeMap::new();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -59,7 +60,12 @@ impl SocketFolder {
 
 /// Closes what is not wanted any more, or not as it is, then opens what is. A socket that cannot be opened is tried again with
 /// the next change.
-async fn follow(gate: &Arc<Gate>, folder: &Path, wanted: &TenantSockets, served: &mut BTreeMap<TenantId, Served>) {
+async fn follow<W: Welcomes>(
+    gate: &Arc<Gate<W>>,
+    folder: &Path,
+    wanted: &TenantSockets,
+    served: &mut BTreeMap<TenantId, Served>,
+) {
     let is_over = |(tenant, served): &(&TenantId, &Served)| {
         wanted.get(tenant).is_none_or(|(_, access)| *access != served.access) || served.ends.is_finished()
     };

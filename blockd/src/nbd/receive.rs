@@ -6,11 +6,12 @@
 //! the shard reserves that room for it from its first byte on.
 
 use crate::memory::{buffer_of, region_of};
+use crate::payload::ArrivingPayload;
 use proto::nbd::{BadMagic, Rejection, ReplyTo, Request, Session, UnwantedPayload};
 use std::ops::Range;
 use uring::Region;
-use volume::buffer::{Buffer, BufferPool};
-use volume::request::{PIECE_BYTES_MAX, Payload};
+use volume::buffer::BufferPool;
+use volume::request::Payload;
 
 /// Bytes of a connection's receive buffer, and most that one receive takes into it.
 pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
@@ -21,9 +22,6 @@ const SHORT_RECEIVE_BYTES: usize = 4 << 10;
 
 /// Payloads from this length on are large.
 const LARGE_PAYLOAD_BYTES: u64 = 64 << 10;
-
-/// Missing payload bytes from which on they are received straight into their piece.
-const DIRECT_BYTES_MIN: usize = 8 << 10;
 
 /// Most extents in a block status reply. There may be more in the range: the client asks on.
 pub(crate) const EXTENTS_MAX: usize = 4096;
@@ -79,13 +77,7 @@ enum State {
 struct Incoming {
     to: ReplyTo,
     request: Request,
-    payload: Payload,
-    /// The piece being filled; absent while it is lent or none was needed yet.
-    piece: Option<Buffer>,
-    /// Bytes of the piece that are filled.
-    filled: usize,
-    /// Bytes of the payload that are in no piece.
-    left: usize,
+    payload: ArrivingPayload,
 }
 
 impl Receiver {
@@ -119,12 +111,12 @@ impl Receiver {
                 }
                 State::Payload(incoming) => {
                     let bytes = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
-                    self.unread.start += incoming.take(bytes.unwrap_or_default(), buffers);
-                    if !incoming.is_complete() {
+                    self.unread.start += incoming.payload.take(bytes.unwrap_or_default(), buffers);
+                    if !incoming.payload.is_complete() {
                         return Ok(Arrival::Incomplete);
                     }
-                    let Incoming { to, request, payload, .. } = incoming;
-                    let arrival = Arrival::Request { to: *to, request: *request, payload: std::mem::take(payload) };
+                    let Incoming { to, request, payload } = incoming;
+                    let arrival = Arrival::Request { to: *to, request: *request, payload: payload.finish() };
                     self.state = State::Header;
                     return Ok(arrival);
                 }
@@ -179,7 +171,7 @@ impl Receiver {
             return Ok(Some(Arrival::Request { to, request, payload: Payload::new() }));
         }
         let left = usize::try_from(payload_bytes).expect("the session limits payloads to 32 MiB");
-        self.state = State::Payload(Incoming { to, request, payload: Payload::new(), piece: None, filled: 0, left });
+        self.state = State::Payload(Incoming { to, request, payload: ArrivingPayload::new(left) });
         Ok(None)
     }
 
@@ -198,10 +190,9 @@ impl Receiver {
             return None;
         }
         if let State::Payload(incoming) = &mut self.state
-            && let Some(piece) = incoming.piece.take_if(|piece| piece.len() - incoming.filled >= DIRECT_BYTES_MIN)
+            && let Some((piece, range)) = incoming.payload.lend(usize::MAX)
         {
             // A piece is left unfilled only when the buffer has run out, so the stream's next bytes belong into it.
-            let range = incoming.filled..piece.len();
             return Some(Loan { region: region_of(piece), range, is_whole: true });
         }
         let mut buffer = self.buffer.take()?;
@@ -216,9 +207,7 @@ impl Receiver {
         self.is_lent = false;
         match &mut self.state {
             State::Payload(incoming) if self.buffer.is_some() => {
-                incoming.filled += received;
-                incoming.piece = Some(buffer_of(region));
-                incoming.finish_full_piece();
+                incoming.payload.take_back(buffer_of(region), received);
             }
             State::Payload(_) | State::Header | State::Skip { .. } => {
                 self.unread.end += received;
@@ -231,9 +220,9 @@ impl Receiver {
     /// [`Receiver::next`] has answered [`Arrival::Incomplete`].
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if let State::Payload(incoming) = &mut self.state
-            && let Some(piece) = &mut incoming.piece
+            && incoming.payload.has_piece()
         {
-            return piece.as_mut_slice().get_mut(incoming.filled..).unwrap_or_default();
+            return incoming.payload.space();
         }
         if let Some(mut buffer) = self.buffer.take() {
             compact(&mut self.unread, &mut buffer);
@@ -246,10 +235,7 @@ impl Receiver {
     /// Says that the first `len` bytes of [`Receiver::space`] were filled.
     pub(crate) fn advance(&mut self, len: usize) {
         match &mut self.state {
-            State::Payload(incoming) if incoming.piece.is_some() => {
-                incoming.filled += len;
-                incoming.finish_full_piece();
-            }
+            State::Payload(incoming) if incoming.payload.has_piece() => incoming.payload.advance(len),
             State::Payload(_) | State::Header | State::Skip { .. } => self.unread.end += len,
         }
     }
@@ -257,46 +243,10 @@ impl Receiver {
     /// Gives back what a request that never became whole has taken.
     pub(crate) fn abandon(&mut self, buffers: &mut BufferPool) {
         if let State::Payload(incoming) = &mut self.state {
-            incoming.payload.drain(..).chain(incoming.piece.take()).for_each(|buffer| buffers.put(buffer));
+            incoming.payload.abandon(buffers);
         }
         self.state = State::Header;
         self.unread = 0..0;
-    }
-}
-
-impl Incoming {
-    const fn is_complete(&self) -> bool {
-        self.left == 0 && self.piece.is_none()
-    }
-
-    /// Copies from `bytes` what the payload lacks; returns how much. Leaves an unfilled piece when `bytes` do not suffice.
-    fn take(&mut self, mut bytes: &[u8], buffers: &mut BufferPool) -> usize {
-        let before = bytes.len();
-        while !self.is_complete() {
-            if self.piece.is_none() {
-                let len = self.left.min(PIECE_BYTES_MAX);
-                self.left -= len;
-                self.filled = 0;
-                self.piece = Some(buffers.take(len));
-            }
-            let Some(piece) = &mut self.piece else { break };
-            let space = piece.as_mut_slice().get_mut(self.filled..).unwrap_or_default();
-            let count = space.len().min(bytes.len());
-            let (taken, rest) = bytes.split_at_checked(count).unwrap_or((&[], &[]));
-            space.split_at_mut(count).0.copy_from_slice(taken);
-            bytes = rest;
-            self.filled += count;
-            self.finish_full_piece();
-            if bytes.is_empty() {
-                break;
-            }
-        }
-        before - bytes.len()
-    }
-
-    fn finish_full_piece(&mut self) {
-        let filled = self.filled;
-        self.payload.extend(self.piece.take_if(|piece| filled == piece.len()));
     }
 }
 

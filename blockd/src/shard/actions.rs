@@ -33,10 +33,12 @@ impl Shard {
             next += 1;
             self.carry_out_all(place);
         }
-        if self.news.is_empty() && self.fetches.is_empty() {
+        let has_pdus = !self.iscsi_news.is_empty() || !self.session_news.is_empty();
+        if self.news.is_empty() && self.fetches.is_empty() && !has_pdus {
             return Ok(());
         }
         self.send_replies();
+        self.send_pdus();
         self.start_fetches();
         self.ring.enter(Want::Nothing)?;
         while let Some(completion) = self.ring.next_completion() {
@@ -95,6 +97,7 @@ impl Shard {
             self.tell(place, event);
         }
         self.finished = finished;
+        self.advance_units();
     }
 
     /// Goes on with volumes that waited for the throttle, one after the other while it is open.
@@ -145,6 +148,10 @@ impl Shard {
         match (completion.token, completion.outcome) {
             (Token::Receive(key), Outcome::Received { region, result }) => self.on_received(key, region, &result),
             (Token::Send(key), Outcome::Sent { message, result }) => self.on_sent(key, message, &result),
+            (Token::IscsiReceive(key), Outcome::Received { region, result }) => {
+                self.on_iscsi_received(key, region, &result);
+            }
+            (Token::IscsiSend(key), Outcome::Sent { message, result }) => self.on_iscsi_sent(key, message, &result),
             (Token::Fetch(token), Outcome::Read { region, result }) => {
                 let result = note_fault(&mut self.stats, result);
                 self.tell(token.volume, Event::Fetched { id: token.id, buffer: buffer_of(region), result });

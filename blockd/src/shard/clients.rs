@@ -8,7 +8,8 @@ use crate::nbd::{
     Arrival, Arriving, Asked, Connection, Outgoing, Phase, Progress, Room, Sending, StreamEnd, bytes_held,
 };
 use crate::qos::{Ask, work_of};
-use proto::nbd::{ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
+use proto::nbd::{Errno, ReplyTo, Request as NbdRequest, Span, UnwantedPayload};
+use proto::scsi::Access;
 use std::io;
 use units::ByteRange;
 use uring::{Message, Region};
@@ -118,6 +119,12 @@ impl Shard {
     /// Hands a request to the volume, or answers it where the volume has no part in it.
     fn on_request(&mut self, key: usize, to: ReplyTo, request: NbdRequest, payload: Payload) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        let place = connection.volume;
+        if access_of(&request).is_some_and(|access| self.is_fenced(place, access)) {
+            self.refuse_fenced(key, to, payload);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         if let NbdRequest::BlockStatus { span, one_extent } = request
             && let Some(range) = range_of(span).filter(|range| !range.is_empty())
         {
@@ -155,6 +162,16 @@ impl Shard {
         self.begin(place, translated, Origin::Connection { key, asked, held_bytes, work });
     }
 
+    /// Refuses what a SCSI reservation keeps those out of who are no nexus.
+    fn refuse_fenced(&mut self, key: usize, to: ReplyTo, payload: Payload) {
+        payload.into_iter().for_each(|piece| self.buffers.put(piece));
+        self.release_arriving(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.replies.push_error(to, Errno::Perm, "an iSCSI initiator has reserved the volume");
+        }
+        self.note_news(key);
+    }
+
     /// Takes more requests from connections that have had their share of the last turn.
     pub(super) fn resume_unfinished(&mut self) {
         std::mem::swap(&mut self.unfinished, &mut self.resuming);
@@ -187,7 +204,7 @@ impl Shard {
 
     /// Whether a connection that waits for room may have got some.
     pub(super) fn can_resume(&self) -> bool {
-        self.has_released && !self.stalled.is_empty()
+        self.has_released && !(self.stalled.is_empty() && self.stalled_units.is_empty() && self.ungranted.is_empty())
     }
 
     pub(super) fn resume_stalled(&mut self) {
@@ -196,6 +213,8 @@ impl Shard {
             return;
         }
         self.has_released = false;
+        self.resume_stalled_units();
+        self.resume_ungranted();
         // Who waits longest comes first.
         std::mem::swap(&mut self.stalled, &mut self.resuming);
         self.resuming.reverse();
@@ -381,6 +400,17 @@ fn translate(request: &NbdRequest, payload: Payload) -> Option<Translated> {
         NbdRequest::Flush | NbdRequest::Disconnect | NbdRequest::BlockStatus { .. } => return None,
     };
     Some(Translated { request, len_bytes: range.len() })
+}
+
+/// What a request does to a reserved volume; nothing where a reservation has no say.
+const fn access_of(request: &NbdRequest) -> Option<Access> {
+    match request {
+        NbdRequest::Disconnect => None,
+        NbdRequest::Read { .. } | NbdRequest::Cache { .. } | NbdRequest::BlockStatus { .. } => Some(Access::Read),
+        NbdRequest::Write { .. } | NbdRequest::Trim { .. } | NbdRequest::WriteZeroes { .. } | NbdRequest::Flush => {
+            Some(Access::Write)
+        }
+    }
 }
 
 /// A span lies within the export, and an export within 2^63 bytes.

@@ -76,6 +76,7 @@ impl Shard {
         for key in self.connections_of(place) {
             self.drain_connection(key);
         }
+        self.close_unit(place);
     }
 
     fn connections_of(&self, place: usize) -> Vec<usize> {
@@ -90,6 +91,7 @@ impl Shard {
         // Connections get the first half of the time, checkpoints the second.
         self.stop_by = Some(self.now.plus(self.limits.drain_max * 2));
         self.next_tick = self.now;
+        self.drain_all_sessions();
         let places: Vec<usize> = self.volumes.iter().map(|(place, _)| place).collect();
         for place in places {
             self.begin_closing(place, None, false);
@@ -99,8 +101,11 @@ impl Shard {
     /// Whether the shard has been stopped and nothing is left.
     pub(super) fn is_finished(&self) -> bool {
         // When it took too long, connections may wait for volumes that have been given up.
-        self.stop_by
-            .is_some_and(|stop_by| self.volumes.is_empty() && (self.connections.is_empty() || self.now >= stop_by))
+        self.stop_by.is_some_and(|stop_by| self.volumes.is_empty() && (self.has_no_connection() || self.now >= stop_by))
+    }
+
+    fn has_no_connection(&self) -> bool {
+        self.connections.is_empty() && self.iscsi.is_empty()
     }
 
     /// Gives up connections that keep a volume from closing, and volumes that keep the shard from ending, once their time
@@ -114,6 +119,8 @@ impl Shard {
             }
         }
         if self.stop_by.is_some_and(|stop_by| self.now >= stop_by) {
+            let keys: Vec<usize> = self.iscsi.iter().map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| self.kill_iscsi(key));
             for slot in self.volumes.drain() {
                 tracing::warn!(volume = %slot.volume.id(), "stopped before the volume's checkpoint was done");
             }
@@ -127,6 +134,7 @@ impl Shard {
             return;
         }
         for place in 0..self.volumes.capacity() {
+            self.end_nexuses_if_idle(place);
             let Some(slot) = self.volumes.get_mut(place) else { continue };
             let has_connections = slot.stats.connections > 0;
             let Some(closing) = &mut slot.closing else { continue };
@@ -152,7 +160,11 @@ impl Shard {
 
     /// Ends the closing of a volume that only was to lose its connections.
     fn reopen(&mut self, place: usize) {
-        let closing = self.volumes.get_mut(place).and_then(|slot| slot.closing.take());
+        let slot = self.volumes.get_mut(place);
+        let closing = slot.and_then(|slot| {
+            slot.unit.is_closing = false;
+            slot.closing.take()
+        });
         self.closing_count -= 1;
         if let Some(Closing { done: Some(done), checkpoint: Checkpoint::Over(result), .. }) = closing {
             done(result);
@@ -162,6 +174,10 @@ impl Shard {
     fn forget_volume(&mut self, place: usize) {
         let slot = self.volumes.remove(place);
         let id = slot.volume.id();
+        if let Some(queue) = slot.unit.held_in {
+            self.gate.leave(queue, super::tasks::UNIT_BIT | place);
+        }
+        self.stalled_units.retain(|stalled| *stalled != place);
         self.gate.close(slot.standing);
         self.by_id.remove(&id);
         self.store.ask(StoreAsk::Closed { volume: id });

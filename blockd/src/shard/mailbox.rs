@@ -1,10 +1,14 @@
 //! How other threads talk to a shard.
 
 use super::stats::{ShardStats, VolumeStats};
+use crate::catalogue::KeptReservations;
+use crate::iscsi;
 use crate::listener::{Attachment, ChangesContext};
 use crate::nbd::Permit;
 use crate::qos::{Credits, QosLimits, TenantUse, VolumeQos};
+use crate::unit::{Abort, Home, NewNexus, Outcome, SessionKey, UnitTask};
 use proto::nbd::Negotiated;
+use proto::scsi::Sense;
 use rustls::ServerConnection;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -30,7 +34,11 @@ pub enum Message {
         volume: Box<Volume>,
         /// Whose it is, and what may be asked of it.
         qos: VolumeQos,
+        /// What it is as a logical unit.
+        unit: Box<UnitSettings>,
     },
+    /// Of iSCSI: a connection, or what sessions and logical units tell each other.
+    Iscsi(IscsiMessage),
     /// Close a volume's connections when their requests are answered, checkpoint it, and forget it.
     CloseVolume {
         /// Which.
@@ -105,6 +113,66 @@ pub enum Message {
     Stop,
 }
 
+/// What a logical unit is known by, and what its initiators have reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnitSettings {
+    /// Its NAA identifier, the same for the life of its volume, and of those that replace it by rollbacks.
+    pub naa: [u8; 8],
+    /// Whether it takes no writes at all.
+    pub is_read_only: bool,
+    /// Reservations that were to survive a restart.
+    pub reservations: Option<KeptReservations>,
+}
+
+/// What concerns iSCSI.
+#[derive(Debug)]
+pub struct IscsiMessage(pub(crate) IscsiNews);
+
+/// See [`IscsiMessage`].
+#[derive(Debug)]
+pub(crate) enum IscsiNews {
+    /// Serve a connection whose login is over.
+    Connect(Box<iscsi::NewConnection>),
+    /// For the logical unit that a volume is.
+    Unit { volume: VolumeId, message: UnitMessage },
+    /// For a session. One that has ended takes no notice.
+    Session { session: SessionKey, message: SessionMessage },
+}
+
+/// What a logical unit can be told.
+#[derive(Debug)]
+pub(crate) enum UnitMessage {
+    /// A session uses it from now on.
+    Attach(Box<NewNexus>),
+    /// A session does not any more. The guard is dropped when that is so.
+    Detach { session: SessionKey, guard: iscsi::Guard },
+    /// Carry out a command.
+    Task { task: Box<UnitTask>, from: Home },
+    /// Have commands end without effect, as far as they have none yet.
+    Abort { abort: Abort, from: Home },
+    /// Tell an initiator something with its next command.
+    Attend { session: SessionKey, sense: Sense },
+    /// Reservations are durable, or could not be made so.
+    Reserved { is_kept: bool },
+}
+
+/// What a session can be told.
+#[derive(Debug)]
+pub(crate) enum SessionMessage {
+    /// A command has ended.
+    Done { tag: u64, outcome: Outcome },
+    /// What an abort concerns has no effect any more.
+    Aborted { tag: u64 },
+    /// A unit is not there any more.
+    UnitGone { volume: VolumeId },
+    /// Another session has had the commands of a unit aborted.
+    UnitReset { volume: VolumeId },
+    /// It has these LUNs from now on.
+    Remap { luns: Vec<iscsi::NewLun> },
+    /// It ends.
+    End,
+}
+
 /// What a shard tells of ceilings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ShardQos {
@@ -164,11 +232,38 @@ impl ShardHandle {
     }
 }
 
+impl ShardHandle {
+    /// Tells the logical unit that a volume is.
+    ///
+    /// # Errors
+    /// [`ShardEnded`].
+    pub(crate) fn send_unit(&self, volume: VolumeId, message: UnitMessage) -> Result<(), ShardEnded> {
+        self.send(Message::Iscsi(IscsiMessage(IscsiNews::Unit { volume, message })))
+    }
+
+    /// Tells a session.
+    ///
+    /// # Errors
+    /// [`ShardEnded`].
+    pub(crate) fn send_session(&self, session: SessionKey, message: SessionMessage) -> Result<(), ShardEnded> {
+        self.send(Message::Iscsi(IscsiMessage(IscsiNews::Session { session, message })))
+    }
+
+    /// Hands a connection over.
+    ///
+    /// # Errors
+    /// [`ShardEnded`].
+    pub(crate) fn connect(&self, new: iscsi::NewConnection) -> Result<(), ShardEnded> {
+        self.send(Message::Iscsi(IscsiMessage(IscsiNews::Connect(Box::new(new)))))
+    }
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddConnection(new) => f.debug_tuple("AddConnection").field(new).finish(),
             Self::OpenVolume { volume, .. } => write!(f, "OpenVolume({})", volume.id()),
+            Self::Iscsi(IscsiMessage(news)) => write!(f, "Iscsi({news:?})"),
             Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
             Self::DetachClients { volume, .. } => write!(f, "DetachClients({volume})"),
             Self::Submit { volume, request, .. } => write!(f, "Submit({volume}, {request:?})"),

@@ -9,6 +9,7 @@ mod actions;
 mod clients;
 mod closing;
 mod disk;
+mod iscsi;
 mod mailbox;
 mod pace;
 mod port;
@@ -17,24 +18,29 @@ mod requests;
 mod start;
 mod stats;
 mod status;
+mod tasks;
 
-pub use mailbox::{Callback, Message, NewConnection, ShardEnded, ShardHandle, ShardQos};
+pub(crate) use mailbox::SessionMessage;
+pub use mailbox::{Callback, IscsiMessage, Message, NewConnection, ShardEnded, ShardHandle, ShardQos, UnitSettings};
 pub use port::{StoreAsk, StorePort};
 pub use start::{ShardConfig, ShardThread, StartError};
 pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
 
+use crate::iscsi as iscsi_session;
 use crate::limits::Limits;
 use crate::metering::MeterTimes;
 use crate::nbd::Connection;
 use crate::qos::{Gate, Standing, VolumeQos};
 use crate::throttle::Throttle;
+use crate::unit::{LogicalUnit, Registrar, Reserving, SessionKey};
 use closing::Closing;
 use disk::{Disk, DiskToken, Fetch, Io};
+use mailbox::IscsiNews;
 use pace::Pace;
 use requests::Pending;
 use slab::Slab;
 use status::Gathering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -42,7 +48,9 @@ use units::{MeterTime, Monotonic, VolumeId};
 use uring::{Ring, Want};
 use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume};
+use volume::error::Error;
 use volume::io::{Action, Event};
+use volume::request::Completion;
 
 /// How often volumes that are not quiet are told that time passes.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,6 +68,10 @@ pub(crate) enum Token {
     Receive(usize),
     /// A send of the connection at this place.
     Send(usize),
+    /// A receive of the iSCSI connection at this place.
+    IscsiReceive(usize),
+    /// A send of the iSCSI connection at this place.
+    IscsiSend(usize),
     /// An append at this byte of the pool.
     Append { token: DiskToken, pool_offset: u64, since: Monotonic },
     /// A fetch.
@@ -83,6 +95,8 @@ struct VolumeSlot {
     actions: Vec<Action>,
     is_touched: bool,
     closing: Option<Closing>,
+    /// It, as iSCSI initiators see it.
+    unit: Box<LogicalUnit>,
 }
 
 /// The state of a shard's thread.
@@ -106,6 +120,26 @@ struct Shard {
     by_id: HashMap<VolumeId, usize>,
     connections: Slab<Connection>,
     requests: Slab<Pending>,
+    /// How other threads reach the shard.
+    handle: ShardHandle,
+    iscsi: Slab<iscsi_session::Connection>,
+    sessions: BTreeMap<SessionKey, iscsi_session::Session>,
+    /// iSCSI connections that have something to be sent, or may be over; and those that have more PDUs than one turn takes.
+    iscsi_news: Vec<usize>,
+    unfinished_iscsi: Vec<usize>,
+    /// Writes whose data is not asked for yet, since there is no room for it.
+    ungranted: VecDeque<(SessionKey, u32)>,
+    /// What units have said to sessions of this shard.
+    session_news: Vec<(SessionKey, SessionMessage)>,
+    /// Commands that units have under way, and answers of volumes to requests for these.
+    executing: Slab<tasks::Executing>,
+    unit_replies: Vec<(usize, Result<Completion, Error>)>,
+    /// Volumes whose units wait for memory.
+    stalled_units: Vec<usize>,
+    /// Changes of reservations that are being made durable, by the place of the volume.
+    reserving: BTreeMap<usize, Reserving>,
+    /// Makes them durable.
+    registrar: Registrar,
     /// Block status requests of which some contexts are not answered.
     statuses: Slab<Gathering>,
     /// Volumes that were handed events since they were last settled.
@@ -168,6 +202,7 @@ impl Shard {
             self.tick();
         }
         self.resume_unfinished();
+        self.resume_unfinished_iscsi();
         self.resume_stalled();
         self.resume_held();
         if self.gate.is_shared() {
@@ -177,6 +212,7 @@ impl Shard {
         self.settle();
         self.close_volumes();
         self.send_replies();
+        self.send_pdus();
         self.start_fetches();
         self.start_sync();
         Ok(())
@@ -217,7 +253,9 @@ impl Shard {
     /// Whether the next turn has something to do whatever the kernel says.
     fn has_work(&self) -> bool {
         let is_asked = !self.touched.is_empty() || !self.news.is_empty() || !self.fetches.is_empty();
-        is_asked || !self.unfinished.is_empty() || self.can_resume() || self.gate.has_callable(self.now)
+        let has_iscsi =
+            !self.iscsi_news.is_empty() || !self.unfinished_iscsi.is_empty() || !self.session_news.is_empty();
+        is_asked || has_iscsi || !self.unfinished.is_empty() || self.can_resume() || self.gate.has_callable(self.now)
     }
 
     fn clock(&self) -> Monotonic {
@@ -228,12 +266,16 @@ impl Shard {
         while let Ok(message) = self.mailbox.try_recv() {
             match message {
                 Message::AddConnection(new) => self.add_connection(*new),
-                Message::OpenVolume { volume, qos } => self.open_volume(volume, qos),
+                Message::OpenVolume { volume, qos, unit } => self.open_volume(volume, qos, &unit),
+                Message::Iscsi(IscsiMessage(news)) => self.on_iscsi_news(news),
                 Message::CloseVolume { volume, done } => self.close_volume(volume, done),
                 Message::DetachClients { volume, done } => self.detach_clients(volume, done),
                 Message::Submit { volume, request, done } => self.submit(volume, request, done),
                 Message::Store { volume, event } => {
                     if let Some(place) = self.by_id.get(&volume).copied() {
+                        if let (Event::SlotsFew, Some(unit)) = (&event, self.volumes.get_mut(place)) {
+                            unit.unit.note_slots_few(self.now);
+                        }
                         self.tell(place, event);
                     }
                 }
@@ -257,8 +299,9 @@ impl Shard {
         }
     }
 
-    fn open_volume(&mut self, volume: Box<Volume>, qos: VolumeQos) {
+    fn open_volume(&mut self, volume: Box<Volume>, qos: VolumeQos, unit: &UnitSettings) {
         let id = volume.id();
+        let unit = Box::new(LogicalUnit::new(unit, volume.size_bytes()));
         let standing = self.gate.open(self.now, qos);
         self.is_ticking = true;
         let place = self.volumes.insert(VolumeSlot {
@@ -268,10 +311,19 @@ impl Shard {
             actions: Vec::new(),
             is_touched: false,
             closing: None,
+            unit,
         });
         let earlier = self.by_id.insert(id, place);
         assert!(earlier.is_none(), "volume {id} was opened twice");
         self.touch(place);
+    }
+
+    fn on_iscsi_news(&mut self, news: IscsiNews) {
+        match news {
+            IscsiNews::Connect(new) => self.add_iscsi_connection(*new),
+            IscsiNews::Unit { volume, message } => self.on_unit_message(volume, message),
+            IscsiNews::Session { session, message } => self.on_session_message(session, message),
+        }
     }
 
     /// Hands a volume an event. What it wants is carried out by [`Shard::settle`].
@@ -307,6 +359,7 @@ impl Shard {
             || self.disk.dirty_bytes() > 0
             || self.gate.has_share_waiters()
             || self.is_ticking
+            || !self.iscsi.is_empty()
     }
 
     fn tick(&mut self) {
@@ -322,6 +375,7 @@ impl Shard {
         let (disk, mut io) = self.disk_and_io();
         disk.write_back_remains(&mut io);
         self.close_stalling_connections();
+        self.look_after_iscsi();
         self.forget_late_work();
         self.force_closing_if_late();
     }
@@ -376,7 +430,7 @@ impl Shard {
             ring_submissions: ring.submissions,
             ring_completions: ring.completions,
             dirty_bytes: self.disk.dirty_bytes(),
-            connections: self.connections.len() as u64,
+            connections: (self.connections.len() + self.iscsi.len()) as u64,
             in_flight: self.requests.len() as u64,
             held_bytes: self.held_bytes,
             map_cache_limit_bytes: self.map_cache_bytes as u64,

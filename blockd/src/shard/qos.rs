@@ -2,6 +2,7 @@
 
 use super::mailbox::ShardQos;
 use super::requests::Origin;
+use super::tasks::UNIT_BIT;
 use super::{Shard, VolumeSlot};
 use crate::qos::{QosLimits, Queue};
 use proto::nbd::{Request as NbdRequest, Span};
@@ -19,7 +20,9 @@ impl Shard {
     pub(super) fn resume_held(&mut self) {
         for _ in 0..CALLS_PER_TURN {
             let Some(key) = self.gate.call(self.now) else { return };
-            if let Some(connection) = self.connections.get_mut(key) {
+            if key & UNIT_BIT != 0 {
+                self.resume_unit(key & !UNIT_BIT);
+            } else if let Some(connection) = self.connections.get_mut(key) {
                 connection.held_in = None;
                 self.take_requests(key);
             }
@@ -51,7 +54,7 @@ impl Shard {
         if !self.gate.has_share_waiters() {
             return;
         }
-        let Self { connections, requests, volumes, gate, ring, now, .. } = self;
+        let Self { connections, requests, executing, volumes, gate, ring, now, .. } = self;
         let mut forget = |volume: usize, work: &mut u64| {
             if let Some(slot) = volumes.get(volume) {
                 gate.end_work(*now, slot.standing, std::mem::take(work));
@@ -67,6 +70,9 @@ impl Shard {
             if let Origin::Connection { work, .. } = &mut pending.origin {
                 forget(pending.volume, work);
             }
+        }
+        for (_, task) in executing.iter_mut().filter(|(_, task)| now.since(task.since) >= LATE) {
+            forget(task.place, &mut task.work);
         }
     }
 

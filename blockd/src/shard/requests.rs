@@ -32,6 +32,8 @@ pub(super) enum Origin {
     },
     /// The block status that is gathered at this place, of which it tells one context.
     Status { key: usize, context_id: u32 },
+    /// The command of a logical unit that is under way at this place.
+    Unit { key: usize },
     /// Another thread.
     Caller(Callback<Result<Completion, Error>>),
     /// The shard, which is closing the volume.
@@ -70,7 +72,7 @@ impl Shard {
         if let Some(slot) = self.volumes.get_mut(pending.volume) {
             let took = self.now.since(pending.since);
             slot.stats.end(pending.verb, pending.bytes, took, reply.result.is_ok());
-            if reply.result.is_ok() && matches!(pending.origin, Origin::Connection { .. }) {
+            if reply.result.is_ok() && matches!(pending.origin, Origin::Connection { .. } | Origin::Unit { .. }) {
                 slot.stats.count_carried_out(pending.verb, pending.bytes);
             }
         }
@@ -79,6 +81,8 @@ impl Shard {
                 self.end_work(pending.volume, work);
                 self.answer(key, asked, held_bytes, reply.result);
             }
+            // Later: what it asks next must not come while the volume's actions are carried out.
+            Origin::Unit { key } => self.unit_replies.push((key, reply.result)),
             Origin::Status { key, context_id } => self.take_status(key, context_id, reply.result),
             Origin::Caller(done) => {
                 self.note_size(pending.volume);
@@ -90,7 +94,9 @@ impl Shard {
 
     /// Holds the connections of a volume to the size that it has now.
     fn note_size(&mut self, place: usize) {
-        let Some(size_bytes) = self.volumes.get(place).map(|slot| slot.volume.size_bytes()) else { return };
+        let Some(slot) = self.volumes.get_mut(place) else { return };
+        let size_bytes = slot.volume.size_bytes();
+        slot.unit.note_size(size_bytes);
         for (_, connection) in self.connections.iter_mut().filter(|(_, connection)| connection.volume == place) {
             connection.session.size_bytes = size_bytes;
         }

@@ -8,8 +8,9 @@ use crate::limits::Limits;
 use crate::metering::MeterTimes;
 use crate::qos::Gate;
 use crate::throttle::Throttle;
+use crate::unit::Registrar;
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -41,6 +42,8 @@ pub struct ShardConfig {
     pub throttle: Arc<Throttle>,
     /// The meter's time.
     pub meter_times: MeterTimes,
+    /// Makes reservations durable.
+    pub registrar: Registrar,
 }
 
 impl fmt::Debug for ShardConfig {
@@ -161,6 +164,18 @@ impl Shard {
             by_id: HashMap::new(),
             connections: Slab::new(),
             requests: Slab::new(),
+            handle: handle.clone(),
+            iscsi: Slab::new(),
+            sessions: BTreeMap::new(),
+            iscsi_news: Vec::new(),
+            unfinished_iscsi: Vec::new(),
+            ungranted: VecDeque::new(),
+            session_news: Vec::new(),
+            executing: Slab::new(),
+            unit_replies: Vec::new(),
+            stalled_units: Vec::new(),
+            reserving: BTreeMap::new(),
+            registrar: config.registrar,
             statuses: Slab::new(),
             touched: Vec::new(),
             throttle: config.throttle,

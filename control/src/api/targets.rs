@@ -33,7 +33,8 @@ pub(super) async fn list(
     Ok(Json(TargetList { targets, next_cursor }))
 }
 
-/// Makes a target, without volumes and for nobody yet. The default target is not there any more from then on.
+/// Makes a target, without volumes and for nobody yet. The default target is not there any more once the
+/// default tenant has one.
 #[utoipa::path(post, path = "/v1/targets", request_body = CreateTarget, responses(
     (status = 201, body = Target, description = "Made", headers(("location" = String, description = "Its path"))),
     (status = 400, body = Problem, description = "invalid_name, invalid_request"),

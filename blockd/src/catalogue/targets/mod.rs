@@ -160,7 +160,7 @@ impl KeptTarget {
 impl TargetShelf {
     /// Whether the default target is there, where targets are served.
     fn has_default(&self) -> bool {
-        self.named.is_empty()
+        self.named.values().all(|target| target.record.tenant != TenantId::DEFAULT.0)
     }
 
     /// The lowest port that no target has.

@@ -4,12 +4,15 @@
 //! crash all of them are there or none, and of two generations of them the one with the higher ids counts.
 
 use super::super::record::Record;
+use super::super::shelf::Shelf;
 use super::super::{Book, Catalogue, CatalogueError};
 use super::names::ISCSI_NAME_BYTES_MAX;
 use super::records::{KeptNexus, ReservationRecord};
+use crate::shard::UnitSettings;
+use crate::unit::naa_of;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use units::VolumeId;
+use units::{PoolId, VolumeId};
 
 /// Most registrations of a volume that are kept.
 pub const REGISTRATIONS_MAX: usize = 256;
@@ -117,6 +120,15 @@ fn check(kept: &KeptReservations) -> Result<(), CatalogueError> {
         return Err(CatalogueError::Request(detail));
     }
     Ok(())
+}
+
+impl Shelf {
+    /// What a volume is as a logical unit: the same for those that replace it by rollbacks.
+    pub(in crate::catalogue) fn unit_of(&self, pool: &PoolId, volume: VolumeId) -> UnitSettings {
+        let line = self.line_of(volume.0);
+        let reservations = self.targets.reservations.get(&line).map(|set| set.kept.clone());
+        UnitSettings { naa: naa_of(pool, line), is_read_only: false, reservations }
+    }
 }
 
 impl Catalogue {

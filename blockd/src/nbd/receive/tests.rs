@@ -1,6 +1,7 @@
 use super::*;
 use proto::nbd::constants::{REQUEST_MAGIC, command};
 use proto::nbd::{BlockSizes, Errno, FastZero, ReplyStyle, TransmissionFlags};
+use volume::request::PIECE_BYTES_MAX;
 
 const SESSION: Session = Session {
     size_bytes: 1 << 40,
