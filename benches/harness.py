@@ -43,6 +43,7 @@ class Daemon:
         line = self.process.stdout.readline()
         if not line.startswith("ready"):
             raise Failed(f"the daemon does not serve: {line}")
+        self.ready = dict(word.split("=", 1) for word in line.split()[1:])
 
     def __enter__(self):
         return self
