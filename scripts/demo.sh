@@ -44,7 +44,7 @@ uri() {
 
 start_daemon() {
     rm -f "$work/ready"
-    "$aljibe" serve --data "$work/data" --nbd "unix:$work/nbd.sock" --api "unix:$work/api.sock" \
+    "$aljibe" serve --data "$work/data" --nbd "unix:$work/nbd.sock" --api "unix:$work/api.sock" --iscsi 127.0.0.1:0 \
         >"$work/ready" 2>>"$work/daemon.log" &
     daemon=$!
     for _ in $(seq 1 600); do
@@ -57,7 +57,7 @@ start_daemon() {
 
 say "1. Start the daemon: one program, one folder"
 start_daemon
-echo "  \$ aljibe serve --data \$W/data --nbd unix:\$W/nbd.sock --api unix:\$W/api.sock"
+echo "  \$ aljibe serve --data \$W/data --nbd unix:\$W/nbd.sock --api unix:\$W/api.sock --iscsi 127.0.0.1:0"
 sed "s|$work|\$W|g; s/^/    /" "$work/ready"
 
 say "2. Make a real disk image: partition table, boot loader, ext4 with files"
@@ -74,6 +74,11 @@ shown qemu-img compare -f raw -F raw "$work/disk.raw" "$(uri vm1)"
 shown nbdcopy --connections=4 "$(uri vm1)" "$work/back.raw"
 shown cmp "$work/disk.raw" "$work/back.raw"
 echo "    identical"
+
+say "    and through a third, over iSCSI, of which the same volume is LUN 0"
+portal="$(sed -n 's/^ready .* iscsi=//p' "$work/ready")"
+shown iscsi-ls -s "iscsi://$portal"
+shown qemu-img compare -f raw -F raw "$work/disk.raw" "iscsi://$portal/iqn.2026-11.io.aljibe:default/0"
 
 say "5. Check the file system that came back, and the checksums of its files"
 shown e2fsck -f -n "$work/back.raw?offset=1048576"

@@ -51,6 +51,13 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon that serves iSCSI too, on a TCP port that stays the same when it is restarted.
+    pub(crate) fn start_iscsi(folder: TempDir, extra_flags: &[&str]) -> Self {
+        let mut daemon = Self::start_in(folder, &[extra_flags, &["--iscsi", "127.0.0.1:0"]].concat());
+        *daemon.arguments.last_mut().expect("it ends with the address") = daemon.iscsi();
+        daemon
+    }
+
     /// Starts it again with the same arguments.
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
@@ -118,6 +125,12 @@ impl Daemon {
         let addresses = self.nbd_addresses();
         let tcp = addresses.iter().find(|address| !address.starts_with("unix:")).expect("it listens on TCP");
         tcp.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    /// The iSCSI address of the ready line, HOST:PORT.
+    pub(crate) fn iscsi(&self) -> String {
+        let words = self.ready.split_whitespace();
+        words.filter_map(|word| word.strip_prefix("iscsi=")).next().expect("the ready line has iscsi=").to_owned()
     }
 
     /// From the start of the process to its ready line.

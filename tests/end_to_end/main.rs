@@ -29,7 +29,13 @@ mod image_sources;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod initiator;
+#[cfg(test)]
 mod invoice;
+#[cfg(test)]
+mod iscsi;
+#[cfg(test)]
+mod iscsi_pdus;
 #[cfg(test)]
 mod metering;
 #[cfg(test)]
