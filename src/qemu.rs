@@ -144,7 +144,7 @@ pub(crate) async fn make(
 ) -> Result<(Server, Connection), Failure> {
     let path = std::path::absolute(path).context("there is no current folder")?;
     let mut command = Command::new("qemu-img");
-    command.args(["create", "--quiet", "-f", format.name(), "--"]).arg(&path).arg(size_bytes.to_string());
+    command.args(["create", "-q", "-f", format.name(), "--"]).arg(&path).arg(size_bytes.to_string());
     run(&mut command)?;
     serve(&path, &["--discard=unmap", format.name()], dialer).await
 }
