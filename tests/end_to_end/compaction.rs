@@ -63,7 +63,8 @@ fn a_full_pool_takes_writes_again_after_a_trim() {
     assert_eq!(said, "as promised\n");
     assert!(shown(&daemon, " packs written") > 0);
     assert_eq!(shown(&daemon, " suspect"), 0);
-    daemon.stop_without_complaint();
+    // In a full pool there is no room for the meter's readings either, should one be due.
+    daemon.stop_complaining_of_nothing_but(&["readings are not taken now"]);
     daemon.check_pool();
 }
 
