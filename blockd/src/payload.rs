@@ -104,7 +104,7 @@ impl ArrivingPayload {
 
     /// Gives back what was taken for one that never becomes complete.
     pub(crate) fn abandon(&mut self, buffers: &mut BufferPool) {
-        self.payload.drain(..).chain(self.piece.take()).for_each(|buffer| buffers.put(buffer));
+        buffers.put_all(self.payload.drain(..).chain(self.piece.take()));
     }
 
     fn finish_full_piece(&mut self) {

@@ -106,6 +106,12 @@ pub struct BufferPool {
 const CLASS_COUNT: usize = 9;
 const _: () = assert!(BLOCK_LEN << (CLASS_COUNT - 1) == 1 << 20);
 
+/// Bytes of buffers, together.
+#[must_use]
+pub fn total_len(buffers: &[Buffer]) -> u64 {
+    buffers.iter().map(|buffer| buffer.len() as u64).sum()
+}
+
 impl BufferPool {
     /// Makes a pool that keeps at most `kept_bytes_max` bytes in unused buffers.
     #[must_use]
@@ -145,6 +151,11 @@ impl BufferPool {
             self.kept_bytes += capacity;
             class.push(buffer);
         }
+    }
+
+    /// Gives buffers back.
+    pub fn put_all(&mut self, buffers: impl IntoIterator<Item = Buffer>) {
+        buffers.into_iter().for_each(|buffer| self.put(buffer));
     }
 
     #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::Route;
 use proto::scsi::{Command, CopyList, CopySegment, CopyState, CopyStatus, Sense, Span};
+use units::SECTOR_BYTES;
 
 /// Blocks of a piece: 1 MiB.
 const PIECE_BLOCKS: u64 = 2048;
@@ -104,7 +105,7 @@ impl CopyJob {
     pub(crate) fn note_written(&mut self) {
         let blocks = self.piece().map_or(0, |(_, blocks)| blocks);
         self.done_blocks += blocks;
-        self.bytes += blocks * u64::from(proto::scsi::SECTOR_BYTES);
+        self.bytes += blocks * SECTOR_BYTES;
     }
 
     /// What RECEIVE COPY RESULTS tells of it.

@@ -46,6 +46,15 @@ pub(crate) enum Sink {
     Payload(ArrivingPayload),
 }
 
+impl Sink {
+    /// Gives back what was taken for data that nobody has use for.
+    pub(crate) fn abandon(&mut self, buffers: &mut BufferPool) {
+        if let Self::Payload(payload) = self {
+            payload.abandon(buffers);
+        }
+    }
+}
+
 /// Memory lent for one receive.
 #[derive(Debug)]
 pub(crate) struct Loan {
@@ -202,8 +211,8 @@ impl Receiver {
 
     /// Gives back what a write that never became whole has taken.
     pub(crate) fn abandon(&mut self, buffers: &mut BufferPool) {
-        if let State::Segment(Segment { sink: Sink::Payload(payload), .. }) = &mut self.state {
-            payload.abandon(buffers);
+        if let State::Segment(segment) = &mut self.state {
+            segment.sink.abandon(buffers);
         }
         self.state = State::Header;
         self.unread = 0..0;

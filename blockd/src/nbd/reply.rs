@@ -174,7 +174,7 @@ impl Replies {
 
     /// Takes a sent message back: its buffers go to the pool, and it will be filled again.
     pub(crate) fn recycle(&mut self, mut message: Message, buffers: &mut BufferPool) {
-        message.take_regions().for_each(|region| buffers.put(buffer_of(region)));
+        buffers.put_all(message.take_regions().map(buffer_of));
         self.spare.push(message);
     }
 }

@@ -7,6 +7,7 @@ use crate::memory::buffer_of;
 use std::time::Duration;
 use units::{Monotonic, VolumeId};
 use uring::{Completion, Outcome, Want};
+use volume::buffer::total_len;
 use volume::engine::Context;
 use volume::io::{Action, Event};
 
@@ -117,7 +118,7 @@ impl Shard {
     fn carry_out(&mut self, place: usize, volume: VolumeId, action: Action) {
         match action {
             Action::Append { id, pool_offset, buffers } => {
-                self.throttle.charge(self.now, buffers.iter().map(|buffer| buffer.len() as u64).sum());
+                self.throttle.charge(self.now, total_len(&buffers));
                 let (disk, mut io) = self.disk_and_io();
                 let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
                 self.finished.extend(event.map(|event| (place, event)));

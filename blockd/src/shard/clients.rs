@@ -164,7 +164,7 @@ impl Shard {
 
     /// Refuses what a SCSI reservation keeps those out of who are no nexus.
     fn refuse_fenced(&mut self, key: usize, to: ReplyTo, payload: Payload) {
-        payload.into_iter().for_each(|piece| self.buffers.put(piece));
+        self.buffers.put_all(payload);
         self.release_arriving(key);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.replies.push_error(to, Errno::Perm, "an iSCSI initiator has reserved the volume");

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use units::Monotonic;
 use uring::{ReadPiece, Ring};
-use volume::buffer::Buffer;
+use volume::buffer::{Buffer, total_len};
 use volume::error::DiskFault;
 use volume::io::{Event, FetchPiece, IoId};
 
@@ -114,7 +114,7 @@ impl Disk {
         pool_offset: u64,
         buffers: Vec<Buffer>,
     ) -> Option<Event> {
-        let len: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        let len = total_len(&buffers);
         io.stats.appends += 1;
         io.stats.append_bytes += len;
         if self.is_direct || self.dirty.bytes > io.limits.dirty_bytes_max {

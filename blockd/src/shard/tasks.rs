@@ -102,10 +102,10 @@ impl Shard {
             None => Err(task),
         };
         if let Err(UnitTask { session, tag, payload, .. }) = refused {
-            payload.into_iter().for_each(|piece| self.buffers.put(piece));
+            self.buffers.put_all(payload);
             tracing::debug!(%volume, tag, "a task came for a unit that is not there for it");
-            let sense = Sense::LUN_NOT_SUPPORTED.encode(false);
-            self.deliver(from.clone(), session, SessionMessage::Done { tag, outcome: Outcome::checked(sense) });
+            let outcome = Outcome::fixed(Sense::LUN_NOT_SUPPORTED);
+            self.deliver(from.clone(), session, SessionMessage::Done { tag, outcome });
             return;
         }
         if let Some(place) = place {
@@ -142,7 +142,7 @@ impl Shard {
     fn begin_task(&mut self, place: usize, task: UnitTask, bytes: Option<u64>) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         let (session, tag, attribute) = (task.session, task.tag, task.attribute);
-        let held_bytes = task.payload_bytes + read_bytes(&task);
+        let held_bytes = task.payload_bytes() + read_bytes(&task);
         let facts = Facts { size_bytes: slot.volume.size_bytes(), buffers: &mut self.buffers };
         match slot.unit.begin(task, facts) {
             Begun::Ended(outcome) => self.answer_task(place, (session, tag), outcome),
@@ -207,7 +207,7 @@ impl Shard {
             }
             Next::Ask(plan, request) => {
                 plan.discard(&mut self.buffers);
-                request.into_buffers().for_each(|piece| self.buffers.put(piece));
+                self.buffers.put_all(request.into_buffers());
                 self.end_task(key, Outcome::Aborted);
             }
             Next::End(outcome) => self.end_task(key, outcome),
@@ -224,13 +224,13 @@ impl Shard {
             self.end_work(place, work);
         }
         let aborts = self.unit_mut(place).map(|unit| unit.note_ended(&awaited_by)).unwrap_or_default();
-        if is_aborted {
-            outcome.discard(&mut self.buffers);
-            self.answer_task(place, (session, tag), aborted(is_told));
-        } else if is_answered {
+        if is_aborted || is_answered {
             outcome.discard(&mut self.buffers);
         } else {
             self.answer_task(place, (session, tag), outcome);
+        }
+        if is_aborted {
+            self.answer_task(place, (session, tag), aborted(is_told));
         }
         for (session, answer) in aborts {
             match answer {
@@ -277,7 +277,7 @@ impl Shard {
             self.gate.leave(queue, UNIT_BIT | place);
         }
         for UnitTask { session, tag, payload, .. } in dropped {
-            payload.into_iter().for_each(|piece| self.buffers.put(piece));
+            self.buffers.put_all(payload);
             self.answer_task(place, (session, tag), aborted(by.is_some_and(|by| by != session)));
         }
     }
@@ -417,21 +417,15 @@ impl Shard {
         // A change of reservations is not waited for: whoever closes may hold what that waits for.
         let is_over = |unit: &LogicalUnit| unit.is_closing && unit.running() == 0;
         let Some(slot) = self.volumes.get_mut(place).filter(|slot| is_over(&slot.unit)) else { return };
-        let volume = slot.volume.id();
-        for session in slot.unit.sessions() {
+        let (volume, sessions) = (slot.volume.id(), slot.unit.sessions());
+        for session in sessions {
+            let Some(slot) = self.volumes.get_mut(place) else { return };
             let home = slot.unit.home_of(session);
             if slot.unit.detach(session) {
                 slot.stats.connections -= 1;
             }
             if let Some(home) = home {
-                match home {
-                    Home::Here => self.session_news.push((session, SessionMessage::UnitGone { volume })),
-                    Home::Elsewhere(shard) => {
-                        let message = SessionMessage::UnitGone { volume };
-                        // As in `deliver`.
-                        let _ = shard.send_session(session, message);
-                    }
-                }
+                self.deliver(home, session, SessionMessage::UnitGone { volume });
             }
         }
     }

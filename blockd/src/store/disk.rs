@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use units::{BLOCK_BYTES, BLOCK_LEN};
-use volume::buffer::Buffer;
+use volume::buffer::{Buffer, total_len};
 use volume::compact::Urgency;
 use volume::error::DiskFault;
 use volume::io::{Action, Event, FetchPiece};
@@ -84,7 +84,7 @@ impl Disk {
     fn carry_out(&self, action: Action) -> Option<(Event, u64)> {
         match action {
             Action::Append { id, pool_offset, buffers } => {
-                let bytes = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+                let bytes = total_len(&buffers);
                 let mut at = pool_offset;
                 let result = buffers.iter().try_for_each(|buffer| {
                     self.write(at, buffer.as_slice())?;

@@ -46,7 +46,7 @@ impl LogicalUnit {
             Ok(command) => self.carry_out(&mut task, command, &mut facts),
             Err(outcome) => Begun::Ended(outcome),
         };
-        task.payload.into_iter().for_each(|piece| facts.buffers.put(piece));
+        facts.buffers.put_all(task.payload);
         begun
     }
 
@@ -86,7 +86,7 @@ impl LogicalUnit {
             matches!(command, Command::Write { .. } | Command::WriteAndVerify { .. } | Command::OrWrite { .. });
         if is_exact && task.expected_bytes != asked {
             Err(self.check(&Sense::INVALID_FIELD_IN_CDB))
-        } else if !may_be_less && task.payload_bytes < asked {
+        } else if !may_be_less && task.payload_bytes() < asked {
             Err(self.check(&Sense::INVALID_FIELD_IN_INFORMATION_UNIT))
         } else {
             Ok(())

@@ -7,7 +7,7 @@ use super::task::{Outcome, UnitTask};
 use proto::scsi::{Compare, Limits, Sense, Span, parameters};
 use smallvec::{SmallVec, smallvec};
 use units::{ByteRange, SECTOR_BYTES};
-use volume::buffer::BufferPool;
+use volume::buffer::{BufferPool, total_len};
 use volume::request::{OR_BYTES_MAX, Payload, Request};
 
 /// Most extents of a GET LBA STATUS.
@@ -177,10 +177,10 @@ impl LogicalUnit {
             return Err(self.check(&Sense::INVALID_FIELD_IN_CDB));
         }
         let mut payload = std::mem::take(&mut task.payload);
-        let is_cut = task.payload_bytes < range.len();
-        let range = if is_cut { cut_to(range, task.payload_bytes, &mut payload, facts.buffers) } else { range };
+        let sent = total_len(&payload);
+        let range = if sent < range.len() { cut_to(range, sent, &mut payload, facts.buffers) } else { range };
         if range.is_empty() {
-            payload.into_iter().for_each(|piece| facts.buffers.put(piece));
+            facts.buffers.put_all(payload);
             return Err(Outcome::good());
         }
         Ok((range, payload))
@@ -239,6 +239,6 @@ fn split(payload: Payload, len: u64, buffers: &mut BufferPool) -> (Payload, Payl
     let (expected, written) = bytes.split_at_checked(len).unwrap_or((bytes, &[]));
     let written = written.get(..len).unwrap_or(written);
     let parts = (smallvec![buffers.take_copy_of(expected)], smallvec![buffers.take_copy_of(written)]);
-    payload.into_iter().for_each(|piece| buffers.put(piece));
+    buffers.put_all(payload);
     parts
 }

@@ -1,10 +1,10 @@
 //! Nexuses: the initiators that use a unit, and what each is to be told.
 
 use super::LogicalUnit;
-use super::task::{DataIn, Outcome};
+use super::task::Outcome;
 use crate::listener::Attachment;
 use crate::shard::ShardHandle;
-use proto::scsi::{Nexus, Sense, Status};
+use proto::scsi::{Nexus, Sense};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -115,7 +115,6 @@ impl LogicalUnit {
 
     /// A command's end with an error that the initiator is to look at.
     pub(crate) fn check(&self, sense: &Sense) -> Outcome {
-        let sense = sense.encode(self.mode.descriptor_sense);
-        Outcome::Ended { status: Status::CheckCondition, sense, data: DataIn::None }
+        Outcome::checked(sense.encode(self.mode.descriptor_sense))
     }
 }

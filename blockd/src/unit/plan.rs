@@ -6,7 +6,7 @@ use super::{LogicalUnit, begin::first_bytes};
 use proto::scsi::{Sense, Status, parameters};
 use smallvec::smallvec;
 use units::{ByteRange, SECTOR_BYTES};
-use volume::buffer::{Buffer, BufferPool};
+use volume::buffer::{Buffer, BufferPool, total_len};
 use volume::error::Error;
 use volume::request::{Completion, Extent, PIECE_BYTES_MAX, Payload, Request};
 
@@ -90,7 +90,7 @@ impl Plan {
             let block = buffers.take_copy_of(sector);
             next_fill(range, block, fua, buffers)
         };
-        block.into_iter().flatten().for_each(|piece| buffers.put(piece));
+        buffers.put_all(block.into_iter().flatten());
         planned
     }
 
@@ -110,7 +110,7 @@ const _: () = assert!(SECTOR_LEN as u64 == SECTOR_BYTES && PIECE_BYTES == PIECE_
 impl Against {
     fn discard(self, buffers: &mut BufferPool) {
         if let Self::Data(payload) | Self::Block(payload) = self {
-            payload.into_iter().for_each(|piece| buffers.put(piece));
+            buffers.put_all(payload);
         }
     }
 
@@ -237,7 +237,7 @@ impl LogicalUnit {
 /// Bytes that are compared in all, where their number counts.
 fn against_len(against: &Against) -> Option<u64> {
     match against {
-        Against::Data(payload) => Some(payload.iter().map(|piece| piece.len() as u64).sum()),
+        Against::Data(payload) => Some(total_len(payload)),
         Against::Nothing | Against::Block(_) => None,
     }
 }

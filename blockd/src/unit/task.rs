@@ -3,7 +3,7 @@
 use super::SessionKey;
 use proto::iscsi::Attribute;
 use proto::scsi::{Command, Sense, Status};
-use volume::buffer::{Buffer, BufferPool};
+use volume::buffer::{Buffer, BufferPool, total_len};
 use volume::error::ErrorKind;
 use volume::request::Payload;
 
@@ -18,7 +18,6 @@ pub(crate) struct UnitTask {
     pub(crate) command: Result<Command, Sense>,
     /// What the initiator has sent with it.
     pub(crate) payload: Payload,
-    pub(crate) payload_bytes: u64,
     /// What it has said that it will move.
     pub(crate) expected_bytes: u64,
 }
@@ -73,6 +72,13 @@ pub(crate) enum AbortScope {
     ColdReset,
 }
 
+impl UnitTask {
+    /// Bytes that the initiator has sent with it.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        total_len(&self.payload)
+    }
+}
+
 impl Outcome {
     pub(crate) const fn good() -> Self {
         Self::with_data(DataIn::None)
@@ -95,6 +101,11 @@ impl Outcome {
     /// An error that the initiator is to look at, encoded.
     pub(crate) const fn checked(sense: Vec<u8>) -> Self {
         Self::Ended { status: Status::CheckCondition, sense, data: DataIn::None }
+    }
+
+    /// The same in the fixed format, of whoever does not know which one the initiator has asked the unit for.
+    pub(crate) fn fixed(sense: Sense) -> Self {
+        Self::checked(sense.encode(false))
     }
 
     /// Gives its buffer back, of which nobody has use.

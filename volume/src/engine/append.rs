@@ -3,7 +3,7 @@
 use super::log::{Batch, FOOTER_FAULTS_MAX, FooterState, OpenSegment, SealedFooter, Spare};
 use super::request::Pending;
 use super::{Context, Volume};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, total_len};
 use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::{
     BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
@@ -179,7 +179,7 @@ impl Volume {
         self.status.batches += 1;
         self.status.operations += count as u64;
         self.status.payload_bytes += (cut.payload_blocks * BLOCK_LEN) as u64;
-        self.status.appended_bytes += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
+        self.status.appended_bytes += total_len(&buffers);
         context.actions.push(Action::Append { id: io, pool_offset, buffers });
         self.lease_ahead(context);
     }
@@ -314,7 +314,7 @@ impl Volume {
         batch.ended = Some(result);
         match result {
             Ok(()) if at == 0 && !self.log.is_failing => {
-                buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+                context.buffers.put_all(buffers);
             }
             // A batch before it may fail yet, and then this one has to be appended again too.
             Ok(()) => give_payloads_back(context, batch, buffers),
@@ -335,7 +335,7 @@ impl Volume {
     ) {
         let footer = self.log.footers.iter_mut().find(|footer| footer.io == id);
         let Some(footer) = footer else {
-            buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+            context.buffers.put_all(buffers);
             self.on_voided(context, id, result);
             return;
         };
@@ -357,7 +357,7 @@ impl Volume {
                 self.want_sync(context);
             }
         }
-        buffers.into_iter().for_each(|buffer| context.buffers.put(buffer));
+        context.buffers.put_all(buffers);
         self.store_captured(context);
     }
 
@@ -485,7 +485,7 @@ fn give_payloads_back(context: &mut Context<'_>, batch: &mut Batch, buffers: Vec
     let payloads = batch.operations.iter().filter(|pending| pending.operation.kind == OperationKind::Write).count();
     let headers = buffers.len().saturating_sub(payloads);
     let mut buffers = buffers.into_iter();
-    buffers.by_ref().take(headers).for_each(|header| context.buffers.put(header));
+    context.buffers.put_all(buffers.by_ref().take(headers));
     for pending in &mut batch.operations {
         if pending.operation.kind == OperationKind::Write {
             pending.payload = buffers.next();

@@ -24,7 +24,7 @@ impl Volume {
         let checked = self.check_compare(range).and_then(|()| check_payload(range, &expected));
         let checked = checked.and_then(|()| check_payload(range, &payload));
         if range.is_empty() || checked.is_err() {
-            expected.into_iter().chain(payload).for_each(|piece| context.buffers.put(piece));
+            context.buffers.put_all(expected.into_iter().chain(payload));
             reply(context, id, checked.map(|()| Completion::Done));
             return;
         }
@@ -38,7 +38,7 @@ impl Volume {
         let Asker { id, fua } = asker;
         let checked = self.check_or(range).and_then(|()| check_payload(range, &payload));
         if range.is_empty() || checked.is_err() {
-            payload.into_iter().for_each(|piece| context.buffers.put(piece));
+            context.buffers.put_all(payload);
             reply(context, id, checked.map(|()| Completion::Done));
             return;
         }

@@ -303,7 +303,7 @@ impl Volume {
 
     fn on_request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
         if self.is_read_only && request.is_change() {
-            request.into_buffers().for_each(|piece| context.buffers.put(piece));
+            context.buffers.put_all(request.into_buffers());
             let detail = "a snapshot does not change; clone it to write";
             reply(context, id, Err(Error::new(ErrorKind::InvalidRequest, detail)));
             return;

@@ -51,7 +51,7 @@ impl Volume {
     pub(super) fn on_write(&mut self, context: &mut Context<'_>, asker: Asker, range: ByteRange, payload: Payload) {
         let Asker { id, fua } = asker;
         if let Err(error) = self.check_change(range).and_then(|()| check_payload(range, &payload)) {
-            payload.into_iter().for_each(|piece| context.buffers.put(piece));
+            context.buffers.put_all(payload);
             reply(context, id, Err(error));
             return;
         }

@@ -184,7 +184,7 @@ impl Volume {
             self.add_operation(context, id, Operation { kind: OperationKind::Write, range: blocks }, Some(piece));
             first = blocks.end();
         }
-        payload.into_iter().for_each(|piece| context.buffers.put(piece));
+        context.buffers.put_all(payload);
     }
 
     /// Takes an or-write apart, copying it: as many blocks at a time as a segment can hold.
@@ -198,7 +198,7 @@ impl Volume {
             self.add_edge(context, id, part, Merge::Or(bits));
             from = end;
         }
-        payload.into_iter().for_each(|piece| context.buffers.put(piece));
+        context.buffers.put_all(payload);
     }
 
     /// Zeroes the partial blocks at the ends of `range`.
@@ -285,13 +285,13 @@ impl Volume {
                 }
             }
         }
-        merge.into_buffers().for_each(|buffer| context.buffers.put(buffer));
+        context.buffers.put_all(merge.into_buffers());
         self.resume_subblocks(context);
     }
 
     pub(super) fn fail_subblock(&mut self, context: &mut Context<'_>, number: u64, error: Error) {
         if let Some(edge) = self.subblock.take_edge(number) {
-            edge.merge.into_buffers().for_each(|buffer| context.buffers.put(buffer));
+            context.buffers.put_all(edge.merge.into_buffers());
             self.part_done(context, edge.request, Err(error));
         }
         self.resume_subblocks(context);

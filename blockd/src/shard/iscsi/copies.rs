@@ -6,7 +6,7 @@ use crate::unit::{DataIn, Outcome, SessionKey, UnitTask};
 use proto::iscsi::Attribute;
 use proto::scsi::{Command, CopyState, Sense, SenseKey, Status, copy};
 use smallvec::smallvec;
-use volume::buffer::Buffer;
+use volume::buffer::{Buffer, total_len};
 use volume::request::Payload;
 
 /// Copies of a session whose results are kept.
@@ -30,7 +30,7 @@ impl Shard {
                 let outcome = self.copy_results(key, action, list_id, allocation);
                 self.finish_task(key, itt, outcome);
             }
-            _ => self.finish_task(key, itt, checked(Sense::INVALID_OPCODE)),
+            _ => self.finish_task(key, itt, Outcome::fixed(Sense::INVALID_OPCODE)),
         }
     }
 
@@ -43,7 +43,7 @@ impl Shard {
                 session.copies.insert(itt, job);
                 self.go_on_copying(key, itt);
             }
-            Err(sense) => self.finish_task(key, itt, checked(sense)),
+            Err(sense) => self.finish_task(key, itt, Outcome::fixed(sense)),
         }
     }
 
@@ -55,7 +55,7 @@ impl Shard {
             (FAILED_DETAILS, Some((_, failure))) => {
                 copy::failed_details(failure.as_ref().map(|(status, sense)| (*status, sense)))
             }
-            _ => return checked(Sense::INVALID_FIELD_IN_CDB),
+            _ => return Outcome::fixed(Sense::INVALID_FIELD_IN_CDB),
         };
         Outcome::parameters(told, allocation)
     }
@@ -78,12 +78,9 @@ impl Shard {
             job.tag = tag;
             job.step_route = Some(step.route.clone());
         }
-        let payload_bytes = payload.iter().map(|piece| piece.len() as u64).sum();
         let CopyStep { route, command } = step;
-        let attribute = Attribute::Simple;
-        let command = Ok(command);
-        let expected_bytes = payload_bytes;
-        let task = UnitTask { session: key, tag, attribute, command, payload, payload_bytes, expected_bytes };
+        let (attribute, expected_bytes) = (Attribute::Simple, total_len(&payload));
+        let task = UnitTask { session: key, tag, attribute, command: Ok(command), payload, expected_bytes };
         self.ask_unit(&route, task);
     }
 
@@ -121,7 +118,7 @@ impl Shard {
             Outcome::Ended { status, sense, data } => {
                 Outcome::Ended { status, sense, data }.discard(&mut self.buffers);
                 let sense = Sense::COPY_ABORTED;
-                self.end_copy(key, itt, checked(sense), Some((status, sense)));
+                self.end_copy(key, itt, Outcome::fixed(sense), Some((status, sense)));
             }
             Outcome::Aborted => self.end_copy(key, itt, Outcome::Aborted, None),
         }
@@ -143,7 +140,7 @@ impl Shard {
         let job = self.sessions.get_mut(&key).and_then(|session| session.copies.get_mut(&itt));
         match job.and_then(|job| job.next_write(is_zeros)) {
             Some(step) => self.begin_copy_step(key, itt, step, payload),
-            None => self.put_payload(payload),
+            None => self.buffers.put_all(payload),
         }
     }
 
@@ -159,10 +156,6 @@ impl Shard {
         }
         self.finish_task(key, itt, outcome);
     }
-}
-
-fn checked(sense: Sense) -> Outcome {
-    Outcome::checked(sense.encode(false))
 }
 
 /// Whether encoded sense data, of either format, is a unit attention. SPC-4 4.5.

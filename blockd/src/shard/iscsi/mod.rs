@@ -8,8 +8,9 @@ mod sessions;
 mod tasks;
 
 use super::{Shard, Token};
-use crate::iscsi::{Arrival, Connection, NewConnection, Sending, Session};
+use crate::iscsi::{Arrival, Connection, NewConnection, Sending, Session, Task};
 use crate::nbd::Phase;
+use crate::unit::SessionKey;
 use proto::iscsi::{NopIn, constants, nop_in};
 use std::io;
 use std::time::Duration;
@@ -277,6 +278,11 @@ impl Shard {
             connection.outbox.push_unnumbered(window, |numbers| nop_in(&nop, numbers));
         }
         self.note_iscsi_news(key);
+    }
+
+    /// A command of a session.
+    pub(super) fn task_mut(&mut self, key: SessionKey, itt: u32) -> Option<&mut Task> {
+        self.sessions.get_mut(&key)?.tasks.get_mut(&itt)
     }
 
     /// The session of a connection, and the connection.

@@ -69,13 +69,11 @@ impl Shard {
     }
 
     /// The data of a PDU is there.
-    pub(super) fn on_segment(&mut self, key: usize, sink: Sink, is_intact: bool) {
+    pub(super) fn on_segment(&mut self, key: usize, mut sink: Sink, is_intact: bool) {
         let Some(connection) = self.iscsi.get_mut(key) else { return };
         let Some(pending) = connection.pending.take() else { return };
         if !is_intact {
-            if let Sink::Payload(mut payload) = sink {
-                payload.abandon(&mut self.buffers);
-            }
+            sink.abandon(&mut self.buffers);
             // Without recovery of its own the session is begun anew. RFC 7143 7.8, 7.2.
             self.reject(key, RejectReason::DataDigest);
             self.drain_iscsi(key);
@@ -240,7 +238,7 @@ impl Shard {
                 tracing::info!(connection = key, ?error, "an initiator sends data as it must not");
                 let (mut payload, session_key) = (std::mem::take(&mut task.payload), session.key);
                 payload.abandon(&mut self.buffers);
-                self.finish_task(session_key, data.itt, Outcome::checked(sense_of(error).encode(false)));
+                self.finish_task(session_key, data.itt, Outcome::fixed(sense_of(error)));
                 (Pending::Nothing, Sink::Skip)
             }
             None => (Pending::Nothing, Sink::Skip),
@@ -248,13 +246,11 @@ impl Shard {
     }
 
     /// Data of a command is there; what is missing is asked for.
-    fn on_data(&mut self, key: usize, itt: u32, sink: Sink) {
+    fn on_data(&mut self, key: usize, itt: u32, mut sink: Sink) {
         let Some((session, connection)) = self.session_and(key) else { return };
         let session_key = connection.session;
         let Some(task) = session.tasks.get_mut(&itt) else {
-            if let Sink::Payload(mut payload) = sink {
-                payload.abandon(&mut self.buffers);
-            }
+            sink.abandon(&mut self.buffers);
             return;
         };
         let was_arriving = std::mem::take(&mut task.is_arriving);
@@ -262,9 +258,7 @@ impl Shard {
         if !is_its {
             // Of another command, that had this tag before.
             task.is_arriving = was_arriving;
-            if let Sink::Payload(mut payload) = sink {
-                payload.abandon(&mut self.buffers);
-            }
+            sink.abandon(&mut self.buffers);
             return;
         }
         if let Sink::Payload(payload) = sink {
@@ -287,7 +281,7 @@ impl Shard {
         let missing = task.wanted_bytes.saturating_sub(task.held_bytes);
         if !task.is_granted {
             if !self.has_room_for(connection, missing) {
-                if let Some(task) = self.sessions.get_mut(&key).and_then(|session| session.tasks.get_mut(&itt))
+                if let Some(task) = self.task_mut(key, itt)
                     && !std::mem::replace(&mut task.is_waiting, true)
                 {
                     self.ungranted.push_back((key, itt));
@@ -330,13 +324,13 @@ impl Shard {
     /// Goes on with writes that waited for room, those that wait longest first.
     pub(in crate::shard) fn resume_ungranted(&mut self) {
         while let Some((key, itt)) = self.ungranted.pop_front() {
-            let task = self.sessions.get_mut(&key).and_then(|session| session.tasks.get_mut(&itt));
+            let task = self.task_mut(key, itt);
             let Some(task) = task.filter(|task| task.is_waiting) else { continue };
             task.is_waiting = false;
             let (connection, missing) = (task.connection, task.wanted_bytes.saturating_sub(task.held_bytes));
             if !self.has_room_for(connection, missing) && self.held_bytes >= self.limits.shard_bytes_max {
                 // Nobody else gets any, either.
-                if let Some(task) = self.sessions.get_mut(&key).and_then(|session| session.tasks.get_mut(&itt)) {
+                if let Some(task) = self.task_mut(key, itt) {
                     task.is_waiting = true;
                 }
                 self.ungranted.push_front((key, itt));

@@ -114,13 +114,7 @@ impl Shard {
         volumes.dedup_by_key(|route| route.volume);
         for route in volumes {
             let message = UnitMessage::Detach { session: key, guard: session.guard.clone() };
-            match &route.shard {
-                None => self.on_unit_message(route.volume, message),
-                Some(shard) => {
-                    // One that has ended has no nexus either.
-                    let _ = shard.send_unit(route.volume, message);
-                }
-            }
+            self.tell_unit(route, message);
         }
     }
 

@@ -8,7 +8,6 @@ use crate::unit::{DataIn, Home, Outcome, SessionKey, UnitTask};
 use proto::iscsi::{Attribute, Residual, ScsiResponse, scsi_response};
 use proto::scsi::{Command, Lun, Sense, Status, inquiry, parameters};
 use smallvec::SmallVec;
-use volume::request::Payload;
 
 /// Response code: the command completed at the target. RFC 7143 11.4.3.
 const COMPLETED: u8 = 0;
@@ -43,37 +42,33 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(task) = session.tasks.get_mut(&itt) else { return };
         task.stage = Stage::Submitted;
-        let task_tag = task.tag;
-        let (command, lun) = (task.as_announced(), Lun::decode(task.lun));
+        let (tag, command, lun) = (task.tag, task.as_announced(), Lun::decode(task.lun));
         let payload = task.payload.finish();
         let (connection, held_bytes) = (task.connection, std::mem::take(&mut task.held_bytes));
-        let payload_bytes = payload.iter().map(|piece| piece.len() as u64).sum();
         let (attribute, expected_bytes) =
             (task.attribute, if task.writes { u64::from(task.expected_bytes) } else { 0 });
         let (is_refused, failed) = (task.is_refused, task.failed);
         let route = lun.and_then(|lun| session.luns.get(&lun.0)).cloned();
         self.release_iscsi(connection, held_bytes);
-        let tag = task_tag;
         if is_refused {
-            self.put_payload(payload);
-            let outcome = failed.map(|sense| Outcome::checked(sense.encode(false)));
-            self.finish_task(key, itt, outcome.unwrap_or_else(|| Outcome::status(Status::Busy)));
+            self.buffers.put_all(payload);
+            self.finish_task(key, itt, failed.map_or_else(|| Outcome::status(Status::Busy), Outcome::fixed));
             return;
         }
         match (&command, route) {
             (Ok(Command::ReportLuns { select, allocation }), _) => {
                 let outcome = self.report_luns(key, *select, *allocation);
-                self.put_payload(payload);
+                self.buffers.put_all(payload);
                 self.finish_task(key, itt, outcome);
             }
             (_, None) => {
                 let outcome = absent(&command);
-                self.put_payload(payload);
+                self.buffers.put_all(payload);
                 self.finish_task(key, itt, outcome);
             }
             (Ok(Command::ExtendedCopy { .. } | Command::ReceiveCopyResults { .. }), Some(_)) => {
                 self.begin_copy_command(key, itt, &payload);
-                self.put_payload(payload);
+                self.buffers.put_all(payload);
             }
             // What another shard reads for this one is held by this one in the end.
             (Ok(Command::Read { .. }), Some(Route { shard: Some(_), .. }))
@@ -82,14 +77,10 @@ impl Shard {
                 self.finish_task(key, itt, Outcome::status(Status::Busy));
             }
             (_, Some(route)) => {
-                let task = UnitTask { session: key, tag, attribute, command, payload, payload_bytes, expected_bytes };
+                let task = UnitTask { session: key, tag, attribute, command, payload, expected_bytes };
                 self.ask_unit(&route, task);
             }
         }
-    }
-
-    pub(super) fn put_payload(&mut self, payload: Payload) {
-        payload.into_iter().for_each(|piece| self.buffers.put(piece));
     }
 
     /// Hands a task to the unit that a route leads to.
@@ -144,7 +135,7 @@ impl Shard {
     /// SPC-4 6.33.
     fn report_luns(&self, key: SessionKey, select: u8, allocation: u32) -> Outcome {
         if allocation < 16 || select > 2 {
-            return Outcome::checked(Sense::INVALID_FIELD_IN_CDB.encode(false));
+            return Outcome::fixed(Sense::INVALID_FIELD_IN_CDB);
         }
         let luns = self.sessions.get(&key).into_iter().flat_map(|session| session.luns.keys());
         // There are no well known ones, which 1 asks for.
@@ -166,10 +157,11 @@ impl Shard {
         let window = session.numbers();
         self.release_iscsi(task.connection, task.held_bytes);
         let connection = self.iscsi.get_mut(task.connection).filter(|connection| connection.phase != Phase::Dead);
-        let (Some(connection), Outcome::Ended { status, sense, data }, false) = (connection, outcome, task.is_aborted)
-        else {
+        let Some(connection) = connection.filter(|_| !task.is_aborted) else {
+            outcome.discard(&mut self.buffers);
             return;
         };
+        let Outcome::Ended { status, sense, data } = outcome else { return };
         let key = task.connection;
         let limits = (connection.parameters.initiator_data_bytes_max, connection.parameters.max_burst);
         let answer = Answer::of(&task, (status, data), (window, limits));
@@ -252,6 +244,6 @@ fn absent(command: &Result<Command, Sense>) -> Outcome {
         Ok(Command::RequestSense { descriptor, allocation }) => {
             Outcome::parameters(Sense::LUN_NOT_SUPPORTED.encode(*descriptor), *allocation)
         }
-        _ => Outcome::checked(Sense::LUN_NOT_SUPPORTED.encode(false)),
+        _ => Outcome::fixed(Sense::LUN_NOT_SUPPORTED),
     }
 }
