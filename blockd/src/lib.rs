@@ -19,6 +19,7 @@ pub mod scrub;
 mod serving;
 pub mod shard;
 pub mod store;
+mod stream;
 mod throttle;
 pub mod tls;
 mod unit;

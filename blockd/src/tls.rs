@@ -8,7 +8,7 @@ mod config;
 pub use config::{ClientCertificates, TlsClientFiles, TlsConfigError, TlsFiles};
 
 use crate::memory::region_of;
-use crate::nbd::Loan;
+use crate::stream::Loan;
 use rustls::ServerConnection;
 use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;

@@ -4,22 +4,11 @@
 //! the buffer that goes to the engine, and what is missing of much of it is received straight into that. Where a data segment
 //! goes is said by whoever knows the session, between its header and itself.
 
-use crate::memory::{buffer_of, region_of};
 use crate::payload::ArrivingPayload;
+use crate::stream::{Loan, Stream};
 use proto::iscsi::{FrameError, Framing, Head, RunningDigest, decode_header, padded};
-use std::ops::Range;
 use uring::Region;
 use volume::buffer::BufferPool;
-
-/// Bytes of a connection's receive buffer, and most that one receive takes into it.
-const RECEIVE_BYTES: usize = 256 << 10;
-
-/// Bytes received at a time behind much data: the next header and little of its data, which is to be received where it
-/// belongs.
-const SHORT_RECEIVE_BYTES: usize = 4 << 10;
-
-/// Data segments from this length on are large.
-const LARGE_SEGMENT_BYTES: usize = 64 << 10;
 
 /// Bytes of a digest. RFC 7143 11.2.3.
 const DIGEST_BYTES: usize = 4;
@@ -55,27 +44,13 @@ impl Sink {
     }
 }
 
-/// Memory lent for one receive.
-#[derive(Debug)]
-pub(crate) struct Loan {
-    pub(crate) region: Region,
-    pub(crate) range: Range<usize>,
-    /// Whether all of the range is wanted before anything can go on.
-    pub(crate) is_whole: bool,
-}
-
 /// Takes PDUs off a connection's stream.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     framing: Framing,
     data_bytes_max: u32,
-    /// Of [`RECEIVE_BYTES`] or more; absent while it is lent.
-    buffer: Option<Region>,
-    /// What was received and not parsed: `buffer[unread]`.
-    unread: Range<usize>,
+    stream: Stream,
     state: State,
-    is_short: bool,
-    is_lent: bool,
 }
 
 #[derive(Debug)]
@@ -103,19 +78,7 @@ struct Segment {
 impl Receiver {
     /// Makes a receiver that begins with `leftover`, which was received during the login.
     pub(crate) fn new(framing: Framing, data_bytes_max: u32, leftover: &[u8]) -> Self {
-        let mut buffer = Region::zeroed(RECEIVE_BYTES.max(leftover.len()));
-        if let Some(start) = buffer.as_mut_slice().get_mut(..leftover.len()) {
-            start.copy_from_slice(leftover);
-        }
-        Self {
-            framing,
-            data_bytes_max,
-            buffer: Some(buffer),
-            unread: 0..leftover.len(),
-            state: State::Header,
-            is_short: false,
-            is_lent: false,
-        }
+        Self { framing, data_bytes_max, stream: Stream::new(leftover), state: State::Header }
     }
 
     /// Takes the next header, or the rest of a data segment, if it is there.
@@ -123,15 +86,15 @@ impl Receiver {
     /// # Errors
     /// [`FrameError`] ends the connection: nothing tells where the next header starts.
     pub(crate) fn next(&mut self, buffers: &mut BufferPool) -> Result<Arrival, FrameError> {
-        let bytes = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
-        let bytes = bytes.unwrap_or_default();
+        let bytes = self.stream.unread();
         match &mut self.state {
             State::Header => {
                 let mut rest = bytes;
                 let Some(head) = decode_header(&mut rest, self.framing, self.data_bytes_max)? else {
                     return Ok(Arrival::Incomplete);
                 };
-                self.unread.start += bytes.len() - rest.len();
+                let header_len = bytes.len() - rest.len();
+                self.stream.consume(header_len);
                 if let Some(announced) = usize::try_from(head.data_bytes).ok().filter(|announced| *announced > 0) {
                     self.state = State::Announced(announced);
                 }
@@ -139,7 +102,8 @@ impl Receiver {
             }
             State::Announced(_) => Ok(Arrival::Incomplete),
             State::Segment(segment) => {
-                self.unread.start += segment.take(bytes, buffers);
+                let taken = segment.take(bytes, buffers);
+                self.stream.consume(taken);
                 if segment.left > 0 || segment.tail_left > 0 {
                     return Ok(Arrival::Incomplete);
                 }
@@ -159,7 +123,7 @@ impl Receiver {
     /// Says where the announced data goes.
     pub(crate) fn begin(&mut self, sink: Sink) {
         if let State::Announced(left) = self.state {
-            self.is_short = left >= LARGE_SEGMENT_BYTES;
+            self.stream.expect_data(left);
             let digest = self.framing.data_digest.then(RunningDigest::new);
             let tail_left = (padded(left) - left) + if digest.is_some() { DIGEST_BYTES } else { 0 };
             self.state = State::Segment(Segment { sink, left, tail_left, tail: Vec::new(), digest });
@@ -169,38 +133,20 @@ impl Receiver {
     /// Lends the memory for the next receive, or nothing when it is lent already. To be called when [`Receiver::next`]
     /// has answered [`Arrival::Incomplete`].
     pub(crate) fn lend(&mut self) -> Option<Loan> {
-        if std::mem::replace(&mut self.is_lent, true) {
-            return None;
-        }
-        if let State::Segment(Segment { sink: Sink::Payload(payload), left, .. }) = &mut self.state
-            && let Some((piece, range)) = payload.lend(*left)
-        {
-            return Some(Loan { region: region_of(piece), range, is_whole: true });
-        }
-        let mut buffer = self.buffer.take()?;
-        let len = self.unread.len();
-        if self.unread.start > 0 && (len < SHORT_RECEIVE_BYTES || self.unread.end == buffer.len()) {
-            buffer.as_mut_slice().copy_within(self.unread.clone(), 0);
-            self.unread = 0..len;
-        }
-        let limit = if self.is_short { SHORT_RECEIVE_BYTES } else { RECEIVE_BYTES };
-        let range = self.unread.end..(self.unread.end + limit).min(buffer.len());
-        Some(Loan { region: buffer, range, is_whole: false })
+        let payload = match &mut self.state {
+            State::Segment(Segment { sink: Sink::Payload(payload), left, .. }) => Some((payload, *left)),
+            State::Segment(_) | State::Header | State::Announced(_) => None,
+        };
+        self.stream.lend(payload)
     }
 
     /// Takes lent memory back, of which the first `received` bytes were filled.
     pub(crate) fn take_back(&mut self, region: Region, received: usize) {
-        self.is_lent = false;
-        if self.buffer.is_none() {
-            self.unread.end += received;
-            self.buffer = Some(region);
-            return;
-        }
-        if let State::Segment(segment) = &mut self.state
+        if let Some(piece) = self.stream.take_back(region, received)
+            && let State::Segment(segment) = &mut self.state
             && let Sink::Payload(payload) = &mut segment.sink
         {
             segment.left -= received;
-            let piece = buffer_of(region);
             let filled = payload.filled();
             if let Some(digest) = &mut segment.digest {
                 digest.update(piece.as_slice().get(filled..filled + received).unwrap_or_default());
@@ -215,7 +161,7 @@ impl Receiver {
             segment.sink.abandon(buffers);
         }
         self.state = State::Header;
-        self.unread = 0..0;
+        self.stream.clear();
     }
 }
 

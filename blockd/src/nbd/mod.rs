@@ -11,7 +11,7 @@ mod errno;
 mod receive;
 mod reply;
 
-pub(crate) use receive::{Arrival, EXTENTS_MAX, Loan, Receiver, bytes_held};
+pub(crate) use receive::{Arrival, EXTENTS_MAX, Receiver, bytes_held};
 pub(crate) use reply::{Asked, Outgoing, Replies, StatusPart, status_part};
 
 use crate::limits::Limits;

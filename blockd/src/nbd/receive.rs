@@ -5,23 +5,12 @@
 //! for a payload is taken as it arrives, a piece at a time, and only when the connection's limits have room for all of it;
 //! the shard reserves that room for it from its first byte on.
 
-use crate::memory::{buffer_of, region_of};
 use crate::payload::ArrivingPayload;
+use crate::stream::{Loan, Stream};
 use proto::nbd::{BadMagic, Rejection, ReplyTo, Request, Session, UnwantedPayload};
-use std::ops::Range;
 use uring::Region;
 use volume::buffer::BufferPool;
 use volume::request::Payload;
-
-/// Bytes of a connection's receive buffer, and most that one receive takes into it.
-pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
-
-/// Bytes received at a time after a large payload: the next header and little of its payload, which is to be received
-/// where it belongs.
-const SHORT_RECEIVE_BYTES: usize = 4 << 10;
-
-/// Payloads from this length on are large.
-const LARGE_PAYLOAD_BYTES: u64 = 64 << 10;
 
 /// Most extents in a block status reply. There may be more in the range: the client asks on.
 pub(crate) const EXTENTS_MAX: usize = 4096;
@@ -44,25 +33,11 @@ pub(crate) enum Arrival {
     Incomplete,
 }
 
-/// Memory lent for one receive.
-#[derive(Debug)]
-pub(crate) struct Loan {
-    pub(crate) region: Region,
-    pub(crate) range: Range<usize>,
-    /// Whether all of the range is wanted before anything can go on.
-    pub(crate) is_whole: bool,
-}
-
 /// Takes requests off a connection's stream.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    /// Of [`RECEIVE_BYTES`] or more; absent while it is lent.
-    buffer: Option<Region>,
-    /// What was received and not parsed: `buffer[unread]`.
-    unread: Range<usize>,
+    stream: Stream,
     state: State,
-    is_short: bool,
-    is_lent: bool,
 }
 
 #[derive(Debug)]
@@ -83,11 +58,7 @@ struct Incoming {
 impl Receiver {
     /// Makes a receiver that begins with `leftover`, which was received during the handshake.
     pub(crate) fn new(leftover: &[u8]) -> Self {
-        let mut buffer = Region::zeroed(RECEIVE_BYTES.max(leftover.len()));
-        if let Some(start) = buffer.as_mut_slice().get_mut(..leftover.len()) {
-            start.copy_from_slice(leftover);
-        }
-        Self { buffer: Some(buffer), unread: 0..leftover.len(), state: State::Header, is_short: false, is_lent: false }
+        Self { stream: Stream::new(leftover), state: State::Header }
     }
 
     /// Takes the next request, if all of it is there. One that carries or asks for more than `room` bytes waits, and so does
@@ -110,8 +81,8 @@ impl Receiver {
                     }
                 }
                 State::Payload(incoming) => {
-                    let bytes = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
-                    self.unread.start += incoming.payload.take(bytes.unwrap_or_default(), buffers);
+                    let taken = incoming.payload.take(self.stream.unread(), buffers);
+                    self.stream.consume(taken);
                     if !incoming.payload.is_complete() {
                         return Ok(Arrival::Incomplete);
                     }
@@ -121,8 +92,8 @@ impl Receiver {
                     return Ok(arrival);
                 }
                 State::Skip { left } => {
-                    let skipped = self.unread.len().min(*left);
-                    self.unread.start += skipped;
+                    let skipped = self.stream.unread().len().min(*left);
+                    self.stream.consume(skipped);
                     *left -= skipped;
                     if *left > 0 {
                         return Ok(Arrival::Incomplete);
@@ -140,8 +111,7 @@ impl Receiver {
         room: u64,
         may_pass: &mut impl FnMut(&Request) -> bool,
     ) -> Result<Option<Arrival>, BadMagic> {
-        let unread = self.buffer.as_ref().and_then(|buffer| buffer.as_slice().get(self.unread.clone()));
-        let unread = unread.unwrap_or_default();
+        let unread = self.stream.unread();
         let mut rest = unread;
         let Some(header) = session.decode_header(&mut rest)? else {
             return Ok(Some(Arrival::Incomplete));
@@ -151,7 +121,7 @@ impl Receiver {
         let request = match session.parse(&header) {
             Ok(request) => request,
             Err(rejection) => {
-                self.unread.start += header_len;
+                self.stream.consume(header_len);
                 if let UnwantedPayload::Skip { bytes } = rejection.payload {
                     self.state = State::Skip { left: usize::try_from(bytes).unwrap_or(usize::MAX) };
                 }
@@ -164,13 +134,12 @@ impl Receiver {
         if !may_pass(&request) {
             return Ok(Some(Arrival::Held));
         }
-        self.unread.start += header_len;
-        let payload_bytes = request.payload_bytes();
-        self.is_short = payload_bytes >= LARGE_PAYLOAD_BYTES;
-        if payload_bytes == 0 {
+        self.stream.consume(header_len);
+        let left = usize::try_from(request.payload_bytes()).expect("the session limits payloads to 32 MiB");
+        self.stream.expect_data(left);
+        if left == 0 {
             return Ok(Some(Arrival::Request { to, request, payload: Payload::new() }));
         }
-        let left = usize::try_from(payload_bytes).expect("the session limits payloads to 32 MiB");
         self.state = State::Payload(Incoming { to, request, payload: ArrivingPayload::new(left) });
         Ok(None)
     }
@@ -186,33 +155,20 @@ impl Receiver {
     /// Lends the memory for the next receive, or nothing when it is lent already. To be called when [`Receiver::next`]
     /// has answered [`Arrival::Incomplete`].
     pub(crate) fn lend(&mut self) -> Option<Loan> {
-        if std::mem::replace(&mut self.is_lent, true) {
-            return None;
-        }
-        if let State::Payload(incoming) = &mut self.state
-            && let Some((piece, range)) = incoming.payload.lend(usize::MAX)
-        {
+        let payload = match &mut self.state {
             // A piece is left unfilled only when the buffer has run out, so the stream's next bytes belong into it.
-            return Some(Loan { region: region_of(piece), range, is_whole: true });
-        }
-        let mut buffer = self.buffer.take()?;
-        compact(&mut self.unread, &mut buffer);
-        let limit = if self.is_short { SHORT_RECEIVE_BYTES } else { RECEIVE_BYTES };
-        let range = self.unread.end..(self.unread.end + limit).min(buffer.len());
-        Some(Loan { region: buffer, range, is_whole: false })
+            State::Payload(incoming) => Some((&mut incoming.payload, usize::MAX)),
+            State::Header | State::Skip { .. } => None,
+        };
+        self.stream.lend(payload)
     }
 
     /// Takes lent memory back, of which the first `received` bytes were filled.
     pub(crate) fn take_back(&mut self, region: Region, received: usize) {
-        self.is_lent = false;
-        match &mut self.state {
-            State::Payload(incoming) if self.buffer.is_some() => {
-                incoming.payload.take_back(buffer_of(region), received);
-            }
-            State::Payload(_) | State::Header | State::Skip { .. } => {
-                self.unread.end += received;
-                self.buffer = Some(region);
-            }
+        if let Some(piece) = self.stream.take_back(region, received)
+            && let State::Payload(incoming) = &mut self.state
+        {
+            incoming.payload.take_back(piece, received);
         }
     }
 
@@ -224,19 +180,14 @@ impl Receiver {
         {
             return incoming.payload.space();
         }
-        if let Some(mut buffer) = self.buffer.take() {
-            compact(&mut self.unread, &mut buffer);
-            self.buffer = Some(buffer);
-        }
-        let space = self.buffer.as_mut().and_then(|buffer| buffer.as_mut_slice().get_mut(self.unread.end..));
-        space.unwrap_or_default()
+        self.stream.space()
     }
 
     /// Says that the first `len` bytes of [`Receiver::space`] were filled.
     pub(crate) fn advance(&mut self, len: usize) {
         match &mut self.state {
             State::Payload(incoming) if incoming.payload.has_piece() => incoming.payload.advance(len),
-            State::Payload(_) | State::Header | State::Skip { .. } => self.unread.end += len,
+            State::Payload(_) | State::Header | State::Skip { .. } => self.stream.advance(len),
         }
     }
 
@@ -246,16 +197,7 @@ impl Receiver {
             incoming.payload.abandon(buffers);
         }
         self.state = State::Header;
-        self.unread = 0..0;
-    }
-}
-
-/// Moves what is unread to the front, when that costs little or there is no space behind it.
-fn compact(unread: &mut Range<usize>, buffer: &mut Region) {
-    let len = unread.len();
-    if unread.start > 0 && (len < SHORT_RECEIVE_BYTES || unread.end == buffer.len()) {
-        buffer.as_mut_slice().copy_within(unread.clone(), 0);
-        *unread = 0..len;
+        self.stream.clear();
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::stream::{RECEIVE_BYTES, SHORT_RECEIVE_BYTES};
 use proto::nbd::constants::{REQUEST_MAGIC, command};
 use proto::nbd::{BlockSizes, Errno, FastZero, ReplyStyle, TransmissionFlags};
 use volume::request::PIECE_BYTES_MAX;
