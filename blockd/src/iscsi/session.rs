@@ -8,7 +8,7 @@ use proto::iscsi::{
     Attribute, DataOut, LogoutRequest, NopOut, Parameters, ScsiCommand, TaskManagement, TextRequest, TextResponse,
     Transfer, Window,
 };
-use proto::scsi::{Command, CopyStatus, Nexus, Sense, Status};
+use proto::scsi::{Command, CopyStatus, Lun, Nexus, Sense, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::VolumeId;
@@ -206,6 +206,11 @@ impl Session {
             next_ttt: 1,
             guard,
         }
+    }
+
+    /// Where the unit of a LUN is, as PDUs name that.
+    pub(crate) fn route(&self, lun: [u8; 8]) -> Option<&Route> {
+        self.luns.get(&Lun::decode(lun)?.0)
     }
 
     /// ExpCmdSN and MaxCmdSN.

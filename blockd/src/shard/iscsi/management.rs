@@ -6,7 +6,7 @@ use crate::shard::Shard;
 use crate::shard::mailbox::UnitMessage;
 use crate::unit::{Abort, AbortScope, Outcome, SessionKey};
 use proto::iscsi::{LogoutRequest, TaskManagement, constants, logout_response, task_response};
-use proto::scsi::{Lun, Status};
+use proto::scsi::Status;
 use units::VolumeId;
 
 /// Seconds that an initiator should wait before it logs in again after an unexpected end. RFC 7143 13.15.
@@ -29,7 +29,7 @@ impl Shard {
         use constants::{task_function, task_response as answer};
         let Some((session, connection)) = self.session_and(key) else { return };
         let session_key = connection.session;
-        let route = Lun::decode(function.lun).and_then(|lun| session.luns.get(&lun.0)).cloned();
+        let route = session.route(function.lun).cloned();
         let itt = function.itt;
         let asker = Asker { connection: key, session: session_key, itt, ends_session: false };
         match function.function {
@@ -56,7 +56,7 @@ impl Shard {
     fn abort_task(&mut self, key: usize, session_key: SessionKey, function: &TaskManagement) {
         use constants::task_response as answer;
         let Some(session) = self.sessions.get_mut(&session_key) else { return };
-        let route = Lun::decode(function.lun).and_then(|lun| session.luns.get(&lun.0)).cloned();
+        let route = session.route(function.lun).cloned();
         let named = session.tasks.get_mut(&function.referenced).filter(|task| task.lun == function.lun);
         let Some(task) = named else {
             // One that is still to come must not be carried out: its place in the order is taken.
@@ -118,10 +118,7 @@ impl Shard {
     /// Another session has reset a unit: commands for it that wait for their data are over.
     pub(super) fn on_unit_reset(&mut self, key: SessionKey, volume: VolumeId) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let is_its = |lun: [u8; 8]| {
-            let route = Lun::decode(lun).and_then(|lun| session.luns.get(&lun.0));
-            route.is_some_and(|route| route.volume == volume)
-        };
+        let is_its = |lun: [u8; 8]| session.route(lun).is_some_and(|route| route.volume == volume);
         let gathering = session.gathering.iter().filter_map(|itt| session.tasks.get(itt));
         let concerned: Vec<u32> = gathering.filter(|task| is_its(task.lun)).map(|task| task.itt).collect();
         for itt in concerned {
@@ -220,9 +217,7 @@ impl Shard {
                 self.forget_task(key, itt);
                 continue;
             }
-            let session = self.sessions.get(&key);
-            let route = session.and_then(|session| Some(session.luns.get(&Lun::decode(lun)?.0)?.clone()));
-            if let Some(route) = route {
+            if let Some(route) = self.sessions.get(&key).and_then(|session| session.route(lun)).cloned() {
                 let abort = Abort { session: key, tag: UNAWAITED, scope: AbortScope::Task(task_tag) };
                 let from = self.home_for(&route);
                 self.tell_unit(&route, UnitMessage::Abort { abort, from });

@@ -42,13 +42,13 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(task) = session.tasks.get_mut(&itt) else { return };
         task.stage = Stage::Submitted;
-        let (tag, command, lun) = (task.tag, task.as_announced(), Lun::decode(task.lun));
+        let (tag, command, lun) = (task.tag, task.as_announced(), task.lun);
         let payload = task.payload.finish();
         let (connection, held_bytes) = (task.connection, std::mem::take(&mut task.held_bytes));
         let (attribute, expected_bytes) =
             (task.attribute, if task.writes { u64::from(task.expected_bytes) } else { 0 });
         let (is_refused, failed) = (task.is_refused, task.failed);
-        let route = lun.and_then(|lun| session.luns.get(&lun.0)).cloned();
+        let route = session.route(lun).cloned();
         self.release_iscsi(connection, held_bytes);
         if is_refused {
             self.buffers.put_all(payload);
