@@ -82,6 +82,8 @@ impl Model {
         let marks = self.given.values().filter_map(|operation| match operation.kind {
             OperationKind::TimeMark { meter, .. } => meter,
             OperationKind::Write
+            | OperationKind::Copy { .. }
+            | OperationKind::Lent
             | OperationKind::Trim
             | OperationKind::WriteZeroes
             | OperationKind::Resize(_)
@@ -236,7 +238,8 @@ impl Run {
                 self.now = self.now.max(meter.unwrap_or_default());
                 self.pass_to(self.now);
             }
-            OperationKind::Write => self.held.extend(blocks),
+            OperationKind::Write | OperationKind::Copy { .. } => self.held.extend(blocks),
+            OperationKind::Lent => {}
             OperationKind::Trim | OperationKind::WriteZeroes => {
                 let mut beyond = self.held.split_off(&blocks.start);
                 self.held.append(&mut beyond.split_off(&blocks.end));

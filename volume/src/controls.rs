@@ -32,6 +32,8 @@ pub enum Safeguard {
     OtherBoundaries,
     /// The deletion of a boundary takes away all that nothing else shows.
     EveryUnneeded,
+    /// What copies share stays as long as they do.
+    Loans,
     /// What a stored page has is not counted again when the log is replayed.
     CountedOnce,
 }

@@ -7,7 +7,7 @@ use crate::buffer::Buffer;
 use crate::error::DiskFault;
 use crate::map::PageWrite;
 use crate::pool::{
-    Boundary, Changes, ChangesError, Folded, Lease, LeaseClass, Parent, Place, SegmentRow, Settled, Survivors,
+    Boundary, Changes, ChangesError, Folded, Lease, LeaseClass, Loan, Parent, Place, SegmentRow, Settled, Survivors,
 };
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
@@ -99,6 +99,13 @@ pub enum Action {
     /// Note in the store that a generation has ended and that its end is needed; before any page of a later one is
     /// written. No answer.
     NoteBoundary(Boundary),
+    /// Note in the store what a segment borrows; before any page is written that comes after the copy. No answer.
+    NoteLoans {
+        /// The borrower.
+        segment: SegmentId,
+        /// What it borrows.
+        loans: Vec<Loan>,
+    },
     /// Obtain a slot for a new segment. Answered by [`Event::Leased`]; one at a time.
     Lease {
         /// Whether the slots kept back for trims and metadata may be used.

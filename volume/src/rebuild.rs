@@ -245,6 +245,10 @@ impl<'a> Fold<'a> {
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
         self.mends.extend(mends_of(self.superblock, log, self.size_bytes));
         index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
+        let loans = log.loans();
+        if !loans.is_empty() {
+            index.note_loans(log.row.segment, &loans)?;
+        }
         if self.map.dirty_bytes() > DIRTY_BYTES_MAX {
             self.write_back(index)?;
         }

@@ -18,6 +18,9 @@ pub const COMPARE_BYTES_MAX: u64 = 256 << 10;
 /// Most bytes of one or-write.
 pub const OR_BYTES_MAX: u64 = 16 << 20;
 
+/// Most bytes of one copy.
+pub const COPY_BYTES_MAX: u64 = 16 << 20;
+
 /// The driver's name for a request; it comes back in the reply. Unique among a volume's requests under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -64,6 +67,17 @@ pub enum Request {
         range: ByteRange,
         /// The bits to set.
         payload: Payload,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Give `target` the content that `source`, which is as long, has at one moment; nothing else comes between for any block.
+    /// Whole blocks, which do not overlap, at most [`COPY_BYTES_MAX`]; blocks may change one after the other. No data is moved
+    /// where that need not be.
+    Copy {
+        /// From where.
+        source: ByteRange,
+        /// To where.
+        target: ByteRange,
         /// Whether to wait for stable storage.
         fua: bool,
     },
@@ -143,6 +157,7 @@ impl Request {
             Self::Write { .. }
             | Self::CompareAndWrite { .. }
             | Self::OrWrite { .. }
+            | Self::Copy { .. }
             | Self::Trim { .. }
             | Self::WriteZeroes { .. }
             | Self::Resize { .. }
@@ -166,6 +181,7 @@ impl Request {
             Self::Write { payload, .. } | Self::OrWrite { payload, .. } => (payload, Payload::new()),
             Self::CompareAndWrite { expected, payload, .. } => (expected, payload),
             Self::Read { .. }
+            | Self::Copy { .. }
             | Self::Trim { .. }
             | Self::WriteZeroes { .. }
             | Self::Resize { .. }
@@ -196,7 +212,7 @@ pub enum Completion {
         /// Number of bytes.
         len: usize,
     },
-    /// A write of whatever kind, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
+    /// A write of whatever kind, copy, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
     Done,
     /// A compare-and-write found something else and wrote nothing.
     Miscompare {

@@ -3,11 +3,12 @@
 use crate::error::DiskFault;
 use crate::format::{Superblock, block_check};
 use crate::map::{Location, Map, ResolvedRun};
-use crate::pool::Index;
+use crate::pool::{Index, Loans, Stretch};
 use crate::recover::{Damage, Known, recover};
 use crate::store::{PoolReader, Store};
+use std::collections::BTreeMap;
 use std::fmt;
-use units::{BLOCK_LEN, BlockIndex, BlockRange, VolumeId};
+use units::{BLOCK_LEN, BlockIndex, BlockRange, SegmentId, VolumeId};
 
 /// Why a block cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub struct AtRest<'a, S> {
     volume: VolumeId,
     map: Map,
     size_bytes: u64,
+    loans: BTreeMap<SegmentId, Loans>,
 }
 
 impl<S> fmt::Debug for AtRest<'_, S> {
@@ -59,8 +61,8 @@ impl<'a, S: Store> AtRest<'a, S> {
     pub fn find(index: &'a Index<S>, reader: &'a dyn PoolReader, known: &Known) -> Result<Self, Damage> {
         let superblock = *index.superblock();
         let recovered = recover(reader, &superblock, known)?;
-        let (map, size_bytes) = (recovered.map, recovered.size_bytes);
-        Ok(Self { index, reader, superblock, volume: known.volume, map, size_bytes })
+        let (map, size_bytes, loans) = (recovered.map, recovered.size_bytes, recovered.loans);
+        Ok(Self { index, reader, superblock, volume: known.volume, map, size_bytes, loans })
     }
 
     /// Its size in bytes.
@@ -76,12 +78,17 @@ impl<'a, S: Store> AtRest<'a, S> {
     pub fn read(&mut self, block: BlockIndex) -> Result<Vec<u8>, RestError> {
         let mut content = vec![0; BLOCK_LEN];
         let Some((location, check)) = self.locate(block)? else { return Ok(content) };
-        let place = self.index.place(location.segment).ok_or(RestError::Corrupt)?;
-        let at =
-            place.row.locate(place.survivors.as_deref(), u32::from(location.block), 1).ok_or(RestError::Corrupt)?;
+        let at = self.at(location).ok_or(RestError::Corrupt)?;
         self.reader.read_at(self.superblock.geometry.block_offset(at.slot, at.block), &mut content)?;
         let is_whole = block_check(location.segment, u32::from(location.block), &content) == check;
         is_whole.then_some(content).ok_or(RestError::Corrupt)
+    }
+
+    /// Where a block is, by the index or, where a copy is not folded, by the log.
+    fn at(&self, location: Location) -> Option<Stretch> {
+        let loans = self.loans.get(&location.segment);
+        let source = loans.map_or(location, |loans| loans.resolve(location, 1).0);
+        self.index.locate(source, 1).first().copied().flatten()
     }
 
     fn locate(&mut self, block: BlockIndex) -> Result<Option<(Location, u32)>, RestError> {

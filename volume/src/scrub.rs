@@ -193,7 +193,8 @@ impl Payload<'_> {
                 (Home::Own(slot), _) => (slot, written_at),
                 (Home::Parcels(_), None) => return,
             };
-            if count > 0 && lsn <= self.target.durable_lsn {
+            // Nothing was written for a copy.
+            if count > 0 && operation.source().is_none() && lsn <= self.target.durable_lsn {
                 self.check_run(at, (operation.range.first, written_at), checks, scrubbed);
             }
         });

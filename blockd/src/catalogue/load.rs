@@ -364,7 +364,15 @@ fn known_of(record: &VolumeRecord, known: &mut BTreeMap<VolumeId, Known>) -> Kno
 
 /// What the index knows of a volume that was never written.
 const fn unknown(volume: VolumeId) -> Known {
-    Known { volume, created_bytes: 0, row: None, segments: Vec::new(), survivors: BTreeMap::new(), parent: None }
+    Known {
+        volume,
+        created_bytes: 0,
+        row: None,
+        segments: Vec::new(),
+        survivors: BTreeMap::new(),
+        loans: BTreeMap::new(),
+        parent: None,
+    }
 }
 
 fn report_unrecorded(known: &BTreeMap<VolumeId, Known>) {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 use units::{Lsn, SegmentId, VolumeId};
 use volume::error::DiskFault;
-use volume::pool::{Boundary, Index, SegmentRow};
+use volume::pool::{Boundary, Index, Loan, SegmentRow};
 use volume::recover::{Known, Recovered, recover};
 use volume::store::Store;
 
@@ -32,6 +32,8 @@ pub(crate) struct Notes {
     pub(crate) sealed: Vec<SegmentRow>,
     /// Segments that have been made void, to be given back.
     pub(crate) voided: Vec<SegmentId>,
+    /// What segments borrow.
+    pub(crate) borrowed: Vec<(SegmentId, Vec<Loan>)>,
     /// Where each log goes on, and the generations that have ended.
     pub(crate) boundaries: Vec<(VolumeId, Lsn, Vec<Boundary>)>,
 }
@@ -41,6 +43,7 @@ impl Notes {
     pub(crate) fn note_in<S: Store>(self, index: &mut Index<S>) -> Result<(), DiskFault> {
         self.sealed.into_iter().try_for_each(|row| index.note_segment(row))?;
         self.voided.into_iter().try_for_each(|segment| index.release(segment))?;
+        self.borrowed.iter().try_for_each(|(segment, loans)| index.note_loans(*segment, loans))?;
         let mut boundaries = self.boundaries.iter();
         boundaries.try_for_each(|(volume, next_lsn, found)| index.note_recovered_boundaries(*volume, *next_lsn, found))
     }
@@ -86,6 +89,7 @@ fn apply(pool: &PoolFile, found: &mut Recovery) -> Result<(), OpenError> {
         }
         found.notes.sealed.append(&mut volume.sealed);
         found.notes.voided.append(&mut volume.voided);
+        found.notes.borrowed.append(&mut volume.borrowed);
         found.notes.boundaries.push((volume.volume, volume.next_lsn, std::mem::take(&mut volume.boundaries)));
     }
     pool.sync().map_err(OpenError::Disk)

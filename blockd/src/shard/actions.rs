@@ -136,6 +136,7 @@ impl Shard {
             Action::WriteBack { id, generation, pages, folded } => {
                 self.store.ask(StoreAsk::WriteBack { volume, id, generation, pages, folded });
             }
+            Action::NoteLoans { segment, loans } => self.store.ask(StoreAsk::NoteLoans { volume, segment, loans }),
             Action::NoteBoundary(boundary) => self.store.ask(StoreAsk::NoteBoundary { volume, boundary }),
             Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
             Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use units::{SegmentId, VolumeId};
 use volume::io::{IoId, PageIndex};
 use volume::map::PageWrite;
-use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, SegmentRow, Settled};
 
 /// Takes what volumes ask of the store. Must not block: it is called on the shard's thread.
 ///
@@ -64,6 +64,15 @@ pub enum StoreAsk {
         /// Which.
         boundary: Boundary,
     },
+    /// Note what a segment borrows. No answer.
+    NoteLoans {
+        /// Whose it is.
+        volume: VolumeId,
+        /// The borrower.
+        segment: SegmentId,
+        /// What it borrows.
+        loans: Vec<Loan>,
+    },
     /// Lease a slot. Answered by [`volume::io::Event::Leased`].
     Lease {
         /// Who asks.
@@ -112,6 +121,7 @@ impl StoreAsk {
             | Self::LoadChanges { volume, .. }
             | Self::WriteBack { volume, .. }
             | Self::NoteBoundary { volume, .. }
+            | Self::NoteLoans { volume, .. }
             | Self::Lease { volume, .. }
             | Self::Settle { volume, .. }
             | Self::Unpinned { volume, .. }

@@ -108,6 +108,7 @@ impl Disk {
             | Action::Lease { .. }
             | Action::NoteSegment(_)
             | Action::NoteBoundary(_)
+            | Action::NoteLoans { .. }
             | Action::Settle(_)
             | Action::Unpinned { .. }
             | Action::Release { .. } => None,

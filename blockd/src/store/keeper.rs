@@ -324,6 +324,10 @@ impl Keeper {
                 // The index knows it all the same, and writes it before anything that it must come before.
                 let _ = self.index.note_boundary(volume, boundary);
             }
+            StoreAsk::NoteLoans { segment, loans, .. } => {
+                // As with a boundary.
+                let _ = self.index.note_loans(segment, &loans);
+            }
             StoreAsk::Lease { volume, class } => self.answer_lease(volume, class),
             StoreAsk::NoteSegment(row) => {
                 self.not_spare(row.volume, row.segment);

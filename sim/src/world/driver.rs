@@ -108,6 +108,7 @@ impl World {
                 | Action::Lease { .. }
                 | Action::NoteSegment(_)
                 | Action::NoteBoundary(_)
+                | Action::NoteLoans { .. }
                 | Action::Settle(_)
                 | Action::Unpinned { .. }
                 | Action::Release { .. }) => self.ask_store(owner.site()?, asked)?,

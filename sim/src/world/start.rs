@@ -243,7 +243,8 @@ impl World {
         for (_, recovered) in &all {
             recovered.sealed.iter().try_for_each(|row| index.note_segment(*row)).map_err(faulted)?;
             recovered.voided.iter().try_for_each(|segment| index.release(*segment)).map_err(faulted)?;
-            let Recovered { volume, next_lsn, boundaries, .. } = recovered;
+            let Recovered { volume, next_lsn, boundaries, borrowed, .. } = recovered;
+            borrowed.iter().try_for_each(|(segment, loans)| index.note_loans(*segment, loans)).map_err(faulted)?;
             index.note_recovered_boundaries(*volume, *next_lsn, boundaries).map_err(faulted)?;
         }
         let next_lsns = all.iter().map(|(_, recovered)| (recovered.volume, recovered.next_lsn)).collect();

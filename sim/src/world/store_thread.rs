@@ -8,7 +8,7 @@ use units::{Lsn, SegmentId, VolumeId};
 use volume::error::DiskFault;
 use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
 use volume::map::{Page, PageWrite};
-use volume::pool::{Boundary, Folded, LeaseClass, Parent, SegmentRow, Settled};
+use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, SegmentRow, Settled};
 
 /// A question to the store.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(super) enum Job {
         folded: Folded,
     },
     NoteBoundary(usize, Boundary),
+    NoteLoans(SegmentId, Vec<Loan>),
     Lease {
         site: usize,
         class: LeaseClass,
@@ -60,6 +61,7 @@ impl World {
                 self.check_folded(site, folded.to)?;
                 Job::WriteBack { site, id, generation, pages, folded }
             }
+            Action::NoteLoans { segment, loans } => Job::NoteLoans(segment, loans),
             Action::NoteBoundary(boundary) => Job::NoteBoundary(site, boundary),
             Action::Lease { class } => Job::Lease { site, class },
             Action::NoteSegment(row) => Job::Note(row),
@@ -130,6 +132,7 @@ impl World {
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
             // One that fails is written with the next commit.
+            Job::NoteLoans(segment, loans) => drop(index.note_loans(segment, &loans)),
             Job::NoteBoundary(site, boundary) => drop(index.note_boundary(self.sites[site].id, boundary)),
             Job::Lease { site, class } => self.answer_lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.

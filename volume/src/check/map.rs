@@ -2,10 +2,10 @@
 
 use super::{CheckOptions, CheckReport, ProblemKind, lineage};
 use crate::error::DiskFault;
-use crate::format::{Geometry, Operation, OperationKind, block_check};
+use crate::format::{Operation, OperationKind, block_check};
 use crate::io::PageIndex;
 use crate::map::{Change, Found, Location, PAGE_BLOCKS, Page};
-use crate::pool::{Index, Live, LiveChange, SegmentRow, Stretch, Survivors, Version, count_change};
+use crate::pool::{Index, Live, LiveChange, SegmentRow, Stretch, Version, count_change};
 use crate::recover::{SegmentLog, beyond};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,19 +58,19 @@ impl Replayed {
 
     fn note_later(&mut self, segment: SegmentId, operation: &Operation, block: u32) {
         match operation.kind {
-            OperationKind::Write => {
+            OperationKind::Write | OperationKind::Copy { .. } => {
                 self.later_writes.insert((segment, block), operation.range);
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.later_holes.push(operation.range),
             OperationKind::Resize(size_bytes) => self.later_holes.push(beyond(size_bytes)),
-            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
+            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } | OperationKind::Lent => {}
         }
     }
 
     fn apply(&mut self, segment: SegmentId, operation: &Operation, block: u32, checks: &[u32]) {
         let range = operation.range;
         match operation.kind {
-            OperationKind::Write => {
+            OperationKind::Write | OperationKind::Copy { .. } => {
                 let bytes: Vec<u8> = checks.iter().flat_map(|check| check.to_le_bytes()).collect();
                 let mut rest = bytes.as_slice();
                 let first = Location { segment, block: u16::try_from(block).unwrap_or(u16::MAX) };
@@ -85,7 +85,7 @@ impl Replayed {
             }
             OperationKind::Trim | OperationKind::WriteZeroes => self.punch(range),
             OperationKind::Resize(size_bytes) => self.punch(beyond(size_bytes)),
-            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } => {}
+            OperationKind::Snapshot { .. } | OperationKind::TimeMark { .. } | OperationKind::Lent => {}
         }
     }
 
@@ -129,8 +129,7 @@ pub(super) fn check<S: Store>(
 ) {
     let rows: BTreeMap<SegmentId, SegmentRow> =
         index.segments(volume).into_iter().map(|row| (row.segment, row)).collect();
-    let survivors = rows.keys().filter_map(|segment| Some((*segment, index.survivors(*segment)?.as_ref()))).collect();
-    let verifier = Verifier { geometry: index.superblock().geometry, reader, volume, rows: &rows, survivors };
+    let verifier = Verifier { index, reader, volume };
     let mut counts = LiveChange::none(index.superblock().geometry.slot_blocks());
     let mut next = PageIndex(0);
     loop {
@@ -249,15 +248,13 @@ fn entries(page: &Page) -> Vec<Mapped> {
 }
 
 /// Reads the blocks of a volume's pages.
-struct Verifier<'a> {
-    geometry: Geometry,
+struct Verifier<'a, S> {
+    index: &'a Index<S>,
     reader: &'a dyn PoolReader,
     volume: VolumeId,
-    rows: &'a BTreeMap<SegmentId, SegmentRow>,
-    survivors: BTreeMap<SegmentId, &'a Survivors>,
 }
 
-impl Verifier<'_> {
+impl<S: Store> Verifier<'_, S> {
     /// Reads what a version names, but for what is in `verified` from the versions before.
     fn verify(&self, page: PageIndex, stored: &Page, verified: &mut BTreeSet<Location>, report: &mut CheckReport) {
         stored.visit(0, PAGE_BLOCKS, |first, _, found| {
@@ -278,12 +275,12 @@ impl Verifier<'_> {
 
     fn verify_run(&self, block: u64, location: Location, checks: &[[u8; 4]], report: &mut CheckReport) {
         // One without a row is told with the counts.
-        let Some(row) = self.rows.get(&location.segment) else { return };
-        let survivors = self.survivors.get(&location.segment).copied();
+        let row = self.index.segment(location.segment);
+        let Some(row) = row.filter(|row| row.volume == self.volume) else { return };
         let count = u32::try_from(checks.len()).unwrap_or(u32::MAX);
         let mut rest = checks;
         let mut at = (block, location);
-        for stretch in row.stretches(survivors, u32::from(location.block), count) {
+        for stretch in self.index.locate(location, count) {
             let Some(stretch) = stretch else {
                 let place = format!("segment {}, slot {}, block {}", location.segment, row.a_slot(), at.1.block);
                 let detail = format!("{} blocks from block {} on are not all left ({place})", rest.len(), at.0);
@@ -305,9 +302,10 @@ impl Verifier<'_> {
         report: &mut CheckReport,
     ) {
         let mut bytes = vec![0; checks.len() * BLOCK_LEN];
-        let offset = self.geometry.block_offset(slot, first);
+        let geometry = self.index.superblock().geometry;
+        let offset = geometry.block_offset(slot, first);
         let end = first as usize + checks.len();
-        if end > self.geometry.slot_blocks() as usize || self.reader.read_at(offset, &mut bytes).is_err() {
+        if end > geometry.slot_blocks() as usize || self.reader.read_at(offset, &mut bytes).is_err() {
             let detail = format!("{} blocks from block {block} on cannot be read from slot {slot}", checks.len());
             report.add(ProblemKind::Data, Some(self.volume), format!("{detail}: look at the disk"));
             return;

@@ -65,6 +65,10 @@ pub(super) fn check<S: Store>(
                     let detail = format!("{}: the index is wrong about which blocks are left", at(row));
                     report.add(ProblemKind::Slot, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
                 }
+                if !has_loans(index, &log) {
+                    let detail = format!("{}: the index is wrong about what its copies borrow", at(row));
+                    report.add(ProblemKind::Slot, Some(volume), format!("{detail}: run `aljibe pool rebuild`"));
+                }
                 check_order(before.as_ref(), &log, report);
                 replayed.take(&log);
                 before = Some(log).filter(|log| !log.is_empty()).or(before);
@@ -77,6 +81,14 @@ pub(super) fn check<S: Store>(
         }
     }
     replayed
+}
+
+/// Whether the index has what the copies of a segment borrow. What is not folded recovery will tell it.
+fn has_loans<S: Store>(index: &Index<S>, log: &SegmentLog) -> bool {
+    let folded_to = index.volume_row(log.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
+    let known = index.loans(log.row.segment);
+    log.end() > folded_to.next()
+        || log.loans().iter().all(|loan| known.is_some_and(|known| known.each().any(|other| other == *loan)))
 }
 
 fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {

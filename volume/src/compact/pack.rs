@@ -9,6 +9,7 @@ use super::{Context, Ids};
 use crate::buffer::Buffer;
 use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
+use crate::map::Location;
 use crate::pool::{Index, Lease, ParcelPlace};
 use crate::store::Store;
 use smallvec::SmallVec;
@@ -136,7 +137,7 @@ impl Pack {
 impl Written {
     fn of(superblock: &Superblock, (moving, part): (&Moving, usize), slot: SlotIndex, target: Target) -> Self {
         let log = &moving.log;
-        let parcel = parcel_of(superblock, (log, part), &moving.survivors, target);
+        let parcel = parcel_of(superblock, (log, part), (&moving.survivors, &moving.lent), target);
         let (header_blocks, header) = (parcel.header_blocks(), &parcel.header);
         let (pack, block, copy) = (header.pack, header.block, header.copy);
         let (moves, clean_lsn) = (header.moves, header.clean_lsn);
@@ -330,14 +331,13 @@ impl Verifying {
     }
 }
 
-/// Where blocks of a segment's slot are now, in the order of `blocks`.
+/// Where the content of blocks of a segment's slot is now, in the order of `blocks`.
 fn pieces_of<S: Store>(index: &Index<S>, segment: SegmentId, blocks: &[u32]) -> Option<SmallVec<[FetchPiece; 2]>> {
-    let row = index.segment(segment)?;
-    let survivors = index.survivors(segment).map(AsRef::as_ref);
     let geometry = index.superblock().geometry;
     let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
     for (at, block) in blocks.iter().enumerate() {
-        let there = row.locate(survivors, *block, 1)?;
+        let location = Location { segment, block: u16::try_from(*block).ok()? };
+        let there = index.locate(location, 1).first().copied().flatten()?;
         let pool_offset = geometry.block_offset(there.slot, there.block);
         match pieces.last_mut() {
             Some(last) if last.pool_offset + last.len as u64 == pool_offset => last.len += BLOCK_LEN,

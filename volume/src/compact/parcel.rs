@@ -40,17 +40,17 @@ pub(crate) const fn cut_of(left: u32, slot_blocks: u32) -> Cut {
     cut
 }
 
-/// Cuts a part of a segment down to its survivors. What makes holes stays, in the trunk, where an older segment may still hold
+/// Cuts a part of a segment down to its survivors, of which those in `lent` are left for copies alone. What makes holes stays, in the trunk, where an older segment may still hold
 /// what it took.
 pub(crate) fn parcel_of(
     superblock: &Superblock,
     (log, part): (&SegmentLog, usize),
-    survivors: &Survivors,
+    (survivors, lent): (&Survivors, &Survivors),
     target: Target,
 ) -> Parcel {
     let span = target.cut.span(part, superblock.geometry.slot_blocks());
     let keeps = |entry: &ParcelEntry| part == 0 && stays(entry, target.drops_trims);
-    let (entries, checks) = left_of(&log.entries, &log.checks, &survivors.within(span), keeps);
+    let (entries, checks) = left_of(&log.entries, &log.checks, (&survivors.within(span), lent), keeps);
     let header = ParcelHeader {
         block: target.block,
         copy: target.copy_end.saturating_sub(parcel_header_blocks(entries.len(), checks.len())),
@@ -79,6 +79,8 @@ const fn stays(entry: &ParcelEntry, drops_trims: bool) -> bool {
     match entry.operation.kind {
         OperationKind::Trim | OperationKind::WriteZeroes => !drops_trims,
         OperationKind::Resize(_) | OperationKind::Snapshot { .. } => true,
-        OperationKind::Write | OperationKind::TimeMark { .. } => false,
+        OperationKind::Write | OperationKind::Copy { .. } | OperationKind::Lent | OperationKind::TimeMark { .. } => {
+            false
+        }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Moving {
     /// What is in those parts.
     pub(super) log: SegmentLog,
     pub(super) survivors: Survivors,
+    /// Those of them that no page names: copies have their content from there.
+    pub(super) lent: Survivors,
     /// Into how many parts it is cut; of one in its own slot only known once the survivors are.
     pub(super) cut: Cut,
     /// Those that leave where they are.
@@ -314,6 +316,7 @@ impl Round {
             if outcome.is_suspect {
                 return Err(Trouble::Suspect(segment));
             }
+            moving.take_lent(&outcome.survivors, &context.index.lent_blocks(segment));
             let items = moving.cut(&superblock, segment, dropping(outcome.survivors));
             let total: u32 = items.iter().map(|(_, size)| size).sum();
             self.overheads.insert(segment, total - moving.survivors.count());
@@ -399,7 +402,11 @@ impl Round {
             if !context.index.may_move(segment) {
                 return Some(Trouble::Changed);
             }
-            let is_right = copied.is_some_and(|copied| outcome.survivors.is_within(copied)) && !outcome.is_suspect;
+            let is_lent_copied = self.moving.get(&segment).is_some_and(|moving| {
+                moving.within_parts(&context.index.lent_blocks(segment)).is_within(&moving.survivors)
+            });
+            let is_named_copied = copied.is_some_and(|copied| outcome.survivors.is_within(copied));
+            let is_right = is_named_copied && is_lent_copied && !outcome.is_suspect;
             (!is_right).then_some(Trouble::Suspect(segment))
         })
     }
@@ -634,8 +641,22 @@ impl Round {
 impl Moving {
     fn new(log: SegmentLog, parts: PartSet, drops_trims: bool) -> Self {
         let cut = log.row.home.parcels().map_or(Cut::WHOLE, |parcels| parcels.cut);
-        let (survivors, clean_lsn, stays) = (Survivors::default(), log.last_lsn, PartSet::default());
-        Self { log, survivors, cut, parts, stays, clean_lsn, drops_trims }
+        let (survivors, lent) = (Survivors::default(), Survivors::default());
+        let (clean_lsn, stays) = (log.last_lsn, PartSet::default());
+        Self { log, survivors, lent, cut, parts, stays, clean_lsn, drops_trims }
+    }
+
+    /// Those of some blocks that are in the parts that are to be moved.
+    fn within_parts(&self, blocks: &Survivors) -> Survivors {
+        let slot_blocks = blocks.slot_blocks();
+        let parts = (0..self.cut.parts()).filter(|part| self.parts.contains(*part));
+        let none = Survivors::none(slot_blocks);
+        parts.fold(none, |all, part| all.replaced(self.cut.span(part, slot_blocks), blocks))
+    }
+
+    /// What is lent stays, whether or not a page names it.
+    fn take_lent(&mut self, named: &Survivors, lent: &Survivors) {
+        self.lent = self.within_parts(lent).without(named);
     }
 
     fn add_to(&self, search: &mut SurvivorSearch, segment: SegmentId) {
@@ -643,7 +664,8 @@ impl Moving {
     }
 
     /// Cuts it into the parts that go to packs; returns these and what each takes there.
-    fn cut(&mut self, superblock: &Superblock, segment: SegmentId, survivors: Survivors) -> Vec<Item> {
+    fn cut(&mut self, superblock: &Superblock, segment: SegmentId, mut survivors: Survivors) -> Vec<Item> {
+        survivors.add(&self.lent);
         let slot_blocks = superblock.geometry.slot_blocks();
         if self.log.row.own_slot().is_some() {
             self.cut = cut_of(survivors.count(), slot_blocks);
@@ -654,7 +676,7 @@ impl Moving {
         self.survivors = survivors;
         let target = self.target((segment, 1), (1, slot_blocks));
         let parts = (0..self.cut.parts()).filter(|part| self.stays.contains(*part));
-        let size = |part| parcel_of(superblock, (&self.log, part), &self.survivors, target).pack_blocks();
+        let size = |part| parcel_of(superblock, (&self.log, part), (&self.survivors, &self.lent), target).pack_blocks();
         parts.map(|part| ((segment, part), size(part))).collect()
     }
 

@@ -1,5 +1,6 @@
 //! The compactor, driven by hand. The order of what it does under faults in quantity is the simulator's work.
 
+mod copies;
 mod former_life;
 mod parts;
 mod stops;
@@ -259,6 +260,7 @@ impl Disk {
             | Action::LoadChanges { .. }
             | Action::WriteBack { .. }
             | Action::NoteBoundary(_)
+            | Action::NoteLoans { .. }
             | Action::NoteSegment(_)
             | Action::Settle(_)
             | Action::Unpinned { .. }

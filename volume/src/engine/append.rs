@@ -7,12 +7,12 @@ use crate::buffer::{Buffer, total_len};
 use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::{
     BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
-    encode_batch, encode_footer,
+    encode_batch, encode_footer, moved_check,
 };
 use crate::io::{Action, IoId};
 use crate::map::Location;
-use crate::pool::{Boundary, Home, Lease, LeaseClass, SegmentRow};
-use units::{BLOCK_LEN, Lsn, VolumeId};
+use crate::pool::{Boundary, Home, Lease, LeaseClass, Loan, SegmentRow};
+use units::{BLOCK_BYTES, BLOCK_LEN, Lsn, VolumeId};
 
 /// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
 const BATCH_PAYLOAD_BLOCKS_MAX: usize = 1024;
@@ -77,7 +77,7 @@ impl Volume {
     /// Whether what is appended next is a write.
     #[must_use]
     pub fn is_write_next(&self) -> bool {
-        self.log.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write)
+        self.log.pending.front().is_some_and(|pending| pending.operation.gives_content())
     }
 
     fn may_begin_batch(&self) -> bool {
@@ -85,7 +85,8 @@ impl Volume {
         waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
     }
 
-    /// How much of the queue fits the open segment as one batch.
+    /// How much of the queue fits the open segment as one batch. One has payload or copies: nothing is written for these, and what
+    /// is written lies behind each other.
     fn cut_batch(&self) -> Cut {
         let mut cut = Cut::default();
         let Some(open) = &self.log.open else { return cut };
@@ -96,9 +97,11 @@ impl Volume {
         let mut room = 0;
         // Room for the one that tells the time.
         let marks = usize::from(self.tells_time());
+        let mut copies = None;
         for pending in self.log.pending.iter().take(BATCH_OPERATIONS_MAX - marks) {
-            if pending.operation.kind == OperationKind::Write {
-                if !open.takes_data {
+            if pending.operation.gives_content() {
+                let is_copy = pending.operation.source().is_some();
+                if !open.takes_data || *copies.get_or_insert(is_copy) != is_copy {
                     break;
                 }
                 room = if leaves_room { for_trims } else { 0 };
@@ -133,20 +136,8 @@ impl Volume {
         }
         let header_at = buffers.len();
         let first_check = open.checks.len();
-        let mut at = payload_block;
         open.entries.extend(mark.map(|mark| (mark, 0)));
-        for pending in &mut operations {
-            let blocks = pending.operation.payload_blocks();
-            open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
-            open.has_holes |= pending.operation.makes_holes();
-            if let Some(payload) = pending.payload.take() {
-                let checked = payload.as_slice().chunks_exact(BLOCK_LEN).zip(at..);
-                open.checks.extend(checked.map(|(block, index)| block_check(open.segment, index, block)));
-                buffers.push(payload);
-            }
-            at += blocks;
-        }
-        open.filled_blocks = at;
+        let loans = add_entries(open, payload_block, &mut operations, &mut buffers);
         let header = BatchHeader {
             block,
             volume: id,
@@ -178,8 +169,14 @@ impl Volume {
         self.log.chain = chain;
         self.status.batches += 1;
         self.status.operations += count as u64;
-        self.status.payload_bytes += (cut.payload_blocks * BLOCK_LEN) as u64;
-        self.status.appended_bytes += total_len(&buffers);
+        let appended = total_len(&buffers);
+        let header_bytes = u64::from(header_blocks + u32::from(is_first)) * BLOCK_BYTES;
+        self.status.payload_bytes += appended - header_bytes;
+        self.status.appended_bytes += appended;
+        if !loans.is_empty() {
+            self.note_loans(header.segment, &loans);
+            context.actions.push(Action::NoteLoans { segment: header.segment, loans });
+        }
         context.actions.push(Action::Append { id: io, pool_offset, buffers });
         self.lease_ahead(context);
     }
@@ -212,7 +209,7 @@ impl Volume {
         }
         let newest = self.segments.last_key_value().map(|(newest, _)| *newest);
         let Some(spare) = self.log.take_spare(newest) else {
-            let wants_data = self.log.pending.iter().any(|pending| pending.operation.kind == OperationKind::Write);
+            let wants_data = self.log.pending.iter().any(|pending| pending.operation.gives_content());
             self.lease(context, if wants_data { LeaseClass::Data } else { LeaseClass::Reserve });
             return false;
         };
@@ -283,7 +280,7 @@ impl Volume {
         };
         let pending = std::mem::take(&mut self.log.pending);
         for pending in pending {
-            if class == LeaseClass::Data && pending.operation.kind != OperationKind::Write {
+            if class == LeaseClass::Data && !pending.operation.gives_content() {
                 self.log.pending.push_back(pending);
             } else {
                 self.drop_pending(context, pending, &error);
@@ -398,6 +395,7 @@ impl Volume {
             self.append_elsewhere(context);
         }
         self.answer_hold(context);
+        self.answer_keep_time(context);
         if self.applied_lsn > before {
             self.resume_subblocks(context);
             self.checkpoint_if_due(context, false);
@@ -417,7 +415,7 @@ impl Volume {
         for pending in batch.operations {
             let operation = pending.operation;
             match operation.kind {
-                OperationKind::Write => {
+                OperationKind::Write | OperationKind::Copy { .. } => {
                     let blocks = operation.payload_blocks();
                     let (here, rest) = checks.split_at_checked(blocks as usize * 4).unwrap_or((checks, &[]));
                     self.map.write(lsn, operation.range, location, here);
@@ -436,7 +434,7 @@ impl Volume {
                     let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };
                     self.take_in_snapshot(context, pending.request, boundary);
                 }
-                OperationKind::TimeMark { .. } => {}
+                OperationKind::TimeMark { .. } | OperationKind::Lent => {}
             }
             // A payload is here only when this batch ended before one that precedes it.
             if let Some(payload) = pending.payload {
@@ -478,6 +476,39 @@ impl Volume {
         operations.into_iter().for_each(|pending| self.drop_pending(context, pending, &error));
         self.resume_subblocks(context);
     }
+}
+
+/// Adds operations, whose payload begins at block `at` of the slot, to the segment, and the payload to the batch. Returns what
+/// the segment borrows by them.
+fn add_entries(
+    open: &mut OpenSegment,
+    mut at: u32,
+    operations: &mut [Pending],
+    buffers: &mut Vec<Buffer>,
+) -> Vec<Loan> {
+    let segment = open.segment;
+    let mut loans = Vec::new();
+    for pending in operations {
+        let blocks = pending.operation.payload_blocks();
+        open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
+        open.has_holes |= pending.operation.makes_holes();
+        if let Some(source) = pending.operation.source() {
+            let places = (u32::from(source.block)..).zip(at..);
+            let checks = pending.shared.iter().zip(places);
+            let moved =
+                checks.map(|(check, (there, here))| moved_check(*check, (source.segment, there), (segment, here)));
+            open.checks.extend(moved);
+            loans.push(Loan { block: at, count: blocks, source });
+        }
+        if let Some(payload) = pending.payload.take() {
+            let checked = payload.as_slice().chunks_exact(BLOCK_LEN).zip(at..);
+            open.checks.extend(checked.map(|(block, index)| block_check(segment, index, block)));
+            buffers.push(payload);
+        }
+        at += blocks;
+    }
+    open.filled_blocks = at;
+    loans
 }
 
 /// Puts the payloads, which the driver gave back, with their operations again.

@@ -2,7 +2,7 @@
 
 use super::request::Pending;
 use crate::buffer::Buffer;
-use crate::format::{Footer, Operation, OperationKind, footer_blocks};
+use crate::format::{Footer, Operation, footer_blocks};
 use crate::io::IoId;
 use crate::pool::{Lease, LeaseClass};
 use std::collections::VecDeque;
@@ -199,8 +199,8 @@ impl Log {
     /// before `newest` was opened is of no use any more.
     pub(super) fn take_spare(&mut self, newest: Option<SegmentId>) -> Option<Spare> {
         self.spares.retain(|spare| newest.is_none_or(|newest| spare.lease.segment > newest));
-        let is_write = self.pending.front().is_some_and(|pending| pending.operation.kind == OperationKind::Write);
-        let wants = |spare: &Spare| spare.class == LeaseClass::Data || !is_write;
+        let is_data = self.pending.front().is_some_and(|pending| pending.operation.gives_content());
+        let wants = |spare: &Spare| spare.class == LeaseClass::Data || !is_data;
         let at = self.spares.iter().position(wants)?;
         Some(self.spares.swap_remove(at))
     }

@@ -15,6 +15,7 @@ mod append;
 mod changes;
 mod checkpoint;
 mod compare;
+mod copy;
 mod extents;
 mod flush;
 mod hold;
@@ -37,7 +38,7 @@ use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::{Geometry, OperationKind};
 use crate::io::{Action, Event, IoId, PageIndex};
 use crate::map::Map;
-use crate::pool::{SegmentRow, Survivors};
+use crate::pool::{Loans, SegmentRow, Survivors};
 use crate::recover::Recovered;
 use crate::request::{Completion, Reply, Request, RequestId};
 use log::Log;
@@ -133,6 +134,8 @@ pub struct Volume {
     segments: BTreeMap<SegmentId, SegmentRow>,
     /// Which blocks are left of those that were moved.
     survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// What they borrow, while they are in their own slots.
+    loans: BTreeMap<SegmentId, Loans>,
     /// Whether its map may name segments of other volumes.
     is_heir: bool,
     /// Whether it takes no changes: a view of a snapshot.
@@ -188,6 +191,7 @@ impl Volume {
             log: Log::new(recovered.next_lsn, recovered.chain),
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
+            loans: recovered.loans,
             is_heir: recovered.is_heir,
             is_read_only: recovered.is_read_only,
             places: places::Places::default(),
@@ -286,6 +290,7 @@ impl Volume {
             && self.changes.is_empty()
             && self.checkpoint.is_idle()
             && self.release.is_idle()
+            && self.time.is_idle()
             && self.resize.is_none()
     }
 
@@ -315,6 +320,7 @@ impl Volume {
                 self.on_compare_and_write(context, Asker { id, fua }, range, (expected, payload));
             }
             Request::OrWrite { range, payload, fua } => self.on_or_write(context, Asker { id, fua }, range, payload),
+            Request::Copy { source, target, fua } => self.on_copy(context, Asker { id, fua }, source, target),
             Request::Trim { range, fua } => self.on_zero(context, Asker { id, fua }, range, OperationKind::Trim),
             Request::WriteZeroes { range, fua } => {
                 self.on_zero(context, Asker { id, fua }, range, OperationKind::WriteZeroes);
@@ -398,6 +404,7 @@ impl Volume {
 
     fn on_tick(&mut self, context: &mut Context<'_>) {
         self.end_hold_if_late(context);
+        self.answer_keep_time(context);
         self.log.waits_for_space = false;
         self.retry_footers(context);
         self.void_empty(context);

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind};
 use crate::io::Action;
 use crate::map::ResolvedRun;
 use crate::pool::{Place, SegmentRow, Survivors};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::SegmentId;
@@ -31,7 +32,7 @@ impl Places {
     pub(super) fn note_moved(&mut self, row: SegmentRow, survivors: Arc<Survivors>) {
         // One that is not known is asked for when it is needed.
         if let Some(place) = self.known.get_mut(&row.segment) {
-            *place = Place { row, survivors: Some(survivors) };
+            *place = Place { row, survivors: Some(survivors), loans: None };
         }
     }
 
@@ -41,15 +42,21 @@ impl Places {
 }
 
 impl Volume {
-    /// Asks where those segments are that `runs` are in and nobody has told of. Returns one that is awaited then, the last
-    /// one to be answered.
+    /// Asks where those segments are that `runs` are in, or that these borrow from, and nobody has told of. Returns one that is
+    /// awaited then, the last one to be answered.
     pub(super) fn ask_places(&mut self, context: &mut Context<'_>, runs: &[ResolvedRun]) -> Option<SegmentId> {
         if !self.is_heir {
             return None;
         }
+        let mut wanted: SmallVec<[SegmentId; 4]> = SmallVec::new();
+        for run in runs {
+            let Some(location) = run.location else { continue };
+            wanted.push(location.segment);
+            let borrowed = self.loans_of(location.segment).map(|loans| loans.split(location, run.count));
+            wanted.extend(borrowed.into_iter().flatten().map(|(source, _)| source.segment));
+        }
         let mut awaited = None;
-        for location in runs.iter().filter_map(|run| run.location) {
-            let segment = location.segment;
+        for segment in wanted {
             if self.segments.contains_key(&segment) || self.places.known.contains_key(&segment) {
                 continue;
             }

@@ -38,10 +38,15 @@ pub(super) struct Fetch {
     blocks: BlockRange,
     runs: SmallVec<[ResolvedRun; 2]>,
     checks: SmallVec<[u32; 2]>,
+    /// The segments that borrowed blocks are read from.
+    lenders: SmallVec<[SegmentId; 2]>,
     is_second_try: bool,
     /// Its place among all that ever began.
     number: u64,
 }
+
+/// Where what is found goes: pieces of the pool, and the segments that blocks are borrowed from.
+type Found<'a> = (&'a mut SmallVec<[FetchPiece; 2]>, &'a mut SmallVec<[SegmentId; 2]>);
 
 /// Fetches under way.
 #[derive(Debug, Default)]
@@ -63,7 +68,8 @@ impl Reads {
     /// Whether a fetch under way that has a number below `end` reads from `segment`.
     pub(super) fn uses(&self, segment: SegmentId, end: u64) -> bool {
         let is_in = |run: &ResolvedRun| run.location.is_some_and(|location| location.segment == segment);
-        self.fetches.iter().any(|(_, fetch)| fetch.number < end && fetch.runs.iter().any(is_in))
+        let uses = |fetch: &Fetch| fetch.runs.iter().any(is_in) || fetch.lenders.contains(&segment);
+        self.fetches.iter().any(|(_, fetch)| fetch.number < end && uses(fetch))
     }
 }
 
@@ -107,15 +113,17 @@ impl Volume {
         for hole in runs.iter().filter(|run| run.location.is_none()) {
             run_bytes_mut(&mut buffer, hole).fill(0);
         }
-        let fetch = Fetch { purpose, blocks, runs, checks, is_second_try: false, number: 0 };
+        let lenders = SmallVec::new();
+        let fetch = Fetch { purpose, blocks, runs, checks, lenders, is_second_try: false, number: 0 };
         self.begin_fetch(context, fetch, buffer);
     }
 
     fn begin_fetch(&mut self, context: &mut Context<'_>, mut fetch: Fetch, buffer: Buffer) {
         let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
+        fetch.lenders.clear();
         for run in &fetch.runs {
             let Some(location) = run.location else { continue };
-            let Some(()) = self.add_pieces(location, run, &mut pieces) else {
+            let Some(()) = self.add_pieces(location, run, (&mut pieces, &mut fetch.lenders)) else {
                 if fetch.is_second_try {
                     // It was overwritten since the first try, and what is left of its segment was moved. What is there now
                     // is as right an answer.
@@ -143,18 +151,37 @@ impl Volume {
 
     /// Adds where the blocks of a run from `location` on are in the pool: in one piece, but where the segment is cut into
     /// parts. `None` when it does not have all of them.
-    fn add_pieces(&self, location: Location, run: &ResolvedRun, pieces: &mut SmallVec<[FetchPiece; 2]>) -> Option<()> {
+    fn add_pieces(&self, location: Location, run: &ResolvedRun, (pieces, lenders): Found<'_>) -> Option<()> {
+        let mut buffer_offset = run.at as usize * BLOCK_LEN;
+        let Some(loans) = self.loans_of(location.segment) else {
+            return self.add_pieces_at((location, run.count), &mut buffer_offset, pieces);
+        };
+        for (source, count) in loans.split(location, run.count) {
+            if source.segment != location.segment && !lenders.contains(&source.segment) {
+                lenders.push(source.segment);
+            }
+            self.add_pieces_at((source, count), &mut buffer_offset, pieces)?;
+        }
+        Some(())
+    }
+
+    /// The same of blocks that are not borrowed.
+    fn add_pieces_at(
+        &self,
+        (location, count): (Location, u32),
+        buffer_offset: &mut usize,
+        pieces: &mut SmallVec<[FetchPiece; 2]>,
+    ) -> Option<()> {
         let (row, survivors) = match self.segments.get(&location.segment) {
             Some(row) => (row, self.survivors.get(&location.segment)),
             None => self.places.of(location.segment).map(|place| (&place.row, place.survivors.as_ref()))?,
         };
-        let mut buffer_offset = run.at as usize * BLOCK_LEN;
-        for stretch in row.stretches(survivors.map(AsRef::as_ref), u32::from(location.block), run.count) {
+        for stretch in row.stretches(survivors.map(AsRef::as_ref), u32::from(location.block), count) {
             let Stretch { slot, block, count } = stretch?;
             let pool_offset = self.config.geometry.block_offset(slot, block);
             let len = count as usize * BLOCK_LEN;
-            add_piece(pieces, FetchPiece { pool_offset, buffer_offset, len });
-            buffer_offset += len;
+            add_piece(pieces, FetchPiece { pool_offset, buffer_offset: *buffer_offset, len });
+            *buffer_offset += len;
         }
         Some(())
     }

@@ -95,6 +95,7 @@ impl Volume {
         if row.volume == self.id {
             self.segments.insert(row.segment, *row);
             self.survivors.insert(row.segment, survivors);
+            self.loans.remove(&row.segment);
         } else {
             self.places.note_moved(*row, survivors);
         }
@@ -107,6 +108,7 @@ impl Volume {
         for segment in self.release.leaving.extract_if(.., |segment| !self.reads.uses(*segment, u64::MAX)) {
             self.segments.remove(&segment);
             self.survivors.remove(&segment);
+            self.loans.remove(&segment);
             self.places.forget(segment);
             context.actions.push(Action::Unpinned { segment });
         }
@@ -166,6 +168,7 @@ impl Volume {
     pub(super) fn release_voided(&mut self, context: &mut Context<'_>, sync: IoId) {
         for (segment, _) in self.release.voided.extract_if(.., |(_, after)| *after < sync) {
             self.segments.remove(&segment);
+            self.loans.remove(&segment);
             context.actions.push(Action::Release { segment });
             self.log.waits_for_space = false;
         }

@@ -13,7 +13,16 @@ use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
 pub(super) struct Pending {
     pub(super) operation: Operation,
     pub(super) payload: Option<Buffer>,
+    /// Of a copy, the check values that its blocks have where they are.
+    pub(super) shared: Vec<u32>,
     pub(super) request: RequestId,
+}
+
+impl Pending {
+    /// One that shares nothing.
+    pub(super) const fn new(operation: Operation, payload: Option<Buffer>, request: RequestId) -> Self {
+        Self { operation, payload, shared: Vec::new(), request }
+    }
 }
 
 /// Who asks for a change, and whether the answer is to wait for stable storage.
@@ -134,7 +143,7 @@ impl Volume {
         payload: Option<Buffer>,
     ) {
         self.add_part(id);
-        let pending = Pending { operation, payload, request: id };
+        let pending = Pending::new(operation, payload, id);
         if let Some(waiting) = self.subblock.hold_back(pending) {
             self.add_pending(context, waiting);
         }

@@ -24,7 +24,7 @@ impl Volume {
         let kind =
             OperationKind::Snapshot { generation: self.map.generation(), id: snapshot, wall_ms: context.wall_ms };
         let operation = Operation::without_range(kind);
-        self.log.pending.push_front(Pending { operation, payload: None, request: id });
+        self.log.pending.push_front(Pending::new(operation, None, id));
         self.part_done(context, id, Ok(Lsn::ZERO));
     }
 

@@ -1,5 +1,6 @@
 //! Changes that depend on what is there: the blocks are read, merged and written whole. Of a write or zeroing those are the
-//! partial blocks at its ends; of a compare-and-write or an or-write, all.
+//! partial blocks at its ends; of a compare-and-write or an or-write, all. What a copy depends on is elsewhere in the volume: its
+//! source and its target are its blocks.
 //!
 //! While one is under way, every other change of its blocks waits, so that the merge never brings back what another change
 //! has overwritten; and it begins only when no change of its blocks is pending or in flight. All wait in the order in which
@@ -27,6 +28,8 @@ pub(super) enum Merge {
     CompareAndWrite { expected: Buffer, bytes: Buffer },
     /// The bits of these are set.
     Or(Buffer),
+    /// What is in these blocks comes there: [`super::copy`].
+    Copy(BlockRange),
 }
 
 impl Merge {
@@ -42,6 +45,8 @@ impl Merge {
                 }
                 place.copy_from_slice(bytes.as_slice());
             }
+            // It was read from where it is.
+            Self::Copy(_) => {}
             Self::Or(bytes) => place.iter_mut().zip(bytes.as_slice()).for_each(|(found, bits)| *found |= bits),
         }
         Ok(())
@@ -50,7 +55,7 @@ impl Merge {
     fn into_buffers(self) -> impl Iterator<Item = Buffer> {
         let (first, second) = match self {
             Self::Bytes(bytes) | Self::Or(bytes) => (Some(bytes), None),
-            Self::Zeros => (None, None),
+            Self::Zeros | Self::Copy(_) => (None, None),
             Self::CompareAndWrite { expected, bytes } => (Some(expected), Some(bytes)),
         };
         first.into_iter().chain(second)
@@ -65,6 +70,16 @@ struct Edge {
     range: ByteRange,
     merge: Merge,
     has_begun: bool,
+}
+
+impl Edge {
+    /// The blocks that it copies from.
+    const fn source(&self) -> Option<BlockRange> {
+        match self.merge {
+            Merge::Copy(source) => Some(source),
+            Merge::Bytes(_) | Merge::Zeros | Merge::CompareAndWrite { .. } | Merge::Or(_) => None,
+        }
+    }
 }
 
 /// What is under way or waits.
@@ -82,6 +97,14 @@ impl Turn {
             Self::Edge(edge) => edge.range.blocks_touched(),
             Self::Operation(pending) => pending.operation.range,
         }
+    }
+
+    fn overlaps(&self, range: BlockRange) -> bool {
+        let source = match self {
+            Self::Edge(edge) => edge.source(),
+            Self::Operation(_) => None,
+        };
+        self.blocks().overlaps(range) || source.is_some_and(|source| source.overlaps(range))
     }
 
     const fn is_edge(&self) -> bool {
@@ -126,11 +149,11 @@ impl SubBlocks {
     }
 
     fn has_any_before(&self, number: u64, range: BlockRange) -> bool {
-        self.turns.range(..number).any(|(_, turn)| turn.blocks().overlaps(range))
+        self.turns.range(..number).any(|(_, turn)| turn.overlaps(range))
     }
 
     fn has_edge_before(&self, number: u64, range: BlockRange) -> bool {
-        self.turns.range(..number).any(|(_, turn)| turn.is_edge() && turn.blocks().overlaps(range))
+        self.turns.range(..number).any(|(_, turn)| turn.is_edge() && turn.overlaps(range))
     }
 
     fn edge(&mut self, number: u64) -> Option<&mut Edge> {
@@ -138,6 +161,11 @@ impl SubBlocks {
             Some(Turn::Edge(edge)) => Some(edge),
             Some(Turn::Operation(_)) | None => None,
         }
+    }
+
+    /// Takes out an edge; returns its request and its range.
+    pub(super) fn take(&mut self, number: u64) -> Option<(RequestId, ByteRange)> {
+        self.take_edge(number).map(|edge| (edge.request, edge.range))
     }
 
     fn take_edge(&mut self, number: u64) -> Option<Edge> {
@@ -236,7 +264,10 @@ impl Volume {
     fn begin_subblock(&mut self, context: &mut Context<'_>, number: u64) {
         let Some(edge) = self.subblock.edge(number).filter(|edge| !edge.has_begun) else { return };
         let blocks = edge.range.blocks_touched();
-        let is_alone = !self.subblock.has_any_before(number, blocks) && !self.is_changing(blocks);
+        let is_alone = [Some(blocks), edge.source()]
+            .into_iter()
+            .flatten()
+            .all(|blocks| !self.subblock.has_any_before(number, blocks) && !self.is_changing(blocks));
         if !is_alone && !is_missing(Safeguard::MergesAlone) {
             return;
         }
@@ -247,9 +278,11 @@ impl Volume {
     }
 
     pub(super) fn resolve_subblock(&mut self, context: &mut Context<'_>, number: u64) {
-        if let Some(edge) = self.subblock.edge(number) {
-            let blocks = edge.range.blocks_touched();
-            self.fetch(context, blocks, Purpose::SubBlock(number));
+        let Some(edge) = self.subblock.edge(number) else { return };
+        let (source, blocks) = (edge.source(), edge.range.blocks_touched());
+        match source {
+            Some(source) if self.may_share() => self.share(context, number, source),
+            source => self.fetch(context, source.unwrap_or(blocks), Purpose::SubBlock(number)),
         }
     }
 
@@ -260,12 +293,12 @@ impl Volume {
             return;
         };
         let blocks = range.blocks_touched();
-        if is_hole && matches!(merge, Merge::Zeros) {
+        if is_hole && matches!(merge, Merge::Zeros | Merge::Copy(_)) {
             context.buffers.put(found);
-            if self.log.has_given_up {
+            if self.log.has_given_up || matches!(merge, Merge::Copy(_)) {
                 // A write that failed may be on the disk: it must not come back after this is answered.
                 let operation = Operation { kind: OperationKind::Trim, range: blocks };
-                self.add_pending(context, Pending { operation, payload: None, request });
+                self.add_pending(context, Pending::new(operation, None, request));
             } else {
                 // The trim that made it a hole may not be durable yet.
                 self.part_done(context, request, Ok(self.applied_lsn));
@@ -276,7 +309,7 @@ impl Volume {
             match merge.apply(place.unwrap_or_default()) {
                 Ok(()) => {
                     let operation = Operation { kind: OperationKind::Write, range: blocks };
-                    self.add_pending(context, Pending { operation, payload: Some(found), request });
+                    self.add_pending(context, Pending::new(operation, Some(found), request));
                 }
                 Err(at) => {
                     context.buffers.put(found);

@@ -2,6 +2,7 @@
 
 mod changes;
 mod compare;
+mod copy;
 mod idle;
 mod places;
 
@@ -10,7 +11,7 @@ use crate::buffer::Buffer;
 use crate::format::Cut;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
 use crate::io::{FetchPiece, LoadedPage};
-use crate::pool::{Boundary, Folded, Lease, LeaseClass};
+use crate::pool::{Boundary, Folded, Lease, LeaseClass, Loan};
 use crate::pool::{Home, ParcelPlace, Parcels, Parent, Settled};
 use crate::recover;
 use crate::request::Extent;
@@ -52,6 +53,8 @@ struct Driver {
     is_store_failing: bool,
     refuses_voids: bool,
     released: Vec<SegmentId>,
+    /// What segments borrow, as the store was told.
+    loans: Vec<(SegmentId, Vec<Loan>)>,
     asked_changes: Vec<AskedChanges>,
     unpinned: u32,
     settled: Vec<Settled>,
@@ -101,6 +104,7 @@ impl Driver {
             is_store_failing: false,
             refuses_voids: false,
             released: Vec::new(),
+            loans: Vec::new(),
             asked_changes: Vec::new(),
             unpinned: 0,
             settled: Vec::new(),
@@ -213,6 +217,7 @@ impl Driver {
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,
             Action::Settle(settled) => self.settled.push(settled),
+            Action::NoteLoans { segment, loans } => self.loans.push((segment, loans)),
             Action::NoteSegment(_) => {}
             Action::Release { segment } => self.released.push(segment),
         }

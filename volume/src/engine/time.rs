@@ -17,6 +17,8 @@ const SECOND_MS: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct TimeMarks {
     is_kept: bool,
+    /// Who asked for that, and waits for the copies before it.
+    waiters: Vec<RequestId>,
     last: Mark,
 }
 
@@ -36,11 +38,15 @@ impl Mark {
 
 impl TimeMarks {
     pub(super) const fn new(last: Mark) -> Self {
-        Self { is_kept: false, last }
+        Self { is_kept: false, waiters: Vec::new(), last }
     }
 
     pub(super) const fn is_kept(&self) -> bool {
         self.is_kept
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        self.waiters.is_empty()
     }
 
     /// A time that the next operation does not count from before: it follows a mark of the second of now, or one comes.
@@ -53,7 +59,19 @@ impl TimeMarks {
 impl Volume {
     pub(super) fn on_keep_time(&mut self, context: &mut Context<'_>, id: RequestId, is_kept: bool) {
         self.time.is_kept = is_kept;
-        reply(context, id, Ok(Completion::Done));
+        self.time.waiters.push(id);
+        self.answer_keep_time(context);
+    }
+
+    /// History begins behind the last copy that shares, since what that names may not be kept.
+    pub(super) fn answer_keep_time(&mut self, context: &mut Context<'_>) {
+        let has_copies = || self.log.operations().any(|operation| operation.source().is_some());
+        if self.time.waiters.is_empty() || (self.time.is_kept && has_copies()) {
+            return;
+        }
+        for id in std::mem::take(&mut self.time.waiters) {
+            reply(context, id, Ok(Completion::Done));
+        }
     }
 
     /// The time, which is never before a mark.

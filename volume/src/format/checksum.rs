@@ -20,6 +20,15 @@ pub fn block_check(segment: SegmentId, index: u32, block: &[u8]) -> u32 {
     crc32c(block) ^ place_mix(segment, index)
 }
 
+/// The check value of the same block as block `to` of a segment, by the one that it has as block `from`: nothing is read.
+#[must_use]
+pub fn moved_check(check: u32, from: (SegmentId, u32), to: (SegmentId, u32)) -> u32 {
+    if is_missing(Safeguard::DataCheck) {
+        return 0;
+    }
+    check ^ place_mix(from.0, from.1) ^ place_mix(to.0, to.1)
+}
+
 /// A fixed scramble of the place (the finalizer of SplitMix64), of which the upper half is used.
 const fn place_mix(segment: SegmentId, index: u32) -> u32 {
     let mut z = (segment.0 << 24).wrapping_add(index as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -46,5 +55,7 @@ mod tests {
         assert_ne!(right, block_check(SegmentId(5), 10, &block));
         assert_ne!(right, block_check(SegmentId(6), 9, &block));
         assert_eq!(right, block_check(SegmentId(5), 9, &block));
+        let moved = moved_check(right, (SegmentId(5), 9), (SegmentId(6), 70_000));
+        assert_eq!(moved, block_check(SegmentId(6), 70_000, &block));
     }
 }

@@ -18,7 +18,7 @@ mod superblock;
 mod vectors;
 
 pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch, names_batch_of};
-pub use checksum::block_check;
+pub use checksum::{block_check, moved_check};
 pub use cut::{Cut, PartSet};
 pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};
@@ -32,7 +32,7 @@ pub use superblock::{Geometry, POOL_DATA_OFFSET, SUPERBLOCK_OFFSETS, Superblock}
 use std::fmt;
 
 /// The version that this code writes.
-pub const FORMAT_VERSION: u16 = 4;
+pub const FORMAT_VERSION: u16 = 5;
 
 /// The oldest version that it reads, and all up to the one that it writes.
 pub const FORMAT_VERSION_OLDEST: u16 = 1;

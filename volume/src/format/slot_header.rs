@@ -248,6 +248,8 @@ mod tests {
         assert_eq!(SlotHeader::decode(&pack), Ok(header));
         let pack = vectors::block(include_str!("../../vectors/slot-header-pack-v4.hex"));
         assert_eq!(SlotHeader::decode(&pack), Ok(header));
+        let pack = vectors::block(include_str!("../../vectors/slot-header-pack-v5.hex"));
+        assert_eq!(SlotHeader::decode(&pack), Ok(header));
         assert_eq!(encoded(&header), pack);
     }
 }

@@ -195,10 +195,13 @@ mod tests {
         assert_eq!(Superblock::decode(&third), Ok(sample(4)));
         assert_eq!(Superblock::version_of(&third), Some(3));
         let fourth = vectors::block(include_str!("../../vectors/superblock-v4.hex"));
-        assert_eq!(sample(4).encode(), fourth);
+        assert_eq!(Superblock::decode(&fourth), Ok(sample(4)));
         assert_eq!(Superblock::version_of(&fourth), Some(4));
+        let fifth = vectors::block(include_str!("../../vectors/superblock-v5.hex"));
+        assert_eq!(sample(4).encode(), fifth);
+        assert_eq!(Superblock::version_of(&fifth), Some(5));
         for version in [0, FORMAT_VERSION + 1] {
-            let mut other = fourth.clone();
+            let mut other = fifth.clone();
             other[8..10].copy_from_slice(&version.to_le_bytes());
             seal_block(&mut other);
             assert_eq!(Superblock::decode(&other), Err(FormatError::Version(version)));

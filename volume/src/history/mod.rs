@@ -135,19 +135,26 @@ impl Replay {
         let own = log.row.own_slot().filter(|_| log.row.first_lsn <= self.next_lsn);
         let slot = own.ok_or(HistoryError::Gone(self.next_lsn))?;
         self.slots.insert(log.row.segment, slot);
+        let mut taken = Ok(());
         log.each(|lsn, operation, block, checks| {
-            if !self.has_ended && lsn == self.next_lsn {
-                self.take_operation(lsn, operation, log.row.segment, (block, checks));
+            if taken.is_ok() && !self.has_ended && lsn == self.next_lsn {
+                taken = self.take_operation(lsn, operation, log.row.segment, (block, checks));
             }
         });
-        Ok(())
+        taken
     }
 
-    fn take_operation(&mut self, lsn: Lsn, operation: &Operation, segment: SegmentId, payload: (u32, &[u32])) {
+    fn take_operation(
+        &mut self,
+        lsn: Lsn,
+        operation: &Operation,
+        segment: SegmentId,
+        payload: (u32, &[u32]),
+    ) -> Result<(), HistoryError> {
         match operation.kind {
             OperationKind::TimeMark { wall_ms, .. } if wall_ms >= self.until_ms => {
                 self.has_ended = true;
-                return;
+                return Ok(());
             }
             // The clone has generations of its own.
             OperationKind::TimeMark { .. } | OperationKind::Snapshot { .. } => {}
@@ -155,11 +162,14 @@ impl Replay {
                 self.size_bytes = size_bytes;
                 replay_operation(&mut self.map, lsn, operation, segment, payload);
             }
+            // While history is kept copies are writes; what is lent is in parcels alone.
+            OperationKind::Copy { .. } | OperationKind::Lent => return Err(HistoryError::Gone(lsn)),
             OperationKind::Write | OperationKind::Trim | OperationKind::WriteZeroes => {
                 replay_operation(&mut self.map, lsn, operation, segment, payload);
             }
         }
         self.next_lsn = lsn.next();
+        Ok(())
     }
 
     /// Gives out what has gathered.

@@ -3,6 +3,7 @@
 use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
+use super::loans::Lending;
 use super::meter::Meter;
 use super::owed::Owed;
 use super::rows::{self, PoolRow};
@@ -43,6 +44,8 @@ pub struct Index<S> {
     pub(super) parcels: BTreeSet<(SegmentId, SegmentId)>,
     /// Places that segments have left and that are not void yet.
     pub(super) left: BTreeMap<SegmentId, Home>,
+    /// What copies share.
+    pub(super) lending: Lending,
     /// What each open volume has no more use for.
     pub(super) settled: BTreeMap<VolumeId, Settled>,
     /// Of each volume with history, the operation behind which its log is kept whole.
@@ -153,7 +156,7 @@ impl<S: Store> Index<S> {
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
         let slot_count = superblock.geometry.slot_count;
-        let Rows { used, segments, survivors, packs, left, volumes, boundaries, parents, erasing, meters, kept } =
+        let Rows { used, segments, survivors, packs, left, loans, volumes, boundaries, parents, erasing, meters, kept } =
             Rows::read(&store, slot_count)?;
         let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
         if newest.is_some_and(|newest| newest >= row.next_segment) {
@@ -179,6 +182,7 @@ impl<S: Store> Index<S> {
             packs,
             parcels: BTreeSet::new(),
             left,
+            lending: Lending::new(loans),
             volumes,
             boundaries,
             lineage: Lineage::new(parents),
@@ -328,13 +332,16 @@ impl<S: Store> Index<S> {
         let left = segments.iter().filter_map(|row| Some((row.segment, self.survivors(row.segment)?)));
         let survivors = left.map(|(segment, left)| (segment, Arc::clone(left))).collect();
         let (row, parent) = (self.volume_row(volume), self.parent(volume));
-        Known { volume, created_bytes, row, segments, survivors, parent }
+        let loans = segments.iter().filter_map(|row| Some((row.segment, self.loans(row.segment)?.as_ref().clone())));
+        let loans = loans.collect();
+        Known { volume, created_bytes, row, segments, survivors, loans, parent }
     }
 
     /// Where a segment is, for who reads it and does not own it.
     #[must_use]
     pub fn place(&self, segment: SegmentId) -> Option<Place> {
-        Some(Place { row: self.segment(segment)?, survivors: self.survivors(segment).cloned() })
+        let (survivors, loans) = (self.survivors(segment).cloned(), self.loans(segment).cloned());
+        Some(Place { row: self.segment(segment)?, survivors, loans })
     }
 
     /// Which blocks of `segment` are left, when it was moved.
@@ -437,7 +444,9 @@ impl<S: Store> Index<S> {
         let Some(entry) = self.segments.get(&segment) else { return Ok(()) };
         let own = entry.row.own_slot();
         // The slot is leased again only after a durable commit, of a new window, so that this one may be lazy.
-        self.commit(vec![StoreWrite::Delete(rows::segment_key(segment))], Durability::Lazy)?;
+        let row = StoreWrite::Delete(rows::segment_key(segment));
+        let writes = self.loans_end(segment).into_iter().chain([row]).collect();
+        self.commit(writes, Durability::Lazy)?;
         self.forget(segment);
         own.into_iter().for_each(|slot| self.free_slot(slot));
         Ok(())
@@ -450,6 +459,7 @@ impl<S: Store> Index<S> {
             self.unnamed.remove(&(row.volume, segment));
             self.survivors.remove(&segment);
         }
+        self.end_loans(segment);
         self.unsaved.remove(&segment);
         self.slots.noted(segment);
     }
@@ -465,6 +475,7 @@ impl<S: Store> Index<S> {
         let rows = self.segments(volume);
         let mut writes: Vec<StoreWrite> =
             rows.iter().map(|row| StoreWrite::Delete(rows::segment_key(row.segment))).collect();
+        writes.extend(rows.iter().filter_map(|row| self.loans_end(row.segment)));
         let left = rows.iter().filter(|row| self.left.contains_key(&row.segment));
         writes.extend(left.map(|row| StoreWrite::Delete(rows::left_key(row.segment))));
         writes.push(StoreWrite::DeleteRange(rows::page_start(volume, PageIndex(0)), rows::pages_end(volume)));
@@ -526,10 +537,11 @@ impl<S: Store> Index<S> {
         let boundaries = boundaries.map(|((volume, generation), row)| {
             StoreWrite::Put(rows::boundary_key(*volume, *generation), rows::encode_boundary(row))
         });
-        let rows: Vec<StoreWrite> = rows.chain(boundaries).collect();
+        let rows: Vec<StoreWrite> = rows.chain(boundaries).chain(self.lending.unsaved_rows()).collect();
         writes.splice(0..0, rows);
         self.store.commit(writes, durability).map_err(io)?;
         self.unsaved_boundaries.clear();
+        self.lending.note_saved();
         let written: Vec<SegmentId> = std::mem::take(&mut self.unsaved).into_iter().collect();
         written.into_iter().for_each(|segment| self.slots.noted(segment));
         Ok(())

@@ -46,6 +46,7 @@ impl<S: Store> Index<S> {
                 && entry.row.segment <= settled.up_to
                 && entry.row.segment < settled.newest_durable
                 && !self.is_history(&entry.row)
+                && !self.is_lent(entry.row.segment)
         };
         let range = (volume, SegmentId(0))..=(volume, settled.up_to);
         let with_holes = |entry: &&Entry| entry.row.has_holes;

@@ -2,7 +2,7 @@
 
 use super::index::Entry;
 use super::meter::Meter;
-use super::{BoundaryRow, Home, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
+use super::{BoundaryRow, Home, Loan, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub(super) struct Rows {
     pub(super) survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     pub(super) packs: BTreeMap<SegmentId, SlotIndex>,
     pub(super) left: BTreeMap<SegmentId, Home>,
+    pub(super) loans: Vec<(SegmentId, Loan)>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
     pub(super) parents: BTreeMap<VolumeId, Parent>,
@@ -66,6 +67,10 @@ impl Rows {
                 Some(slot) => all.take(slot, slot_count, "the slot of a place that was left"),
                 None => Ok(()),
             }
+        })?;
+        each(store, rows::LOAN_KEYS, |key, value| {
+            all.loans.push(rows::decode_loan(key, value)?);
+            Ok(())
         })?;
         each(store, rows::VOLUME_KEYS, |key, value| {
             let row = rows::decode_volume(key, value)?;

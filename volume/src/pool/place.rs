@@ -1,7 +1,7 @@
 //! Where the blocks of a segment are: in its own slot, or since it was moved in packs, each part of it in a parcel where
 //! they are behind each other in the order in which they were.
 
-use super::{SegmentRow, Survivors};
+use super::{Loans, SegmentRow, Survivors};
 use crate::format::{Cut, PartSet};
 use std::sync::Arc;
 use units::{Lsn, SegmentId, SlotIndex};
@@ -13,6 +13,8 @@ pub struct Place {
     pub row: SegmentRow,
     /// Which of its blocks are left, when it was moved.
     pub survivors: Option<Arc<Survivors>>,
+    /// What it borrows, while it is in its own slot.
+    pub loans: Option<Arc<Loans>>,
 }
 
 /// Where a segment is.

@@ -117,8 +117,14 @@ impl<S: Store> Index<S> {
     /// [`DiskFault::Io`] when the store failed: the places stay taken.
     pub fn release_left(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
         let Some(places) = self.left.get(&segment).copied() else { return Ok(()) };
-        self.commit(vec![StoreWrite::Delete(rows::left_key(segment))], Durability::Lazy)?;
+        let row = StoreWrite::Delete(rows::left_key(segment));
+        // What it borrowed is its own since it was moved; now no rebuild finds it where it was not.
+        let loans = places.own().and_then(|_| self.loans_end(segment));
+        self.commit(loans.into_iter().chain([row]).collect(), Durability::Lazy)?;
         self.left.remove(&segment);
+        if places.own().is_some() {
+            self.end_loans(segment);
+        }
         places.own().into_iter().for_each(|slot| self.free_slot(slot));
         Ok(())
     }

@@ -15,6 +15,7 @@
 //! | 6, volume 8, generation 8, page 8 | nothing: the page has a version of this generation |
 //! | 7, pack 8 | a pack: slot 4 |
 //! | 8, segment 8 | the places that a segment has left, not void yet: as where it is |
+//! | 9, segment 8, block 4 | what a segment borrows from this block of its slot on: blocks 4, segment 8, block of its slot 2 |
 //! | 10, volume 8 | what an heir inherits: parent volume 8, generation 8 |
 //! | 14, volume 8 | nothing: the volume is being erased |
 //! | 15 | how far a scrub is, in the words of whoever runs it |
@@ -28,11 +29,12 @@
 use super::OpenError;
 use super::lineage::Parent;
 use super::live::Live;
+use super::loans::Loan;
 use super::place::{Home, ParcelPlace, Parcels};
 use super::survivors::Survivors;
 use crate::format::{Cut, FormatError, PartSet};
 use crate::io::PageIndex;
-use crate::map::Page;
+use crate::map::{Location, Page};
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
 /// The version of keys and values; another one is made anew from the pool.
@@ -53,6 +55,7 @@ const BOUNDARIES: u8 = 5;
 const BIRTHS: u8 = 6;
 const PACKS: u8 = 7;
 const LEFT: u8 = 8;
+const LOANS: u8 = 9;
 const PARENTS: u8 = 10;
 const ERASING: u8 = 14;
 const METERS: u8 = 17;
@@ -356,6 +359,41 @@ pub(super) fn left_key(segment: SegmentId) -> Vec<u8> {
     key_of(LEFT, segment.0)
 }
 
+/// The row of a loan, by the first block of the borrower's slot.
+pub(super) fn loan_key(borrower: SegmentId, block: u32) -> Vec<u8> {
+    let mut key = key_of(LOANS, borrower.0);
+    key.extend_from_slice(&block.to_be_bytes());
+    key
+}
+
+/// The keys of all that a segment borrows: start and end.
+pub(super) fn loan_keys(borrower: SegmentId) -> (Vec<u8>, Vec<u8>) {
+    (key_of(LOANS, borrower.0), key_of(LOANS, borrower.0 + 1))
+}
+
+pub(super) fn encode_loan(loan: &Loan) -> Vec<u8> {
+    let mut out = loan.count.to_le_bytes().to_vec();
+    out.extend_from_slice(&loan.source.segment.0.to_le_bytes());
+    out.extend_from_slice(&loan.source.block.to_le_bytes());
+    out
+}
+
+/// Decodes a loan, and whose it is.
+pub(super) fn decode_loan(key: &[u8], value: &[u8]) -> Result<(SegmentId, Loan), OpenError> {
+    let parse = || {
+        let (borrower, block) = key.split_at_checked(9)?;
+        let borrower = SegmentId(read_key(borrower, LOANS)?);
+        let block = u32::from_be_bytes(block.try_into().ok()?);
+        let mut fields = Fields(value);
+        let count = fields.u32()?;
+        let source = Location { segment: SegmentId(fields.u64()?), block: u16::from_le_bytes(fields.take()?) };
+        let is_in_slot = |first: u32| count > 0 && first.checked_add(count).is_some_and(|end| end <= BLOCKS_MAX);
+        let is_sound = fields.0.is_empty() && is_in_slot(block) && is_in_slot(u32::from(source.block));
+        is_sound.then_some((borrower, Loan { block, count, source }))
+    };
+    parse().ok_or(OpenError::Corrupt("the row of what a segment borrows"))
+}
+
 pub(super) fn pack_key(pack: SegmentId) -> Vec<u8> {
     key_of(PACKS, pack.0)
 }
@@ -484,7 +522,7 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
     Ok((PageIndex(u64::from_be_bytes(*page)), !u64::from_be_bytes(generation)))
 }
 
-/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
+/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all that is borrowed, of all boundaries, of all
 /// heirs, of all volumes that are being erased, of all that is used: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
@@ -492,6 +530,7 @@ pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
 pub(super) const PACK_KEYS: (&[u8], &[u8]) = (&[PACKS], &[PACKS + 1]);
 pub(super) const LEFT_KEYS: (&[u8], &[u8]) = (&[LEFT], &[LEFT + 1]);
 pub(super) const BOUNDARY_KEYS: (&[u8], &[u8]) = (&[BOUNDARIES], &[BOUNDARIES + 1]);
+pub(super) const LOAN_KEYS: (&[u8], &[u8]) = (&[LOANS], &[LOANS + 1]);
 pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
 pub(super) const ERASING_KEYS: (&[u8], &[u8]) = (&[ERASING], &[ERASING + 1]);
 pub(super) const METER_KEYS: (&[u8], &[u8]) = (&[METERS], &[METERS + 1]);

@@ -68,7 +68,7 @@ impl<S: Store> Index<S> {
         Some(ScrubTarget { row, durable_lsn, is_settled })
     }
 
-    /// Whether a stored version of the volume's map says that `block` is at `location`.
+    /// Whether a stored version of the volume's map says that `block` is at `location`, or a copy has its content from there.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed.
@@ -82,7 +82,7 @@ impl<S: Store> Index<S> {
                 is_named |= matches!(found, Found::Data { location: found, .. } if found == location);
             });
         }
-        Ok(is_named)
+        Ok(is_named || self.lent_blocks(location.segment).contains(u32::from(location.block)))
     }
 
     /// What a scrub had noted, for when it goes on.

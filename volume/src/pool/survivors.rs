@@ -6,7 +6,7 @@
 //! that names a block of the segment that it did not write, or wrote for another block of the volume.
 
 use crate::error::DiskFault;
-use crate::format::{Cut, OperationKind, ParcelEntry, PartSet};
+use crate::format::{Cut, Operation, OperationKind, ParcelEntry, PartSet};
 use crate::io::PageIndex;
 use crate::map::{Found, PAGE_BLOCKS, Page};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +79,14 @@ impl Survivors {
         all.add(&other.within(span.clone()));
         all.add(&self.within(span.end..self.slot_blocks));
         all
+    }
+
+    /// Those that are not in `other`.
+    #[must_use]
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        let words = self.words.iter().zip(others).map(|(word, other)| word & !other).collect();
+        Self { slot_blocks: self.slot_blocks, words }
     }
 
     /// Adds those of `other`.
@@ -177,14 +185,16 @@ impl Search {
         spans.flatten().for_each(|block| about.insert(block));
         let mut written = Written { about, runs: Vec::new(), outcome };
         let mut end = 0;
-        for entry in entries.iter().filter(|entry| entry.operation.kind == OperationKind::Write) {
+        for entry in entries.iter().filter(|entry| entry.operation.payload_blocks() > 0) {
             let count = entry.operation.payload_blocks();
             let after = entry.block.checked_add(count).filter(|after| *after <= self.slot_blocks);
             // Beyond the slot, or two operations in one block: no index that was checked says so.
             written.outcome.is_suspect |= after.is_none() || entry.block < end;
             end = after.unwrap_or(self.slot_blocks);
-            written.runs.push((entry.block, count, entry.operation.range.first));
-            self.pages.extend(pages_of(entry.operation.range).map(|page| (volume, page)));
+            if entry.operation.gives_content() {
+                written.runs.push((entry.block, count, entry.operation.range.first));
+                self.pages.extend(pages_of(entry.operation.range).map(|page| (volume, page)));
+            }
         }
         self.segments.insert(segment, written);
     }
@@ -243,18 +253,20 @@ fn pages_of(range: BlockRange) -> impl Iterator<Item = PageIndex> {
 }
 
 /// Cuts what a segment wrote down to what is left: a write to the runs of its survivors, each an entry of its own; of the
-/// others those that `keeps` says. Returns them with the check values of the survivors, both in the order that a parcel has.
+/// others those that `keeps` says. A copy becomes a write, since its payload comes with it; what is left only since it is
+/// `lent` says nothing of the volume any more. Returns them with the check values of the survivors, both in the order that a
+/// parcel has.
 #[must_use]
 pub fn left_of(
     entries: &[ParcelEntry],
     checks: &[u32],
-    survivors: &Survivors,
+    (survivors, lent): (&Survivors, &Survivors),
     mut keeps: impl FnMut(&ParcelEntry) -> bool,
 ) -> (Vec<ParcelEntry>, Vec<u32>) {
     let (mut left, mut left_checks) = (Vec::new(), Vec::new());
     let mut checks = checks.iter();
     for entry in entries {
-        if entry.operation.kind != OperationKind::Write {
+        if entry.operation.payload_blocks() == 0 {
             left.extend(keeps(entry).then_some(*entry));
             continue;
         }
@@ -266,12 +278,13 @@ pub fn left_of(
                 continue;
             }
             left_checks.push(*check);
-            match run.as_mut() {
+            let is_lent = lent.contains(block) || !entry.operation.gives_content();
+            let kind = if is_lent { OperationKind::Lent } else { OperationKind::Write };
+            match run.as_mut().filter(|run| run.operation.kind == kind) {
                 Some(run) => run.operation.range.count += 1,
                 None => {
-                    let mut first = ParcelEntry { block, ..*entry };
-                    first.operation.range = BlockRange::new(target, 1);
-                    run = Some(first);
+                    let operation = Operation { kind, range: BlockRange::new(target, 1) };
+                    left.extend(run.replace(ParcelEntry { block, operation, ..*entry }));
                 }
             }
         }

@@ -80,6 +80,7 @@ pub(super) fn fold_to_end<S: Store>(
     report.mends.append(&mut recovered.writes);
     recovered.sealed.into_iter().try_for_each(|row| index.note_segment(row))?;
     recovered.voided.into_iter().try_for_each(|segment| index.release(segment))?;
+    recovered.borrowed.into_iter().try_for_each(|(segment, loans)| index.note_loans(segment, &loans))?;
     for boundary in recovered.boundaries {
         let told = families.told(volume, boundary);
         told.map_or(Ok(()), |boundary| index.note_boundary(volume, boundary))?;

@@ -25,7 +25,7 @@ pub(crate) use source::SlotSource;
 use crate::engine::Mark;
 use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
-use crate::pool::{Boundary, Parent, SegmentRow, Survivors, VolumeRow};
+use crate::pool::{Boundary, Loan, Loans, Parent, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Known {
     pub segments: Vec<SegmentRow>,
     /// Which blocks are left of those that were moved.
     pub survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// What each of them borrows.
+    pub loans: BTreeMap<SegmentId, Loans>,
     /// What it inherits.
     pub parent: Option<Parent>,
 }
@@ -70,6 +72,8 @@ pub struct Recovered {
     pub segments: Vec<SegmentRow>,
     /// Which blocks are left of those that were moved.
     pub survivors: BTreeMap<SegmentId, Arc<Survivors>>,
+    /// What each of them borrows.
+    pub loans: BTreeMap<SegmentId, Loans>,
     /// Its map.
     pub map: Map,
     /// Bytes to be written to the pool, by offset, before anything else is; then synced, before the volume is served.
@@ -78,6 +82,8 @@ pub struct Recovered {
     pub sealed: Vec<SegmentRow>,
     /// For [`crate::pool::Index::release`] once `writes` are durable.
     pub voided: Vec<SegmentId>,
+    /// What those borrow that were read, for [`crate::pool::Index::note_loans`] before any volume is served.
+    pub borrowed: Vec<(SegmentId, Vec<Loan>)>,
     /// The generations that ended after `folded_to`, for [`crate::pool::Index::note_recovered_boundaries`] before the volume is
     /// served.
     pub boundaries: Vec<Boundary>,
@@ -111,10 +117,12 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         folded_to: Lsn::ZERO,
         segments: Vec::new(),
         survivors: BTreeMap::new(),
+        loans: BTreeMap::new(),
         map: metered(volume, Map::new(true)),
         writes: Vec::new(),
         sealed: Vec::new(),
         voided: Vec::new(),
+        borrowed: Vec::new(),
         boundaries: Vec::new(),
         wanted_lsn: Lsn::ZERO,
         last_mark: Mark::default(),
@@ -173,6 +181,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
         folded_to,
         segments: folded.collect(),
         survivors: known.survivors.clone(),
+        loans: known.loans.clone(),
         map: metered(known.volume, Map::new(false)),
         last_mark,
         is_heir: known.parent.is_some(),
@@ -349,6 +358,12 @@ impl Recovered {
         let mut boundaries = Vec::new();
         log.each_boundary(size_bytes, |boundary| boundaries.push(boundary));
         self.boundaries.extend(boundaries.into_iter().filter(|boundary| boundary.lsn > folded_to));
+        let borrowed = log.loans();
+        if !borrowed.is_empty() {
+            let loans = self.loans.entry(log.row.segment).or_default();
+            borrowed.iter().for_each(|loan| loans.add(*loan));
+            self.borrowed.push((log.row.segment, borrowed));
+        }
         let row = SegmentRow { last_lsn: Some(log.last_lsn), has_holes: log.has_holes(), ..log.row };
         self.segments.push(row);
         if row != log.row {
@@ -406,7 +421,7 @@ pub(crate) fn replay_operation(
     (block, checks): (u32, &[u32]),
 ) {
     match operation.kind {
-        OperationKind::Write => {
+        OperationKind::Write | OperationKind::Copy { .. } => {
             // The block was found to lie in the slot, which has at most 65,536.
             let location = Location { segment, block: u16::try_from(block).unwrap_or(u16::MAX) };
             let checks: Vec<u8> = checks.iter().flat_map(|check| check.to_le_bytes()).collect();
@@ -414,7 +429,7 @@ pub(crate) fn replay_operation(
         }
         OperationKind::Trim | OperationKind::WriteZeroes => map.trim(lsn, operation.range),
         OperationKind::Snapshot { generation, .. } => map.begin_generation(generation + 1),
-        OperationKind::TimeMark { .. } => {}
+        OperationKind::TimeMark { .. } | OperationKind::Lent => {}
         // A volume shrinks over holes. What made them may be gone: a rebuild goes on behind what a power cut took.
         OperationKind::Resize(size_bytes) => {
             map.note_size(lsn, size_bytes);

@@ -2,9 +2,7 @@
 
 use super::source::SlotSource;
 use crate::error::DiskFault;
-use crate::format::{
-    OperationKind, Parcel, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock, decode_parcel_start,
-};
+use crate::format::{Parcel, ParcelEntry, ParcelStart, SlotHeader, SlotUse, Superblock, decode_parcel_start};
 use crate::pool::{Home, ParcelPlace, Parcels, SegmentRow, Survivors};
 use crate::store::PoolReader;
 use std::collections::BTreeMap;
@@ -162,7 +160,7 @@ pub(crate) fn header_at(
 /// The blocks of a segment's own slot that what is left of it holds.
 pub(crate) fn survivors_of(entries: &[ParcelEntry], slot_blocks: u32) -> Survivors {
     let mut survivors = Survivors::none(slot_blocks);
-    for entry in entries.iter().filter(|entry| entry.operation.kind == OperationKind::Write) {
+    for entry in entries {
         (entry.block..).take(entry.operation.payload_blocks() as usize).for_each(|block| survivors.insert(block));
     }
     survivors

@@ -14,7 +14,7 @@ use crate::format::{
     BatchHeader, Footer, Operation, OperationKind, Parcel, ParcelEntry, SlotHeader, SlotUse, Superblock, block_check,
     decode_batch, decode_footer_trailer, footer_blocks, names_batch_of,
 };
-use crate::pool::{Boundary, Home, ParcelPlace, Parcels, ScrubTarget, SegmentRow};
+use crate::pool::{Boundary, Home, Loan, ParcelPlace, Parcels, ScrubTarget, SegmentRow};
 use crate::store::PoolReader;
 use units::{BLOCK_LEN, Epoch, Lsn, PoolId};
 
@@ -102,6 +102,8 @@ impl SegmentLog {
         let resized = self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
             OperationKind::Resize(size_bytes) => Some(size_bytes),
             OperationKind::Write
+            | OperationKind::Copy { .. }
+            | OperationKind::Lent
             | OperationKind::Trim
             | OperationKind::WriteZeroes
             | OperationKind::Snapshot { .. }
@@ -116,6 +118,8 @@ impl SegmentLog {
         self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
             OperationKind::TimeMark { wall_ms, meter } => Some(Mark { wall_ms, meter: meter.unwrap_or_default() }),
             OperationKind::Write
+            | OperationKind::Copy { .. }
+            | OperationKind::Lent
             | OperationKind::Trim
             | OperationKind::WriteZeroes
             | OperationKind::Resize(_)
@@ -131,6 +135,15 @@ impl SegmentLog {
             rest = others;
             visit(*lsn, operation, *block, checks);
         }
+    }
+
+    /// What its copies borrow.
+    pub(crate) fn loans(&self) -> Vec<Loan> {
+        let loan = |entry: &ParcelEntry| {
+            let (block, count) = (entry.block, entry.operation.payload_blocks());
+            entry.operation.source().map(|source| Loan { block, count, source })
+        };
+        self.entries.iter().filter_map(loan).collect()
     }
 
     /// Calls `visit` for the end of every generation in it. The volume's size was `size_before`, unless the segment tells.
@@ -471,10 +484,28 @@ fn search_beyond(
     Ok(seen)
 }
 
-/// Whether every payload block of a batch is what was written.
+/// Whether every payload block of a batch is what was written. Nothing was written for a copy: what it stands for is in the
+/// log before it.
 fn is_payload_whole(wanted: &Wanted<'_>, source: &mut SlotSource<'_>, batch: &BatchHeader) -> Result<bool, Damage> {
     let mut at = batch.block + batch.header_blocks();
     let mut rest = batch.checks.as_slice();
+    for operation in &batch.operations {
+        let count = operation.payload_blocks();
+        let (checks, others) = rest.split_at_checked(count as usize).unwrap_or((rest, &[]));
+        rest = others;
+        if operation.source().is_none() && !is_whole_at(wanted, source, (at, checks))? {
+            return Ok(false);
+        }
+        at += count;
+    }
+    Ok(true)
+}
+
+fn is_whole_at(
+    wanted: &Wanted<'_>,
+    source: &mut SlotSource<'_>,
+    (mut at, mut rest): (u32, &[u32]),
+) -> Result<bool, Damage> {
     while !rest.is_empty() {
         let (checks, others) = rest.split_at(rest.len().min(PAYLOAD_BLOCKS as usize));
         rest = others;

@@ -37,7 +37,7 @@ fn row(segment: SegmentId) -> SegmentRow {
 }
 
 fn tell(driver: &mut Driver, segment: SegmentId) {
-    let place = Some(Box::new(Place { row: row(segment), survivors: None }));
+    let place = Some(Box::new(Place { row: row(segment), survivors: None, loans: None }));
     driver.give(Event::Place { segment, place });
     driver.run();
 }

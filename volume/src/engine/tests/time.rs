@@ -20,6 +20,8 @@ fn marks_of(driver: &Driver) -> Vec<(u64, u64)> {
     let mark = |(lsn, operation): (Lsn, Operation)| match operation.kind {
         OperationKind::TimeMark { wall_ms, .. } => Some((lsn.0, wall_ms)),
         OperationKind::Write
+        | OperationKind::Copy { .. }
+        | OperationKind::Lent
         | OperationKind::Trim
         | OperationKind::WriteZeroes
         | OperationKind::Resize(_)
@@ -75,6 +77,8 @@ fn meter_marks_of(driver: &Driver) -> Vec<u64> {
     let mark = |(_, operation): (Lsn, Operation)| match operation.kind {
         OperationKind::TimeMark { meter, .. } => meter.map(|meter| meter.0),
         OperationKind::Write
+        | OperationKind::Copy { .. }
+        | OperationKind::Lent
         | OperationKind::Trim
         | OperationKind::WriteZeroes
         | OperationKind::Resize(_)

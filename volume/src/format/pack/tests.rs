@@ -68,7 +68,7 @@ fn start_with(at: usize, value: u32) -> Result<ParcelStart, FormatError> {
 
 #[test]
 fn the_golden_parcel_is_read_and_written() {
-    let golden = vectors::block(include_str!("../../../vectors/parcel-v4.hex"));
+    let golden = vectors::block(include_str!("../../../vectors/parcel-v5.hex"));
     assert_eq!(decode(&golden), Ok(sample()));
     assert_eq!(encode_parcel(&sample()), golden);
     let start = decode_parcel_start(&golden).unwrap();
@@ -76,16 +76,18 @@ fn the_golden_parcel_is_read_and_written() {
     assert_eq!(sample().pack_blocks(), 6);
     let mut voided = golden;
     start.make_void(&mut voided);
-    assert_eq!(voided, vectors::block(include_str!("../../../vectors/parcel-void-v4.hex")));
+    assert_eq!(voided, vectors::block(include_str!("../../../vectors/parcel-void-v5.hex")));
 }
 
 /// Version 2 had no parts: what it wrote is all of a segment.
 #[test]
 fn parcels_of_the_versions_before_are_read() {
-    let golden = vectors::block(include_str!("../../../vectors/parcel-v3.hex"));
-    assert_eq!(decode(&golden), Ok(sample()));
-    let voided = vectors::block(include_str!("../../../vectors/parcel-void-v3.hex"));
-    assert!(decode_parcel_start(&voided).is_ok_and(|start| start.is_void && start.header == header()));
+    let third = (include_str!("../../../vectors/parcel-v3.hex"), include_str!("../../../vectors/parcel-void-v3.hex"));
+    let fourth = (include_str!("../../../vectors/parcel-v4.hex"), include_str!("../../../vectors/parcel-void-v4.hex"));
+    for (golden, voided) in [third, fourth].map(|(golden, voided)| (vectors::block(golden), vectors::block(voided))) {
+        assert_eq!(decode(&golden), Ok(sample()));
+        assert!(decode_parcel_start(&voided).is_ok_and(|start| start.is_void && start.header == header()));
+    }
     let whole = ParcelHeader { part: 0, cut: Cut::WHOLE, parts: PartSet::default(), ..header() };
     let golden = vectors::block(include_str!("../../../vectors/parcel-v2.hex"));
     assert_eq!(decode(&golden), Ok(Parcel { header: whole, ..sample() }));
@@ -173,7 +175,7 @@ fn fields_that_no_writer_gives_are_refused() {
     let first = |parcel: &mut Parcel| *parcel = Parcel { entries: Vec::new(), checks: Vec::new(), ..sample() };
     assert!(changed(first).is_ok(), "a parcel without entries tells where the log goes on");
     assert_eq!(start_with(8, 0x0401_0001), Err(FormatError::Version(1)), "version 1 had no parcels");
-    assert_eq!(start_with(8, 0x0401_0005), Err(FormatError::Version(5)));
+    assert_eq!(start_with(8, 0x0401_0006), Err(FormatError::Version(6)));
     assert_eq!(start_with(8, 0x0403_0002), Err(FormatError::Field("use")));
     assert_eq!(start_with(8, 0x1001_0002), Err(FormatError::Field("check data width")));
 }

@@ -160,10 +160,10 @@ impl Metered {
         for operation in &self.log[..end] {
             let range = index_of(operation.range.first.0)..index_of(operation.range.end().0);
             match operation.kind {
-                OperationKind::Write => held[range].fill(true),
+                OperationKind::Write | OperationKind::Copy { .. } => held[range].fill(true),
                 OperationKind::Trim | OperationKind::WriteZeroes => held[range].fill(false),
                 OperationKind::Resize(bytes) => size = bytes,
-                OperationKind::Snapshot { .. } => {}
+                OperationKind::Snapshot { .. } | OperationKind::Lent => {}
                 OperationKind::TimeMark { meter, .. } => pass(meter.unwrap(), &held, size),
             }
             if let OperationKind::Resize(bytes) = operation.kind {

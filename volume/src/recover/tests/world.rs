@@ -10,7 +10,8 @@ use crate::format::{Cut, PartSet};
 use crate::io::LoadedPage;
 use crate::map::{Location, Map, ResolvedRun};
 use crate::pool::{
-    Boundary, Home, Index, Lease, LeaseClass, Move, ParcelPlace, Parcels, Parent, SegmentRow, Settled, SurvivorSearch,
+    Boundary, Home, Index, Lease, LeaseClass, Loan, Move, ParcelPlace, Parcels, Parent, SegmentRow, Settled,
+    SurvivorOutcome, SurvivorSearch, Survivors,
 };
 use crate::recover::{Recovered, SegmentLog, Wanted, read_segment, recover, replay_operation};
 use crate::store::{Durability, PoolReader, Store, StoreFault, StoreWrite};
@@ -121,6 +122,11 @@ pub(crate) fn write_op(first: u64, count: u64) -> Operation {
 
 pub(crate) fn trim_op(first: u64, count: u64) -> Operation {
     Operation { kind: OperationKind::Trim, range: BlockRange::new(BlockIndex(first), count) }
+}
+
+/// A copy of neighbouring blocks from `source` on.
+pub(crate) fn copy_op(first: u64, count: u64, source: Location) -> Operation {
+    Operation { kind: OperationKind::Copy { source }, range: BlockRange::new(BlockIndex(first), count) }
 }
 
 pub(crate) fn resize_op(size_bytes: u64) -> Operation {
@@ -280,10 +286,19 @@ impl World {
             let lsn = Lsn(author.history.len() as u64 + 1);
             let first = at;
             let first_check = checks.len();
+            if let Some(source) = operation.source() {
+                let loan = Loan { block: first, count: operation.payload_blocks(), source };
+                self.index.note_loans(row.segment, &[loan]).unwrap();
+            }
             for by in 0..operation.payload_blocks() {
-                let content = content_of(lsn, by);
+                let content = match operation.source() {
+                    Some(source) => read_from(&self.index, &self.pool, source.plus(by)),
+                    None => content_of(lsn, by),
+                };
                 checks.push(block_check(row.segment, at, &content));
-                self.pool.write(geometry.block_offset(row.a_slot(), at), &content);
+                if operation.source().is_none() {
+                    self.pool.write(geometry.block_offset(row.a_slot(), at), &content);
+                }
                 at += 1;
             }
             let mine = checks[first_check..].to_vec();
@@ -427,7 +442,8 @@ impl World {
         });
         let index = &self.index;
         assert!(search.step(usize::MAX, |volume, page, visit| index.each_version(volume, page, visit)).unwrap());
-        let found = search.finish();
+        let mut found = search.finish();
+        let lents = self.take_lent(&mut found);
         let (mut moves, mut cuts) = (Vec::new(), Vec::new());
         let mut pieces: Vec<Vec<(usize, usize)>> = vec![Vec::new(); packs];
         for (at, log) in logs.iter().enumerate() {
@@ -454,7 +470,7 @@ impl World {
                 let clean_lsn = self.index.volume_row(log.row.volume).unwrap().folded_to;
                 let drops_trims = log.row.has_holes && self.index.has_spent_trims(&log.row);
                 let target = Target { pack, parcels, block: at, copy_end, clean_lsn, drops_trims, cut, parts };
-                let parcel = parcel_of(&superblock, (log, part), &moved.survivors, target);
+                let parcel = parcel_of(&superblock, (log, part), (&moved.survivors, &lents[&log.row.segment]), target);
                 if part == 0 {
                     moved.has_holes = parcel.entries.iter().any(|entry| entry.operation.makes_holes());
                 }
@@ -464,10 +480,8 @@ impl World {
                 self.pool.write(geometry.block_offset(lease.slot, copy), &bytes);
                 let mut to = at + parcel.header_blocks();
                 for block in cut.span(part, slot_blocks).filter(|block| moved.survivors.contains(*block)) {
-                    let left = self.index.survivors(log.row.segment).map(AsRef::as_ref);
-                    let from = log.row.locate(left, block, 1).unwrap();
-                    let from = self.at(from.slot, from.block);
-                    let content = self.pool.bytes[from..from + BLOCK_LEN].to_vec();
+                    let location = Location { segment: log.row.segment, block: u16::try_from(block).unwrap() };
+                    let content = read_from(&self.index, &self.pool, location);
                     self.pool.write(geometry.block_offset(lease.slot, to), &content);
                     to += 1;
                 }
@@ -482,6 +496,16 @@ impl World {
             leases.push(lease);
         }
         (leases, moves)
+    }
+
+    /// Adds what is lent to the survivors; returns what is left for that alone.
+    fn take_lent(&self, found: &mut BTreeMap<SegmentId, SurvivorOutcome>) -> BTreeMap<SegmentId, Survivors> {
+        let lents = found.iter_mut().map(|(segment, outcome)| {
+            let lent = self.index.lent_blocks(*segment).without(&outcome.survivors);
+            outcome.survivors.add(&lent);
+            (*segment, lent)
+        });
+        lents.collect()
     }
 
     fn write_pack_header(&mut self, slot: SlotIndex, header: &SlotHeader) {
@@ -590,7 +614,8 @@ impl World {
         for segment in &recovered.voided {
             self.index.release(*segment).unwrap();
         }
-        let Recovered { volume, next_lsn, boundaries, .. } = recovered;
+        let Recovered { volume, next_lsn, boundaries, borrowed, .. } = recovered;
+        borrowed.iter().for_each(|(segment, loans)| self.index.note_loans(*segment, loans).unwrap());
         self.index.note_recovered_boundaries(*volume, *next_lsn, boundaries).unwrap();
     }
 
@@ -606,6 +631,14 @@ impl World {
         author.history.truncate(usize::try_from(recovered.next_lsn.0 - 1).unwrap());
         author.open = None;
         recovered
+    }
+
+    /// The copy of a block of a volume to another, by where it is now; of a hole a trim.
+    pub(crate) fn copy_of(&self, volume: VolumeId, block: u64, target: u64) -> Operation {
+        let author = &self.authors[&volume];
+        let Some((location, _)) = author.mapped_at(author.next_lsn).remove(&block) else { return trim_op(target, 1) };
+        let source = self.index.loans(location.segment).map_or(location, |loans| loans.resolve(location, 1).0);
+        copy_op(target, 1, source)
     }
 
     /// Where each block of `blocks` is by a recovered map over the stored one.
@@ -650,6 +683,13 @@ impl World {
             self.pool.bytes[at..at + BLOCK_LEN].fill(0);
         }
     }
+}
+
+/// The content of a block.
+pub(crate) fn read_from(index: &Index<MemoryStore>, pool: &MemoryPool, location: Location) -> Vec<u8> {
+    let there = index.locate(location, 1)[0].expect("the block is there");
+    let at = usize::try_from(index.superblock().geometry.block_offset(there.slot, there.block)).unwrap();
+    pool.bytes[at..at + BLOCK_LEN].to_vec()
 }
 
 const fn header_of(row: &SegmentRow, pool: PoolId, size_bytes: u64) -> SlotHeader {

@@ -1,0 +1,215 @@
+//! Copies within the volume.
+
+use super::*;
+use crate::map::{Change, Location, Page};
+use crate::pool::{Loans, Place};
+use crate::request::COPY_BYTES_MAX;
+
+const BLOCK: u64 = 4096;
+
+fn copy(from: u64, to: u64, len: u64) -> Request {
+    Request::Copy { source: range(from, len), target: range(to, len), fua: false }
+}
+
+/// Blocks that are no two the same.
+fn noise(seed: u8, blocks: u64) -> Vec<u8> {
+    (0..blocks * BLOCK).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 9) as u8) ^ seed).collect()
+}
+
+fn borrowed(driver: &Driver) -> u32 {
+    driver.loans.iter().flat_map(|(_, loans)| loans).map(|loan| loan.count).sum()
+}
+
+/// P2. What is copied reads as it was, whatever becomes of its source, and nothing is read or written for it.
+#[test]
+fn a_copy_moves_no_data_and_stays_when_its_source_changes() {
+    let mut driver = Driver::new(64);
+    let (old, new) = (noise(1, 3), noise(2, 3));
+    driver.write(0, &old).unwrap();
+    let payload = driver.volume.status().payload_bytes;
+    driver.holds_fetches = true;
+    driver.done(copy(0, 20 * BLOCK, 3 * BLOCK)).unwrap();
+    driver.holds_fetches = false;
+    assert_eq!(driver.volume.status().payload_bytes, payload, "no data is written");
+    assert_eq!(borrowed(&driver), 3);
+    driver.write(0, &new).unwrap();
+    assert_eq!(driver.read(20 * BLOCK, 3 * BLOCK).unwrap(), old);
+    assert_eq!(driver.read(0, 3 * BLOCK).unwrap(), new);
+    // Part of a block of a copy.
+    driver.write(21 * BLOCK + 512, &[7; 512]).unwrap();
+    let mut expected = old;
+    expected[4096 + 512..4096 + 1024].fill(7);
+    assert_eq!(driver.read(20 * BLOCK, 3 * BLOCK).unwrap(), expected);
+    assert!(driver.volume.is_idle());
+}
+
+/// P2. A copy of a copy borrows from where the content is; one of holes takes away what is there.
+#[test]
+fn copies_of_copies_borrow_from_the_first_and_holes_stay_holes() {
+    let mut driver = Driver::new(64);
+    let data = noise(3, 4);
+    driver.write(BLOCK, &data[..2 * 4096]).unwrap();
+    driver.write(4 * BLOCK, &data[2 * 4096..]).unwrap();
+    driver.write(40 * BLOCK, &noise(9, 8)).unwrap();
+    driver.done(copy(0, 20 * BLOCK, 8 * BLOCK)).unwrap();
+    driver.done(copy(20 * BLOCK, 40 * BLOCK, 8 * BLOCK)).unwrap();
+    let hole = vec![0; 4096];
+    let expected = [&hole[..], &data[..8192], &hole, &data[8192..], &hole, &hole].concat();
+    for at in [0, 20, 40] {
+        assert_eq!(driver.read(at * BLOCK, 8 * BLOCK).unwrap(), expected, "{at}");
+    }
+    let all = driver.loans.iter().flat_map(|(segment, loans)| loans.iter().map(|loan| (*segment, *loan)));
+    let places = |segment, first: u32, count| (first..first + count).map(move |block| (segment, block));
+    let own: Vec<_> = all.clone().flat_map(|(segment, loan)| places(segment, loan.block, loan.count)).collect();
+    let source = |loan: Loan| places(loan.source.segment, u32::from(loan.source.block), loan.count);
+    assert!(all.flat_map(|(_, loan)| source(loan)).all(|place| !own.contains(&place)));
+    assert_eq!(borrowed(&driver), 8);
+}
+
+/// P3. What was asked for before of source and target is there when a copy begins, and what is asked after comes after.
+#[test]
+fn a_copy_waits_for_changes_of_its_source_and_its_target_and_holds_later_ones_back() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 8192]).unwrap();
+    driver.holds_appends = true;
+    let before = driver.ask(write(4096, &[2; 4096], false));
+    let target = driver.ask(write(9 * BLOCK, &[3; 4096], false));
+    driver.run();
+    let copied = driver.ask(copy(0, 8 * BLOCK, 2 * BLOCK));
+    let again = driver.ask(copy(8 * BLOCK, 12 * BLOCK, 2 * BLOCK));
+    let after = [driver.ask(write(0, &[4; 8192], false)), driver.ask(write(9 * BLOCK, &[5; 4096], false))];
+    driver.run();
+    assert!(driver.replies.is_empty(), "they wait: {:?}", driver.replies);
+    driver.holds_appends = false;
+    driver.run();
+    assert!([before, target, copied, again].iter().chain(&after).all(|id| driver.replies[id].is_ok()));
+    assert_eq!(driver.read(0, 8192).unwrap(), [4; 8192]);
+    assert_eq!(driver.read(8 * BLOCK, 8192).unwrap(), [vec![1; 4096], vec![5; 4096]].concat());
+    assert_eq!(driver.read(12 * BLOCK, 8192).unwrap(), [vec![1; 4096], vec![2; 4096]].concat());
+    assert!(driver.volume.is_idle());
+}
+
+/// P6. Whatever cannot be is refused, and nothing is done.
+#[test]
+fn copies_that_cannot_be_are_refused() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[1; 8192]).unwrap();
+    let uneven = Request::Copy { source: range(0, 8192), target: range(8 * BLOCK, 4096), fua: false };
+    let size = 4 * MIB;
+    for request in [
+        uneven,
+        copy(0, 4096, 8192),
+        copy(512, 8 * BLOCK, 4096),
+        copy(0, 8 * BLOCK + 512, 4096),
+        copy(0, 8 * BLOCK, 4608),
+        copy(size - 4096, 0, 8192),
+        copy(0, size - 4096, 8192),
+    ] {
+        assert_eq!(driver.done(request), Err(ErrorKind::InvalidRequest));
+    }
+    driver.done(Request::Resize { size_bytes: 256 * MIB, discard_tail: false }).unwrap();
+    assert_eq!(driver.done(copy(0, 64 * MIB, COPY_BYTES_MAX + BLOCK)), Err(ErrorKind::InvalidRequest));
+    assert_eq!(driver.done(copy(0, 64 * MIB, COPY_BYTES_MAX)), Ok(()));
+    assert_eq!(driver.done(copy(0, 0, 0)), Ok(()));
+    assert_eq!(driver.read(64 * MIB, 12288).unwrap(), [vec![1; 8192], vec![0; 4096]].concat());
+}
+
+/// P1, P6. A batch of copies that the disk refuses is appended in another segment, which then borrows.
+#[test]
+fn copies_that_fail_are_appended_elsewhere() {
+    let mut driver = Driver::new(64);
+    let data = noise(5, 3);
+    driver.write(0, &data).unwrap();
+    driver.append_faults = vec![DiskFault::Io];
+    driver.done(copy(0, 20 * BLOCK, 3 * BLOCK)).unwrap();
+    assert_eq!(driver.volume.status().append_faults, 1);
+    driver.write(0, &[0xff; 12288]).unwrap();
+    assert_eq!(driver.read(20 * BLOCK, 3 * BLOCK).unwrap(), data);
+    let segments: std::collections::BTreeSet<SegmentId> = driver.loans.iter().map(|(segment, _)| *segment).collect();
+    assert_eq!(segments.len(), 2);
+}
+
+/// While history is kept data is copied, and its beginning waits for the copies that share.
+#[test]
+fn with_history_data_is_copied() {
+    let mut driver = Driver::new(64);
+    let data = noise(6, 2);
+    driver.write(BLOCK, &data).unwrap();
+    driver.holds_appends = true;
+    let shared = driver.ask(copy(0, 20 * BLOCK, 3 * BLOCK));
+    driver.run();
+    let kept = driver.ask(Request::KeepTime { is_kept: true });
+    driver.run();
+    assert!(driver.replies.is_empty() && !driver.volume.is_idle());
+    driver.holds_appends = false;
+    driver.run();
+    assert!(driver.replies[&shared].is_ok() && driver.replies[&kept].is_ok());
+    assert_eq!(borrowed(&driver), 2);
+    driver.write(40 * BLOCK, &noise(7, 3)).unwrap();
+    driver.done(copy(20 * BLOCK, 40 * BLOCK, 3 * BLOCK)).unwrap();
+    assert_eq!(borrowed(&driver), 2);
+    assert_eq!(driver.read(40 * BLOCK, 3 * BLOCK).unwrap(), [&vec![0; 4096], &data[..]].concat());
+    driver.done(Request::KeepTime { is_kept: false }).unwrap();
+    driver.done(copy(0, 60 * BLOCK, 2 * BLOCK)).unwrap();
+    assert_eq!(borrowed(&driver), 3);
+    assert!(driver.volume.is_idle());
+}
+
+/// P2. The place of what is lent, and of what borrows, is let go when the reads that use it have ended.
+#[test]
+fn reads_of_copies_hold_the_segments_that_they_use() {
+    let mut driver = Driver::new(64);
+    let data = noise(8, 1);
+    driver.write(0, &data).unwrap();
+    // Fills the first segment, so that the copy is in another one.
+    driver.write(100 * BLOCK, &noise(9, 10)).unwrap();
+    driver.done(copy(0, 20 * BLOCK, BLOCK)).unwrap();
+    let (borrower, loans) = driver.loans[0].clone();
+    let lender = loans[0].source.segment;
+    assert_ne!(borrower, lender);
+    driver.holds_fetches = true;
+    let id = driver.ask(Request::Read { range: range(20 * BLOCK, BLOCK) });
+    driver.run();
+    driver.give(Event::Leaves { segment: lender });
+    driver.run();
+    assert_eq!(driver.unpinned, 0);
+    driver.holds_fetches = false;
+    driver.run();
+    assert_eq!(driver.unpinned, 1);
+    assert!(driver.replies[&id].is_ok());
+}
+
+/// P2. A clone asks where a segment is that it inherits a copy in, and then where that borrows from.
+#[test]
+fn a_clone_reads_and_copies_what_its_parent_copied() {
+    let mut driver = Driver::new(64);
+    driver.volume = Volume::open(driver.volume.config, recover::fresh_clone(VolumeId(9), 4 * MIB));
+    let (borrower, lender) = (SegmentId(500), SegmentId(501));
+    let check = crate::format::block_check(borrower, 6, &[3; 4096]).to_le_bytes();
+    let mut page = Page::empty(false);
+    page.change(0, 1, Change::Data { location: Location { segment: borrower, block: 6 }, checks: &check });
+    driver.pages.insert(PageIndex(0), page.encode());
+    let at = driver.volume.config.geometry.block_offset(SlotIndex(1), 4) as usize;
+    driver.pool[at..at + 4096].fill(3);
+    let mut loans = Loans::default();
+    loans.add(Loan { block: 6, count: 1, source: Location { segment: lender, block: 4 } });
+    let tell = |driver: &mut Driver, segment, slot, loans: Option<Loans>| {
+        let (volume, first_lsn, last_lsn) = (VolumeId(3), Lsn(1), Some(Lsn(9)));
+        let home = Home::Own(SlotIndex(slot));
+        let row = SegmentRow { segment, volume, home, first_lsn, last_lsn, has_holes: false };
+        let place = Some(Box::new(Place { row, survivors: None, loans: loans.map(Arc::new) }));
+        driver.give(Event::Place { segment, place });
+        driver.run();
+    };
+    let read = driver.ask(Request::Read { range: range(0, BLOCK) });
+    let copied = driver.ask(copy(0, 20 * BLOCK, BLOCK));
+    driver.run();
+    assert_eq!(driver.asked_places, [borrower]);
+    tell(&mut driver, borrower, 0, Some(loans));
+    assert_eq!(driver.asked_places, [borrower, lender]);
+    tell(&mut driver, lender, 1, None);
+    assert!(driver.replies.remove(&read).unwrap().is_ok() && driver.replies.remove(&copied).unwrap().is_ok());
+    assert_eq!(driver.loans[0].1[0].source, Location { segment: lender, block: 4 });
+    assert_eq!(driver.read(20 * BLOCK, BLOCK).unwrap(), [3; 4096]);
+    assert_eq!(driver.read(0, BLOCK).unwrap(), [3; 4096]);
+}
