@@ -118,6 +118,8 @@ pub enum Fault {
     Miscompared,
     /// An or-write set bits.
     BitsSet,
+    /// A copy was made within a volume.
+    Copied,
     /// The class of a volume changed.
     ClassChanged,
     /// A month with a leap day had a bill.

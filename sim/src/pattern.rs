@@ -13,6 +13,8 @@ pub enum Value {
     Zero,
     /// What the write of this stamp put there.
     Written(Stamp),
+    /// What the write of this stamp put into another sector.
+    Copied(Stamp, u64),
     /// Bytes that nobody wrote at this place.
     Foreign,
 }
@@ -30,6 +32,28 @@ pub fn fill(stamp: Stamp, first_sector: u64, out: &mut [u8]) {
     }
 }
 
+impl Value {
+    /// The value that a copy of a sector that has it makes of another one.
+    #[must_use]
+    pub const fn moved(self, from: u64, to: u64) -> Self {
+        let (stamp, origin) = match self {
+            Self::Written(stamp) => (stamp, from),
+            Self::Copied(stamp, origin) => (stamp, origin),
+            Self::Zero | Self::Foreign => return self,
+        };
+        if origin == to { Self::Written(stamp) } else { Self::Copied(stamp, origin) }
+    }
+
+    /// Fills `out`, a sector that has it.
+    pub fn put(self, sector: u64, out: &mut [u8]) {
+        match self {
+            Self::Written(stamp) => fill(stamp, sector, out),
+            Self::Copied(stamp, origin) => fill(stamp, origin, out),
+            Self::Zero | Self::Foreign => out.fill(0),
+        }
+    }
+}
+
 /// Tells what `bytes`, read as sector `sector`, are.
 #[must_use]
 pub fn read(sector: u64, bytes: &[u8]) -> Value {
@@ -37,12 +61,15 @@ pub fn read(sector: u64, bytes: &[u8]) -> Value {
     if bytes.iter().all(|byte| *byte == 0) {
         return Value::Zero;
     }
-    let stamp = Stamp(word_at(0));
-    let is_whole = words(stamp, sector).enumerate().all(|(at, word)| word_at(at) == word);
-    if is_whole { Value::Written(stamp) } else { Value::Foreign }
+    let (stamp, origin) = (Stamp(word_at(0)), word_at(1));
+    if words(stamp, origin).enumerate().any(|(at, word)| word_at(at) != word) {
+        return Value::Foreign;
+    }
+    Value::Written(stamp).moved(origin, sector)
 }
 
 fn words(stamp: Stamp, sector: u64) -> impl Iterator<Item = u64> {
     let salt = mix(stamp.0.wrapping_mul(0x0001_0000_01b3) ^ sector);
-    (0..SECTOR_LEN as u64 / 8).map(move |at| if at == 0 { stamp.0 } else { salt.wrapping_add(at << 40 | at) })
+    let rest = (2..SECTOR_LEN as u64 / 8).map(move |at| salt.wrapping_add(at << 40 | at));
+    [stamp.0, sector].into_iter().chain(rest)
 }

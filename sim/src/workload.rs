@@ -37,6 +37,15 @@ pub enum Wish {
         /// Whether to set any.
         sets: bool,
     },
+    /// Copy whole blocks within the volume.
+    Copy {
+        /// From where.
+        source: Range<u64>,
+        /// To where.
+        target: Range<u64>,
+        /// Whether to wait for stable storage.
+        is_fua: bool,
+    },
     /// Trim, or write zeroes.
     Zero {
         /// Where.
@@ -82,6 +91,7 @@ impl Wish {
             | Self::CompareAndWrite { sectors, .. }
             | Self::OrWrite { sectors, .. }
             | Self::Zero { sectors, .. } => Some(sectors.clone()),
+            Self::Copy { target, .. } => Some(target.clone()),
             Self::Resize { size_bytes, .. } => Some(size_bytes / SECTOR_BYTES..u64::MAX),
             Self::Read(_)
             | Self::Flush
@@ -125,6 +135,7 @@ pub fn next_wish(plan: &Plan, volume: usize, size_bytes: u64, random: &mut Rando
         }
         335..400 => any_compare(plan, area, is_fua, random),
         400..430 => Wish::OrWrite { sectors: any_range(plan, area, random), is_fua, sets: random.chance(500) },
+        430..500 => any_copy(plan, volume, is_fua, random),
         _ => Wish::Write { sectors: any_range(plan, area, random), is_fua },
     }
 }
@@ -137,6 +148,23 @@ fn any_compare(plan: &Plan, area: Area, is_fua: bool, random: &mut Random) -> Wi
     let sectors = start..end.min(fits).min(start + COMPARE_BYTES_MAX / SECTOR_BYTES);
     let wrong_at = random.chance(250).then(|| random.below((sectors.end - start) * SECTOR_BYTES));
     Wish::CompareAndWrite { sectors, is_fua, wrong_at }
+}
+
+/// A copy from one place that clients write to another; a flush where there is no such.
+fn any_copy(plan: &Plan, volume: usize, is_fua: bool, random: &mut Random) -> Wish {
+    let areas = &plan.volumes[volume].areas;
+    let (from, to) = (*random.pick(areas), *random.pick(areas));
+    let most = if random.chance(100) { 300 } else { 8 };
+    let blocks = random.within(1, most).min(from.sectors / BLOCK_SECTORS);
+    let blocks = blocks.min(to.sectors / BLOCK_SECTORS);
+    let any = |area: Area, random: &mut Random| {
+        let first = random.below(area.sectors / BLOCK_SECTORS - blocks + 1);
+        let first = area.first_sector + first * BLOCK_SECTORS;
+        first..first + blocks * BLOCK_SECTORS
+    };
+    let (source, target) = (any(from, random), any(to, random));
+    let overlaps = source.start < target.end && target.start < source.end;
+    if overlaps { Wish::Flush } else { Wish::Copy { source, target, is_fua } }
 }
 
 /// Draws the next wish of a client that only looks.

@@ -143,6 +143,12 @@ fn a_slot_that_is_free_before_it_is_void_is_noticed() {
     is_noticed(Profile::Compaction, Some(Safeguard::VoidFirst), Broken::Nothing, 40);
 }
 
+/// P1. What copies borrow is missed when nothing keeps it.
+#[test]
+fn loans_that_are_not_kept_are_noticed() {
+    is_noticed(Profile::Compaction, Some(Safeguard::Loans), Broken::Nothing, 20);
+}
+
 /// P7. What is counted again, when a page that was stored ahead is replayed after a crash, is on the bill twice. About one world
 /// in a hundred comes to that.
 #[test]

@@ -21,6 +21,7 @@ fn no_crash_tears_a_block() {
             Fault::Compared,
             Fault::Miscompared,
             Fault::BitsSet,
+            Fault::Copied,
         ],
     );
 }

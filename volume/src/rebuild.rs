@@ -14,7 +14,7 @@ pub use families::Families;
 
 use crate::format::Superblock;
 use crate::map::Map;
-use crate::pool::{Boundary, Folded, Index, Inheritance, OpenError, SegmentRow};
+use crate::pool::{Boundary, Folded, Index, Inheritance, Loan, OpenError, SegmentRow};
 use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read_segment, replay, void_of};
 use crate::store::{PoolReader, Store};
 use slots::look_into_slots;
@@ -85,6 +85,11 @@ pub fn rebuild_with<S: Store>(
             families::fold_to_end(&mut index, superblock, place, (volume, &mut report))?;
         }
     }
+    let missing = index.missing_loans();
+    report.notes.extend(missing.map(|(borrower, loan)| {
+        let Loan { count, source, .. } = loan;
+        format!("{count} blocks that segment {borrower} copied cannot be read: segment {} is not there", source.segment)
+    }));
     Ok((index, report))
 }
 

@@ -4,7 +4,7 @@
 //! what it replaced is gone, so that no other may have replaced the same. One that did not write never happened.
 
 use super::{History, OpId, Oracle, Step};
-use crate::pattern::{self, SECTOR_LEN, Stamp, Value};
+use crate::pattern::{SECTOR_LEN, Stamp, Value};
 use std::ops::Range;
 
 /// What sectors hold as far as answers tell.
@@ -27,9 +27,7 @@ impl Expectation {
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.values.len() * SECTOR_LEN];
         for ((sector, value), place) in self.sectors().zip(&self.values).zip(bytes.chunks_exact_mut(SECTOR_LEN)) {
-            if let Value::Written(stamp) = value {
-                pattern::fill(*stamp, sector, place);
-            }
+            value.put(sector, place);
         }
         bytes
     }
@@ -49,8 +47,8 @@ impl Oracle {
             let may_be = |op: &&OpId| !self.is_overwritten(history, **op, now);
             let possible: Vec<OpId> = history.candidates.iter().filter(may_be).copied().collect();
             let last = possible.iter().max_by_key(|op| self.operation(**op).acked());
-            let value = last.map_or(Value::Zero, |op| self.value_of(*op));
-            is_sure &= possible.iter().all(|op| self.value_of(*op) == value);
+            let value = last.map_or(Value::Zero, |op| self.value_at(*op, sector));
+            is_sure &= possible.iter().all(|op| self.value_at(*op, sector) == value);
             values.push(value);
         }
         Expectation { first_sector: sectors.start, values, is_sure }
@@ -91,10 +89,5 @@ impl Oracle {
         let is_over = |op: &OpId| self.operations[op.0 as usize].ended.is_some_and(|ended| ended < started);
         let is_quiet = |history: &History| history.candidates.iter().all(|op| Some(*op) == own || is_over(op));
         sectors.into_iter().filter_map(|sector| self.history(sector)).all(is_quiet)
-    }
-
-    /// What an operation puts into a sector.
-    fn value_of(&self, op: OpId) -> Value {
-        if self.operations[op.0 as usize].is_zero { Value::Zero } else { Value::Written(self.stamp_of(op)) }
     }
 }

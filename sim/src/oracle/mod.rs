@@ -25,6 +25,20 @@ use volume::request::Extent;
 /// Sectors of a block.
 pub(crate) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 
+/// What a copy puts into sectors, from the first one on.
+#[derive(Debug, Clone)]
+struct Copied {
+    first_sector: u64,
+    values: Vec<Value>,
+}
+
+impl Copied {
+    fn value_at(&self, sector: u64) -> Value {
+        let at = sector.checked_sub(self.first_sector).and_then(|at| self.values.get(at as usize));
+        at.copied().unwrap_or(Value::Foreign)
+    }
+}
+
 /// What may be read of one volume. Sectors outside of its areas are never written.
 #[derive(Debug, Clone)]
 pub struct Oracle {
@@ -41,6 +55,8 @@ pub struct Oracle {
     durable_before: Step,
     /// What was asked before has one known outcome, or is at one place unknown.
     settled_at: Step,
+    /// What copies put there.
+    copies: BTreeMap<OpId, Copied>,
     /// The compare-and-write that replaced what a write had put into a sector.
     replaced: BTreeMap<(u64, OpId), OpId>,
 }
@@ -58,6 +74,7 @@ impl Oracle {
             sizes_ever: vec![size_bytes],
             durable_before: Step(0),
             settled_at: Step(0),
+            copies: BTreeMap::new(),
             replaced: BTreeMap::new(),
         }
     }
@@ -95,6 +112,28 @@ impl Oracle {
             }
         }
         op
+    }
+
+    /// A copy of what is `expected`, and sure, to `sectors` is asked; `None` where some of it was once written just there, so that
+    /// nobody could tell.
+    pub fn begin_copy(
+        &mut self,
+        expected: &Expectation,
+        sectors: Range<u64>,
+        is_fua: bool,
+        step: Step,
+    ) -> Option<OpId> {
+        let places = expected.sectors().zip(sectors.clone());
+        let values = places.zip(&expected.values).map(|((from, to), value)| value.moved(from, to));
+        let values: Vec<Value> = values.collect();
+        if values.iter().any(|value| matches!(value, Value::Written(_))) {
+            return None;
+        }
+        let is_zero = values.iter().all(|value| *value == Value::Zero);
+        let first_sector = sectors.start;
+        let op = self.begin(Operation { is_zero, is_fua, ..Operation::asked(step, &sectors) }, sectors);
+        self.copies.insert(op, Copied { first_sector, values });
+        Some(op)
     }
 
     /// A change was answered, well or not.
@@ -155,7 +194,7 @@ impl Oracle {
                 }
                 continue;
             };
-            if !self.is_allowed(history, value, started) {
+            if !self.is_allowed(history, (sector, value), started) {
                 return Err(format!(
                     "sector {sector} read as {value:?}, asked at {started}, answered at {now}; {}",
                     self.story(sector)
@@ -201,8 +240,8 @@ impl Oracle {
     fn check_hole(&self, sectors: Range<u64>, started: Step) -> Result<(), String> {
         for (area, histories) in &self.areas {
             for at in area.indices(&sectors) {
-                if !self.is_allowed(&histories[at], Value::Zero, started) {
-                    let sector = area.first_sector + at as u64;
+                let sector = area.first_sector + at as u64;
+                if !self.is_allowed(&histories[at], (sector, Value::Zero), started) {
                     return Err(format!("sector {sector} is told as a hole; {}", self.story(sector)));
                 }
             }
@@ -231,14 +270,15 @@ impl Oracle {
     /// Whether `sector` ever held `value`.
     fn was_ever(&self, sector: u64, value: Value) -> bool {
         let write = self.op_of(value).and_then(|op| self.operations.get(op.0 as usize));
-        value == Value::Zero || write.is_some_and(|op| (op.sectors.0..op.sectors.1).contains(&sector))
+        let is_copied = || self.copies.values().any(|copied| copied.value_at(sector) == value);
+        value == Value::Zero || write.is_some_and(|op| (op.sectors.0..op.sectors.1).contains(&sector)) || is_copied()
     }
 
     /// The write of this volume that `value` is of.
     fn op_of(&self, value: Value) -> Option<OpId> {
         match value {
             Value::Written(Stamp(stamp)) => Some(OpId(stamp as u32)).filter(|op| stamp >> 32 == self.tag_of(*op)),
-            Value::Zero | Value::Foreign => None,
+            Value::Copied(..) | Value::Zero | Value::Foreign => None,
         }
     }
 
@@ -252,17 +292,22 @@ impl Oracle {
         Stamp(self.tag_of(op) << 32 | u64::from(op.0))
     }
 
-    fn is_allowed(&self, history: &History, value: Value, started: Step) -> bool {
-        self.sources(history, value).any(|source| !self.is_overwritten(history, source, started))
+    /// What an operation puts into a sector.
+    fn value_at(&self, op: OpId, sector: u64) -> Value {
+        match self.copies.get(&op) {
+            Some(copied) => copied.value_at(sector),
+            None if self.operation(op).is_zero => Value::Zero,
+            None => Value::Written(self.stamp_of(op)),
+        }
+    }
+
+    fn is_allowed(&self, history: &History, (sector, value): (u64, Value), started: Step) -> bool {
+        self.sources(history, (sector, value)).any(|source| !self.is_overwritten(history, source, started))
     }
 
     /// The operations that may have given a sector this value.
-    fn sources<'a>(&'a self, history: &'a History, value: Value) -> impl Iterator<Item = OpId> + 'a {
-        let op = self.op_of(value);
-        let is_zero = value == Value::Zero;
-        history.candidates.iter().copied().filter(move |candidate| {
-            Some(*candidate) == op || (is_zero && self.operations[candidate.0 as usize].is_zero)
-        })
+    fn sources<'a>(&'a self, history: &'a History, (sector, value): (u64, Value)) -> impl Iterator<Item = OpId> + 'a {
+        history.candidates.iter().copied().filter(move |candidate| self.value_at(*candidate, sector) == value)
     }
 
     /// Whether another operation, whose effect was there before `started`, came after `op`.
@@ -281,7 +326,9 @@ impl Oracle {
     }
 
     fn note_seen(&mut self, sector: u64, value: Value, now: Step) {
-        let Some(op) = self.op_of(value) else { return };
+        let Some(history) = self.history(sector).filter(|_| value != Value::Zero) else { return };
+        let sources: Vec<OpId> = self.sources(history, (sector, value)).collect();
+        let [op] = sources[..] else { return };
         if let Some(history) = self.history_mut(sector) {
             history.note_seen(op, now);
         }

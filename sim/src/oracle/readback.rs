@@ -102,19 +102,19 @@ impl Oracle {
             return if is_zero { Ok(()) } else { Err(format!("sector {sector}, never written, reads as {value:?}")) };
         };
         if let [only] = history.candidates.as_slice()
-            && (self.op_of(value) == Some(*only) || (value == Value::Zero && self.operation(*only).is_zero))
+            && self.value_at(*only, sector) == value
         {
             readback.shown.push((*only, sector));
             return Ok(());
         }
-        let sources: Vec<OpId> = self.sources(history, value).collect();
+        let sources: Vec<OpId> = self.sources(history, (sector, value)).collect();
         if sources.is_empty() {
             return Err(format!("sector {sector} reads as {value:?}; {}", self.story(sector)));
         }
         if let [only] = sources.as_slice() {
             readback.shown.push((*only, sector));
         }
-        readback.missing.extend(self.missing(history, value, &sources).map(|op| (op, sector)));
+        readback.missing.extend(self.missing(history, (sector, value), &sources).map(|op| (op, sector)));
         Ok(())
     }
 
@@ -122,12 +122,12 @@ impl Oracle {
     fn missing<'a>(
         &'a self,
         history: &'a History,
-        value: Value,
+        (sector, value): (u64, Value),
         sources: &'a [OpId],
     ) -> impl Iterator<Item = OpId> + 'a {
         history.candidates.iter().copied().filter(move |other| {
             let later = self.operation(*other);
-            let is_hidden = value == Value::Zero && later.is_zero;
+            let is_hidden = self.value_at(*other, sector) == value;
             !is_hidden && sources.iter().all(|source| source != other && self.operation(*source).is_before(&later))
         })
     }
@@ -197,10 +197,17 @@ impl Oracle {
         Err(format!("P1: the volume has {size_bytes} bytes, not {} or {:?}", self.size_bytes, self.sizes_possible))
     }
 
+    /// An operation that put into a sector what it has.
+    fn op_showing(&self, sector: u64, value: Value) -> OpId {
+        let sources = self.history(sector).into_iter().flat_map(|history| self.sources(history, (sector, value)));
+        let copies = self.copies.iter().filter(|(_, copied)| copied.value_at(sector) == value).map(|(op, _)| *op);
+        self.op_of(value).or_else(|| sources.chain(copies).last()).unwrap_or(INITIAL)
+    }
+
     fn settle(&mut self, values: Vec<(u64, Option<Value>)>, size_bytes: u64, now: Step) {
         let settled: Vec<(u64, Option<OpId>)> = values
             .into_iter()
-            .map(|(sector, value)| (sector, value.map(|value| self.op_of(value).unwrap_or(INITIAL))))
+            .map(|(sector, value)| (sector, value.map(|value| self.op_showing(sector, value))))
             .collect();
         for (area, histories) in &mut self.areas {
             for (sector, op) in &settled {

@@ -2,6 +2,7 @@
 
 use super::clients::Asked;
 use super::{Checked, Happening, MS, World};
+use crate::census::Fault;
 use crate::oracle::Step;
 use crate::trace::Finding;
 use crate::workload::Wish;
@@ -83,6 +84,13 @@ impl World {
             (Wish::CompareAndWrite { wrong_at, .. }, Completion::Miscompare { at }) => {
                 self.judge_miscompare(site, asked, (*wrong_at, *at))
             }
+            (Wish::Copy { .. }, Completion::Done) => {
+                if let Some(op) = asked.op {
+                    oracle.end(op, now, true);
+                }
+                self.outcome.census.note(Fault::Copied);
+                Ok(())
+            }
             (Wish::Flush | Wish::Checkpoint, Completion::Done) => {
                 oracle.flushed(asked.started);
                 Ok(())
@@ -148,7 +156,9 @@ impl World {
                 is_change && (is_host_full || is_pool_full)
             }
             ErrorKind::Corrupt => {
-                let has_met = injected.may_revive || (is_change && injected.tainted + injected.map_pages > 0);
+                let has_met = injected.may_revive
+                    || injected.may_lack
+                    || (is_change && injected.tainted + injected.map_pages > 0);
                 self.excuse.corrupt || has_met
             }
             ErrorKind::Unavailable if matches!(asked.wish, Wish::Hold | Wish::Release) => self.is_hold_over(),

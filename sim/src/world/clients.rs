@@ -94,8 +94,10 @@ impl World {
         self.sites[site].next_request += 1;
         self.trace.note(&[10, self.now, id.0]);
         self.trace.tell(|| format!("[{started}] {site}: asks {}: {wish:?}", id.0));
-        let may_be = self.sites[site].oracle.judge_end(end_of(&wish));
         let Begun { request, op, expected, sets_bits, had_data } = self.begin(site, &wish, started);
+        // A copy of which nobody could tell what comes of it.
+        let wish = if matches!(request, Request::Flush) && wish.changed().is_some() { Wish::Flush } else { wish };
+        let may_be = self.sites[site].oracle.judge_end(end_of(&wish));
         let moment = matches!(wish, Wish::Snapshot(_)).then(|| self.sites[site].oracle.moment(started));
         let asked = Asked { wish, started, op, may_be, expected, sets_bits, had_data, moment, is_waited };
         self.sites[site].asked.insert(id, asked);
@@ -103,11 +105,18 @@ impl World {
         Ok(id)
     }
 
-    /// Whether an or-write under way sets bits where a wish changes something: what comes of both, the oracle cannot tell.
+    /// Whether an or-write under way sets bits where a wish changes something, or a copy is of that: what comes of both, the
+    /// oracle cannot tell.
     fn is_set_meanwhile(&self, site: usize, wish: &Wish) -> bool {
         let Some(changed) = wish.changed() else { return false };
-        let mut set = self.sites[site].asked.values().filter(|asked| asked.sets_bits);
-        set.any(|asked| asked.wish.changed().is_some_and(|set| set.start < changed.end && changed.start < set.end))
+        let kept = |asked: &Asked| {
+            if let Wish::Copy { source, .. } = &asked.wish {
+                return Some(source.clone());
+            }
+            asked.wish.changed().filter(|_| asked.sets_bits)
+        };
+        let mut set = self.sites[site].asked.values().filter_map(kept);
+        set.any(|set| set.start < changed.end && changed.start < set.end)
     }
 
     /// Makes the request and tells the oracle.
@@ -118,6 +127,7 @@ impl World {
                 self.begin_compare(site, (sectors, is_fua), wrong_at, started)
             }
             Wish::OrWrite { sectors, is_fua, sets } => self.begin_or(site, (sectors, is_fua), sets, started),
+            Wish::Copy { source, target, is_fua } => self.begin_copy(site, (source, target, is_fua), started),
             Wish::Read(sectors) => Begun::new(Request::Read { range: bytes_of(&sectors) }, None),
             Wish::Write { sectors, is_fua } => {
                 let (op, stamp) = oracle.begin_write(sectors.clone(), is_fua, started);
@@ -216,6 +226,7 @@ fn end_of(wish: &Wish) -> u64 {
     match wish {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
+        Wish::Copy { source, target, .. } => source.end.max(target.end) * SECTOR_BYTES,
         Wish::CompareAndWrite { sectors, .. } | Wish::OrWrite { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
         Wish::Hold | Wish::Release | Wish::Meter => 0,

@@ -1,4 +1,4 @@
-//! Compare-and-writes and or-writes: asked with what the oracle knows to be there.
+//! Compare-and-writes, or-writes and copies: asked with what the oracle knows to be there.
 //!
 //! An or-write sets bits only where the oracle is sure of what is there: it puts a pattern where zeros are, and elsewhere
 //! sets some of the bits that are set. While it is under way clients change nothing there. All other or-writes set no bit,
@@ -57,8 +57,8 @@ impl World {
             for ((sector, value), place) in sectors.clone().zip(&expected.values).zip(places) {
                 match value {
                     Value::Zero | Value::Foreign => pattern::fill(stamp, sector, place),
-                    Value::Written(there) => {
-                        pattern::fill(*there, sector, place);
+                    Value::Written(_) | Value::Copied(..) => {
+                        value.put(sector, place);
                         let kept = mix(stamp.0 ^ sector).to_le_bytes();
                         place.iter_mut().zip(kept.iter().cycle()).for_each(|(byte, kept)| *byte &= kept);
                     }
@@ -67,6 +67,22 @@ impl World {
         }
         let payload = self.pieces(&bytes);
         Begun { sets_bits, ..Begun::new(Request::OrWrite { range: bytes_of(&sectors), payload, fua }, op) }
+    }
+
+    /// A copy of what the oracle knows to be there, to where it never was; while it is under way clients change nothing of its
+    /// source. Else a flush.
+    pub(super) fn begin_copy(
+        &mut self,
+        site: usize,
+        (source, target, is_fua): (Range<u64>, Range<u64>, bool),
+        started: Step,
+    ) -> Begun {
+        let oracle = &mut self.sites[site].oracle;
+        let expected = oracle.expected(&source, started);
+        let op = if expected.is_sure { oracle.begin_copy(&expected, target.clone(), is_fua, started) } else { None };
+        let Some(op) = op else { return Begun::new(Request::Flush, None) };
+        let (source, target) = (bytes_of(&source), bytes_of(&target));
+        Begun::new(Request::Copy { source, target, fua: is_fua }, Some(op))
     }
 
     fn pieces(&mut self, bytes: &[u8]) -> Payload {

@@ -203,6 +203,8 @@ struct Injected {
     lost_voids: u64,
     /// Whether a rebuild has met such slots since: it brings their segments back, whose blocks may be others' by then.
     may_revive: bool,
+    /// Whether a rebuild has met bytes that are not what was written: segments that copies borrow from may be missing since.
+    may_lack: bool,
     /// Fetches that met such bytes.
     tainted: u64,
     /// Pages of the stored map that are none, since the index was last made anew.

@@ -150,6 +150,7 @@ impl World {
         self.note_store_faults();
         self.injected.map_pages = 0;
         self.injected.may_revive |= self.injected.lost_voids > 0;
+        self.injected.may_lack |= self.injected.lies > 0;
         self.store = crate::store::SimStore::new(self.random.fork(), self.fuse.clone());
         self.store.set_faults(self.rates.store_commit, self.rates.store_read);
         let told = self.read_records(self.is_order_lost);

@@ -1,7 +1,7 @@
 //! Making batches, appending them, and taking them in when they have ended.
 
 use super::log::{Batch, FOOTER_FAULTS_MAX, FooterState, OpenSegment, SealedFooter, Spare};
-use super::request::Pending;
+use super::request::{Pending, Shared};
 use super::{Context, Volume};
 use crate::buffer::{Buffer, total_len};
 use crate::error::{DiskFault, Error, ErrorKind};
@@ -493,11 +493,13 @@ fn add_entries(
         open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
         open.has_holes |= pending.operation.makes_holes();
         if let Some(source) = pending.operation.source() {
-            let places = (u32::from(source.block)..).zip(at..);
-            let checks = pending.shared.iter().zip(places);
-            let moved =
-                checks.map(|(check, (there, here))| moved_check(*check, (source.segment, there), (segment, here)));
-            open.checks.extend(moved);
+            if let Some(Shared { named, checks }) = &pending.shared {
+                let places = (u32::from(named.block)..).zip(at..);
+                let moved = |(check, (there, here)): (&u32, (u32, u32))| {
+                    moved_check(*check, (named.segment, there), (segment, here))
+                };
+                open.checks.extend(checks.iter().zip(places).map(moved));
+            }
             loans.push(Loan { block: at, count: blocks, source });
         }
         if let Some(payload) = pending.payload.take() {

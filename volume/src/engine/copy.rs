@@ -5,11 +5,11 @@
 //! asked where the blocks are, and none comes before the copy in the log. So what it names is what the map named just before it.
 //! While the log is kept whole for history's sake, data is copied: what was overwritten is read from the log's own segments.
 
-use super::request::{Asker, Pending};
+use super::request::{Asker, Pending, Shared};
 use super::subblock::{Merge, part_of};
 use super::{Context, Parked, Volume, reply};
 use crate::error::{Error, ErrorKind};
-use crate::format::{Operation, OperationKind, moved_check};
+use crate::format::{Operation, OperationKind};
 use crate::map::{Location, ResolvedRun};
 use crate::pool::{Loan, Loans};
 use crate::request::{COPY_BYTES_MAX, Completion, RequestId};
@@ -105,13 +105,10 @@ impl Volume {
         let pieces: SmallVec<[(Location, u32); 2]> = loans.split(location, checks.len() as u32).collect();
         let mut at = 0_u32;
         for (source, count) in pieces {
-            let of_piece = (u32::from(location.block) + at..).zip(u32::from(source.block)..);
-            let checks = checks.iter().skip(at as usize).take(count as usize).zip(of_piece);
-            let moved = checks
-                .map(|(check, (named, there))| moved_check(*check, (location.segment, named), (source.segment, there)));
             let range = BlockRange::new(BlockIndex(target.0 + u64::from(at)), count.into());
             let operation = Operation { kind: OperationKind::Copy { source }, range };
-            let shared = moved.collect();
+            let checks = checks.iter().skip(at as usize).take(count as usize).copied().collect();
+            let shared = Some(Shared { named: location.plus(at), checks });
             self.add_shared(context, Pending { operation, payload: None, shared, request });
             at += count;
         }
@@ -125,6 +122,16 @@ impl Volume {
     /// What a segment borrows, whosever it is.
     pub(super) fn loans_of(&self, segment: SegmentId) -> Option<&Loans> {
         self.loans.get(&segment).or_else(|| self.places.of(segment)?.loans.as_deref())
+    }
+
+    /// A segment was moved, and what it borrowed is its own: copies that are not in the log yet have their content from there.
+    pub(super) fn note_moved(&mut self, segment: SegmentId) {
+        for pending in self.log.all_mut() {
+            if let Some(Shared { named, .. }) = pending.shared.as_ref().filter(|shared| shared.named.segment == segment)
+            {
+                pending.operation.kind = OperationKind::Copy { source: *named };
+            }
+        }
     }
 
     /// A batch with copies is about to be appended: from now on its segment borrows what they name.

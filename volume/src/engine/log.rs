@@ -249,6 +249,11 @@ impl Log {
         self.pending.is_empty() && self.in_flight.is_empty() && !self.has_footer_in_flight() && self.leasing.is_none()
     }
 
+    /// What waits, and what is in flight and may have to be appended again.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.in_flight.iter_mut().flat_map(|batch| &mut batch.operations).chain(&mut self.pending)
+    }
+
     /// The operations that the map has not taken in.
     pub(super) fn operations(&self) -> impl Iterator<Item = &Operation> {
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.operations);

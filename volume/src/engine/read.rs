@@ -132,7 +132,7 @@ impl Volume {
                     return;
                 }
                 let detail = format!(
-                    "the map of volume {} names block {} of segment {}, which it does not have; rebuild the index",
+                    "the map of volume {} names block {} of segment {}, which is not there; rebuild the index, or restore the volume",
                     self.id, location.block, location.segment
                 );
                 self.end_fetch(context, fetch.purpose, buffer, Err(Error::new(ErrorKind::Corrupt, detail)));

@@ -99,6 +99,7 @@ impl Volume {
         } else {
             self.places.note_moved(*row, survivors);
         }
+        self.note_moved(row.segment);
         self.release.moved.insert(row.segment, self.reads.next_number());
         self.unpin(context);
     }

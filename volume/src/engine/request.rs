@@ -4,6 +4,7 @@ use super::{Context, Volume, poisoned, reply};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::format::{Operation, OperationKind};
+use crate::map::Location;
 use crate::request::{Completion, PIECE_BYTES_MAX, Payload, REQUEST_BYTES_MAX, RequestId};
 use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
@@ -13,15 +14,25 @@ use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
 pub(super) struct Pending {
     pub(super) operation: Operation,
     pub(super) payload: Option<Buffer>,
-    /// Of a copy, the check values that its blocks have where they are.
-    pub(super) shared: Vec<u32>,
+    /// Of a copy.
+    pub(super) shared: Option<Shared>,
     pub(super) request: RequestId,
+}
+
+/// What a copy is of.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Where the map says that the first block is. The operation says where its content is, which is elsewhere where that is
+    /// borrowed.
+    pub(super) named: Location,
+    /// The check values that the blocks have there.
+    pub(super) checks: Vec<u32>,
 }
 
 impl Pending {
     /// One that shares nothing.
     pub(super) const fn new(operation: Operation, payload: Option<Buffer>, request: RequestId) -> Self {
-        Self { operation, payload, shared: Vec::new(), request }
+        Self { operation, payload, shared: None, request }
     }
 }
 

@@ -183,6 +183,12 @@ impl<S: Store> Index<S> {
         lent
     }
 
+    /// What is borrowed from segments that are not there: the disk has lost them.
+    pub(crate) fn missing_loans(&self) -> impl Iterator<Item = (SegmentId, Loan)> {
+        let all = self.lending.loans.iter().flat_map(|(borrower, loans)| loans.each().map(|loan| (*borrower, loan)));
+        all.filter(|(_, loan)| self.entry(loan.source.segment).is_none())
+    }
+
     /// Nothing is borrowed by a segment any more, the slot of which is void.
     pub(super) fn end_loans(&mut self, borrower: SegmentId) {
         self.lending.remove(borrower);

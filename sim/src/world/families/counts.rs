@@ -110,7 +110,7 @@ impl World {
     }
 
     /// P5. Segments that nothing shows are given back within a minute. What is kept all the same: those with trims, which
-    /// a rebuild wants, and the newest, which tell where the log goes on.
+    /// a rebuild wants, those that copies borrow from, and the newest, which tell where the log goes on.
     pub(in crate::world) fn let_segments_go(&mut self) -> Checked {
         let until = self.now + RELEASE_TIME_MAX;
         while self.now < until && self.unneeded_segment().is_some() {
@@ -130,7 +130,8 @@ impl World {
             let older = rows.len().saturating_sub(EMPTY_SEGMENTS_MAX);
             rows.into_iter().take(older)
         });
-        rows.find(|row| !row.has_holes && index.live_blocks(row.segment) == Some(0))
+        let is_kept = |row: &volume::pool::SegmentRow| row.has_holes || index.is_lent(row.segment);
+        rows.find(|row| !is_kept(row) && index.live_blocks(row.segment) == Some(0))
     }
 
     /// P5. Deletes all snapshots and clones: of the volumes that were rolled back nothing is left, and of the others what
