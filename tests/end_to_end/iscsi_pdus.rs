@@ -1,5 +1,6 @@
 //! iSCSI to the letter and against it, by an initiator of our own: what no library lets its user say.
 
+mod copies;
 mod data;
 mod digests;
 mod garbage;

@@ -1,14 +1,28 @@
 //! Copies that an initiator has the target make: a list of segments, worked off piece by piece. SPC-4 6.4.
 //!
 //! A piece is read from one unit and written to another, as the initiator itself would, so that reservations, ceilings and the
-//! meter see it; what is nothing but zeros is given back or never taken at the destination.
+//! meter see it; what is nothing but zeros is given back or never taken at the destination. A piece within one unit is copied
+//! by its volume, which moves no data, where source and destination lie alike in their blocks and apart.
 
 use super::Route;
 use proto::scsi::{Command, CopyList, CopySegment, CopyState, CopyStatus, Sense, Span};
-use units::SECTOR_BYTES;
+use units::{BLOCK_BYTES, SECTOR_BYTES};
 
 /// Blocks of a piece: 1 MiB.
 const PIECE_BLOCKS: u64 = 2048;
+
+/// Logical blocks of a block of a volume.
+const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
+
+/// What is copied at once.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    source_lba: u64,
+    destination_lba: u64,
+    blocks: u64,
+    /// Whether the volume that has both copies it.
+    is_within: bool,
+}
 
 /// A copy under way.
 #[derive(Debug)]
@@ -69,41 +83,60 @@ impl CopyJob {
         })
     }
 
-    /// Blocks of the piece that is next, with its place.
-    fn piece(&self) -> Option<(&(Route, Route, CopySegment), u64)> {
-        let segment = self.segments.get(self.at)?;
-        Some((segment, (segment.2.blocks - self.done_blocks).min(PIECE_BLOCKS)))
+    /// The piece that is next.
+    fn piece(&self) -> Option<Piece> {
+        let (source, destination, segment) = self.segments.get(self.at)?;
+        let rest = segment.blocks.checked_sub(self.done_blocks).filter(|rest| *rest > 0)?;
+        let source_lba = segment.source_lba.saturating_add(self.done_blocks);
+        let destination_lba = segment.destination_lba.saturating_add(self.done_blocks);
+        let piece = Piece { source_lba, destination_lba, blocks: rest.min(PIECE_BLOCKS), is_within: false };
+        let distance = source_lba.abs_diff(destination_lba);
+        let is_apart = distance >= segment.blocks && distance.is_multiple_of(BLOCK_SECTORS);
+        if source.volume != destination.volume || !is_apart {
+            return Some(piece);
+        }
+        let to_block = source_lba.next_multiple_of(BLOCK_SECTORS) - source_lba;
+        if to_block > 0 {
+            return Some(Piece { blocks: rest.min(to_block), ..piece });
+        }
+        let blocks = piece.blocks / BLOCK_SECTORS * BLOCK_SECTORS;
+        Some(if blocks > 0 { Piece { blocks, is_within: true, ..piece } } else { piece })
     }
 
-    /// The read of the next piece; `None` when all is copied.
-    pub(crate) fn next_read(&mut self) -> Option<CopyStep> {
+    /// Copies the next piece, or reads it; `None` when all is copied.
+    pub(crate) fn next_step(&mut self) -> Option<CopyStep> {
         while self.segments.get(self.at).is_some_and(|segment| self.done_blocks >= segment.2.blocks) {
             self.at += 1;
             self.done_blocks = 0;
         }
-        let ((route, _, segment), blocks) = self.piece()?;
-        let lba = segment.source_lba.saturating_add(self.done_blocks);
-        let (route, command) = (route.clone(), Command::Read { span: Span { lba, blocks }, fua: false });
-        self.is_reading = true;
+        let Piece { source_lba, destination_lba, blocks, is_within } = self.piece()?;
+        let route = self.segments.get(self.at)?.0.clone();
+        self.is_reading = !is_within;
+        let command = if is_within {
+            Command::CopyWithin { span: Span { lba: destination_lba, blocks }, source_lba }
+        } else {
+            Command::Read { span: Span { lba: source_lba, blocks }, fua: false }
+        };
         Some(CopyStep { route, command })
     }
 
     /// The write of the piece that was read.
     pub(crate) fn next_write(&mut self, is_zeros: bool) -> Option<CopyStep> {
         self.is_reading = false;
-        let ((_, route, segment), blocks) = self.piece()?;
-        let span = Span { lba: segment.destination_lba.saturating_add(self.done_blocks), blocks };
+        let Piece { destination_lba, blocks, .. } = self.piece()?;
+        let route = self.segments.get(self.at)?.1.clone();
+        let span = Span { lba: destination_lba, blocks };
         let command = if is_zeros {
             Command::WriteSame { span, unmap: true, no_data: true }
         } else {
             Command::Write { span, fua: false }
         };
-        Some(CopyStep { route: route.clone(), command })
+        Some(CopyStep { route, command })
     }
 
     /// A piece is written.
     pub(crate) fn note_written(&mut self) {
-        let blocks = self.piece().map_or(0, |(_, blocks)| blocks);
+        let blocks = self.piece().map_or(0, |piece| piece.blocks);
         self.done_blocks += blocks;
         self.bytes += blocks * SECTOR_BYTES;
     }
@@ -139,7 +172,7 @@ mod tests {
         let routes = [route(7, 1), route(8, 2)];
         let mut job = CopyJob::new(list(2, 3000), &routes).unwrap();
         let mut steps = Vec::new();
-        while let Some(read) = job.next_read() {
+        while let Some(read) = job.next_step() {
             let write = job.next_write(false).unwrap();
             steps.push((read.route.volume.0, read.command, write.route.volume.0, write.command));
             job.note_written();
@@ -148,6 +181,35 @@ mod tests {
         let write = |lba, blocks| Command::Write { span: Span { lba, blocks }, fua: false };
         assert_eq!(steps, [(7, read(10, 2048), 8, write(5, 2048)), (7, read(2058, 952), 8, write(2053, 952))]);
         assert_eq!(job.status(CopyState::Completed).1.bytes, 3000 * 512);
+    }
+
+    /// Parts of blocks are read and written; where both lie unlike in their blocks, or one on the other, all is.
+    #[test]
+    fn what_stays_within_a_unit_is_copied_by_its_volume() {
+        let steps = |source_lba, destination_lba, blocks| {
+            let segment = CopySegment { source: 0, destination: 0, source_lba, destination_lba, blocks };
+            let list = CopyList { list_id: 9, is_listed: true, targets: vec![target(1)], segments: vec![segment] };
+            let mut job = CopyJob::new(list, &[route(7, 1)]).unwrap();
+            let mut steps = Vec::new();
+            while let Some(step) = job.next_step() {
+                if let Command::CopyWithin { span, source_lba } = step.command {
+                    steps.push((true, source_lba, span.lba, span.blocks));
+                } else if let Command::Read { span, .. } = step.command {
+                    let Command::Write { span: to, .. } = job.next_write(false).unwrap().command else {
+                        panic!("no write")
+                    };
+                    steps.push((false, span.lba, to.lba, span.blocks));
+                }
+                job.note_written();
+            }
+            steps
+        };
+        assert_eq!(steps(16, 8000, 2050), [(true, 16, 8000, 2048), (false, 2064, 10048, 2)]);
+        assert_eq!(steps(13, 8005, 30), [(false, 13, 8005, 3), (true, 16, 8008, 24), (false, 40, 8032, 3)]);
+        assert_eq!(steps(16, 8001, 20), [(false, 16, 8001, 20)]);
+        assert_eq!(steps(0, 40, 40), [(true, 0, 40, 40)]);
+        assert_eq!(steps(0, 32, 40), [(false, 0, 32, 40)]);
+        assert_eq!(steps(8, 8, 16), [(false, 8, 8, 16)]);
     }
 
     #[test]

@@ -138,7 +138,8 @@ fn measure(request: &Request) -> (Verb, u64) {
         Request::Write { range, .. } | Request::CompareAndWrite { range, .. } | Request::OrWrite { range, .. } => {
             (Verb::Write, range.len())
         }
-        Request::Copy { target, .. } => (Verb::Write, target.len()),
+        // It moves no bytes.
+        Request::Copy { .. } => (Verb::Write, 0),
         Request::Trim { range, .. } => (Verb::Trim, range.len()),
         Request::WriteZeroes { range, .. } => (Verb::WriteZeroes, range.len()),
         Request::Flush => (Verb::Flush, 0),

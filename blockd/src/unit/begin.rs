@@ -107,6 +107,7 @@ impl LogicalUnit {
             Command::CompareAndWrite { span, fua } => self.compare_and_write((span, fua), task, facts),
             Command::WriteSame { span, unmap, no_data } => self.write_same((span, unmap, no_data), task, facts),
             Command::Unmap { .. } => self.unmap(task, facts),
+            Command::CopyWithin { span, source_lba } => self.copy_within(span, source_lba, facts),
             Command::Reserve6 => self.reserve6(task),
             Command::Release6 => self.release6(task),
             Command::PersistentReserveIn { action, allocation } => self.reserve_in(action, allocation),
@@ -157,6 +158,7 @@ const fn is_medium_write(command: &Command) -> bool {
             | Command::CompareAndWrite { .. }
             | Command::WriteSame { .. }
             | Command::Unmap { .. }
+            | Command::CopyWithin { .. }
             | Command::ExtendedCopy { .. }
     )
 }
@@ -179,7 +181,11 @@ pub(crate) const fn operation_bytes(command: &Command) -> Option<u64> {
     }
     let is_operation = matches!(
         command,
-        Command::WriteSame { .. } | Command::Unmap { .. } | Command::GetLbaStatus { .. } | Command::Prefetch { .. }
+        Command::WriteSame { .. }
+            | Command::Unmap { .. }
+            | Command::CopyWithin { .. }
+            | Command::GetLbaStatus { .. }
+            | Command::Prefetch { .. }
     );
     if is_operation { Some(0) } else { None }
 }

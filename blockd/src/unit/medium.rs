@@ -159,6 +159,16 @@ impl LogicalUnit {
         if requests.is_empty() { Begun::good() } else { Begun::Asked(Plan::all(requests.len()), requests) }
     }
 
+    /// A part of an EXTENDED COPY that stays within the unit. SPC-4 6.4.
+    pub(super) fn copy_within(&self, span: Span, source_lba: u64, facts: &Facts<'_>) -> Begun {
+        let source = Span { lba: source_lba, ..span };
+        let ranges = self.range_of(span, facts).and_then(|target| Ok((self.range_of(source, facts)?, target)));
+        match ranges {
+            Ok((source, target)) => Begun::one(Plan::Plain, Request::Copy { source, target, fua: self.fua(false) }),
+            Err(outcome) => Begun::Ended(outcome),
+        }
+    }
+
     /// Without a write cache every write is durable when it is answered. SBC-3 6.5.5.
     const fn fua(&self, is_asked: bool) -> bool {
         is_asked || !self.mode.write_cache

@@ -255,6 +255,13 @@ pub enum Command {
         /// Allocation length.
         allocation: u32,
     },
+    /// A copy within the unit, of whole 4 KiB blocks. No CDB asks for it: EXTENDED COPY(LID1) is made of such where it can be.
+    CopyWithin {
+        /// Where to.
+        span: Span,
+        /// Where from: as many blocks.
+        source_lba: u64,
+    },
     /// EXTENDED COPY(LID1).
     ExtendedCopy {
         /// Parameter list length.
@@ -287,6 +294,7 @@ impl Command {
             Self::PersistentReserveOut { length, .. } | Self::ExtendedCopy { length } => length.into(),
             Self::Verify { compare: Compare::Nothing, .. }
             | Self::WriteSame { no_data: true, .. }
+            | Self::CopyWithin { .. }
             | Self::TestUnitReady
             | Self::RequestSense { .. }
             | Self::Inquiry { .. }
@@ -343,6 +351,7 @@ impl Command {
             | Self::Reserve6
             | Self::Release6
             | Self::PersistentReserveOut { .. }
+            | Self::CopyWithin { .. }
             | Self::ExtendedCopy { .. } => 0,
         }
     }
@@ -376,6 +385,7 @@ impl Command {
             | Self::CompareAndWrite { .. }
             | Self::WriteSame { .. }
             | Self::Unmap { .. }
+            | Self::CopyWithin { .. }
             | Self::SynchronizeCache { .. }
             | Self::StartStop { .. }
             | Self::PreventAllow { prevent: true }

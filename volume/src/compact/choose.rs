@@ -135,7 +135,7 @@ struct There<'a> {
 }
 
 /// The slots that may be compacted, the best first. `is_out` tells segments that may not be moved now; `overheads` the
-/// blocks beside payload that segments in their own slots were found to need more than one would think.
+/// blocks beside what is live that segments were found to need, more than one would think: of headers, and of what is lent.
 pub(super) fn victims<S: Store>(
     index: &Index<S>,
     is_out: impl Fn(SegmentId) -> bool,
@@ -158,7 +158,7 @@ pub(super) fn victims<S: Store>(
         };
         match &row.home {
             // It leaves by itself.
-            Home::Own(_) if live.total() == 0 && !row.has_holes => {}
+            Home::Own(_) if live.total() == 0 && !row.has_holes && !index.is_lent(row.segment) => {}
             Home::Own(slot) => {
                 let count = u32::try_from(live.total()).unwrap_or(u32::MAX);
                 slots.entry(*slot).or_default().push(There { row, parts: PartSet::ALL, live, count });

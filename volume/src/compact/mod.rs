@@ -17,7 +17,7 @@ mod round;
 
 use crate::error::DiskFault;
 use crate::io::{Action, Event, IoId};
-use crate::pool::{Index, Place};
+use crate::pool::{Index, Place, SegmentRow};
 use crate::store::Store;
 use choose::Need;
 use giving::{Giving, Going};
@@ -349,7 +349,9 @@ impl Compactor {
         let volumes: BTreeSet<VolumeId> =
             round.segments().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
         self.overheads.extend(round.overheads);
-        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| !row.is_moved()));
+        // Of one that was moved only what is lent is not told by its row.
+        let is_told = |row: SegmentRow| row.is_moved() && !context.index.is_lent(row.segment);
+        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| !is_told(row)));
         volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
     }
 

@@ -92,7 +92,7 @@ pub(super) struct Round {
     stage: Stage,
     /// What is under way on the disk.
     io: Option<IoId>,
-    /// Blocks beside payload of the segments that were looked at.
+    /// Blocks beside what pages name of the segments that were looked at.
     pub(super) overheads: BTreeMap<SegmentId, u32>,
     is_given_up: bool,
     /// The index was told, and it is not known whether the store has it.
@@ -316,10 +316,11 @@ impl Round {
             if outcome.is_suspect {
                 return Err(Trouble::Suspect(segment));
             }
+            let named = outcome.survivors.count();
             moving.take_lent(&outcome.survivors, &context.index.lent_blocks(segment));
             let items = moving.cut(&superblock, segment, dropping(outcome.survivors));
             let total: u32 = items.iter().map(|(_, size)| size).sum();
-            self.overheads.insert(segment, total - moving.survivors.count());
+            self.overheads.insert(segment, total.saturating_sub(named));
             sizes.insert(segment, items);
         }
         // What of one segment is in several slots goes with the first of them.

@@ -3,6 +3,9 @@
 //!
 //! Each part is an edge, see [`super::subblock`], of its source and its target: no change of either is under way when the map is
 //! asked where the blocks are, and none comes before the copy in the log. So what it names is what the map named just before it.
+//! Only what is on stable storage is shared: a rebuild after a power cut passes over what that took, and a copy may be of what came
+//! before. A copy of something newer waits for a sync.
+//!
 //! While the log is kept whole for history's sake, data is copied: what was overwritten is read from the log's own segments.
 
 use super::request::{Asker, Pending, Shared};
@@ -73,6 +76,12 @@ impl Volume {
             self.park_for_place(segment, Parked::SubBlock(number));
             return;
         }
+        let is_durable = runs.iter().filter_map(|run| run.location).all(|location| self.is_durable(location.segment));
+        if !is_durable && !self.is_poisoned && !self.subblock.has_waited(number) {
+            self.subblock.wait_until(number, self.applied_lsn);
+            self.want_sync(context);
+            return;
+        }
         self.status.map_lookups += 1;
         let Some((request, range)) = self.subblock.take(number) else { return };
         let first = range.blocks_touched().first;
@@ -91,6 +100,12 @@ impl Volume {
         }
         self.part_done(context, request, Ok(Lsn::ZERO));
         self.resume_subblocks(context);
+    }
+
+    /// Whether all that the map names of a segment is on stable storage. What an heir inherits is.
+    fn is_durable(&self, segment: SegmentId) -> bool {
+        let Some(row) = self.segments.get(&segment) else { return true };
+        self.applied_lsn <= self.durable_lsn || row.last_lsn.is_some_and(|last| last <= self.durable_lsn)
     }
 
     /// Neighbouring blocks from `location` on, with their check values there, are to be the content of those from `target` on.

@@ -83,6 +83,9 @@ impl Volume {
         self.settle(context);
         self.store_captured(context);
         self.checkpoint_if_due(context, false);
+        if !self.subblock.is_empty() {
+            self.resume_subblocks(context);
+        }
         if self.flush.in_flight.is_none() && (self.flush.is_wanted || !self.flush.waiters.is_empty()) {
             self.want_sync(context);
         }

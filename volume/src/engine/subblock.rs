@@ -70,6 +70,8 @@ struct Edge {
     range: ByteRange,
     merge: Merge,
     has_begun: bool,
+    /// Of a copy whose source may not be on stable storage: it goes on when everything up to here is.
+    after: Option<Lsn>,
 }
 
 impl Edge {
@@ -163,6 +165,18 @@ impl SubBlocks {
         }
     }
 
+    /// Whether an edge has waited until its source was on stable storage.
+    pub(super) fn has_waited(&self, number: u64) -> bool {
+        matches!(self.turns.get(&number), Some(Turn::Edge(Edge { after: Some(_), .. })))
+    }
+
+    /// An edge begins anew when everything up to `lsn` is on stable storage.
+    pub(super) fn wait_until(&mut self, number: u64, lsn: Lsn) {
+        if let Some(edge) = self.edge(number) {
+            (edge.has_begun, edge.after) = (false, Some(lsn));
+        }
+    }
+
     /// Takes out an edge; returns its request and its range.
     pub(super) fn take(&mut self, number: u64) -> Option<(RequestId, ByteRange)> {
         self.take_edge(number).map(|edge| (edge.request, edge.range))
@@ -239,7 +253,7 @@ impl Volume {
     /// Adds a merge of the request, of no more blocks than one operation may write.
     pub(super) fn add_edge(&mut self, context: &mut Context<'_>, request: RequestId, range: ByteRange, merge: Merge) {
         self.add_part(request);
-        let number = self.subblock.push(Turn::Edge(Edge { request, range, merge, has_begun: false }));
+        let number = self.subblock.push(Turn::Edge(Edge { request, range, merge, has_begun: false, after: None }));
         self.begin_subblock(context, number);
     }
 
@@ -264,11 +278,13 @@ impl Volume {
     fn begin_subblock(&mut self, context: &mut Context<'_>, number: u64) {
         let Some(edge) = self.subblock.edge(number).filter(|edge| !edge.has_begun) else { return };
         let blocks = edge.range.blocks_touched();
-        let is_alone = [Some(blocks), edge.source()]
+        let (source, after) = (edge.source(), edge.after.unwrap_or(Lsn::ZERO));
+        let is_alone = [Some(blocks), source]
             .into_iter()
             .flatten()
             .all(|blocks| !self.subblock.has_any_before(number, blocks) && !self.is_changing(blocks));
-        if !is_alone && !is_missing(Safeguard::MergesAlone) {
+        let waits = after > self.durable_lsn && !self.is_poisoned;
+        if waits || (!is_alone && !is_missing(Safeguard::MergesAlone)) {
             return;
         }
         if let Some(edge) = self.subblock.edge(number) {

@@ -60,11 +60,11 @@ impl Shard {
         Outcome::parameters(told, allocation)
     }
 
-    /// Begins the next read of a copy, or ends it.
+    /// Begins the next step of a copy, or ends it.
     fn go_on_copying(&mut self, key: SessionKey, itt: u32) {
         let Some(job) = self.sessions.get_mut(&key).and_then(|session| session.copies.get_mut(&itt)) else { return };
         let is_aborted = job.is_aborted;
-        match job.next_read().filter(|_| !is_aborted) {
+        match job.next_step().filter(|_| !is_aborted) {
             Some(step) => self.begin_copy_step(key, itt, step, Payload::new()),
             None if is_aborted => self.end_copy(key, itt, Outcome::Aborted, None),
             None => self.end_copy(key, itt, Outcome::good(), None),

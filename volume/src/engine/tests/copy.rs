@@ -89,6 +89,23 @@ fn a_copy_waits_for_changes_of_its_source_and_its_target_and_holds_later_ones_ba
     assert!(driver.volume.is_idle());
 }
 
+/// P1. What may be lost in a power cut is not shared: a copy of it waits for one sync, a copy of what is durable for none.
+#[test]
+fn a_copy_of_what_is_not_durable_waits_for_a_sync() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &noise(1, 2)).unwrap();
+    driver.done(copy(0, 20 * BLOCK, 2 * BLOCK)).unwrap();
+    assert_eq!(driver.synced, 1);
+    driver.done(Request::Flush).unwrap();
+    driver.done(copy(0, 30 * BLOCK, 2 * BLOCK)).unwrap();
+    assert_eq!(driver.synced, 2, "that of the flush");
+    // One that fails ends the copy, too.
+    driver.write(0, &noise(2, 2)).unwrap();
+    driver.is_sync_failing = true;
+    assert_eq!(driver.done(copy(0, 40 * BLOCK, 2 * BLOCK)), Err(ErrorKind::Poisoned));
+    assert!(driver.volume.is_idle());
+}
+
 /// P6. Whatever cannot be is refused, and nothing is done.
 #[test]
 fn copies_that_cannot_be_are_refused() {
