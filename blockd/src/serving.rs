@@ -98,6 +98,7 @@ impl Serving {
                 map_limit_bytes: config.map_cache_bytes,
                 unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
                 write_back_pages_max: WRITE_BACK_PAGES_MAX,
+                shared_piece_blocks_min: 16,
                 is_metered: true,
             },
             known,

@@ -118,8 +118,10 @@ pub enum Fault {
     Miscompared,
     /// An or-write set bits.
     BitsSet,
-    /// A copy was made within a volume.
+    /// A copy was made within a volume, or of what another one has lent.
     Copied,
+    /// A volume has lent something to another one.
+    Lent,
     /// The class of a volume changed.
     ClassChanged,
     /// A month with a leap day had a bill.

@@ -46,6 +46,18 @@ pub enum Wish {
         /// Whether to wait for stable storage.
         is_fua: bool,
     },
+    /// Tell where whole blocks are, for another volume to borrow.
+    Lend {
+        /// What.
+        source: Range<u64>,
+        /// How far behind, or before, they are to be there.
+        by: i64,
+    },
+    /// Borrow what another volume has lent.
+    Borrow {
+        /// To where.
+        target: Range<u64>,
+    },
     /// Trim, or write zeroes.
     Zero {
         /// Where.
@@ -91,9 +103,10 @@ impl Wish {
             | Self::CompareAndWrite { sectors, .. }
             | Self::OrWrite { sectors, .. }
             | Self::Zero { sectors, .. } => Some(sectors.clone()),
-            Self::Copy { target, .. } => Some(target.clone()),
+            Self::Copy { target, .. } | Self::Borrow { target } => Some(target.clone()),
             Self::Resize { size_bytes, .. } => Some(size_bytes / SECTOR_BYTES..u64::MAX),
             Self::Read(_)
+            | Self::Lend { .. }
             | Self::Flush
             | Self::Cache(_)
             | Self::Extents(..)
@@ -164,6 +177,10 @@ fn any_copy(plan: &Plan, volume: usize, is_fua: bool, random: &mut Random) -> Wi
     };
     let (source, target) = (any(from, random), any(to, random));
     let overlaps = source.start < target.end && target.start < source.end;
+    if plan.volumes.len() > 1 && random.chance(400) {
+        let by = target.start.cast_signed() - source.start.cast_signed();
+        return Wish::Lend { source, by };
+    }
     if overlaps { Wish::Flush } else { Wish::Copy { source, target, is_fua } }
 }
 

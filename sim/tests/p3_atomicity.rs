@@ -22,6 +22,7 @@ fn no_crash_tears_a_block() {
             Fault::Miscompared,
             Fault::BitsSet,
             Fault::Copied,
+            Fault::Lent,
         ],
     );
 }

@@ -5,9 +5,10 @@
 
 use crate::buffer::Buffer;
 use crate::error::DiskFault;
-use crate::map::PageWrite;
+use crate::map::{Location, PageWrite};
 use crate::pool::{
-    Boundary, Changes, ChangesError, Folded, Lease, LeaseClass, Loan, Parent, Place, SegmentRow, Settled, Survivors,
+    Boundary, Changes, ChangesError, Folded, Lease, LeaseClass, Loan, Parent, Place, Pledge, SegmentRow, Settled,
+    Survivors,
 };
 use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
@@ -105,6 +106,15 @@ pub enum Action {
         segment: SegmentId,
         /// What it borrows.
         loans: Vec<Loan>,
+        /// What has kept it so far: dropped once it is noted.
+        pledges: Vec<Pledge>,
+    },
+    /// Keep blocks that another volume is about to borrow; before any page is written that comes after this. No answer.
+    Pledge {
+        /// For as long as anybody else has it.
+        pledge: Pledge,
+        /// Neighbouring blocks: the first, and how many.
+        runs: Vec<(Location, u32)>,
     },
     /// Obtain a slot for a new segment. Answered by [`Event::Leased`]; one at a time.
     Lease {

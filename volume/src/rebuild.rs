@@ -88,7 +88,8 @@ pub fn rebuild_with<S: Store>(
     let missing = index.missing_loans();
     report.notes.extend(missing.map(|(borrower, loan)| {
         let Loan { count, source, .. } = loan;
-        format!("{count} blocks that segment {borrower} copied cannot be read: segment {} is not there", source.segment)
+        let lender = source.segment;
+        format!("{count} blocks that segment {borrower} copied cannot be read, unless written since: segment {lender} is gone")
     }));
     Ok((index, report))
 }

@@ -2,9 +2,10 @@
 
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::pool::{Boundary, Change, Parent};
+use crate::map::Location;
+use crate::pool::{Boundary, Change, Parent, Pledge};
 use smallvec::SmallVec;
-use units::{ByteRange, MeterTime, SnapshotId};
+use units::{BLOCK_BYTES, ByteRange, MeterTime, SnapshotId};
 
 /// Most bytes of one payload piece of a write; a longer write brings several, all but the last of this length.
 pub const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -71,13 +72,28 @@ pub enum Request {
         fua: bool,
     },
     /// Give `target` the content that `source`, which is as long, has at one moment; nothing else comes between for any block.
-    /// Whole blocks, which do not overlap, at most [`COPY_BYTES_MAX`]; blocks may change one after the other. No data is moved
-    /// where that need not be.
+    /// Whole blocks, which do not overlap, at most [`COPY_BYTES_MAX`]; blocks may change one after the other. No data is moved:
+    /// refused while history is kept, and where what is copied lies in little pieces; then data must be copied.
     Copy {
         /// From where.
         source: ByteRange,
         /// To where.
         target: ByteRange,
+        /// Whether to wait for stable storage.
+        fua: bool,
+    },
+    /// Tell where the content of `range` is, so that another volume of the pool can borrow it: whole blocks, at most
+    /// [`COPY_BYTES_MAX`]. Answered by [`Completion::Lent`], which shows the range as it is at one moment.
+    Lend {
+        /// What.
+        range: ByteRange,
+    },
+    /// Give `target` what another volume has lent, which is as long. Refused while history is kept: then data must be copied.
+    Borrow {
+        /// To where.
+        target: ByteRange,
+        /// What.
+        lent: Lent,
         /// Whether to wait for stable storage.
         fua: bool,
     },
@@ -158,11 +174,13 @@ impl Request {
             | Self::CompareAndWrite { .. }
             | Self::OrWrite { .. }
             | Self::Copy { .. }
+            | Self::Borrow { .. }
             | Self::Trim { .. }
             | Self::WriteZeroes { .. }
             | Self::Resize { .. }
             | Self::Snapshot { .. } => true,
             Self::Read { .. }
+            | Self::Lend { .. }
             | Self::Flush
             | Self::Cache { .. }
             | Self::Extents { .. }
@@ -182,6 +200,8 @@ impl Request {
             Self::CompareAndWrite { expected, payload, .. } => (expected, payload),
             Self::Read { .. }
             | Self::Copy { .. }
+            | Self::Lend { .. }
+            | Self::Borrow { .. }
             | Self::Trim { .. }
             | Self::WriteZeroes { .. }
             | Self::Resize { .. }
@@ -200,6 +220,35 @@ impl Request {
     }
 }
 
+/// What a volume lends: runs of blocks, one behind the other, and what keeps them.
+#[derive(Debug, Clone, Default)]
+pub struct Lent {
+    pub(crate) runs: Vec<LentRun>,
+    pub(crate) pledge: Pledge,
+}
+
+/// Neighbouring blocks that are lent, or holes.
+#[derive(Debug, Clone)]
+pub(crate) struct LentRun {
+    pub(crate) count: u32,
+    /// Where the first one is, and their check values there; `None` for holes.
+    pub(crate) content: Option<(Location, Vec<u32>)>,
+}
+
+impl Lent {
+    /// Bytes that it is of.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.count) * BLOCK_BYTES).sum()
+    }
+
+    /// Whether it is of nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+}
+
 /// The answer to a request that succeeded.
 #[derive(Debug)]
 pub enum Completion {
@@ -212,7 +261,7 @@ pub enum Completion {
         /// Number of bytes.
         len: usize,
     },
-    /// A write of whatever kind, copy, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
+    /// A write of whatever kind, copy, borrow, trim, write-zeroes, flush, cache, resize, hold, release, checkpoint or keep-time is done.
     Done,
     /// A compare-and-write found something else and wrote nothing.
     Miscompare {
@@ -227,6 +276,8 @@ pub enum Completion {
     Metered(MeterTime),
     /// A snapshot was taken here.
     Snapshot(Boundary),
+    /// What is lent.
+    Lent(Lent),
 }
 
 /// A run of bytes in one state.

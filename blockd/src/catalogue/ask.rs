@@ -8,7 +8,7 @@ use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use units::{Lsn, MeterTime, TenantId, VolumeId};
-use volume::compact::is_short_of_slots;
+use volume::compact::{EraseError, is_short_of_slots};
 use volume::error::{DiskFault, Error, ErrorKind};
 use volume::pool::{
     Boundary, DeletionError, Index, LineageError, Measured, MeterReading, MeterStart, Parent, PoolFigures,
@@ -70,6 +70,7 @@ pub(super) fn boundary(completion: Completion) -> Result<Boundary, CatalogueErro
         | Completion::Done
         | Completion::Miscompare { .. }
         | Completion::Metered(_)
+        | Completion::Lent(_)
         | Completion::Extents(_)
         | Completion::Changed(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume answered a snapshot with something else").into())
@@ -85,6 +86,7 @@ pub(super) fn changed(completion: Completion) -> Result<Vec<ChangedExtent>, Cata
         | Completion::Done
         | Completion::Miscompare { .. }
         | Completion::Metered(_)
+        | Completion::Lent(_)
         | Completion::Extents(_)
         | Completion::Snapshot(_) => {
             Err(Error::new(ErrorKind::Unavailable, "the volume told something else than what has changed").into())
@@ -233,7 +235,7 @@ pub(super) async fn figures(store: &StoreHandle) -> Result<PoolFigures, Catalogu
 }
 
 /// Forgets a volume that no shard serves.
-pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Result<(), DiskFault>, CatalogueError> {
+pub(super) async fn erase(store: &StoreHandle, volume: VolumeId) -> Result<Result<(), EraseError>, CatalogueError> {
     let (done, answer) = callback();
     of_store(store.erase(volume, done), answer).await
 }

@@ -127,6 +127,7 @@ impl Book {
             Completion::Done
             | Completion::Miscompare { .. }
             | Completion::Metered(_)
+            | Completion::Lent(_)
             | Completion::Extents(_)
             | Completion::Changed(_)
             | Completion::Snapshot(_) => Err(CatalogueError::Damaged("the system volume gave no bytes".to_owned())),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use units::{BLOCK_BYTES, ByteRange, VolumeId};
+use volume::compact::EraseError;
 use volume::error::{Error, ErrorKind};
 use volume::request::{Completion, Request};
 
@@ -53,7 +54,8 @@ async fn clean(catalogue: &Weak<Catalogue>) -> Option<bool> {
         for chore in chores {
             let catalogue = catalogue.upgrade().filter(|catalogue| !catalogue.is_stopping())?;
             match catalogue.carry_out(&chore).await {
-                Ok(()) => has_progressed = true,
+                Ok(true) => has_progressed = true,
+                Ok(false) => has_failed = true,
                 // The next start goes on.
                 Err(_) if catalogue.is_stopping() => return None,
                 Err(error) => {
@@ -91,12 +93,13 @@ impl Catalogue {
     pub(super) async fn erase_if_unneeded(&self, volume: u64) -> Result<(), CatalogueError> {
         let chore = erasing(&self.read(), volume);
         match chore {
-            Some(chore) => self.carry_out(&chore).await,
+            Some(chore) => self.carry_out(&chore).await.map(drop),
             None => Ok(()),
         }
     }
 
-    async fn carry_out(&self, chore: &Chore) -> Result<(), CatalogueError> {
+    /// `false`: it has to wait, and is tried again.
+    async fn carry_out(&self, chore: &Chore) -> Result<bool, CatalogueError> {
         match chore {
             Chore::Snapshot(record) => {
                 self.book.lock().await.put(&Record::Snapshot(record.clone())).await?;
@@ -116,14 +119,14 @@ impl Catalogue {
                 self.delete_boundary(*boundary).await?;
                 self.write().forget_orphan(*boundary);
             }
-            Chore::Erase(volume, snapshots) => self.erase(*volume, snapshots).await?,
+            Chore::Erase(volume, snapshots) => return self.erase(*volume, snapshots).await,
             Chore::DropSnapshot(id) => self.drop_records(&[*id]).await?,
             Chore::DropGroup(id) => {
                 self.book.lock().await.drop_all(&[*id]).await?;
                 self.write().forget_group(*id);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Throws away what a volume without a name has beyond the ends of its generations: what was written since the last
@@ -155,12 +158,13 @@ impl Catalogue {
         deleted.map_err(|fault| unavailable(&format!("delete a snapshot from the index: {fault}")))
     }
 
-    /// Gives back what a volume held that nobody needs, then takes its records away: its own last, which tells of the rest.
-    async fn erase(&self, volume: u64, snapshots: &[u64]) -> Result<(), CatalogueError> {
+    /// Gives back what a volume held that nobody needs, then takes its records away: its own last, which tells of the rest. `false`
+    /// while other volumes have copies that share with it.
+    async fn erase(&self, volume: u64, snapshots: &[u64]) -> Result<bool, CatalogueError> {
         let _one_at_a_time = self.erasing.lock().await;
         self.refuse_if_stopping()?;
         if self.read().volume(volume).is_none() {
-            return Ok(());
+            return Ok(true);
         }
         let (_, shard) = self.shard_of(VolumeId(volume));
         if let Err(error) = ask::close(shard, VolumeId(volume)).await? {
@@ -168,6 +172,10 @@ impl Catalogue {
             tracing::debug!(volume, %error, "closed a volume that is erased");
         }
         let erased = ask::erase(&self.store, VolumeId(volume)).await?;
+        if erased == Err(EraseError::Lent) {
+            tracing::info!(volume, "a deleted volume is erased later: others have copies that share with it");
+            return Ok(false);
+        }
         erased.map_err(|fault| unavailable(&format!("erase its segments: {fault}")))?;
         // The record has the end of its meter until the ledger does.
         self.settle_ending(volume).await?;
@@ -180,7 +188,7 @@ impl Catalogue {
         drop(shelf);
         // What it began as may be needed no more.
         self.cleaner.wake();
-        Ok(())
+        Ok(true)
     }
 
     async fn drop_records(&self, snapshots: &[u64]) -> Result<(), CatalogueError> {

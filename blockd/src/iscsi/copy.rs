@@ -20,8 +20,18 @@ struct Piece {
     source_lba: u64,
     destination_lba: u64,
     blocks: u64,
-    /// Whether the volume that has both copies it.
-    is_within: bool,
+    how: How,
+}
+
+/// How a piece is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It is read and written.
+    Data,
+    /// The volume that has both shares it.
+    Within,
+    /// One volume lends it, the other one borrows it.
+    Between,
 }
 
 /// A copy under way.
@@ -39,6 +49,8 @@ pub(crate) struct CopyJob {
     pub(crate) is_reading: bool,
     /// Whether the step has been tried again since its unit had something to tell first.
     pub(crate) is_retried: bool,
+    /// The piece that cannot be shared: its segment, and how many of that one's blocks are before it.
+    unshared: Option<(usize, u64)>,
     /// Its command is aborted: no further step begins.
     pub(crate) is_aborted: bool,
 }
@@ -79,6 +91,7 @@ impl CopyJob {
             step_route: None,
             is_reading: true,
             is_retried: false,
+            unshared: None,
             is_aborted: false,
         })
     }
@@ -89,18 +102,20 @@ impl CopyJob {
         let rest = segment.blocks.checked_sub(self.done_blocks).filter(|rest| *rest > 0)?;
         let source_lba = segment.source_lba.saturating_add(self.done_blocks);
         let destination_lba = segment.destination_lba.saturating_add(self.done_blocks);
-        let piece = Piece { source_lba, destination_lba, blocks: rest.min(PIECE_BLOCKS), is_within: false };
+        let piece = Piece { source_lba, destination_lba, blocks: rest.min(PIECE_BLOCKS), how: How::Data };
         let distance = source_lba.abs_diff(destination_lba);
-        let is_apart = distance >= segment.blocks && distance.is_multiple_of(BLOCK_SECTORS);
-        if source.volume != destination.volume || !is_apart {
+        let is_one = source.volume == destination.volume;
+        let is_apart = !is_one || distance >= segment.blocks;
+        if self.unshared == Some((self.at, self.done_blocks)) || !is_apart || !distance.is_multiple_of(BLOCK_SECTORS) {
             return Some(piece);
         }
+        let how = if is_one { How::Within } else { How::Between };
         let to_block = source_lba.next_multiple_of(BLOCK_SECTORS) - source_lba;
         if to_block > 0 {
             return Some(Piece { blocks: rest.min(to_block), ..piece });
         }
         let blocks = piece.blocks / BLOCK_SECTORS * BLOCK_SECTORS;
-        Some(if blocks > 0 { Piece { blocks, is_within: true, ..piece } } else { piece })
+        Some(if blocks > 0 { Piece { blocks, how, ..piece } } else { piece })
     }
 
     /// Copies the next piece, or reads it; `None` when all is copied.
@@ -109,15 +124,33 @@ impl CopyJob {
             self.at += 1;
             self.done_blocks = 0;
         }
-        let Piece { source_lba, destination_lba, blocks, is_within } = self.piece()?;
+        let Piece { source_lba, destination_lba, blocks, how } = self.piece()?;
         let route = self.segments.get(self.at)?.0.clone();
-        self.is_reading = !is_within;
-        let command = if is_within {
-            Command::CopyWithin { span: Span { lba: destination_lba, blocks }, source_lba }
-        } else {
-            Command::Read { span: Span { lba: source_lba, blocks }, fua: false }
+        self.is_reading = how == How::Data;
+        let span = Span { lba: source_lba, blocks };
+        let command = match how {
+            How::Data => Command::Read { span, fua: false },
+            How::Within => Command::CopyWithin { span: Span { lba: destination_lba, blocks }, source_lba },
+            How::Between => Command::Lend { span },
         };
         Some(CopyStep { route, command })
+    }
+
+    /// What is lent is borrowed.
+    pub(crate) fn next_borrow(&self) -> Option<CopyStep> {
+        let Piece { destination_lba, blocks, .. } = self.piece()?;
+        let route = self.segments.get(self.at)?.1.clone();
+        Some(CopyStep { route, command: Command::Borrow { span: Span { lba: destination_lba, blocks } } })
+    }
+
+    /// Whether the step that has ended was to share.
+    pub(crate) fn is_sharing(&self) -> bool {
+        self.piece().is_some_and(|piece| piece.how != How::Data)
+    }
+
+    /// The data of the piece is copied.
+    pub(crate) const fn share_not(&mut self) {
+        self.unshared = Some((self.at, self.done_blocks));
     }
 
     /// The write of the piece that was read.

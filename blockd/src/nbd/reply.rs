@@ -55,6 +55,7 @@ pub(crate) fn status_part(context_id: u32, answer: &Completion) -> StatusPart {
         | Completion::Done
         | Completion::Miscompare { .. }
         | Completion::Metered(_)
+        | Completion::Lent(_)
         | Completion::Snapshot(_) => Vec::new(),
     };
     StatusPart { context_id, extents }
@@ -98,6 +99,7 @@ impl Replies {
                 Completion::Done
                 | Completion::Miscompare { .. }
                 | Completion::Metered(_)
+                | Completion::Lent(_)
                 | Completion::Snapshot(_)
                 | Completion::Extents(_)
                 | Completion::Changed(_),

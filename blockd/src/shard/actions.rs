@@ -5,7 +5,7 @@ use super::port::StoreAsk;
 use super::{Shard, THROTTLED_MAX, Token};
 use crate::memory::buffer_of;
 use std::time::Duration;
-use units::{Monotonic, VolumeId};
+use units::{BLOCK_BYTES, Monotonic, VolumeId};
 use uring::{Completion, Outcome, Want};
 use volume::buffer::total_len;
 use volume::engine::Context;
@@ -136,7 +136,13 @@ impl Shard {
             Action::WriteBack { id, generation, pages, folded } => {
                 self.store.ask(StoreAsk::WriteBack { volume, id, generation, pages, folded });
             }
-            Action::NoteLoans { segment, loans } => self.store.ask(StoreAsk::NoteLoans { volume, segment, loans }),
+            Action::NoteLoans { segment, loans, pledges } => {
+                // Nothing is written for a copy, and it takes room as a write does.
+                let blocks: u64 = loans.iter().map(|loan| u64::from(loan.count)).sum();
+                self.throttle.charge(self.now, blocks * BLOCK_BYTES);
+                self.store.ask(StoreAsk::NoteLoans { volume, segment, loans, pledges });
+            }
+            Action::Pledge { pledge, runs } => self.store.ask(StoreAsk::Pledge { volume, pledge, runs }),
             Action::NoteBoundary(boundary) => self.store.ask(StoreAsk::NoteBoundary { volume, boundary }),
             Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
             Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use units::{SegmentId, VolumeId};
 use volume::io::{IoId, PageIndex};
-use volume::map::PageWrite;
-use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, SegmentRow, Settled};
+use volume::map::{Location, PageWrite};
+use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, Pledge, SegmentRow, Settled};
 
 /// Takes what volumes ask of the store. Must not block: it is called on the shard's thread.
 ///
@@ -72,6 +72,17 @@ pub enum StoreAsk {
         segment: SegmentId,
         /// What it borrows.
         loans: Vec<Loan>,
+        /// What has kept it so far.
+        pledges: Vec<Pledge>,
+    },
+    /// Keep blocks that another volume is about to borrow. No answer.
+    Pledge {
+        /// Whose they are.
+        volume: VolumeId,
+        /// For as long as anybody else has it.
+        pledge: Pledge,
+        /// Neighbouring blocks: the first, and how many.
+        runs: Vec<(Location, u32)>,
     },
     /// Lease a slot. Answered by [`volume::io::Event::Leased`].
     Lease {
@@ -122,6 +133,7 @@ impl StoreAsk {
             | Self::WriteBack { volume, .. }
             | Self::NoteBoundary { volume, .. }
             | Self::NoteLoans { volume, .. }
+            | Self::Pledge { volume, .. }
             | Self::Lease { volume, .. }
             | Self::Settle { volume, .. }
             | Self::Unpinned { volume, .. }

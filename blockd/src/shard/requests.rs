@@ -139,7 +139,8 @@ fn measure(request: &Request) -> (Verb, u64) {
             (Verb::Write, range.len())
         }
         // It moves no bytes.
-        Request::Copy { .. } => (Verb::Write, 0),
+        Request::Copy { .. } | Request::Borrow { .. } => (Verb::Write, 0),
+        Request::Lend { .. } => (Verb::Read, 0),
         Request::Trim { range, .. } => (Verb::Trim, range.len()),
         Request::WriteZeroes { range, .. } => (Verb::WriteZeroes, range.len()),
         Request::Flush => (Verb::Flush, 0),

@@ -99,9 +99,10 @@ impl Shard {
         let place = place.filter(|place| self.volumes.get(*place).is_some_and(|slot| slot.closing.is_none()));
         let refused = match place.and_then(|place| self.unit_mut(place)) {
             Some(unit) => unit.push(task),
-            None => Err(task),
+            None => Err(Box::new(task)),
         };
-        if let Err(UnitTask { session, tag, payload, .. }) = refused {
+        if let Err(refused) = refused {
+            let UnitTask { session, tag, payload, .. } = *refused;
             self.buffers.put_all(payload);
             tracing::debug!(%volume, tag, "a task came for a unit that is not there for it");
             let outcome = Outcome::fixed(Sense::LUN_NOT_SUPPORTED);

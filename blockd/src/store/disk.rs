@@ -109,6 +109,7 @@ impl Disk {
             | Action::NoteSegment(_)
             | Action::NoteBoundary(_)
             | Action::NoteLoans { .. }
+            | Action::Pledge { .. }
             | Action::Settle(_)
             | Action::Unpinned { .. }
             | Action::Release { .. } => None,

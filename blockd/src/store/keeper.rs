@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use units::{SegmentId, SlotIndex, VolumeId};
-use volume::compact::{Compactor, Context, News, Urgency};
+use volume::compact::{Compactor, Context, EraseError, News, Urgency};
 use volume::error::DiskFault;
 use volume::io::{Action, Event};
 use volume::io::{IoId, PageIndex};
@@ -97,7 +97,7 @@ pub(super) struct Keeper {
     /// Called when a volume waits for a slot that only history can give up.
     on_starving: Option<Starved>,
     /// Volumes that are being erased, and who waits for it.
-    erasing: BTreeMap<VolumeId, Callback<Result<(), DiskFault>>>,
+    erasing: BTreeMap<VolumeId, Callback<Result<(), EraseError>>>,
     /// What volumes are to be told.
     events: Vec<(VolumeId, Event)>,
 }
@@ -324,10 +324,12 @@ impl Keeper {
                 // The index knows it all the same, and writes it before anything that it must come before.
                 let _ = self.index.note_boundary(volume, boundary);
             }
-            StoreAsk::NoteLoans { segment, loans, .. } => {
+            StoreAsk::NoteLoans { segment, loans, pledges, .. } => {
                 // As with a boundary.
                 let _ = self.index.note_loans(segment, &loans);
+                drop(pledges);
             }
+            StoreAsk::Pledge { pledge, runs, .. } => self.index.pledge(pledge, runs),
             StoreAsk::Lease { volume, class } => self.answer_lease(volume, class),
             StoreAsk::NoteSegment(row) => {
                 self.not_spare(row.volume, row.segment);
@@ -550,12 +552,12 @@ impl Keeper {
     }
 
     /// Gives every segment of a volume back and forgets it; `done` is told when that is durable.
-    pub(super) fn erase(&mut self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) {
+    pub(super) fn erase(&mut self, volume: VolumeId, done: Callback<Result<(), EraseError>>) {
         self.erasing.insert(volume, done);
         self.with_compactor(|compactor, context| compactor.erase(context, volume));
     }
 
-    fn on_erased(&mut self, volume: VolumeId, result: Result<(), DiskFault>) {
+    fn on_erased(&mut self, volume: VolumeId, result: Result<(), EraseError>) {
         if result.is_ok() {
             // The volume's engine is gone, and nothing was written to these.
             for lease in self.spare.remove(&volume).unwrap_or_default() {

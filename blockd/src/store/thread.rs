@@ -13,6 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use units::{Lsn, VolumeId};
+use volume::compact::EraseError;
 use volume::error::DiskFault;
 use volume::io::Event;
 use volume::pool::{DeletionError, Index, Lease, PoolFigures};
@@ -39,7 +40,7 @@ pub(super) enum Command {
     /// Tell the figures.
     Figures(Callback<PoolFigures>),
     /// Forget a volume that no shard serves, with all its segments.
-    Erase { volume: VolumeId, done: Callback<Result<(), DiskFault>> },
+    Erase { volume: VolumeId, done: Callback<Result<(), EraseError>> },
     /// Delete a snapshot.
     DeleteSnapshot { volume: VolumeId, generation: u64, done: Callback<Result<(), DeletionError>> },
     /// Tell what the deletion of each of some sets of snapshots gives back.
@@ -189,7 +190,7 @@ impl StoreHandle {
     ///
     /// # Errors
     /// [`StoreEnded`]; the callback is dropped.
-    pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), DiskFault>>) -> Result<(), StoreEnded> {
+    pub fn erase(&self, volume: VolumeId, done: Callback<Result<(), EraseError>>) -> Result<(), StoreEnded> {
         self.send(Command::Erase { volume, done })
     }
 }

@@ -108,6 +108,8 @@ impl LogicalUnit {
             Command::WriteSame { span, unmap, no_data } => self.write_same((span, unmap, no_data), task, facts),
             Command::Unmap { .. } => self.unmap(task, facts),
             Command::CopyWithin { span, source_lba } => self.copy_within(span, source_lba, facts),
+            Command::Lend { span } => self.lend(span, facts),
+            Command::Borrow { span } => self.borrow(span, task, facts),
             Command::Reserve6 => self.reserve6(task),
             Command::Release6 => self.release6(task),
             Command::PersistentReserveIn { action, allocation } => self.reserve_in(action, allocation),
@@ -159,6 +161,7 @@ const fn is_medium_write(command: &Command) -> bool {
             | Command::WriteSame { .. }
             | Command::Unmap { .. }
             | Command::CopyWithin { .. }
+            | Command::Borrow { .. }
             | Command::ExtendedCopy { .. }
     )
 }
@@ -184,6 +187,8 @@ pub(crate) const fn operation_bytes(command: &Command) -> Option<u64> {
         Command::WriteSame { .. }
             | Command::Unmap { .. }
             | Command::CopyWithin { .. }
+            | Command::Lend { .. }
+            | Command::Borrow { .. }
             | Command::GetLbaStatus { .. }
             | Command::Prefetch { .. }
     );

@@ -169,6 +169,25 @@ impl LogicalUnit {
         }
     }
 
+    /// Where what is to be copied to another unit is.
+    pub(super) fn lend(&self, span: Span, facts: &Facts<'_>) -> Begun {
+        match self.range_of(span, facts) {
+            Ok(range) => Begun::one(Plan::Lend, Request::Lend { range }),
+            Err(outcome) => Begun::Ended(outcome),
+        }
+    }
+
+    /// Takes what another unit has lent.
+    pub(super) fn borrow(&self, span: Span, task: &mut UnitTask, facts: &Facts<'_>) -> Begun {
+        match (self.range_of(span, facts), task.lent.take()) {
+            (Ok(target), Some(lent)) => {
+                Begun::one(Plan::Plain, Request::Borrow { target, lent: *lent, fua: self.fua(false) })
+            }
+            (Ok(_), None) => self.refuse(&Sense::INVALID_OPCODE),
+            (Err(outcome), _) => Begun::Ended(outcome),
+        }
+    }
+
     /// Without a write cache every write is durable when it is answered. SBC-3 6.5.5.
     const fn fua(&self, is_asked: bool) -> bool {
         is_asked || !self.mode.write_cache

@@ -127,10 +127,10 @@ impl LogicalUnit {
         self.running
     }
 
-    /// Puts a task in the queue. `false` when its session has no nexus here.
-    pub(crate) fn push(&mut self, task: UnitTask) -> Result<(), UnitTask> {
+    /// Puts a task in the queue; gives it back when its session has no nexus here.
+    pub(crate) fn push(&mut self, task: UnitTask) -> Result<(), Box<UnitTask>> {
         if !self.nexuses.contains_key(&task.session) {
-            return Err(task);
+            return Err(Box::new(task));
         }
         // What a session asks for goes on to what it has: SAM-5 8.6.3.
         if task.attribute == Attribute::HeadOfQueue {

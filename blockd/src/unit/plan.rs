@@ -22,6 +22,8 @@ pub(crate) enum Plan {
     Unawaited,
     /// One read, whose bytes are the command's.
     Read,
+    /// Where blocks are that another unit is to borrow.
+    Lend,
     /// Where data is.
     LbaStatus { lba: u64, allocation: u32 },
     /// Several requests, which all are to succeed; so many are not answered.
@@ -99,7 +101,7 @@ impl Plan {
         match self {
             Self::Fill { block, .. } => buffers.put(block),
             Self::Verify { against, .. } | Self::ThenVerify { against, .. } => against.discard(buffers),
-            Self::Plain | Self::Unawaited | Self::Read | Self::LbaStatus { .. } | Self::All { .. } => {}
+            Self::Plain | Self::Unawaited | Self::Read | Self::Lend | Self::LbaStatus { .. } | Self::All { .. } => {}
         }
     }
 }
@@ -176,6 +178,7 @@ impl LogicalUnit {
             (Plan::Read, Completion::Read { buffer, skip, len }) => {
                 Next::End(Outcome::with_data(DataIn::Buffer { buffer, skip, len }))
             }
+            (Plan::Lend, Completion::Lent(lent)) => Next::End(Outcome::with_data(DataIn::Lent(Box::new(lent)))),
             (Plan::LbaStatus { lba, allocation }, Completion::Extents(extents)) => {
                 let runs = extents.iter().map(|Extent { len, is_data }| {
                     (u32::try_from(len.div_ceil(SECTOR_BYTES)).unwrap_or(u32::MAX), *is_data)

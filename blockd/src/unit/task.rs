@@ -5,7 +5,7 @@ use proto::iscsi::Attribute;
 use proto::scsi::{Command, Sense, Status};
 use volume::buffer::{Buffer, BufferPool, total_len};
 use volume::error::ErrorKind;
-use volume::request::Payload;
+use volume::request::{Lent, Payload};
 
 /// A command that is to be carried out.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct UnitTask {
     pub(crate) payload: Payload,
     /// What it has said that it will move.
     pub(crate) expected_bytes: u64,
+    /// Of a step of a copy, what another unit has lent for it.
+    pub(crate) lent: Option<Box<Lent>>,
 }
 
 /// How a task ends.
@@ -46,6 +48,8 @@ pub(crate) enum DataIn {
         skip: usize,
         len: usize,
     },
+    /// What the unit lends to another one, for a copy that its session makes.
+    Lent(Box<Lent>),
 }
 
 /// Tasks to be aborted, and who is told when they are.

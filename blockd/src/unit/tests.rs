@@ -40,7 +40,7 @@ impl World {
         let (attribute, bytes) = (Attribute::Simple, data.len() as u64);
         let session = SessionKey(session);
         let command = Ok(command);
-        UnitTask { session, tag: 7, attribute, command, payload, expected_bytes: bytes }
+        UnitTask { session, tag: 7, attribute, command, payload, expected_bytes: bytes, lent: None }
     }
 
     fn begin(&mut self, session: u64, command: Command, data: &[u8]) -> Begun {

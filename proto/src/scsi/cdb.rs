@@ -262,6 +262,16 @@ pub enum Command {
         /// Where from: as many blocks.
         source_lba: u64,
     },
+    /// The first step of a copy to another unit, of whole 4 KiB blocks: the unit tells where they are. No CDB asks for it.
+    Lend {
+        /// What is copied.
+        span: Span,
+    },
+    /// The second step: the other unit takes what is lent. No CDB asks for it.
+    Borrow {
+        /// Where to.
+        span: Span,
+    },
     /// EXTENDED COPY(LID1).
     ExtendedCopy {
         /// Parameter list length.
@@ -295,6 +305,8 @@ impl Command {
             Self::Verify { compare: Compare::Nothing, .. }
             | Self::WriteSame { no_data: true, .. }
             | Self::CopyWithin { .. }
+            | Self::Lend { .. }
+            | Self::Borrow { .. }
             | Self::TestUnitReady
             | Self::RequestSense { .. }
             | Self::Inquiry { .. }
@@ -351,6 +363,8 @@ impl Command {
             | Self::Reserve6
             | Self::Release6
             | Self::PersistentReserveOut { .. }
+            | Self::Lend { .. }
+            | Self::Borrow { .. }
             | Self::CopyWithin { .. }
             | Self::ExtendedCopy { .. } => 0,
         }
@@ -375,6 +389,7 @@ impl Command {
             Self::ModeSense { .. }
             | Self::GetLbaStatus { .. }
             | Self::Read { .. }
+            | Self::Lend { .. }
             | Self::Verify { .. }
             | Self::Prefetch { .. }
             | Self::ReceiveCopyResults { .. } => Access::Read,
@@ -386,6 +401,7 @@ impl Command {
             | Self::WriteSame { .. }
             | Self::Unmap { .. }
             | Self::CopyWithin { .. }
+            | Self::Borrow { .. }
             | Self::SynchronizeCache { .. }
             | Self::StartStop { .. }
             | Self::PreventAllow { prevent: true }

@@ -43,6 +43,9 @@ impl World {
         if let Ok(Completion::Read { buffer, .. }) = reply.result {
             self.buffers.put(buffer);
         }
+        if asked.is_apart {
+            return Ok(());
+        }
         let most = if self.random.chance(700) || !self.plan.has_pauses { 2 * MS } else { 100 * MS };
         let think = self.random.below(most);
         self.after(think, Happening::Client(site));
@@ -84,7 +87,8 @@ impl World {
             (Wish::CompareAndWrite { wrong_at, .. }, Completion::Miscompare { at }) => {
                 self.judge_miscompare(site, asked, (*wrong_at, *at))
             }
-            (Wish::Copy { .. }, Completion::Done) => {
+            (Wish::Lend { .. }, Completion::Lent(lent)) => self.take_lent(site, asked, lent),
+            (Wish::Copy { .. } | Wish::Borrow { .. }, Completion::Done) => {
                 if let Some(op) = asked.op {
                     oracle.end(op, now, true);
                 }

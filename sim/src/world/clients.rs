@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) moment: Option<Moment>,
     /// Whether the world waits for it, not a client.
     pub(super) is_waited: bool,
+    /// Whether no client waits for it, nor anybody else.
+    pub(super) is_apart: bool,
 }
 
 /// A request that is about to be given to a volume, and what [`Asked`] is to know of it.
@@ -95,11 +97,13 @@ impl World {
         self.trace.note(&[10, self.now, id.0]);
         self.trace.tell(|| format!("[{started}] {site}: asks {}: {wish:?}", id.0));
         let Begun { request, op, expected, sets_bits, had_data } = self.begin(site, &wish, started);
+        let is_apart = matches!(wish, Wish::Borrow { .. });
         // A copy of which nobody could tell what comes of it.
-        let wish = if matches!(request, Request::Flush) && wish.changed().is_some() { Wish::Flush } else { wish };
+        let is_other = wish.changed().is_some() || matches!(wish, Wish::Lend { .. });
+        let wish = if matches!(request, Request::Flush) && is_other { Wish::Flush } else { wish };
         let may_be = self.sites[site].oracle.judge_end(end_of(&wish));
         let moment = matches!(wish, Wish::Snapshot(_)).then(|| self.sites[site].oracle.moment(started));
-        let asked = Asked { wish, started, op, may_be, expected, sets_bits, had_data, moment, is_waited };
+        let asked = Asked { wish, started, op, may_be, expected, sets_bits, had_data, moment, is_waited, is_apart };
         self.sites[site].asked.insert(id, asked);
         self.tell_volume(site, Event::Request { id, request })?;
         Ok(id)
@@ -107,10 +111,10 @@ impl World {
 
     /// Whether an or-write under way sets bits where a wish changes something, or a copy is of that: what comes of both, the
     /// oracle cannot tell.
-    fn is_set_meanwhile(&self, site: usize, wish: &Wish) -> bool {
+    pub(super) fn is_set_meanwhile(&self, site: usize, wish: &Wish) -> bool {
         let Some(changed) = wish.changed() else { return false };
         let kept = |asked: &Asked| {
-            if let Wish::Copy { source, .. } = &asked.wish {
+            if let Wish::Copy { source, .. } | Wish::Lend { source, .. } = &asked.wish {
                 return Some(source.clone());
             }
             asked.wish.changed().filter(|_| asked.sets_bits)
@@ -128,6 +132,8 @@ impl World {
             }
             Wish::OrWrite { sectors, is_fua, sets } => self.begin_or(site, (sectors, is_fua), sets, started),
             Wish::Copy { source, target, is_fua } => self.begin_copy(site, (source, target, is_fua), started),
+            Wish::Lend { source, .. } => self.begin_lend(site, &source, started),
+            Wish::Borrow { target } => self.begin_borrow(site, &target, started),
             Wish::Read(sectors) => Begun::new(Request::Read { range: bytes_of(&sectors) }, None),
             Wish::Write { sectors, is_fua } => {
                 let (op, stamp) = oracle.begin_write(sectors.clone(), is_fua, started);
@@ -227,6 +233,8 @@ fn end_of(wish: &Wish) -> u64 {
         Wish::Read(sectors) | Wish::Cache(sectors) | Wish::Extents(sectors, _) => sectors.end * SECTOR_BYTES,
         Wish::Write { sectors, .. } | Wish::Zero { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Copy { source, target, .. } => source.end.max(target.end) * SECTOR_BYTES,
+        Wish::Lend { source, .. } => source.end * SECTOR_BYTES,
+        Wish::Borrow { target } => target.end * SECTOR_BYTES,
         Wish::CompareAndWrite { sectors, .. } | Wish::OrWrite { sectors, .. } => sectors.end * SECTOR_BYTES,
         Wish::Flush | Wish::Resize { .. } | Wish::Checkpoint | Wish::Snapshot(_) | Wish::FlushFor(_) => 0,
         Wish::Hold | Wish::Release | Wish::Meter => 0,

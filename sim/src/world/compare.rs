@@ -11,9 +11,10 @@ use crate::oracle::Step;
 use crate::pattern::{self, SECTOR_LEN, Value};
 use crate::random::mix;
 use crate::trace::Finding;
+use crate::workload::Wish;
 use std::ops::Range;
 use units::SECTOR_BYTES;
-use volume::request::{PIECE_BYTES_MAX, Payload, Request};
+use volume::request::{Lent, PIECE_BYTES_MAX, Payload, Request};
 
 impl World {
     pub(super) fn begin_compare(
@@ -83,6 +84,46 @@ impl World {
         let Some(op) = op else { return Begun::new(Request::Flush, None) };
         let (source, target) = (bytes_of(&source), bytes_of(&target));
         Begun::new(Request::Copy { source, target, fua: is_fua }, Some(op))
+    }
+
+    /// What the oracle knows to be there is lent; while that is under way clients change nothing of it. Else a flush.
+    pub(super) fn begin_lend(&mut self, site: usize, source: &Range<u64>, started: Step) -> Begun {
+        let expected = self.sites[site].oracle.expected(source, started);
+        if !expected.is_sure {
+            return Begun::new(Request::Flush, None);
+        }
+        let request = Request::Lend { range: bytes_of(source) };
+        Begun { expected: Some(expected), ..Begun::new(request, None) }
+    }
+
+    /// What was lent last is borrowed. Else a flush.
+    pub(super) fn begin_borrow(&mut self, site: usize, target: &Range<u64>, started: Step) -> Begun {
+        let Some((expected, lent)) = self.lent.take() else { return Begun::new(Request::Flush, None) };
+        let op = self.sites[site].oracle.begin_copy(&expected, target.clone(), false, started);
+        let Some(op) = op else { return Begun::new(Request::Flush, None) };
+        let request = Request::Borrow { target: bytes_of(target), lent, fua: false };
+        Begun::new(request, Some(op))
+    }
+
+    /// A volume has lent what it was asked for: another one borrows it, when one takes clients.
+    pub(super) fn take_lent(&mut self, site: usize, asked: &Asked, lent: &Lent) -> Checked {
+        let (Wish::Lend { source, by }, Some(expected)) = (&asked.wish, &asked.expected) else { return Ok(()) };
+        let others: Vec<usize> = (0..self.sites.len())
+            .filter(|at| *at != site && self.takes_clients(*at) && !self.sites[*at].is_view)
+            .filter(|at| self.sites[*at].volume.is_some())
+            .collect();
+        if !self.is_open || others.is_empty() {
+            return Ok(());
+        }
+        let other = *self.random.pick(&others);
+        let moved = |sector: u64| sector.saturating_add_signed(*by);
+        let wish = Wish::Borrow { target: moved(source.start)..moved(source.end) };
+        if self.is_set_meanwhile(other, &wish) {
+            return Ok(());
+        }
+        self.lent = Some((expected.clone(), lent.clone()));
+        self.outcome.census.note(Fault::Lent);
+        self.ask(other, wish, false).map(|_| ())
     }
 
     fn pieces(&mut self, bytes: &[u8]) -> Payload {

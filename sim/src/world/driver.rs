@@ -109,6 +109,7 @@ impl World {
                 | Action::NoteSegment(_)
                 | Action::NoteBoundary(_)
                 | Action::NoteLoans { .. }
+                | Action::Pledge { .. }
                 | Action::Settle(_)
                 | Action::Unpinned { .. }
                 | Action::Release { .. }) => self.ask_store(owner.site()?, asked)?,

@@ -23,7 +23,7 @@ use crate::census::{Census, Fault};
 use crate::disk::SimDisk;
 use crate::fuse::Fuse;
 use crate::meter::{Held, Model};
-use crate::oracle::{Loss, Oracle, Step};
+use crate::oracle::{Expectation, Loss, Oracle, Step};
 use crate::plan::{FaultRates, Plan, Profile, crash_of};
 use crate::random::Random;
 use crate::store::SimStore;
@@ -40,7 +40,7 @@ use volume::engine::{Context, Volume, VolumeConfig};
 use volume::format::Superblock;
 use volume::io::{Action, Event, IoId};
 use volume::pool::{Index, Parent};
-use volume::request::{Reply, RequestId};
+use volume::request::{Lent, Reply, RequestId};
 
 /// What a negative control switches off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +252,8 @@ pub struct World {
     steps: u64,
     injected: Injected,
     excuse: answers::Excuse,
+    /// What a volume has lent last, and what it showed.
+    lent: Option<(Expectation, Lent)>,
     is_store_deleted: bool,
     /// Reads are judged together, as what a crash left.
     is_reading_back: bool,
@@ -313,6 +315,7 @@ impl World {
             steps: 0,
             injected: Injected::default(),
             excuse: answers::Excuse::default(),
+            lent: None,
             is_store_deleted: false,
             is_reading_back: false,
             buffers: BufferPool::new(64 << 20),
@@ -369,6 +372,7 @@ impl World {
             map_limit_bytes: self.plan.map_limit_bytes,
             unfolded_segments_max: self.plan.unfolded_segments_max,
             write_back_pages_max: self.plan.write_back_pages_max,
+            shared_piece_blocks_min: 1,
             is_metered: true,
         }
     }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use units::{Lsn, SegmentId, VolumeId};
 use volume::error::DiskFault;
 use volume::io::{Action, Event, IoId, LoadedPage, PageIndex};
-use volume::map::{Page, PageWrite};
-use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, SegmentRow, Settled};
+use volume::map::{Location, Page, PageWrite};
+use volume::pool::{Boundary, Folded, LeaseClass, Loan, Parent, Pledge, SegmentRow, Settled};
 
 /// A question to the store.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ pub(super) enum Job {
         folded: Folded,
     },
     NoteBoundary(usize, Boundary),
-    NoteLoans(SegmentId, Vec<Loan>),
+    NoteLoans(SegmentId, Vec<Loan>, Vec<Pledge>),
+    Pledge(Pledge, Vec<(Location, u32)>),
     Lease {
         site: usize,
         class: LeaseClass,
@@ -61,7 +62,8 @@ impl World {
                 self.check_folded(site, folded.to)?;
                 Job::WriteBack { site, id, generation, pages, folded }
             }
-            Action::NoteLoans { segment, loans } => Job::NoteLoans(segment, loans),
+            Action::NoteLoans { segment, loans, pledges } => Job::NoteLoans(segment, loans, pledges),
+            Action::Pledge { pledge, runs } => Job::Pledge(pledge, runs),
             Action::NoteBoundary(boundary) => Job::NoteBoundary(site, boundary),
             Action::Lease { class } => Job::Lease { site, class },
             Action::NoteSegment(row) => Job::Note(row),
@@ -132,7 +134,11 @@ impl World {
                 self.with_compactor(|compactor, context| compactor.look_at(context, volume))?;
             }
             // One that fails is written with the next commit.
-            Job::NoteLoans(segment, loans) => drop(index.note_loans(segment, &loans)),
+            Job::NoteLoans(segment, loans, pledges) => {
+                let _ = index.note_loans(segment, &loans);
+                drop(pledges);
+            }
+            Job::Pledge(pledge, runs) => index.pledge(pledge, runs),
             Job::NoteBoundary(site, boundary) => drop(index.note_boundary(self.sites[site].id, boundary)),
             Job::Lease { site, class } => self.answer_lease(site, class)?,
             // Those that fail are written with the next commit, or stay taken until the next start.

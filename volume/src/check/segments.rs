@@ -87,8 +87,7 @@ pub(super) fn check<S: Store>(
 fn has_loans<S: Store>(index: &Index<S>, log: &SegmentLog) -> bool {
     let folded_to = index.volume_row(log.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
     let known = index.loans(log.row.segment);
-    log.end() > folded_to.next()
-        || log.loans().iter().all(|loan| known.is_some_and(|known| known.each().any(|other| other == *loan)))
+    log.end() > folded_to.next() || log.loans().iter().all(|loan| known.is_some_and(|known| known.has(loan)))
 }
 
 fn check_segment(row: &SegmentRow, log: &SegmentLog, report: &mut CheckReport) {

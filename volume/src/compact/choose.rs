@@ -62,6 +62,19 @@ impl Victim {
     }
 }
 
+/// What a round has found that a segment takes of packs.
+#[derive(Debug, Clone)]
+pub(super) struct Sizes {
+    /// Live blocks that it had then.
+    pub(super) live: u64,
+    /// The parts that were looked at.
+    pub(super) parts: PartSet,
+    /// What they take.
+    pub(super) items: Vec<Item>,
+    /// Blocks beside what was live: of headers, and of what is lent.
+    pub(super) overhead: u32,
+}
+
 /// How much the pool needs slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
@@ -134,12 +147,12 @@ struct There<'a> {
     count: u32,
 }
 
-/// The slots that may be compacted, the best first. `is_out` tells segments that may not be moved now; `overheads` the
-/// blocks beside what is live that segments were found to need, more than one would think: of headers, and of what is lent.
+/// The slots that may be compacted, the best first. `is_out` tells segments that may not be moved now; `found` what
+/// segments were found to take, which may be more than one would think.
 pub(super) fn victims<S: Store>(
     index: &Index<S>,
     is_out: impl Fn(SegmentId) -> bool,
-    overheads: &BTreeMap<SegmentId, u32>,
+    found: &BTreeMap<SegmentId, Sizes>,
 ) -> Vec<Victim> {
     let slot_blocks = index.superblock().geometry.slot_blocks();
     let hundredths_max = u64::from(slot_blocks) * u64::from(Need::of(index).share_max());
@@ -180,7 +193,7 @@ pub(super) fn victims<S: Store>(
     }
     let next = index.next_segment();
     let of_slot = slots.into_iter().filter(|(slot, _)| !blocked.contains(slot)).filter_map(|(_, there)| {
-        let items: Vec<Item> = there.iter().flat_map(|there| there.items(slot_blocks, overheads)).collect();
+        let items: Vec<Item> = there.iter().flat_map(|there| there.items(slot_blocks, found)).collect();
         let size: u32 = items.iter().map(|(_, size)| size).sum();
         let is_worth = u64::from(size) * 100 <= hundredths_max;
         is_worth.then(|| Victim {
@@ -198,8 +211,13 @@ pub(super) fn victims<S: Store>(
 
 impl There<'_> {
     /// What is to be moved of it, as far as that can be told without reading any index.
-    fn items(&self, slot_blocks: u32, overheads: &BTreeMap<SegmentId, u32>) -> Vec<Item> {
+    fn items(&self, slot_blocks: u32, found: &BTreeMap<SegmentId, Sizes>) -> Vec<Item> {
         let segment = self.row.segment;
+        let found = found.get(&segment);
+        let is_as_then = |found: &&Sizes| found.live == self.live.total() && self.parts.without(found.parts).is_empty();
+        if let Some(found) = found.filter(is_as_then) {
+            return found.items.iter().filter(|((_, part), _)| self.parts.contains(*part)).copied().collect();
+        }
         let parcels = self.row.home.parcels();
         let cut = parcels.map_or_else(|| cut_of(self.count, slot_blocks), |parcels| parcels.cut);
         // The trunk stays while there is anything else.
@@ -214,7 +232,7 @@ impl There<'_> {
         };
         let mut items: Vec<Item> = stays.map(item).collect();
         let told: u32 = items.iter().map(|(_, size)| size).sum();
-        if let Some(more) = overheads.get(&segment).map(|overhead| (self.count + overhead).saturating_sub(told))
+        if let Some(more) = found.map(|found| (self.count + found.overhead).saturating_sub(told))
             && let Some((_, size)) = items.first_mut()
         {
             *size += more;

@@ -152,7 +152,7 @@ impl Giving {
     ) {
         if self.is_poisoned {
             for volume in std::mem::take(&mut self.erasing) {
-                context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+                context.news.push(News::Erased(volume, Err(DiskFault::Io.into())));
             }
         }
         let erases = self.erasing.front().copied().filter(|volume| !is_held(*volume));
@@ -256,7 +256,7 @@ impl Giving {
         }
         match round.erases {
             Some(volume) if has_all => self.go_on_erasing(context, volume),
-            Some(volume) => context.news.push(News::Erased(volume, Err(DiskFault::Io))),
+            Some(volume) => context.news.push(News::Erased(volume, Err(DiskFault::Io.into()))),
             None => {}
         }
         volumes
@@ -265,11 +265,11 @@ impl Giving {
     fn go_on_erasing<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
         if context.index.segments(volume).is_empty() {
             let forgotten = context.index.forget_volume(volume);
-            context.news.push(News::Erased(volume, forgotten));
+            context.news.push(News::Erased(volume, forgotten.map_err(Into::into)));
         } else if self.voided.is_empty() {
             self.erasing.push_front(volume);
         } else {
-            context.news.push(News::Erased(volume, Err(DiskFault::Io)));
+            context.news.push(News::Erased(volume, Err(DiskFault::Io.into())));
         }
     }
 

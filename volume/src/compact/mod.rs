@@ -16,19 +16,24 @@ mod reading;
 mod round;
 
 use crate::error::DiskFault;
+use crate::format::PartSet;
 use crate::io::{Action, Event, IoId};
 use crate::pool::{Index, Place, SegmentRow};
 use crate::store::Store;
-use choose::Need;
+use choose::{Need, Sizes};
 use giving::{Giving, Going};
 use holders::Holders;
 use round::{Progress, Round, Trouble};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use units::{SegmentId, VolumeId};
 
 /// Ticks for which segments are left alone that could not be read.
 const REST_TICKS: u32 = 60;
+
+/// Ticks after which it is looked which segments that lend are dead.
+const LENDER_TICKS: u32 = 8;
 
 /// Compacts, and gives slots back.
 #[derive(Debug, Default)]
@@ -42,8 +47,9 @@ pub struct Compactor {
     /// Segments that are left alone for a while.
     resting: BTreeSet<SegmentId>,
     ticks_of_rest: u32,
-    /// Blocks beside payload that parcels were found to need.
-    overheads: BTreeMap<SegmentId, u32>,
+    ticks: u32,
+    /// What segments were found to take of packs.
+    found: BTreeMap<SegmentId, Sizes>,
     /// Something has changed since the slots were last looked at.
     has_news: bool,
     /// There has been a tick since then.
@@ -54,6 +60,8 @@ pub struct Compactor {
     free_at_look: u32,
     /// Packs that a round found no slots for: the next one is to have no more than this.
     packs_max: Option<usize>,
+    /// Volumes that are to be erased, from which others borrow.
+    lenders: BTreeSet<VolumeId>,
     /// Packs of a former life that nothing names: while one is not void, no segment that it may tell of may move or leave.
     adopted: Vec<SegmentId>,
     /// A round failed: the next one begins with a tick.
@@ -127,13 +135,39 @@ pub struct Context<'a, S> {
     pub news: &'a mut Vec<News>,
 }
 
+/// Why a volume is not erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EraseError {
+    /// The disk, or the store, has failed; or somebody inherits from it.
+    Disk(DiskFault),
+    /// Other volumes borrow from it: what they borrow is being moved to them, and the volume may be erased later.
+    Lent,
+}
+
+impl From<DiskFault> for EraseError {
+    fn from(fault: DiskFault) -> Self {
+        Self::Disk(fault)
+    }
+}
+
+impl fmt::Display for EraseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(fault) => write!(f, "{fault}"),
+            Self::Lent => f.write_str("other volumes have copies of it"),
+        }
+    }
+}
+
+impl std::error::Error for EraseError {}
+
 /// What others are to be told.
 #[derive(Debug)]
 pub enum News {
     /// An event for an open volume.
     Tell(VolumeId, Event),
     /// The end of [`Compactor::erase`].
-    Erased(VolumeId, Result<(), DiskFault>),
+    Erased(VolumeId, Result<(), EraseError>),
     /// Slots have become free.
     Freed,
 }
@@ -174,7 +208,7 @@ impl Compactor {
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
         let waits = self.giving.waits_for_tick || self.waits_for_tick || self.has_news || !self.resting.is_empty();
-        (waits || self.round.is_some()) && !self.giving.is_poisoned
+        (waits || self.round.is_some() || !self.lenders.is_empty()) && !self.giving.is_poisoned
     }
 
     /// Whether it wants a turn.
@@ -254,7 +288,13 @@ impl Compactor {
         (self.has_news, self.is_due, self.free_at_look) = (false, false, need.free);
         let (giving, suspects, resting) = (&self.giving, &self.suspects, &self.resting);
         let is_out = |segment| suspects.contains(&segment) || resting.contains(&segment) || giving.has(segment);
-        let victims = choose::victims(context.index, is_out, &self.overheads);
+        let is_wanted = |segment: &SegmentId| context.index.may_move(*segment) && !is_out(*segment);
+        let borrowers = self.lenders.iter().flat_map(|volume| context.index.borrowers_abroad(*volume, &self.lenders));
+        if let Some(borrower) = borrowers.into_iter().find(is_wanted) {
+            self.round = Some(Round::begin(context, vec![vec![(borrower, PartSet::ALL)]]).at_any_cost());
+            return;
+        }
+        let victims = choose::victims(context.index, is_out, &self.found);
         let slot_blocks = context.index.superblock().geometry.slot_blocks();
         let victims = choose::pick(victims, need, slot_blocks);
         self.has_found = !victims.is_empty();
@@ -292,7 +332,7 @@ impl Compactor {
 
     /// Tells whoever may read a segment where it is now.
     fn tell_moved<S: Store>(&mut self, context: &mut Context<'_, S>, segment: SegmentId) {
-        self.overheads.remove(&segment);
+        self.found.remove(&segment);
         let Some(row) = context.index.segment(segment) else { return };
         let Some(survivors) = context.index.survivors(segment) else { return };
         self.giving.pin(Going::Left(segment));
@@ -317,6 +357,10 @@ impl Compactor {
                 Some(format!("segment {segment} cannot be read"))
             }
             Trouble::Pointless => {
+                self.resting.extend(round.segments());
+                None
+            }
+            Trouble::TooFewSlots(_) if round.is_at_any_cost() => {
                 self.resting.extend(round.segments());
                 None
             }
@@ -348,10 +392,10 @@ impl Compactor {
         self.has_news = true;
         let volumes: BTreeSet<VolumeId> =
             round.segments().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
-        self.overheads.extend(round.overheads);
+        self.found.extend(round.found);
         // Of one that was moved only what is lent is not told by its row.
         let is_told = |row: SegmentRow| row.is_moved() && !context.index.is_lent(row.segment);
-        self.overheads.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| !is_told(row)));
+        self.found.retain(|segment, _| context.index.segment(*segment).is_some_and(|row| !is_told(row)));
         volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
     }
 
@@ -409,10 +453,21 @@ impl Compactor {
     }
 
     /// Gives back every segment of a volume that is not open, whatever is in it, and then forgets the volume. Ends with
-    /// [`News::Erased`]: an error, with nothing done, where somebody inherits from it.
+    /// [`News::Erased`]: an error, with nothing done, where somebody inherits or borrows from it; in the second case what is borrowed
+    /// is moved to who borrows it, and whoever asks again comes to an end.
     pub fn erase<S: Store>(&mut self, context: &mut Context<'_, S>, volume: VolumeId) {
+        if context.index.lends_abroad(volume, &self.lenders) {
+            // What is borrowed is moved to those who borrow it first.
+            self.has_news = true;
+            if self.lenders.insert(volume) {
+                self.closed(context, volume);
+            }
+            context.news.push(News::Erased(volume, Err(EraseError::Lent)));
+            return;
+        }
+        self.lenders.remove(&volume);
         if let Err(fault) = context.index.note_erasing(volume) {
-            context.news.push(News::Erased(volume, Err(fault)));
+            context.news.push(News::Erased(volume, Err(fault.into())));
             return;
         }
         self.giving.erase(volume);
@@ -432,6 +487,25 @@ impl Compactor {
         }
         self.giving.retry(context);
         self.note_void(context);
+        let freed = context.index.take_freed();
+        self.has_news |= !freed.is_empty();
+        self.found.retain(|segment, _| !freed.contains(segment));
+        let mut volumes: BTreeSet<VolumeId> =
+            freed.into_iter().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(LENDER_TICKS) {
+            // What borrowed from them may be read no more, which nobody tells them.
+            volumes.extend(context.index.lending_volumes());
+        }
+        volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
+        for volume in self.lenders.clone() {
+            for borrower in context.index.borrowers_abroad(volume, &self.lenders) {
+                // An open segment is not moved.
+                let open = context.index.segment(borrower).filter(|row| row.last_lsn.is_none());
+                context.news.extend(open.map(|row| News::Tell(row.volume, Event::SlotsFew)));
+            }
+            self.has_news = true;
+        }
         self.advance(context);
     }
 

@@ -5,7 +5,7 @@
 //! packs that are given up is made void before any of their segments may leave or move again: a rebuild would take an old
 //! parcel for its segment.
 
-use super::choose::{self, Item, Piece};
+use super::choose::{self, Item, Piece, Sizes};
 use super::pack::{Copying, Pack, Verifying};
 use super::parcel::{Target, cut_of, parcel_of};
 use super::reading::{Read, Reading};
@@ -15,7 +15,7 @@ use crate::error::DiskFault;
 use crate::format::{Cut, PartSet, Superblock};
 use crate::io::{Action, Event, IoId};
 use crate::pool::{Home, Lease, LeaseClass, Move, Parcels, SegmentRow, SurvivorOutcome, SurvivorSearch, Survivors};
-use crate::recover::SegmentLog;
+use crate::recover::{SegmentLog, survivors_of};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use units::{Lsn, SegmentId, VolumeId};
@@ -92,9 +92,11 @@ pub(super) struct Round {
     stage: Stage,
     /// What is under way on the disk.
     io: Option<IoId>,
-    /// Blocks beside what pages name of the segments that were looked at.
-    pub(super) overheads: BTreeMap<SegmentId, u32>,
+    /// What the segments that were looked at take of packs.
+    pub(super) found: BTreeMap<SegmentId, Sizes>,
     is_given_up: bool,
+    /// Whether it goes on though no slot is gained.
+    is_at_any_cost: bool,
     /// The index was told, and it is not known whether the store has it.
     is_switch_open: bool,
     /// It goes on with the next tick, or when slots have become free.
@@ -147,11 +149,21 @@ impl Round {
             verified: Vec::new(),
             stage: Stage::Reading(segments, None),
             io: None,
-            overheads: BTreeMap::new(),
+            found: BTreeMap::new(),
             is_given_up: false,
+            is_at_any_cost: false,
             is_switch_open: false,
             waits: false,
         }
+    }
+
+    /// The same, though no slot is gained by it: somebody waits for what its segments borrow.
+    pub(super) fn at_any_cost(self) -> Self {
+        Self { is_at_any_cost: true, ..self }
+    }
+
+    pub(super) const fn is_at_any_cost(&self) -> bool {
+        self.is_at_any_cost
     }
 
     /// Whether a segment must stay as it is.
@@ -320,7 +332,9 @@ impl Round {
             moving.take_lent(&outcome.survivors, &context.index.lent_blocks(segment));
             let items = moving.cut(&superblock, segment, dropping(outcome.survivors));
             let total: u32 = items.iter().map(|(_, size)| size).sum();
-            self.overheads.insert(segment, total.saturating_sub(named));
+            let (overhead, parts) = (total.saturating_sub(named), moving.parts);
+            let live = context.index.live_blocks(segment).unwrap_or(0);
+            self.found.insert(segment, Sizes { live, parts, items: items.clone(), overhead });
             sizes.insert(segment, items);
         }
         // What of one segment is in several slots goes with the first of them.
@@ -328,7 +342,7 @@ impl Round {
         let victims: Vec<Vec<Item>> =
             self.victims.iter().map(|victim| victim.iter().flat_map(&mut sized).collect()).collect();
         let packs = choose::packs(&victims, superblock.geometry.slot_blocks()).ok_or(Trouble::Pointless)?;
-        if packs.len() >= victims.len() {
+        if packs.len() >= victims.len() && !self.is_at_any_cost {
             return Err(Trouble::Pointless);
         }
         self.packs = packs.into();
@@ -407,7 +421,11 @@ impl Round {
                 moving.within_parts(&context.index.lent_blocks(segment)).is_within(&moving.survivors)
             });
             let is_named_copied = copied.is_some_and(|copied| outcome.survivors.is_within(copied));
-            let is_right = is_named_copied && is_lent_copied && !outcome.is_suspect;
+            if !is_lent_copied {
+                // It has been lent since.
+                return Some(Trouble::Changed);
+            }
+            let is_right = is_named_copied && !outcome.is_suspect;
             (!is_right).then_some(Trouble::Suspect(segment))
         })
     }
@@ -657,7 +675,10 @@ impl Moving {
 
     /// What is lent stays, whether or not a page names it.
     fn take_lent(&mut self, named: &Survivors, lent: &Survivors) {
+        // No more than it has, or ranks would be of blocks that are not there.
+        let held = survivors_of(&self.log.entries, lent.slot_blocks());
         self.lent = self.within_parts(lent).without(named);
+        self.lent = self.lent.without(&self.lent.without(&held));
     }
 
     fn add_to(&self, search: &mut SurvivorSearch, segment: SegmentId) {

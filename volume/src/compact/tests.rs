@@ -261,6 +261,7 @@ impl Disk {
             | Action::WriteBack { .. }
             | Action::NoteBoundary(_)
             | Action::NoteLoans { .. }
+            | Action::Pledge { .. }
             | Action::NoteSegment(_)
             | Action::Settle(_)
             | Action::Unpinned { .. }

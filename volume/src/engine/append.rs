@@ -138,6 +138,7 @@ impl Volume {
         let first_check = open.checks.len();
         open.entries.extend(mark.map(|mark| (mark, 0)));
         let loans = add_entries(open, payload_block, &mut operations, &mut buffers);
+        let pledges = operations.iter().filter_map(|pending| pending.shared.as_ref()?.pledge.clone()).collect();
         let header = BatchHeader {
             block,
             volume: id,
@@ -175,7 +176,7 @@ impl Volume {
         self.status.appended_bytes += appended;
         if !loans.is_empty() {
             self.note_loans(header.segment, &loans);
-            context.actions.push(Action::NoteLoans { segment: header.segment, loans });
+            context.actions.push(Action::NoteLoans { segment: header.segment, loans, pledges });
         }
         context.actions.push(Action::Append { id: io, pool_offset, buffers });
         self.lease_ahead(context);
@@ -493,7 +494,7 @@ fn add_entries(
         open.entries.push((pending.operation, if blocks > 0 { at } else { 0 }));
         open.has_holes |= pending.operation.makes_holes();
         if let Some(source) = pending.operation.source() {
-            if let Some(Shared { named, checks }) = &pending.shared {
+            if let Some(Shared { named, checks, .. }) = &pending.shared {
                 let places = (u32::from(named.block)..).zip(at..);
                 let moved = |(check, (there, here)): (&u32, (u32, u32))| {
                     moved_check(*check, (named.segment, there), (segment, here))

@@ -77,6 +77,8 @@ pub struct VolumeConfig {
     pub unfolded_segments_max: usize,
     /// Most pages of one write-back, 1 at least; a page takes 20 KiB at most.
     pub write_back_pages_max: usize,
+    /// Blocks that a piece has at least, on the average, of what copies share: bounds the memory that shared pieces take.
+    pub shared_piece_blocks_min: u32,
     /// Whether what it uses is measured, so that its log tells the time.
     pub is_metered: bool,
 }
@@ -136,7 +138,7 @@ pub struct Volume {
     survivors: BTreeMap<SegmentId, Arc<Survivors>>,
     /// What they borrow, while they are in their own slots.
     loans: BTreeMap<SegmentId, Loans>,
-    /// Whether its map may name segments of other volumes.
+    /// Whether its map may name segments of other volumes; what it borrows may be theirs, too.
     is_heir: bool,
     /// Whether it takes no changes: a view of a snapshot.
     is_read_only: bool,
@@ -321,6 +323,8 @@ impl Volume {
             }
             Request::OrWrite { range, payload, fua } => self.on_or_write(context, Asker { id, fua }, range, payload),
             Request::Copy { source, target, fua } => self.on_copy(context, Asker { id, fua }, source, target),
+            Request::Lend { range } => self.on_lend(context, id, range),
+            Request::Borrow { target, lent, fua } => self.on_borrow(context, Asker { id, fua }, target, lent),
             Request::Trim { range, fua } => self.on_zero(context, Asker { id, fua }, range, OperationKind::Trim),
             Request::WriteZeroes { range, fua } => {
                 self.on_zero(context, Asker { id, fua }, range, OperationKind::WriteZeroes);

@@ -45,7 +45,7 @@ impl Volume {
     /// Asks where those segments are that `runs` are in, or that these borrow from, and nobody has told of. Returns one that is
     /// awaited then, the last one to be answered.
     pub(super) fn ask_places(&mut self, context: &mut Context<'_>, runs: &[ResolvedRun]) -> Option<SegmentId> {
-        if !self.is_heir {
+        if !self.is_heir && self.loans.is_empty() {
             return None;
         }
         let mut wanted: SmallVec<[SegmentId; 4]> = SmallVec::new();

@@ -5,6 +5,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::format::{Operation, OperationKind};
 use crate::map::Location;
+use crate::pool::Pledge;
 use crate::request::{Completion, PIECE_BYTES_MAX, Payload, REQUEST_BYTES_MAX, RequestId};
 use std::collections::BTreeMap;
 use units::{BLOCK_BYTES, BlockRange, ByteRange, Lsn};
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) named: Location,
     /// The check values that the blocks have there.
     pub(super) checks: Vec<u32>,
+    /// What keeps it, where another volume lends it.
+    pub(super) pledge: Option<Pledge>,
 }
 
 impl Pending {
@@ -153,8 +156,12 @@ impl Volume {
         operation: Operation,
         payload: Option<Buffer>,
     ) {
-        self.add_part(id);
-        let pending = Pending::new(operation, payload, id);
+        self.add_waiting(context, Pending::new(operation, payload, id));
+    }
+
+    /// The same of one that is made.
+    pub(super) fn add_waiting(&mut self, context: &mut Context<'_>, pending: Pending) {
+        self.add_part(pending.request);
         if let Some(waiting) = self.subblock.hold_back(pending) {
             self.add_pending(context, waiting);
         }

@@ -30,6 +30,8 @@ pub(super) enum Merge {
     Or(Buffer),
     /// What is in these blocks comes there: [`super::copy`].
     Copy(BlockRange),
+    /// Nothing comes there: it is told where they are.
+    Lend,
 }
 
 impl Merge {
@@ -45,8 +47,8 @@ impl Merge {
                 }
                 place.copy_from_slice(bytes.as_slice());
             }
-            // It was read from where it is.
-            Self::Copy(_) => {}
+            // These are not merged.
+            Self::Copy(_) | Self::Lend => {}
             Self::Or(bytes) => place.iter_mut().zip(bytes.as_slice()).for_each(|(found, bits)| *found |= bits),
         }
         Ok(())
@@ -55,7 +57,7 @@ impl Merge {
     fn into_buffers(self) -> impl Iterator<Item = Buffer> {
         let (first, second) = match self {
             Self::Bytes(bytes) | Self::Or(bytes) => (Some(bytes), None),
-            Self::Zeros | Self::Copy(_) => (None, None),
+            Self::Zeros | Self::Copy(_) | Self::Lend => (None, None),
             Self::CompareAndWrite { expected, bytes } => (Some(expected), Some(bytes)),
         };
         first.into_iter().chain(second)
@@ -79,7 +81,7 @@ impl Edge {
     const fn source(&self) -> Option<BlockRange> {
         match self.merge {
             Merge::Copy(source) => Some(source),
-            Merge::Bytes(_) | Merge::Zeros | Merge::CompareAndWrite { .. } | Merge::Or(_) => None,
+            Merge::Bytes(_) | Merge::Zeros | Merge::CompareAndWrite { .. } | Merge::Or(_) | Merge::Lend => None,
         }
     }
 }
@@ -296,9 +298,11 @@ impl Volume {
     pub(super) fn resolve_subblock(&mut self, context: &mut Context<'_>, number: u64) {
         let Some(edge) = self.subblock.edge(number) else { return };
         let (source, blocks) = (edge.source(), edge.range.blocks_touched());
+        let lends = matches!(edge.merge, Merge::Lend);
         match source {
-            Some(source) if self.may_share() => self.share(context, number, source),
-            source => self.fetch(context, source.unwrap_or(blocks), Purpose::SubBlock(number)),
+            Some(source) => self.share(context, number, source),
+            None if lends => self.lend(context, number, blocks),
+            None => self.fetch(context, blocks, Purpose::SubBlock(number)),
         }
     }
 
@@ -309,9 +313,9 @@ impl Volume {
             return;
         };
         let blocks = range.blocks_touched();
-        if is_hole && matches!(merge, Merge::Zeros | Merge::Copy(_)) {
+        if is_hole && matches!(merge, Merge::Zeros) {
             context.buffers.put(found);
-            if self.log.has_given_up || matches!(merge, Merge::Copy(_)) {
+            if self.log.has_given_up {
                 // A write that failed may be on the disk: it must not come back after this is answered.
                 let operation = Operation { kind: OperationKind::Trim, range: blocks };
                 self.add_pending(context, Pending::new(operation, None, request));

@@ -11,7 +11,8 @@ use crate::buffer::Buffer;
 use crate::format::Cut;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
 use crate::io::{FetchPiece, LoadedPage};
-use crate::pool::{Boundary, Folded, Lease, LeaseClass, Loan};
+use crate::map::Location;
+use crate::pool::{Boundary, Folded, Lease, LeaseClass, Loan, Pledge};
 use crate::pool::{Home, ParcelPlace, Parcels, Parent, Settled};
 use crate::recover;
 use crate::request::Extent;
@@ -55,6 +56,8 @@ struct Driver {
     released: Vec<SegmentId>,
     /// What segments borrow, as the store was told.
     loans: Vec<(SegmentId, Vec<Loan>)>,
+    /// What it has pledged.
+    pledged: Vec<(Pledge, Vec<(Location, u32)>)>,
     asked_changes: Vec<AskedChanges>,
     unpinned: u32,
     settled: Vec<Settled>,
@@ -85,6 +88,7 @@ impl Driver {
             map_limit_bytes: MIB as usize,
             unfolded_segments_max: 4,
             write_back_pages_max: 256,
+            shared_piece_blocks_min: 1,
             is_metered: false,
         };
         Self {
@@ -105,6 +109,7 @@ impl Driver {
             refuses_voids: false,
             released: Vec::new(),
             loans: Vec::new(),
+            pledged: Vec::new(),
             asked_changes: Vec::new(),
             unpinned: 0,
             settled: Vec::new(),
@@ -217,7 +222,8 @@ impl Driver {
             Action::Lease { class } => self.lease(class),
             Action::Unpinned { .. } => self.unpinned += 1,
             Action::Settle(settled) => self.settled.push(settled),
-            Action::NoteLoans { segment, loans } => self.loans.push((segment, loans)),
+            Action::Pledge { pledge, runs } => self.pledged.push((pledge, runs)),
+            Action::NoteLoans { segment, loans, .. } => self.loans.push((segment, loans)),
             Action::NoteSegment(_) => {}
             Action::Release { segment } => self.released.push(segment),
         }

@@ -1,10 +1,14 @@
-//! What copies share. A copy within a volume moves no data: its blocks stand for blocks of other segments, which are lent to
+//! What copies share. A copy moves no data: its blocks stand for blocks of other segments, which are lent to
 //! the segment that has the copy, and must stay as long as that is in its own slot. When it is moved its blocks are read where
 //! they are lent from and written as its own; a loan ends once the slot is void.
 //!
 //! A lent block is one that the map named when it was lent, and that a stored version names until all that came before the
 //! copy has been written back: so a loan that is noted before that is noted in time. A power cut may take the row of a loan whose
-//! copy is durable: then the copy is behind what the stored map is complete to, and recovery tells of it.
+//! copy is durable: then the copy is behind what the stored map is complete to, and recovery tells of it, of all volumes before
+//! any of them is served.
+//!
+//! Of a copy to another volume the lender's volume tells what it has, and pledges it until the borrower's has noted the loan. A volume
+//! is erased when no other one borrows from it any more.
 
 use super::index::Index;
 use super::survivors::Survivors;
@@ -15,7 +19,18 @@ use crate::map::Location;
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::SegmentId;
+use units::{Lsn, SegmentId, VolumeId};
+
+/// What keeps blocks that are to be borrowed by another volume, until that has noted the loan: as long as anybody has a copy of it.
+#[derive(Debug, Clone, Default)]
+pub struct Pledge(Arc<()>);
+
+impl Pledge {
+    /// Whether only the index still has it.
+    fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
 
 /// Neighbouring blocks of a segment, and where their content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +74,11 @@ impl Loans {
         (location, next.map_or(count, |next| count.min(next)))
     }
 
+    /// Whether a loan is one of them.
+    pub(crate) fn has(&self, loan: &Loan) -> bool {
+        self.runs.get(&loan.block) == Some(&(loan.count, loan.source))
+    }
+
     /// Cuts `count` neighbouring blocks from `location` on where their content is not behind each other.
     pub(crate) fn split(&self, location: Location, count: u32) -> impl Iterator<Item = (Location, u32)> {
         let mut done = 0;
@@ -76,10 +96,14 @@ impl Loans {
 pub(super) struct Lending {
     /// By borrower.
     loans: BTreeMap<SegmentId, Arc<Loans>>,
-    /// Who borrows from a segment.
-    borrowers: BTreeSet<(SegmentId, SegmentId)>,
+    /// The same by lender: who borrows from it, for which block of theirs.
+    borrowers: BTreeSet<(SegmentId, SegmentId, u32)>,
     /// Borrowers whose loans a failed commit left unwritten.
     unsaved: BTreeSet<(SegmentId, u32)>,
+    /// Lenders of which somebody does not borrow any more, since that was last asked.
+    freed: BTreeSet<SegmentId>,
+    /// Blocks that another volume is about to borrow, and how many there are of each run.
+    pledges: Vec<(Pledge, Vec<(Location, u32)>)>,
 }
 
 impl Lending {
@@ -91,19 +115,45 @@ impl Lending {
 
     fn add(&mut self, borrower: SegmentId, loan: Loan) {
         Arc::make_mut(self.loans.entry(borrower).or_default()).add(loan);
-        self.borrowers.insert((loan.source.segment, borrower));
+        self.borrowers.insert((loan.source.segment, borrower, loan.block));
     }
 
     fn remove(&mut self, borrower: SegmentId) {
         let Some(loans) = self.loans.remove(&borrower) else { return };
         for loan in loans.each() {
-            self.borrowers.remove(&(loan.source.segment, borrower));
+            self.borrowers.remove(&(loan.source.segment, borrower, loan.block));
             self.unsaved.remove(&(borrower, loan.block));
+            self.freed.insert(loan.source.segment);
         }
     }
 
+    /// Drops the pledges that nobody has any more.
+    fn end_pledges(&mut self) {
+        for (_, runs) in self.pledges.extract_if(.., |(pledge, _)| pledge.is_over()) {
+            self.freed.extend(runs.iter().map(|(location, _)| location.segment));
+        }
+    }
+
+    /// Runs of `lender` that are about to be borrowed.
+    fn pledged(&self, lender: SegmentId) -> impl Iterator<Item = (Location, u32)> {
+        let live = self.pledges.iter().filter(|(pledge, _)| !pledge.is_over());
+        live.flat_map(|(_, runs)| runs).filter(move |(location, _)| location.segment == lender).copied()
+    }
+
+    /// What is borrowed from `lender`, and by whom.
+    fn lent_by(&self, lender: SegmentId) -> impl Iterator<Item = (SegmentId, Loan)> {
+        let all = self.borrowers.range((lender, SegmentId(0), 0)..=(lender, SegmentId::MAX, u32::MAX));
+        all.filter_map(|(_, borrower, block)| {
+            let (count, source) = *self.loans.get(borrower)?.runs.get(block)?;
+            Some((*borrower, Loan { block: *block, count, source }))
+        })
+    }
+
     fn borrowers_of(&self, lender: SegmentId) -> impl Iterator<Item = SegmentId> {
-        self.borrowers.range((lender, SegmentId(0))..=(lender, SegmentId::MAX)).map(|(_, borrower)| *borrower)
+        let mut last = None;
+        self.lent_by(lender)
+            .map(|(borrower, _)| borrower)
+            .filter(move |borrower| last.replace(*borrower) != Some(*borrower))
     }
 
     /// The rows that a failed commit left unwritten.
@@ -131,6 +181,24 @@ impl<S: Store> Index<S> {
             self.lending.unsaved.insert((borrower, loan.block));
         }
         self.commit(Vec::new(), Durability::Lazy)
+    }
+
+    /// Keeps blocks for another volume, which the map of theirs names now, until nobody else has the pledge. Given before
+    /// anything is written back that comes later.
+    pub fn pledge(&mut self, pledge: Pledge, runs: Vec<(Location, u32)>) {
+        self.lending.pledges.push((pledge, runs));
+    }
+
+    /// Segments of which something is not borrowed any more, since the last call.
+    pub(crate) fn take_freed(&mut self) -> BTreeSet<SegmentId> {
+        self.lending.end_pledges();
+        std::mem::take(&mut self.lending.freed)
+    }
+
+    /// The volumes that lend something.
+    pub(crate) fn lending_volumes(&self) -> BTreeSet<VolumeId> {
+        let lenders = self.lending.borrowers.iter().map(|(lender, _, _)| *lender);
+        lenders.filter_map(|lender| Some(self.segment(lender)?.volume)).collect()
     }
 
     /// What a segment borrows, while it is in its own slot.
@@ -165,20 +233,53 @@ impl<S: Store> Index<S> {
     /// Whether another segment borrows from this one, which must then stay.
     #[must_use]
     pub fn is_lent(&self, segment: SegmentId) -> bool {
-        !is_missing(Safeguard::Loans) && self.lending.borrowers_of(segment).any(|borrower| borrower != segment)
+        let mut others = self.lending.borrowers_of(segment).filter(|borrower| *borrower != segment);
+        !is_missing(Safeguard::Loans)
+            && (others.any(|borrower| self.is_read(borrower)) || self.lending.pledged(segment).next().is_some())
     }
 
-    /// The blocks of a segment that others borrow. What it lends to itself it has moved with the rest when it is moved.
+    /// Whether anybody may read a block of a segment: a version of the map that is stored names one, or one may that is not stored
+    /// yet. What is not read borrows nothing any more, though it may stay for its trims.
+    fn is_read(&self, segment: SegmentId) -> bool {
+        self.entry(segment).is_none_or(|entry| {
+            let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
+            let is_folded = entry.row.last_lsn.is_some_and(|last| last <= folded_to);
+            !is_folded || entry.live.is_none_or(|live| live.total() > 0)
+        })
+    }
+
+    /// The segments of other volumes, but those that `go` too, that borrow from one of `volume`. While there is any, or one is to come,
+    /// the volume must stay.
+    #[must_use]
+    pub fn borrowers_abroad(&self, volume: VolumeId, go: &BTreeSet<VolumeId>) -> Vec<SegmentId> {
+        let own = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX)).map(|(_, segment)| *segment);
+        let all = own.flat_map(|segment| self.lending.borrowers_of(segment));
+        let all = all.filter(|borrower| self.is_read(*borrower));
+        let stays = |other: VolumeId| other != volume && !go.contains(&other) && !self.is_being_erased(other);
+        let abroad = all.filter(|borrower| self.segment(*borrower).is_some_and(|row| stays(row.volume)));
+        abroad.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether another volume, but those that `go` too, borrows from `volume`, or is about to.
+    #[must_use]
+    pub fn lends_abroad(&self, volume: VolumeId, go: &BTreeSet<VolumeId>) -> bool {
+        let mut own = self.owned.range((volume, SegmentId(0))..=(volume, SegmentId::MAX));
+        !is_missing(Safeguard::Loans)
+            && (own.any(|(_, segment)| self.lending.pledged(*segment).next().is_some())
+                || !self.borrowers_abroad(volume, go).is_empty())
+    }
+
+    /// The blocks of a segment that are borrowed, by others and by itself: a copy of such a copy may be about to borrow them.
     #[must_use]
     pub fn lent_blocks(&self, segment: SegmentId) -> Survivors {
         let mut lent = Survivors::none(self.superblock().geometry.slot_blocks());
         if is_missing(Safeguard::Loans) {
             return lent;
         }
-        let borrowers = self.lending.borrowers_of(segment).filter(|borrower| *borrower != segment);
-        let loans = borrowers.filter_map(|borrower| self.lending.loans.get(&borrower)).flat_map(|loans| loans.each());
-        for loan in loans.filter(|loan| loan.source.segment == segment) {
-            (u32::from(loan.source.block)..).take(loan.count as usize).for_each(|block| lent.insert(block));
+        let borrowed = self.lending.lent_by(segment).filter(|(borrower, _)| self.is_read(*borrower));
+        let borrowed = borrowed.map(|(_, loan)| (loan.source, loan.count));
+        for (source, count) in borrowed.chain(self.lending.pledged(segment)) {
+            (u32::from(source.block)..).take(count as usize).for_each(|block| lent.insert(block));
         }
         lent
     }
@@ -186,7 +287,7 @@ impl<S: Store> Index<S> {
     /// What is borrowed from segments that are not there: the disk has lost them.
     pub(crate) fn missing_loans(&self) -> impl Iterator<Item = (SegmentId, Loan)> {
         let all = self.lending.loans.iter().flat_map(|(borrower, loans)| loans.each().map(|loan| (*borrower, loan)));
-        all.filter(|(_, loan)| self.entry(loan.source.segment).is_none())
+        all.filter(|(borrower, loan)| self.entry(loan.source.segment).is_none() && self.is_read(*borrower))
     }
 
     /// Nothing is borrowed by a segment any more, the slot of which is void.

@@ -40,7 +40,7 @@ pub use leaving::Settled;
 pub use lineage::{Inheritance, LineageError, Parent};
 pub use live::Live;
 pub(crate) use live::LiveChange;
-pub use loans::{Loan, Loans};
+pub use loans::{Loan, Loans, Pledge};
 pub use meter::{Gauge, Gauged, Measured, MeterReading, MeterStart};
 pub use place::{Home, ParcelPlace, Parcels, Place, Stretch};
 pub use relocate::Move;

@@ -48,6 +48,7 @@ impl LedgerVolume {
                 Completion::Done
                 | Completion::Miscompare { .. }
                 | Completion::Metered(_)
+                | Completion::Lent(_)
                 | Completion::Extents(_)
                 | Completion::Changed(_)
                 | Completion::Snapshot(_) => return Err(broken("its volume gave no bytes")),

@@ -7,7 +7,7 @@ use proto::iscsi::Attribute;
 use proto::scsi::{Command, CopyState, Sense, SenseKey, Status, copy};
 use smallvec::smallvec;
 use volume::buffer::{Buffer, total_len};
-use volume::request::Payload;
+use volume::request::{Lent, Payload};
 
 /// Copies of a session whose results are kept.
 const RESULTS_MAX: usize = 16;
@@ -65,13 +65,19 @@ impl Shard {
         let Some(job) = self.sessions.get_mut(&key).and_then(|session| session.copies.get_mut(&itt)) else { return };
         let is_aborted = job.is_aborted;
         match job.next_step().filter(|_| !is_aborted) {
-            Some(step) => self.begin_copy_step(key, itt, step, Payload::new()),
+            Some(step) => self.begin_copy_step(key, itt, step, (Payload::new(), None)),
             None if is_aborted => self.end_copy(key, itt, Outcome::Aborted, None),
             None => self.end_copy(key, itt, Outcome::good(), None),
         }
     }
 
-    fn begin_copy_step(&mut self, key: SessionKey, itt: u32, step: CopyStep, payload: Payload) {
+    fn begin_copy_step(
+        &mut self,
+        key: SessionKey,
+        itt: u32,
+        step: CopyStep,
+        (payload, lent): (Payload, Option<Box<Lent>>),
+    ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let tag = session.take_tag();
         if let Some(job) = session.copies.get_mut(&itt) {
@@ -80,7 +86,7 @@ impl Shard {
         }
         let CopyStep { route, command } = step;
         let (attribute, expected_bytes) = (Attribute::Simple, total_len(&payload));
-        let task = UnitTask { session: key, tag, attribute, command: Ok(command), payload, expected_bytes };
+        let task = UnitTask { session: key, tag, attribute, command: Ok(command), payload, expected_bytes, lent };
         self.ask_unit(&route, task);
     }
 
@@ -105,6 +111,12 @@ impl Shard {
                 job.is_retried = false;
                 self.write_copied(key, itt, (buffer, skip, len));
             }
+            Outcome::Ended { status: Status::Good, data: DataIn::Lent(lent), .. } => {
+                job.is_retried = false;
+                if let Some(step) = job.next_borrow() {
+                    self.begin_copy_step(key, itt, step, (Payload::new(), Some(lent)));
+                }
+            }
             Outcome::Ended { status: Status::Good, .. } => {
                 job.is_retried = false;
                 job.note_written();
@@ -113,6 +125,11 @@ impl Shard {
             // The unit had something to tell first; what it told is the initiator's to hear of, with its own commands.
             Outcome::Ended { status: Status::CheckCondition, sense, .. } if !job.is_retried && is_attention(&sense) => {
                 job.is_retried = true;
+                self.go_on_copying(key, itt);
+            }
+            // It is not shared: it is read and written. Where that fails, too, it tells why.
+            Outcome::Ended { status: Status::CheckCondition, .. } if job.is_sharing() => {
+                job.share_not();
                 self.go_on_copying(key, itt);
             }
             Outcome::Ended { status, sense, data } => {
@@ -139,7 +156,7 @@ impl Shard {
         };
         let job = self.sessions.get_mut(&key).and_then(|session| session.copies.get_mut(&itt));
         match job.and_then(|job| job.next_write(is_zeros)) {
-            Some(step) => self.begin_copy_step(key, itt, step, payload),
+            Some(step) => self.begin_copy_step(key, itt, step, (payload, None)),
             None => self.buffers.put_all(payload),
         }
     }

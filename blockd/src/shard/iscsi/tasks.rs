@@ -77,7 +77,8 @@ impl Shard {
                 self.finish_task(key, itt, Outcome::status(Status::Busy));
             }
             (_, Some(route)) => {
-                let task = UnitTask { session: key, tag, attribute, command, payload, expected_bytes };
+                let lent = None;
+                let task = UnitTask { session: key, tag, attribute, command, payload, expected_bytes, lent };
                 self.ask_unit(&route, task);
             }
         }
@@ -215,7 +216,7 @@ impl Answer {
     fn of(task: &Task, (status, data): (Status, DataIn), (window, limits): ((u32, u32), (u32, u32))) -> Self {
         let asked = task.command.as_ref().map_or(0, Command::data_out_bytes);
         let returned = match &data {
-            DataIn::None => 0,
+            DataIn::None | DataIn::Lent(_) => 0,
             DataIn::Bytes(bytes) => bytes.len() as u64,
             DataIn::Buffer { len, .. } => *len as u64,
         };
@@ -232,7 +233,7 @@ impl Answer {
             DataIn::Buffer { buffer, skip, len } if room > 0 && len > 0 => {
                 Self::Buffer(cut, buffer, skip..skip + len.min(room))
             }
-            DataIn::None | DataIn::Bytes(_) | DataIn::Buffer { .. } => Self::Response(residual),
+            DataIn::None | DataIn::Bytes(_) | DataIn::Buffer { .. } | DataIn::Lent(_) => Self::Response(residual),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::format::OperationKind;
+use crate::map::Location;
 use crate::pool::Index;
+use crate::recover::tests::world::copy_op;
 
 /// A volume of which a segment lends a block that it has overwritten since, and the segments of the copy and of the rest.
 fn lending() -> (World, [SegmentRow; 3]) {
@@ -92,6 +94,71 @@ fn what_was_trimmed_and_is_lent_does_not_come_back() {
     world.pack(&[trimmer.segment]);
     world.void_left();
     Disk::of(world).is_clean();
+}
+
+/// P1, P5. A volume that is deleted is erased once what others borrow from it is theirs, and a pledge keeps what is about to be borrowed.
+#[test]
+fn a_volume_that_lends_is_erased_when_its_borrowers_are_on_their_own() {
+    let mut world = World::new(30);
+    let lender = world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
+    world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
+    let source = Location { segment: lender.segment, block: u16::try_from(2_u32).unwrap() };
+    let pledge = crate::pool::Pledge::default();
+    world.index.pledge(pledge.clone(), vec![(source, 3)]);
+    world.fold(OTHER_VOLUME);
+    assert_eq!(world.dead(OTHER_VOLUME), [], "it is pledged");
+    let borrower = world.segment(VOLUME, &[&[copy_op(70, 3, source)]]);
+    drop(pledge);
+    world.segment(VOLUME, &[&[write_op(100, 1)]]);
+    world.fold(VOLUME);
+    let mut disk = Disk::of(world);
+    disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+    assert!(!disk.world.index.is_being_erased(OTHER_VOLUME) && disk.world.index.segment(lender.segment).is_some());
+    disk.run();
+    let row = disk.world.index.segment(borrower.segment).unwrap();
+    assert!(row.is_moved() && !disk.world.index.is_lent(lender.segment), "{row:?}");
+    disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+    disk.run();
+    assert_eq!(disk.world.index.segments(OTHER_VOLUME), []);
+    judge(&disk.world).unwrap();
+}
+
+/// P1. A block that a segment lends to itself stays for a copy of the copy that is not in the log yet when the segment is moved.
+#[test]
+fn what_a_segment_lends_to_itself_is_moved_with_it() {
+    let mut world = World::new(30);
+    world.open(VOLUME);
+    world.append(VOLUME, &[write_op(0, 12)]);
+    let copy = world.copy_of(VOLUME, 3, 500);
+    world.append(VOLUME, &[copy]);
+    let segment = world.seal(VOLUME).segment;
+    world.segment(VOLUME, &[&[write_op(0, 12)]]);
+    world.fold(VOLUME);
+    let pending = world.copy_of(VOLUME, 500, 700);
+    world.pack(&[segment]);
+    world.segment(VOLUME, &[&[pending]]);
+    world.void_left();
+    world.segment(VOLUME, &[&[write_op(900, 1)]]);
+    world.fold(VOLUME);
+    Disk::of(world).is_clean();
+}
+
+/// P5. A segment of which no page names a block holds no lender, though it stays for its trims.
+#[test]
+fn a_borrower_that_nobody_reads_holds_no_lender() {
+    let mut world = World::new(30);
+    let lender = world.segment(VOLUME, &[&[write_op(0, 12)]]);
+    let copy = world.copy_of(VOLUME, 3, 500);
+    world.segment(VOLUME, &[&[copy], &[trim_op(700, 1)]]);
+    world.segment(VOLUME, &[&[write_op(0, 12), write_op(500, 1)]]);
+    assert!(world.index.is_lent(lender.segment));
+    assert_eq!(world.fold(VOLUME)[0], lender.segment);
+    assert!(!world.index.is_lent(lender.segment));
+    world.release(&lender);
+    world.segment(VOLUME, &[&[write_op(900, 1)]]);
+    let (rebuilt, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+    assert!(report.notes.is_empty() && rebuilt.segment(lender.segment).is_none(), "{report:?}");
+    judge(&world).unwrap();
 }
 
 /// A life of writes, trims, copies and snapshots, with compaction and kills between; `Err` where something is lost.

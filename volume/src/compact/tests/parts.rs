@@ -225,7 +225,7 @@ impl Disk {
     fn worth_moving(&self) -> usize {
         let index = &self.world.index;
         let is_out = |segment| self.compactor.resting.contains(&segment) || self.compactor.giving.has(segment);
-        let victims = choose::victims(index, is_out, &self.compactor.overheads);
+        let victims = choose::victims(index, is_out, &self.compactor.found);
         choose::pick(victims, Need::of(index), 256).len()
     }
 }

@@ -34,6 +34,7 @@ impl Driver {
             | Completion::Done
             | Completion::Miscompare { .. }
             | Completion::Metered(_)
+            | Completion::Lent(_)
             | Completion::Extents(_)
             | Completion::Snapshot(_)) => {
                 panic!("{other:?}")

@@ -1,9 +1,9 @@
 //! Copies within the volume.
 
 use super::*;
-use crate::map::{Change, Location, Page};
+use crate::map::{Change, Page};
 use crate::pool::{Loans, Place};
-use crate::request::COPY_BYTES_MAX;
+use crate::request::{COPY_BYTES_MAX, Lent};
 
 const BLOCK: u64 = 4096;
 
@@ -146,12 +146,11 @@ fn copies_that_fail_are_appended_elsewhere() {
     assert_eq!(segments.len(), 2);
 }
 
-/// While history is kept data is copied, and its beginning waits for the copies that share.
+/// While history is kept nothing is shared, and its beginning waits for the copies that share.
 #[test]
-fn with_history_data_is_copied() {
+fn with_history_nothing_is_shared() {
     let mut driver = Driver::new(64);
-    let data = noise(6, 2);
-    driver.write(BLOCK, &data).unwrap();
+    driver.write(BLOCK, &noise(6, 2)).unwrap();
     driver.holds_appends = true;
     let shared = driver.ask(copy(0, 20 * BLOCK, 3 * BLOCK));
     driver.run();
@@ -161,15 +160,87 @@ fn with_history_data_is_copied() {
     driver.holds_appends = false;
     driver.run();
     assert!(driver.replies[&shared].is_ok() && driver.replies[&kept].is_ok());
-    assert_eq!(borrowed(&driver), 2);
-    driver.write(40 * BLOCK, &noise(7, 3)).unwrap();
-    driver.done(copy(20 * BLOCK, 40 * BLOCK, 3 * BLOCK)).unwrap();
-    assert_eq!(borrowed(&driver), 2);
-    assert_eq!(driver.read(40 * BLOCK, 3 * BLOCK).unwrap(), [&vec![0; 4096], &data[..]].concat());
+    assert_eq!(driver.done(copy(20 * BLOCK, 40 * BLOCK, 3 * BLOCK)), Err(ErrorKind::InvalidRequest));
     driver.done(Request::KeepTime { is_kept: false }).unwrap();
     driver.done(copy(0, 60 * BLOCK, 2 * BLOCK)).unwrap();
     assert_eq!(borrowed(&driver), 3);
     assert!(driver.volume.is_idle());
+}
+
+/// P8. What lies in little pieces is not shared: each would be kept in memory.
+#[test]
+fn what_lies_in_little_pieces_is_not_shared() {
+    let mut driver = Driver::with_slots(64, 1 << 20);
+    driver.volume = Volume::open(
+        VolumeConfig { shared_piece_blocks_min: 16, ..driver.volume.config },
+        recover::fresh(VolumeId(7), 4 * MIB),
+    );
+    driver.write(0, &noise(1, 64)).unwrap();
+    for block in (0..32).step_by(2) {
+        driver.write(block * BLOCK, &noise(2, 1)).unwrap();
+    }
+    let refused = Err(ErrorKind::InvalidRequest);
+    assert_eq!(driver.done(copy(0, 100 * BLOCK, 32 * BLOCK)), refused);
+    assert_eq!(driver.done(copy(40 * BLOCK, 100 * BLOCK, 8 * BLOCK)), refused);
+    assert_eq!(driver.done(copy(40 * BLOCK, 100 * BLOCK, 16 * BLOCK)), Ok(()));
+    assert_eq!(driver.done(copy(400 * BLOCK, 100 * BLOCK, BLOCK)), Ok(()), "holes take none");
+    assert!(driver.volume.is_idle());
+}
+
+fn lend(driver: &mut Driver, from: u64, len: u64) -> Lent {
+    let id = driver.ask(Request::Lend { range: range(from, len) });
+    driver.run();
+    match driver.replies.remove(&id).expect("answered") {
+        Ok(Completion::Lent(lent)) => lent,
+        other => panic!("a request to lend was answered by {other:?}"),
+    }
+}
+
+const fn borrow(target: ByteRange, lent: Lent) -> Request {
+    Request::Borrow { target, lent, fua: false }
+}
+
+/// P1, P2. What a volume lends is durable and kept until the borrower has noted it; the borrower asks where it is, and reads it there.
+#[test]
+fn another_volume_borrows_what_is_lent() {
+    let (mut lender, mut borrower) = (Driver::new(64), Driver::new(64));
+    let data = noise(4, 2);
+    lender.write(BLOCK, &data).unwrap();
+    let lent = lend(&mut lender, 0, 3 * BLOCK);
+    assert_eq!((lender.synced, lent.len()), (1, 3 * BLOCK));
+    let (_, kept) = &lender.pledged[0];
+    assert_eq!(kept.iter().map(|(_, count)| count).sum::<u32>(), 2);
+    borrower.next_segment = 1000;
+    borrower.write(20 * BLOCK, &noise(5, 3)).unwrap();
+    borrower.done(borrow(range(20 * BLOCK, 3 * BLOCK), lent)).unwrap();
+    assert_eq!((borrower.asked_places.len(), borrowed(&borrower)), (0, 2));
+    // The lender's segment, as the index tells it; its pool is the borrower's.
+    borrower.pool.clone_from(&lender.pool);
+    let segment = borrower.loans[0].1[0].source.segment;
+    let read = borrower.ask(Request::Read { range: range(20 * BLOCK, 3 * BLOCK) });
+    borrower.run();
+    assert_eq!(borrower.asked_places, [segment]);
+    let row = lender.volume.segments[&segment];
+    borrower.give(Event::Place { segment, place: Some(Box::new(Place { row, survivors: None, loans: None })) });
+    borrower.run();
+    let Some(Ok(Completion::Read { buffer, skip, len })) = borrower.replies.remove(&read) else { panic!("not read") };
+    assert_eq!(buffer.as_slice()[skip..skip + len], [&vec![0; 4096], &data[..]].concat());
+}
+
+/// P6. What cannot be lent or borrowed is refused.
+#[test]
+fn what_cannot_be_lent_or_borrowed_is_refused() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &noise(1, 2)).unwrap();
+    for range in [range(512, 4096), range(0, 4608), range(4 * MIB - 4096, 8192)] {
+        assert_eq!(driver.done(Request::Lend { range }), Err(ErrorKind::InvalidRequest));
+    }
+    let lent = lend(&mut driver, 0, 2 * BLOCK);
+    for target in [range(BLOCK, 3 * BLOCK), range(512, 2 * BLOCK), range(4 * MIB - 4096, 2 * BLOCK)] {
+        assert_eq!(driver.done(borrow(target, lent.clone())), Err(ErrorKind::InvalidRequest));
+    }
+    driver.done(Request::KeepTime { is_kept: true }).unwrap();
+    assert_eq!(driver.done(borrow(range(8 * BLOCK, 2 * BLOCK), lent)), Err(ErrorKind::InvalidRequest));
 }
 
 /// P2. The place of what is lent, and of what borrows, is let go when the reads that use it have ended.
