@@ -222,6 +222,8 @@ pub enum Event {
     },
     /// The pool's free slots have become few: one that is not needed now should not be kept.
     SlotsFew,
+    /// A deleted volume waits for what the open segment borrows of it.
+    Seal,
     /// Time has passed; given about once a second.
     Tick,
 }

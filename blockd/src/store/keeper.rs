@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     fn wants_ticks(&self) -> bool {
-        self.compactor.wants_ticks() || !self.waiting.is_empty() || !self.parked.is_empty()
+        self.compactor.wants_ticks(&self.index) || !self.waiting.is_empty() || !self.parked.is_empty()
     }
 
     /// Does what is due.

@@ -31,6 +31,22 @@ impl Holders {
         all
     }
 
+    /// Begins to wait for all others that know where the segments of a volume that goes are; returns whom to tell of which.
+    pub(super) fn let_go(&mut self, owner: VolumeId, segments: &[SegmentId]) -> Vec<(SegmentId, VolumeId)> {
+        let mut told = Vec::new();
+        for segment in segments {
+            told.extend(of(&self.heirs, *segment).filter(|heir| *heir != owner).map(|heir| (*segment, heir)));
+            self.forget(*segment);
+        }
+        self.unanswered.extend(told.iter().copied());
+        told
+    }
+
+    /// Whether somebody was told of a change of a segment and has not answered.
+    pub(super) fn is_waited_for(&self, segment: SegmentId) -> bool {
+        of(&self.unanswered, segment).next().is_some()
+    }
+
     /// A volume has answered. Returns whether that was the last one that was waited for.
     pub(super) fn answered(&mut self, segment: SegmentId, volume: VolumeId) -> bool {
         self.unanswered.remove(&(segment, volume)) && of(&self.unanswered, segment).next().is_none()

@@ -206,9 +206,9 @@ impl Compactor {
 
     /// Whether time alone will make it act.
     #[must_use]
-    pub fn wants_ticks(&self) -> bool {
+    pub fn wants_ticks<S: Store>(&self, index: &Index<S>) -> bool {
         let waits = self.giving.waits_for_tick || self.waits_for_tick || self.has_news || !self.resting.is_empty();
-        (waits || self.round.is_some() || !self.lenders.is_empty()) && !self.giving.is_poisoned
+        (waits || self.round.is_some() || index.is_lending()) && !self.giving.is_poisoned
     }
 
     /// Whether it wants a turn.
@@ -263,7 +263,7 @@ impl Compactor {
     fn would_look<S: Store>(&self, index: &Index<S>) -> bool {
         let need = Need::of(index);
         let has_news = self.has_news || need.free != self.free_at_look;
-        let is_due = self.is_due || need.is_short() || (self.has_found && need.is_owing());
+        let is_due = self.is_due || !self.lenders.is_empty() || need.is_short() || (self.has_found && need.is_owing());
         self.round.is_none() && self.adopted.is_empty() && !self.waits_for_tick && has_news && is_due
     }
 
@@ -465,6 +465,15 @@ impl Compactor {
             context.news.push(News::Erased(volume, Err(EraseError::Lent)));
             return;
         }
+        let segments: Vec<SegmentId> = context.index.segments(volume).iter().map(|row| row.segment).collect();
+        for (segment, reader) in self.holders.let_go(volume, &segments) {
+            context.news.push(News::Tell(reader, Event::Leaves { segment }));
+        }
+        if segments.iter().any(|segment| self.holders.is_waited_for(*segment)) {
+            // Who borrowed may still be reading.
+            context.news.push(News::Erased(volume, Err(EraseError::Lent)));
+            return;
+        }
         self.lenders.remove(&volume);
         if let Err(fault) = context.index.note_erasing(volume) {
             context.news.push(News::Erased(volume, Err(fault.into())));
@@ -502,7 +511,7 @@ impl Compactor {
             for borrower in context.index.borrowers_abroad(volume, &self.lenders) {
                 // An open segment is not moved.
                 let open = context.index.segment(borrower).filter(|row| row.last_lsn.is_none());
-                context.news.extend(open.map(|row| News::Tell(row.volume, Event::SlotsFew)));
+                context.news.extend(open.map(|row| News::Tell(row.volume, Event::Seal)));
             }
             self.has_news = true;
         }

@@ -10,7 +10,7 @@ use crate::buffer::Buffer;
 use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
 use crate::map::Location;
-use crate::pool::{Index, Lease, ParcelPlace};
+use crate::pool::{Index, Lease, Loan, ParcelPlace};
 use crate::store::Store;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -225,7 +225,8 @@ impl Copying {
             return Ok(self.write(context, ids, (block, header)));
         }
         let blocks: Vec<u32> = rest.iter().take(CHUNK_BLOCKS).map(|(block, _)| *block).collect();
-        let pieces = pieces_of(context.index, parcel.segment, &blocks).ok_or(Trouble::Suspect(parcel.segment))?;
+        let pieces =
+            pieces_of(context.index, parcel.segment, &blocks).ok_or_else(|| amiss(context.index, parcel.segment))?;
         self.step = Step::Payload(blocks.len());
         let id = ids.next();
         context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(blocks.len() * BLOCK_LEN), pieces });
@@ -248,7 +249,7 @@ impl Copying {
     ) -> Result<IoId, Trouble> {
         let Some((parcel, done)) = &self.now else { return Err(Trouble::Failed("a pack has no parcel")) };
         if !parcel.is_payload(*done, buffer.as_slice()) {
-            return Err(Trouble::Suspect(parcel.segment));
+            return Err(amiss(context.index, parcel.segment));
         }
         let block = u32::try_from(*done).unwrap_or(u32::MAX).saturating_add(parcel.place.payload());
         Ok(self.write(context, ids, (block, buffer)))
@@ -329,6 +330,14 @@ impl Verifying {
         let block = first + u32::try_from(self.at).unwrap_or(0);
         Ok(Some(self.fetch(context, ids, block)))
     }
+}
+
+/// What is to be made of a segment the blocks of which are not what was written: those that it borrowed may be gone rightly, where
+/// nobody reads any of it since the round began.
+fn amiss<S: Store>(index: &Index<S>, segment: SegmentId) -> Trouble {
+    let is_gone = |loan: Loan| index.segment(loan.source.segment).is_none();
+    let has_gone = index.loans(segment).is_some_and(|loans| loans.each().any(is_gone));
+    if has_gone && !index.is_read(segment) { Trouble::Pointless } else { Trouble::Suspect(segment) }
 }
 
 /// Where the content of blocks of a segment's slot is now, in the order of `blocks`.

@@ -417,9 +417,10 @@ impl Round {
             if !context.index.may_move(segment) {
                 return Some(Trouble::Changed);
             }
-            let is_lent_copied = self.moving.get(&segment).is_some_and(|moving| {
-                moving.within_parts(&context.index.lent_blocks(segment)).is_within(&moving.survivors)
-            });
+            let is_lent_copied = self
+                .moving
+                .get(&segment)
+                .is_some_and(|moving| moving.lent_of(&context.index.lent_blocks(segment)).is_within(&moving.survivors));
             let is_named_copied = copied.is_some_and(|copied| outcome.survivors.is_within(copied));
             if !is_lent_copied {
                 // It has been lent since.
@@ -469,6 +470,7 @@ impl Round {
             | Event::Moved { .. }
             | Event::Leaves { .. }
             | Event::SlotsFew
+            | Event::Seal
             | Event::Tick => None,
         }
     }
@@ -675,10 +677,14 @@ impl Moving {
 
     /// What is lent stays, whether or not a page names it.
     fn take_lent(&mut self, named: &Survivors, lent: &Survivors) {
-        // No more than it has, or ranks would be of blocks that are not there.
+        self.lent = self.lent_of(lent).without(named);
+    }
+
+    /// What is lent of the parts that are moved: no more than is there, or ranks would be of blocks that are not.
+    fn lent_of(&self, lent: &Survivors) -> Survivors {
+        let lent = self.within_parts(lent);
         let held = survivors_of(&self.log.entries, lent.slot_blocks());
-        self.lent = self.within_parts(lent).without(named);
-        self.lent = self.lent.without(&self.lent.without(&held));
+        lent.without(&lent.without(&held))
     }
 
     fn add_to(&self, search: &mut SurvivorSearch, segment: SegmentId) {

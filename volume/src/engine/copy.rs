@@ -136,6 +136,10 @@ impl Volume {
 
     /// Nothing that is under way changes the blocks of edge `number`: tells where they are, and has them kept.
     pub(super) fn lend(&mut self, context: &mut Context<'_>, number: u64, blocks: BlockRange) {
+        if self.is_poisoned {
+            // What the disk may have lost is not lent: whoever borrowed it would call it durable.
+            return self.fail_subblock(context, number, super::poisoned());
+        }
         let Some(pieces) = self.find_shared(context, number, blocks) else { return };
         let Some((request, _)) = self.subblock.take(number) else { return };
         let pledge = Pledge::default();
@@ -191,8 +195,9 @@ impl Volume {
                 named = named.plus(count);
             }
         }
-        let contents = pieces.iter().filter(|piece| piece.content.is_some()).count() as u64;
-        if contents * u64::from(self.config.shared_piece_blocks_min) > blocks.count {
+        let contents = pieces.iter().filter(|piece| piece.content.is_some());
+        let (count, held) = contents.fold((0, 0), |(count, held), piece| (count + 1, held + u64::from(piece.count)));
+        if count * u64::from(self.config.shared_piece_blocks_min) > held {
             let error = invalid("the data lies in too little pieces to be shared; read and write it");
             self.fail_subblock(context, number, error);
             return None;
@@ -256,7 +261,7 @@ fn uneven() -> Error {
     invalid("a copy to more or less than it is of")
 }
 
-fn kept_whole() -> Error {
+pub(super) fn kept_whole() -> Error {
     invalid("the volume keeps history, and shares nothing; read and write the data")
 }
 

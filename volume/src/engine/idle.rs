@@ -33,6 +33,16 @@ impl Volume {
         }
     }
 
+    /// The open segment is wanted sealed, however full it is and whether or not it is kept whole. While something is on its way to it, that
+    /// fills it, and whoever wants it asks again.
+    pub(super) fn on_seal(&mut self, context: &mut Context<'_>) {
+        let rests = self.log.pending.is_empty() && self.log.in_flight.is_empty();
+        let has_entries = self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty());
+        if rests && has_entries && !self.is_poisoned && !self.hold.is_on() {
+            self.seal(context);
+        }
+    }
+
     /// Whether there has been nothing to append since the last tick.
     fn is_unchanged(&self) -> bool {
         self.log.next_lsn == self.idle.next_lsn_at_tick && self.log.pending.is_empty() && self.log.in_flight.is_empty()

@@ -1,5 +1,6 @@
 //! Requests that change the volume: taken apart into operations, answered when all of them are done.
 
+use super::copy::kept_whole;
 use super::{Context, Volume, poisoned, reply};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind};
@@ -170,6 +171,9 @@ impl Volume {
     pub(super) fn add_pending(&mut self, context: &mut Context<'_>, pending: Pending) {
         if self.is_poisoned {
             self.drop_pending(context, pending, &poisoned());
+        } else if pending.shared.is_some() && !self.may_share() {
+            // It was held back while history began.
+            self.drop_pending(context, pending, &kept_whole());
         } else {
             self.log.push(pending);
         }

@@ -195,9 +195,19 @@ impl<S: Store> Index<S> {
         std::mem::take(&mut self.lending.freed)
     }
 
+    /// Whether anything is lent, or pledged.
+    pub(crate) fn is_lending(&self) -> bool {
+        !self.lending.borrowers.is_empty() || !self.lending.pledges.is_empty()
+    }
+
     /// The volumes that lend something.
     pub(crate) fn lending_volumes(&self) -> BTreeSet<VolumeId> {
-        let lenders = self.lending.borrowers.iter().map(|(lender, _, _)| *lender);
+        let (borrowers, mut from) = (&self.lending.borrowers, SegmentId(0));
+        let lenders = std::iter::from_fn(|| {
+            let (lender, _, _) = *borrowers.range((from, SegmentId(0), 0)..).next()?;
+            from = SegmentId(lender.0 + 1);
+            Some(lender)
+        });
         lenders.filter_map(|lender| Some(self.segment(lender)?.volume)).collect()
     }
 
@@ -240,7 +250,7 @@ impl<S: Store> Index<S> {
 
     /// Whether anybody may read a block of a segment: a version of the map that is stored names one, or one may that is not stored
     /// yet. What is not read borrows nothing any more, though it may stay for its trims.
-    fn is_read(&self, segment: SegmentId) -> bool {
+    pub(crate) fn is_read(&self, segment: SegmentId) -> bool {
         self.entry(segment).is_none_or(|entry| {
             let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
             let is_folded = entry.row.last_lsn.is_some_and(|last| last <= folded_to);

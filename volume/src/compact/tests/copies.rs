@@ -234,3 +234,52 @@ fn copies_live_through_compaction_and_kills() {
         live(seed).unwrap_or_else(|found| panic!("seed {seed}: {found}"));
     }
 }
+
+/// P6. A borrower that is overwritten while it is moved for its lender's sake is no suspect.
+#[test]
+fn a_lender_that_goes_while_its_borrower_is_moved_makes_no_suspect() {
+    let mut found = Vec::new();
+    for steps in 0..60 {
+        let mut world = World::new(30);
+        let lender = world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
+        world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
+        let source = Location { segment: lender.segment, block: 2 };
+        let pledge = crate::pool::Pledge::default();
+        world.index.pledge(pledge.clone(), vec![(source, 3)]);
+        world.fold(OTHER_VOLUME);
+        let borrower = world.segment(VOLUME, &[&[copy_op(70, 3, source)]]);
+        drop(pledge);
+        world.segment(VOLUME, &[&[write_op(100, 1)]]);
+        world.fold(VOLUME);
+        let mut disk = Disk::of(world);
+        disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+        disk.act(Compactor::tick);
+        for _ in 0..steps {
+            disk.step();
+        }
+        if disk.world.index.segment(borrower.segment).is_none_or(|row| row.is_moved()) {
+            break;
+        }
+        // What was copied is overwritten, and folded; the deletion is tried again.
+        disk.world.segment(VOLUME, &[&[write_op(70, 3)]]);
+        disk.world.segment(VOLUME, &[&[write_op(101, 1)]]);
+        disk.world.fold(VOLUME);
+        let waits = std::mem::take(&mut disk.actions);
+        disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
+        while disk.step() {}
+        let is_gone = disk.world.index.segment(lender.segment).is_none();
+        // What the round waited for comes only now; the slot has been written to by others.
+        let lease = disk.world.index.lease(crate::pool::LeaseClass::Data).ok();
+        if let Some(lease) = lease.filter(|_| is_gone) {
+            let geometry = disk.world.superblock.geometry;
+            (0..geometry.slot_blocks())
+                .for_each(|block| disk.world.pool.write(geometry.block_offset(lease.slot, block), &[0xaa; 4096]));
+        }
+        disk.actions.splice(0..0, waits);
+        disk.run();
+        if disk.compactor.figures().suspects > 0 {
+            found.push((steps, is_gone, disk.compactor.figures().last_error.clone()));
+        }
+    }
+    assert!(found.is_empty(), "{found:?}");
+}

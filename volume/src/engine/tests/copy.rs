@@ -301,3 +301,87 @@ fn a_clone_reads_and_copies_what_its_parent_copied() {
     assert_eq!(driver.read(20 * BLOCK, BLOCK).unwrap(), [3; 4096]);
     assert_eq!(driver.read(0, BLOCK).unwrap(), [3; 4096]);
 }
+
+/// P1. A volume the disk of which has failed to sync lends nothing: whoever borrowed it would call it durable.
+#[test]
+fn a_poisoned_volume_lends_nothing_that_is_not_durable() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &noise(1, 2)).unwrap();
+    driver.is_sync_failing = true;
+    let id = driver.ask(Request::Lend { range: range(0, 2 * BLOCK) });
+    driver.run();
+    let waited = driver.replies.remove(&id);
+    let id = driver.ask(Request::Lend { range: range(0, 2 * BLOCK) });
+    driver.run();
+    let later = driver.replies.remove(&id);
+    assert!(
+        matches!((&waited, &later), (Some(Err(_)), Some(Err(_)))),
+        "waited for the sync: {waited:?}; asked after it: {later:?}"
+    );
+}
+
+/// P1. No copy goes into the log once history has begun, also where it was held back.
+#[test]
+fn history_begins_behind_borrows_that_are_held_back() {
+    let (mut lender, mut driver) = (Driver::new(64), Driver::new(64));
+    lender.write(BLOCK, &noise(4, 2)).unwrap();
+    let lent = lend(&mut lender, BLOCK, 2 * BLOCK);
+    driver.next_segment = 1000;
+    driver.write(20 * BLOCK, &noise(5, 3)).unwrap();
+    driver.holds_fetches = true;
+    let merge = driver.ask(write(20 * BLOCK + 512, &[7; 512], false));
+    driver.run();
+    let borrowing = driver.ask(borrow(range(20 * BLOCK, 2 * BLOCK), lent));
+    let kept = driver.ask(Request::KeepTime { is_kept: true });
+    driver.run();
+    let is_kept = driver.replies.contains_key(&kept);
+    let before = driver.loans.len();
+    driver.holds_fetches = false;
+    driver.run();
+    assert!(driver.replies.contains_key(&merge));
+    let shares_later = is_kept && driver.loans.len() > before;
+    assert!(
+        !shares_later,
+        "history has begun, and then a copy went into the log: {:?}",
+        driver.replies.get(&borrowing)
+    );
+}
+
+/// P6. Pieces between holes are little ones, too: each is kept in memory.
+#[test]
+fn holes_do_not_make_little_pieces_large() {
+    let mut driver = Driver::with_slots(64, 1 << 20);
+    driver.volume = Volume::open(
+        VolumeConfig { shared_piece_blocks_min: 16, ..driver.volume.config },
+        recover::fresh(VolumeId(7), 4 * MIB),
+    );
+    for block in (0..400).step_by(20) {
+        driver.write(block * BLOCK, &noise(2, 1)).unwrap();
+    }
+    let copied = driver.done(copy(0, 512 * BLOCK, 400 * BLOCK));
+    let lent = driver.ask(Request::Lend { range: range(0, 400 * BLOCK) });
+    driver.run();
+    let pieces: usize = driver.loans.iter().map(|(_, loans)| loans.len()).sum();
+    assert!(
+        copied.is_err(),
+        "{pieces} loans of {} blocks are kept for 20 blocks of the slot; lent: {}",
+        borrowed(&driver),
+        driver.replies[&lent].is_ok()
+    );
+}
+
+/// P5. An open segment that borrows of a deleted volume is sealed when that is asked for, however full it is.
+#[test]
+fn an_open_borrower_is_sealed_for_its_lender() {
+    let (mut lender, mut driver) = (Driver::new(64), Driver::new(64));
+    lender.write(BLOCK, &noise(4, 6)).unwrap();
+    let lent = lend(&mut lender, BLOCK, 6 * BLOCK);
+    driver.next_segment = 1000;
+    driver.write(0, &noise(3, 3)).unwrap();
+    driver.done(borrow(range(20 * BLOCK, 6 * BLOCK), lent)).unwrap();
+    driver.done(Request::Flush).unwrap();
+    driver.give(Event::Seal);
+    driver.run();
+    let filled = driver.volume.log.open.as_ref().map(|open| open.filled_blocks);
+    assert_eq!(filled, None, "the borrower stays open");
+}
