@@ -88,7 +88,7 @@ impl<'a, S: Store> AtRest<'a, S> {
     fn at(&self, location: Location) -> Option<Stretch> {
         let loans = self.loans.get(&location.segment);
         let source = loans.map_or(location, |loans| loans.resolve(location, 1).0);
-        self.index.locate(source, 1).first().copied().flatten()
+        self.index.locate_one(source)
     }
 
     fn locate(&mut self, block: BlockIndex) -> Result<Option<(Location, u32)>, RestError> {

@@ -1,8 +1,9 @@
 //! Copies that an initiator has the target make: a list of segments, worked off piece by piece. SPC-4 6.4.
 //!
 //! A piece is read from one unit and written to another, as the initiator itself would, so that reservations, ceilings and the
-//! meter see it; what is nothing but zeros is given back or never taken at the destination. A piece within one unit is copied
-//! by its volume, which moves no data, where source and destination lie alike in their blocks and apart.
+//! meter see it; what is nothing but zeros is given back or never taken at the destination. Where source and destination lie
+//! alike in their blocks and apart, no data is moved: a piece within one unit is copied by its volume, of one between two units
+//! the one volume lends and the other borrows.
 
 use super::Route;
 use proto::scsi::{Command, CopyList, CopySegment, CopyState, CopyStatus, Sense, Span};
@@ -136,11 +137,16 @@ impl CopyJob {
         Some(CopyStep { route, command })
     }
 
+    /// Where the piece goes.
+    fn destination(&self) -> Option<(Route, Span)> {
+        let Piece { destination_lba, blocks, .. } = self.piece()?;
+        Some((self.segments.get(self.at)?.1.clone(), Span { lba: destination_lba, blocks }))
+    }
+
     /// What is lent is borrowed.
     pub(crate) fn next_borrow(&self) -> Option<CopyStep> {
-        let Piece { destination_lba, blocks, .. } = self.piece()?;
-        let route = self.segments.get(self.at)?.1.clone();
-        Some(CopyStep { route, command: Command::Borrow { span: Span { lba: destination_lba, blocks } } })
+        let (route, span) = self.destination()?;
+        Some(CopyStep { route, command: Command::Borrow { span } })
     }
 
     /// Whether the step that has ended was to share.
@@ -156,9 +162,7 @@ impl CopyJob {
     /// The write of the piece that was read.
     pub(crate) fn next_write(&mut self, is_zeros: bool) -> Option<CopyStep> {
         self.is_reading = false;
-        let Piece { destination_lba, blocks, .. } = self.piece()?;
-        let route = self.segments.get(self.at)?.1.clone();
-        let span = Span { lba: destination_lba, blocks };
+        let (route, span) = self.destination()?;
         let command = if is_zeros {
             Command::WriteSame { span, unmap: true, no_data: true }
         } else {

@@ -360,10 +360,6 @@ impl Compactor {
                 self.resting.extend(round.segments());
                 None
             }
-            Trouble::TooFewSlots(_) if round.is_at_any_cost() => {
-                self.resting.extend(round.segments());
-                None
-            }
             Trouble::TooFewSlots(packs) => {
                 (self.packs_max, self.has_news) = (Some(packs), true);
                 None
@@ -390,8 +386,7 @@ impl Compactor {
     fn end_round<S: Store>(&mut self, context: &mut Context<'_, S>) {
         let Some(round) = self.round.take() else { return };
         self.has_news = true;
-        let volumes: BTreeSet<VolumeId> =
-            round.segments().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
+        let volumes = context.index.volumes_of(round.segments());
         self.found.extend(round.found);
         // Of one that was moved only what is lent is not told by its row.
         let is_told = |row: SegmentRow| row.is_moved() && !context.index.is_lent(row.segment);
@@ -499,8 +494,7 @@ impl Compactor {
         let freed = context.index.take_freed();
         self.has_news |= !freed.is_empty();
         self.found.retain(|segment, _| !freed.contains(segment));
-        let mut volumes: BTreeSet<VolumeId> =
-            freed.into_iter().filter_map(|segment| Some(context.index.segment(segment)?.volume)).collect();
+        let mut volumes = context.index.volumes_of(freed);
         self.ticks += 1;
         if self.ticks.is_multiple_of(LENDER_TICKS) {
             // What borrowed from them may be read no more, which nobody tells them.

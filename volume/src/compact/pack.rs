@@ -346,7 +346,7 @@ fn pieces_of<S: Store>(index: &Index<S>, segment: SegmentId, blocks: &[u32]) -> 
     let mut pieces: SmallVec<[FetchPiece; 2]> = SmallVec::new();
     for (at, block) in blocks.iter().enumerate() {
         let location = Location { segment, block: u16::try_from(*block).ok()? };
-        let there = index.locate(location, 1).first().copied().flatten()?;
+        let there = index.locate_one(location)?;
         let pool_offset = geometry.block_offset(there.slot, there.block);
         match pieces.last_mut() {
             Some(last) if last.pool_offset + last.len as u64 == pool_offset => last.len += BLOCK_LEN,

@@ -40,8 +40,8 @@ pub(crate) const fn cut_of(left: u32, slot_blocks: u32) -> Cut {
     cut
 }
 
-/// Cuts a part of a segment down to its survivors, of which those in `lent` are left for copies alone. What makes holes stays, in the trunk, where an older segment may still hold
-/// what it took.
+/// Cuts a part of a segment down to its survivors, of which those in `lent` are left for copies alone. What makes holes stays,
+/// in the trunk, where an older segment may still hold what it took.
 pub(crate) fn parcel_of(
     superblock: &Superblock,
     (log, part): (&SegmentLog, usize),

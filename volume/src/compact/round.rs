@@ -162,10 +162,6 @@ impl Round {
         Self { is_at_any_cost: true, ..self }
     }
 
-    pub(super) const fn is_at_any_cost(&self) -> bool {
-        self.is_at_any_cost
-    }
-
     /// Whether a segment must stay as it is.
     pub(super) fn holds(&self, segment: SegmentId) -> bool {
         self.volumes.contains_key(&segment)
@@ -413,20 +409,15 @@ impl Round {
             return None;
         }
         found.into_iter().find_map(|(segment, outcome)| {
-            let copied = self.moving.get(&segment).map(|moving| &moving.survivors);
-            if !context.index.may_move(segment) {
+            let moving = self.moving.get(&segment);
+            let has_lent =
+                |moving: &Moving| moving.lent_of(&context.index.lent_blocks(segment)).is_within(&moving.survivors);
+            if !context.index.may_move(segment) || !moving.is_some_and(has_lent) {
+                // In the second case it has been lent since.
                 return Some(Trouble::Changed);
             }
-            let is_lent_copied = self
-                .moving
-                .get(&segment)
-                .is_some_and(|moving| moving.lent_of(&context.index.lent_blocks(segment)).is_within(&moving.survivors));
-            let is_named_copied = copied.is_some_and(|copied| outcome.survivors.is_within(copied));
-            if !is_lent_copied {
-                // It has been lent since.
-                return Some(Trouble::Changed);
-            }
-            let is_right = is_named_copied && !outcome.is_suspect;
+            let has_named = moving.is_some_and(|moving| outcome.survivors.is_within(&moving.survivors));
+            let is_right = has_named && !outcome.is_suspect;
             (!is_right).then_some(Trouble::Suspect(segment))
         })
     }
@@ -494,6 +485,8 @@ impl Round {
                 self.leases.push(lease);
                 if self.is_given_up { Err(Trouble::Changed) } else { Ok(()) }
             }
+            // With fewer slots it would not be another round.
+            Err(DiskFault::NoSpace) if self.is_at_any_cost => Err(Trouble::Pointless),
             Err(DiskFault::NoSpace) => Err(Trouble::TooFewSlots(self.leases.len())),
             Err(DiskFault::Io) => Err(Trouble::Failed("the index store failed to lease a slot")),
         }

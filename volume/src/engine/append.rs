@@ -7,7 +7,7 @@ use crate::buffer::{Buffer, total_len};
 use crate::error::{DiskFault, Error, ErrorKind};
 use crate::format::{
     BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
-    encode_batch, encode_footer, moved_check,
+    encode_batch, encode_footer, moved_checks,
 };
 use crate::io::{Action, IoId};
 use crate::map::Location;
@@ -495,11 +495,7 @@ fn add_entries(
         open.has_holes |= pending.operation.makes_holes();
         if let Some(source) = pending.operation.source() {
             if let Some(Shared { named, checks, .. }) = &pending.shared {
-                let places = (u32::from(named.block)..).zip(at..);
-                let moved = |(check, (there, here)): (&u32, (u32, u32))| {
-                    moved_check(*check, (named.segment, there), (segment, here))
-                };
-                open.checks.extend(checks.iter().zip(places).map(moved));
+                open.checks.extend(moved_checks(checks, named.place(), (segment, at)));
             }
             loans.push(Loan { block: at, count: blocks, source });
         }

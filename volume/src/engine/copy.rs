@@ -1,22 +1,23 @@
-//! Copies within the volume, and to another one of the pool. No data is moved: a copy is an operation of the log that says where the content of its blocks is,
-//! and what is there is lent ([`crate::pool::Loans`]). Holes stay holes.
+//! Copies within the volume, and to another one of the pool. No data is moved: a copy is an operation of the log that says
+//! where the content of its blocks is, and what is there is lent ([`crate::pool::Loans`]). Holes stay holes.
 //!
 //! Each part is an edge, see [`super::subblock`], of its source and its target: no change of either is under way when the map is
 //! asked where the blocks are, and none comes before the copy in the log. So what it names is what the map named just before it.
 //! Only what is on stable storage is shared: a rebuild after a power cut passes over what that took, and a copy may be of what came
 //! before. A copy of something newer waits for a sync.
 //!
-//! Of a copy to another volume, this one is asked where the blocks are, and has them kept ([`crate::pool::Pledge`]) until the other one has
-//! borrowed them.
+//! Of a copy to another volume, this one is asked where the blocks are, and has them kept ([`crate::pool::Pledge`]) until the
+//! other one has borrowed them.
 //!
-//! Nothing is shared while the log is kept whole for history's sake, since what was overwritten is read from the log's own segments; nor
-//! what lies in little pieces, since each is kept in memory. Such a copy is refused, and whoever asked reads and writes the data.
+//! Nothing is shared while the log is kept whole for history's sake, since what was overwritten is read from the log's own
+//! segments; nor what lies in little pieces, since each is kept in memory. Such a copy is refused, and whoever asked reads and
+//! writes the data.
 
 use super::request::{Asker, Pending, Shared};
 use super::subblock::{Merge, part_of};
-use super::{Context, Parked, Volume, reply};
+use super::{Context, Parked, Volume, poisoned, reply};
 use crate::error::{Error, ErrorKind};
-use crate::format::{Operation, OperationKind, moved_check};
+use crate::format::{Operation, OperationKind, moved_checks};
 use crate::io::Action;
 use crate::map::{Location, ResolvedRun};
 use crate::pool::{Loan, Loans, Pledge};
@@ -136,10 +137,6 @@ impl Volume {
 
     /// Nothing that is under way changes the blocks of edge `number`: tells where they are, and has them kept.
     pub(super) fn lend(&mut self, context: &mut Context<'_>, number: u64, blocks: BlockRange) {
-        if self.is_poisoned {
-            // What the disk may have lost is not lent: whoever borrowed it would call it durable.
-            return self.fail_subblock(context, number, super::poisoned());
-        }
         let Some(pieces) = self.find_shared(context, number, blocks) else { return };
         let Some((request, _)) = self.subblock.take(number) else { return };
         let pledge = Pledge::default();
@@ -147,11 +144,7 @@ impl Volume {
         for Piece { count, content } in pieces {
             let content = content.map(|Content { named, source, checks }| {
                 kept.push((source, count));
-                let places = (u32::from(named.block)..).zip(u32::from(source.block)..);
-                let moved = checks.into_iter().zip(places).map(|(check, (named_at, source_at))| {
-                    moved_check(check, (named.segment, named_at), (source.segment, source_at))
-                });
-                (source, moved.collect())
+                (source, moved_checks(&checks, named.place(), source.place()).collect())
             });
             runs.push(LentRun { count, content });
         }
@@ -163,6 +156,11 @@ impl Volume {
 
     /// Finds what edge `number` is to share of these blocks; `None` while something has to come first.
     fn find_shared(&mut self, context: &mut Context<'_>, number: u64, blocks: BlockRange) -> Option<Vec<Piece>> {
+        if self.is_poisoned {
+            // What the disk may have lost is not shared: whoever borrowed it would call it durable.
+            self.fail_subblock(context, number, poisoned());
+            return None;
+        }
         let (mut runs, mut checks) = (SmallVec::<[ResolvedRun; 2]>::new(), Vec::new());
         if let Err(page) = self.map.resolve(blocks, &mut runs, &mut checks) {
             self.park(context, page, Parked::SubBlock(number));
@@ -174,7 +172,7 @@ impl Volume {
             return None;
         }
         let is_durable = runs.iter().filter_map(|run| run.location).all(|location| self.is_durable(location.segment));
-        if !is_durable && !self.is_poisoned && !self.subblock.has_waited(number) {
+        if !is_durable && !self.subblock.has_waited(number) {
             self.subblock.wait_until(number, self.applied_lsn);
             self.want_sync(context);
             return None;

@@ -33,26 +33,24 @@ impl Volume {
         }
     }
 
-    /// The open segment is wanted sealed, however full it is and whether or not it is kept whole. While something is on its way to it, that
-    /// fills it, and whoever wants it asks again.
+    /// The open segment is wanted sealed, however full it is and whether or not it is kept whole. While something is on its way
+    /// to it, that fills it, and whoever wants it asks again.
     pub(super) fn on_seal(&mut self, context: &mut Context<'_>) {
-        let rests = self.log.pending.is_empty() && self.log.in_flight.is_empty();
-        let has_entries = self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty());
-        if rests && has_entries && !self.is_poisoned && !self.hold.is_on() {
+        if self.log.rests() && self.log.has_open_entries() && !self.is_poisoned && !self.hold.is_on() {
             self.seal(context);
         }
     }
 
     /// Whether there has been nothing to append since the last tick.
     fn is_unchanged(&self) -> bool {
-        self.log.next_lsn == self.idle.next_lsn_at_tick && self.log.pending.is_empty() && self.log.in_flight.is_empty()
+        self.log.next_lsn == self.idle.next_lsn_at_tick && self.log.rests()
     }
 
     /// Whether a segment will be sealed if nothing changes. Not the system volume's, whose records a full pool takes as long
     /// as they have room; nor one that is kept whole for history's sake, whose slot would not come back.
     pub(super) fn has_segment_to_seal(&self) -> bool {
         let may_be = !self.is_poisoned && !self.time.is_kept() && self.id != VolumeId::SYSTEM;
-        may_be && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
+        may_be && self.log.has_open_entries()
     }
 
     fn seal_idle(&mut self, context: &mut Context<'_>) {

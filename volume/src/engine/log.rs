@@ -246,7 +246,17 @@ impl Log {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_empty() && !self.has_footer_in_flight() && self.leasing.is_none()
+        self.rests() && !self.has_footer_in_flight() && self.leasing.is_none()
+    }
+
+    /// Whether no operation waits or is on its way to the disk.
+    pub(super) fn rests(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Whether the open segment has operations.
+    pub(super) fn has_open_entries(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.entries.is_empty())
     }
 
     /// What waits, and what is in flight and may have to be appended again.

@@ -20,13 +20,19 @@ pub fn block_check(segment: SegmentId, index: u32, block: &[u8]) -> u32 {
     crc32c(block) ^ place_mix(segment, index)
 }
 
-/// The check value of the same block as block `to` of a segment, by the one that it has as block `from`: nothing is read.
-#[must_use]
-pub fn moved_check(check: u32, from: (SegmentId, u32), to: (SegmentId, u32)) -> u32 {
-    if is_missing(Safeguard::DataCheck) {
-        return 0;
-    }
-    check ^ place_mix(from.0, from.1) ^ place_mix(to.0, to.1)
+/// The check values of the same blocks from block `to` of a segment on, by those that they have from block `from` on: nothing is
+/// read.
+pub fn moved_checks(
+    checks: &[u32],
+    from: (SegmentId, u32),
+    to: (SegmentId, u32),
+) -> impl Iterator<Item = u32> + use<'_> {
+    checks.iter().zip((from.1..).zip(to.1..)).map(move |(check, (from_block, to_block))| {
+        if is_missing(Safeguard::DataCheck) {
+            return 0;
+        }
+        check ^ place_mix(from.0, from_block) ^ place_mix(to.0, to_block)
+    })
 }
 
 /// A fixed scramble of the place (the finalizer of SplitMix64), of which the upper half is used.
@@ -55,7 +61,8 @@ mod tests {
         assert_ne!(right, block_check(SegmentId(5), 10, &block));
         assert_ne!(right, block_check(SegmentId(6), 9, &block));
         assert_eq!(right, block_check(SegmentId(5), 9, &block));
-        let moved = moved_check(right, (SegmentId(5), 9), (SegmentId(6), 70_000));
-        assert_eq!(moved, block_check(SegmentId(6), 70_000, &block));
+        let next = block_check(SegmentId(5), 10, &block);
+        let moved: Vec<u32> = moved_checks(&[right, next], (SegmentId(5), 9), (SegmentId(6), 70_000)).collect();
+        assert_eq!(moved, [70_000, 70_001].map(|index| block_check(SegmentId(6), index, &block)));
     }
 }

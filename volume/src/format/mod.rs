@@ -18,7 +18,7 @@ mod superblock;
 mod vectors;
 
 pub use batch::{BATCH_OPERATIONS_MAX, BatchHeader, batch_header_blocks, decode_batch, encode_batch, names_batch_of};
-pub use checksum::{block_check, moved_check};
+pub use checksum::{block_check, moved_checks};
 pub use cut::{Cut, PartSet};
 pub use footer::{Footer, FooterTrailer, decode_footer_trailer, encode_footer, footer_blocks};
 pub use operation::{Operation, OperationKind};

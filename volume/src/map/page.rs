@@ -39,6 +39,12 @@ impl Location {
     pub const fn plus(self, blocks: u32) -> Self {
         Self { segment: self.segment, block: self.block.wrapping_add(blocks as u16) }
     }
+
+    /// The segment and the block of its slot, as check values take them.
+    #[must_use]
+    pub const fn place(self) -> (SegmentId, u32) {
+        (self.segment, self.block as u32)
+    }
 }
 
 /// A run of blocks of a page in one state.

@@ -337,6 +337,11 @@ impl<S: Store> Index<S> {
         Known { volume, created_bytes, row, segments, survivors, loans, parent }
     }
 
+    /// Whose some segments are, as far as they are there.
+    pub(crate) fn volumes_of(&self, segments: impl IntoIterator<Item = SegmentId>) -> BTreeSet<VolumeId> {
+        segments.into_iter().filter_map(|segment| Some(self.segment(segment)?.volume)).collect()
+    }
+
     /// Where a segment is, for who reads it and does not own it.
     #[must_use]
     pub fn place(&self, segment: SegmentId) -> Option<Place> {

@@ -114,6 +114,9 @@ impl Lending {
     }
 
     fn add(&mut self, borrower: SegmentId, loan: Loan) {
+        if let Some(before) = self.loan((borrower, loan.block)) {
+            self.borrowers.remove(&(before.source.segment, borrower, loan.block));
+        }
         Arc::make_mut(self.loans.entry(borrower).or_default()).add(loan);
         self.borrowers.insert((loan.source.segment, borrower, loan.block));
     }
@@ -140,13 +143,10 @@ impl Lending {
         live.flat_map(|(_, runs)| runs).filter(move |(location, _)| location.segment == lender).copied()
     }
 
-    /// What is borrowed from `lender`, and by whom.
-    fn lent_by(&self, lender: SegmentId) -> impl Iterator<Item = (SegmentId, Loan)> {
+    /// Who borrows from `lender`, and for which blocks of theirs.
+    fn lent_by(&self, lender: SegmentId) -> impl Iterator<Item = (SegmentId, u32)> {
         let all = self.borrowers.range((lender, SegmentId(0), 0)..=(lender, SegmentId::MAX, u32::MAX));
-        all.filter_map(|(_, borrower, block)| {
-            let (count, source) = *self.loans.get(borrower)?.runs.get(block)?;
-            Some((*borrower, Loan { block: *block, count, source }))
-        })
+        all.map(|(_, borrower, block)| (*borrower, *block))
     }
 
     fn borrowers_of(&self, lender: SegmentId) -> impl Iterator<Item = SegmentId> {
@@ -156,12 +156,16 @@ impl Lending {
             .filter(move |borrower| last.replace(*borrower) != Some(*borrower))
     }
 
+    fn loan(&self, (borrower, block): (SegmentId, u32)) -> Option<Loan> {
+        let (count, source) = *self.loans.get(&borrower)?.runs.get(&block)?;
+        Some(Loan { block, count, source })
+    }
+
     /// The rows that a failed commit left unwritten.
     pub(super) fn unsaved_rows(&self) -> impl Iterator<Item = StoreWrite> {
-        self.unsaved.iter().filter_map(|(borrower, block)| {
-            let (count, source) = *self.loans.get(borrower)?.runs.get(block)?;
-            let loan = Loan { block: *block, count, source };
-            Some(StoreWrite::Put(rows::loan_key(*borrower, *block), rows::encode_loan(&loan)))
+        self.unsaved.iter().filter_map(|place| {
+            let loan = self.loan(*place)?;
+            Some(StoreWrite::Put(rows::loan_key(place.0, loan.block), rows::encode_loan(&loan)))
         })
     }
 
@@ -208,7 +212,7 @@ impl<S: Store> Index<S> {
             from = SegmentId(lender.0 + 1);
             Some(lender)
         });
-        lenders.filter_map(|lender| Some(self.segment(lender)?.volume)).collect()
+        self.volumes_of(lenders)
     }
 
     /// What a segment borrows, while it is in its own slot.
@@ -238,6 +242,14 @@ impl<S: Store> Index<S> {
             }
         }
         found
+    }
+
+    /// The same of one block, which is in one piece.
+    #[must_use]
+    pub fn locate_one(&self, location: Location) -> Option<Stretch> {
+        let source = self.loans(location.segment).map_or(location, |loans| loans.resolve(location, 1).0);
+        let survivors = self.survivors(source.segment).map(AsRef::as_ref);
+        self.segment(source.segment)?.locate(survivors, u32::from(source.block), 1)
     }
 
     /// Whether another segment borrows from this one, which must then stay.
@@ -287,7 +299,7 @@ impl<S: Store> Index<S> {
             return lent;
         }
         let borrowed = self.lending.lent_by(segment).filter(|(borrower, _)| self.is_read(*borrower));
-        let borrowed = borrowed.map(|(_, loan)| (loan.source, loan.count));
+        let borrowed = borrowed.filter_map(|place| self.lending.loan(place)).map(|loan| (loan.source, loan.count));
         for (source, count) in borrowed.chain(self.lending.pledged(segment)) {
             (u32::from(source.block)..).take(count as usize).for_each(|block| lent.insert(block));
         }

@@ -522,8 +522,8 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
     Ok((PageIndex(u64::from_be_bytes(*page)), !u64::from_be_bytes(generation)))
 }
 
-/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all that is borrowed, of all boundaries, of all
-/// heirs, of all volumes that are being erased, of all that is used: start and end.
+/// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
+/// that is borrowed, of all heirs, of all volumes that are being erased, of all that is used: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);

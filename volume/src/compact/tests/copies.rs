@@ -3,7 +3,7 @@
 use super::*;
 use crate::format::OperationKind;
 use crate::map::Location;
-use crate::pool::Index;
+use crate::pool::{Index, Pledge};
 use crate::recover::tests::world::copy_op;
 
 /// A volume of which a segment lends a block that it has overwritten since, and the segments of the copy and of the rest.
@@ -96,14 +96,14 @@ fn what_was_trimmed_and_is_lent_does_not_come_back() {
     Disk::of(world).is_clean();
 }
 
-/// P1, P5. A volume that is deleted is erased once what others borrow from it is theirs, and a pledge keeps what is about to be borrowed.
-#[test]
-fn a_volume_that_lends_is_erased_when_its_borrowers_are_on_their_own() {
+/// A segment of another volume, all of it overwritten, that one of ours borrows from, and that one; the pledge has kept it until
+/// then.
+fn lent_abroad() -> (Disk, SegmentRow, SegmentRow) {
     let mut world = World::new(30);
     let lender = world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
     world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
-    let source = Location { segment: lender.segment, block: u16::try_from(2_u32).unwrap() };
-    let pledge = crate::pool::Pledge::default();
+    let source = Location { segment: lender.segment, block: 2 };
+    let pledge = Pledge::default();
     world.index.pledge(pledge.clone(), vec![(source, 3)]);
     world.fold(OTHER_VOLUME);
     assert_eq!(world.dead(OTHER_VOLUME), [], "it is pledged");
@@ -111,7 +111,13 @@ fn a_volume_that_lends_is_erased_when_its_borrowers_are_on_their_own() {
     drop(pledge);
     world.segment(VOLUME, &[&[write_op(100, 1)]]);
     world.fold(VOLUME);
-    let mut disk = Disk::of(world);
+    (Disk::of(world), lender, borrower)
+}
+
+/// P1, P5. A volume that is deleted is erased once what others borrow from it is theirs, and a pledge keeps what is about to be borrowed.
+#[test]
+fn a_volume_that_lends_is_erased_when_its_borrowers_are_on_their_own() {
+    let (mut disk, lender, borrower) = lent_abroad();
     disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
     assert!(!disk.world.index.is_being_erased(OTHER_VOLUME) && disk.world.index.segment(lender.segment).is_some());
     disk.run();
@@ -240,18 +246,7 @@ fn copies_live_through_compaction_and_kills() {
 fn a_lender_that_goes_while_its_borrower_is_moved_makes_no_suspect() {
     let mut found = Vec::new();
     for steps in 0..60 {
-        let mut world = World::new(30);
-        let lender = world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
-        world.segment(OTHER_VOLUME, &[&[write_op(0, 12)]]);
-        let source = Location { segment: lender.segment, block: 2 };
-        let pledge = crate::pool::Pledge::default();
-        world.index.pledge(pledge.clone(), vec![(source, 3)]);
-        world.fold(OTHER_VOLUME);
-        let borrower = world.segment(VOLUME, &[&[copy_op(70, 3, source)]]);
-        drop(pledge);
-        world.segment(VOLUME, &[&[write_op(100, 1)]]);
-        world.fold(VOLUME);
-        let mut disk = Disk::of(world);
+        let (mut disk, lender, borrower) = lent_abroad();
         disk.act(|compactor, context| compactor.erase(context, OTHER_VOLUME));
         disk.act(Compactor::tick);
         for _ in 0..steps {
