@@ -222,8 +222,11 @@ pub enum Event {
     },
     /// The pool's free slots have become few: one that is not needed now should not be kept.
     SlotsFew,
-    /// A deleted volume waits for what the open segment borrows of it.
-    Seal,
+    /// A deleted volume waits for what a segment borrows of it, which is not sealed, or not folded. No answer.
+    Awaited {
+        /// The borrower.
+        segment: SegmentId,
+    },
     /// Time has passed; given about once a second.
     Tick,
 }

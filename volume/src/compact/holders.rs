@@ -42,9 +42,9 @@ impl Holders {
         told
     }
 
-    /// Whether somebody was told of a change of a segment and has not answered.
-    pub(super) fn is_waited_for(&self, segment: SegmentId) -> bool {
-        of(&self.unanswered, segment).next().is_some()
+    /// Whether somebody was told of a change of one of these segments and has not answered.
+    pub(super) fn is_any_awaited(&self, segments: &[SegmentId]) -> bool {
+        segments.iter().any(|segment| of(&self.unanswered, *segment).next().is_some())
     }
 
     /// A volume has answered. Returns whether that was the last one that was waited for.
@@ -114,5 +114,20 @@ mod tests {
         holders.forget(SEGMENT);
         assert_eq!(holders.ask(SEGMENT, OWNER), [OWNER]);
         assert!(holders.held.is_empty());
+    }
+
+    #[test]
+    fn all_that_know_a_volume_that_goes_are_told_once_and_waited_for() {
+        let mut holders = Holders::default();
+        let segments = [SEGMENT, SegmentId(6)];
+        holders.add(SEGMENT, VolumeId(2));
+        holders.add(SegmentId(6), VolumeId(3));
+        holders.add(SegmentId(7), VolumeId(4));
+        assert!(!holders.is_any_awaited(&segments));
+        assert_eq!(holders.let_go(OWNER, &segments), [(SEGMENT, VolumeId(2)), (SegmentId(6), VolumeId(3))]);
+        assert_eq!(holders.let_go(OWNER, &segments), []);
+        assert!(holders.answered(SEGMENT, VolumeId(2)) && holders.is_any_awaited(&segments));
+        assert_eq!(holders.closed(VolumeId(3)), [SegmentId(6)]);
+        assert!(!holders.is_any_awaited(&segments));
     }
 }

@@ -356,6 +356,10 @@ impl Compactor {
                 self.waits_for_tick = true;
                 Some(format!("segment {segment} cannot be read"))
             }
+            Trouble::Unread(segment) => {
+                self.resting.insert(segment);
+                None
+            }
             Trouble::Pointless => {
                 self.resting.extend(round.segments());
                 None
@@ -461,11 +465,13 @@ impl Compactor {
             return;
         }
         let segments: Vec<SegmentId> = context.index.segments(volume).iter().map(|row| row.segment).collect();
-        for (segment, reader) in self.holders.let_go(volume, &segments) {
-            context.news.push(News::Tell(reader, Event::Leaves { segment }));
+        // Who borrowed may still be reading. An answer does not say what it is to: nobody is asked twice at once.
+        if !self.holders.is_any_awaited(&segments) {
+            for (segment, reader) in self.holders.let_go(volume, &segments) {
+                context.news.push(News::Tell(reader, Event::Leaves { segment }));
+            }
         }
-        if segments.iter().any(|segment| self.holders.is_waited_for(*segment)) {
-            // Who borrowed may still be reading.
+        if self.holders.is_any_awaited(&segments) {
             context.news.push(News::Erased(volume, Err(EraseError::Lent)));
             return;
         }
@@ -503,9 +509,10 @@ impl Compactor {
         volumes.into_iter().for_each(|volume| self.find_dead(context, volume));
         for volume in self.lenders.clone() {
             for borrower in context.index.borrowers_abroad(volume, &self.lenders) {
-                // An open segment is not moved.
-                let open = context.index.segment(borrower).filter(|row| row.last_lsn.is_none());
-                context.news.extend(open.map(|row| News::Tell(row.volume, Event::Seal)));
+                // One that is open, or not folded, is not moved.
+                let awaited = context.index.segment(borrower).filter(|row| !context.index.is_folded(row));
+                let event = Event::Awaited { segment: borrower };
+                context.news.extend(awaited.map(|row| News::Tell(row.volume, event)));
             }
             self.has_news = true;
         }

@@ -10,7 +10,7 @@ use crate::buffer::Buffer;
 use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
 use crate::map::Location;
-use crate::pool::{Index, Lease, Loan, ParcelPlace};
+use crate::pool::{Index, Lease, ParcelPlace};
 use crate::store::Store;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -335,9 +335,8 @@ impl Verifying {
 /// What is to be made of a segment the blocks of which are not what was written: those that it borrowed may be gone rightly, where
 /// nobody reads any of it since the round began.
 fn amiss<S: Store>(index: &Index<S>, segment: SegmentId) -> Trouble {
-    let is_gone = |loan: Loan| index.segment(loan.source.segment).is_none();
-    let has_gone = index.loans(segment).is_some_and(|loans| loans.each().any(is_gone));
-    if has_gone && !index.is_read(segment) { Trouble::Pointless } else { Trouble::Suspect(segment) }
+    let may_lack = index.loans(segment).is_some() && !index.is_read(segment);
+    if may_lack { Trouble::Unread(segment) } else { Trouble::Suspect(segment) }
 }
 
 /// Where the content of blocks of a segment's slot is now, in the order of `blocks`.

@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     Suspect(SegmentId),
     /// The disk does not give it.
     Unreadable(SegmentId),
+    /// Nobody reads a segment any more, and what it borrowed may be gone.
+    Unread(SegmentId),
     /// No slot is gained by it any more.
     Pointless,
     /// There are only so many slots for its packs, which are more.
@@ -461,7 +463,7 @@ impl Round {
             | Event::Moved { .. }
             | Event::Leaves { .. }
             | Event::SlotsFew
-            | Event::Seal
+            | Event::Awaited { .. }
             | Event::Tick => None,
         }
     }

@@ -2,7 +2,7 @@
 //! settle and be packed with others. The next write opens a new one.
 
 use super::{Context, Volume};
-use units::{Lsn, VolumeId};
+use units::{Lsn, SegmentId, VolumeId};
 
 /// Ticks without a change after which the open segment is sealed.
 const TICKS_UNTIL_SEALED: u32 = 60;
@@ -33,12 +33,18 @@ impl Volume {
         }
     }
 
-    /// The open segment is wanted sealed, however full it is and whether or not it is kept whole. While something is on its way
-    /// to it, that fills it, and whoever wants it asks again.
-    pub(super) fn on_seal(&mut self, context: &mut Context<'_>) {
-        if self.log.rests() && self.log.has_open_entries() && !self.is_poisoned && !self.hold.is_on() {
+    /// What a segment borrows is waited for: it is sealed, however full it is and whether or not it is kept whole, and folded.
+    /// While something is on its way to it, that fills it, and whoever waits says so again.
+    pub(super) fn on_awaited(&mut self, context: &mut Context<'_>, segment: SegmentId) {
+        if self.is_poisoned {
+            return;
+        }
+        let is_open = self.log.open.as_ref().is_some_and(|open| open.segment == segment);
+        if is_open && self.log.rests() && !self.hold.is_on() {
             self.seal(context);
         }
+        self.checkpoint.fold_to(self.applied_lsn);
+        self.checkpoint_if_due(context, false);
     }
 
     /// Whether there has been nothing to append since the last tick.
@@ -50,7 +56,7 @@ impl Volume {
     /// as they have room; nor one that is kept whole for history's sake, whose slot would not come back.
     pub(super) fn has_segment_to_seal(&self) -> bool {
         let may_be = !self.is_poisoned && !self.time.is_kept() && self.id != VolumeId::SYSTEM;
-        may_be && self.log.has_open_entries()
+        may_be && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
     }
 
     fn seal_idle(&mut self, context: &mut Context<'_>) {

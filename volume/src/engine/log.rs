@@ -254,11 +254,6 @@ impl Log {
         self.pending.is_empty() && self.in_flight.is_empty()
     }
 
-    /// Whether the open segment has operations.
-    pub(super) fn has_open_entries(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| !open.entries.is_empty())
-    }
-
     /// What waits, and what is in flight and may have to be appended again.
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.in_flight.iter_mut().flat_map(|batch| &mut batch.operations).chain(&mut self.pending)

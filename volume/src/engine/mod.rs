@@ -274,7 +274,7 @@ impl Volume {
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
             Event::SlotsFew => self.on_slots_few(context),
-            Event::Seal => self.on_seal(context),
+            Event::Awaited { segment } => self.on_awaited(context, segment),
             Event::Tick => self.on_tick(context),
         }
     }

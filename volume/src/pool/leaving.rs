@@ -39,10 +39,9 @@ impl<S: Store> Index<S> {
     #[must_use]
     pub fn dead_segments(&self, volume: VolumeId) -> Vec<SegmentRow> {
         let Some(settled) = self.settled.get(&volume) else { return Vec::new() };
-        let folded_to = self.volume_row(volume).map_or(Lsn::ZERO, |row| row.folded_to);
         let is_dead = |entry: &&Entry| {
             entry.live.is_some_and(|live| live.total() == 0)
-                && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
+                && self.is_folded(&entry.row)
                 && entry.row.segment <= settled.up_to
                 && entry.row.segment < settled.newest_durable
                 && !self.is_history(&entry.row)
@@ -58,15 +57,20 @@ impl<S: Store> Index<S> {
         oldest.filter(with_holes).into_iter().chain(unnamed).filter(is_dead).map(|entry| entry.row).collect()
     }
 
+    /// Whether a segment is sealed and the stored map has all of it.
+    pub(crate) fn is_folded(&self, row: &SegmentRow) -> bool {
+        let folded_to = self.volume_row(row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
+        row.last_lsn.is_some_and(|last| last <= folded_to)
+    }
+
     /// Whether a segment may be moved as far as its volume goes: that is open, and has no more use for the segment as a
     /// tail of its log; the stored map has all of it; it is not kept whole; and the place where it was before is void.
     #[must_use]
     pub fn may_move(&self, segment: SegmentId) -> bool {
         let Some(entry) = self.entry(segment) else { return false };
-        let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
         entry.live.is_some()
             && !self.is_history(&entry.row)
-            && entry.row.last_lsn.is_some_and(|last| last <= folded_to)
+            && self.is_folded(&entry.row)
             && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
             && self.left_of(segment).is_none()
     }

@@ -19,7 +19,7 @@ use crate::map::Location;
 use crate::store::{Durability, Store, StoreWrite};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::{Lsn, SegmentId, VolumeId};
+use units::{SegmentId, VolumeId};
 
 /// What keeps blocks that are to be borrowed by another volume, until that has noted the loan: as long as anybody has a copy of it.
 #[derive(Debug, Clone, Default)]
@@ -116,6 +116,7 @@ impl Lending {
     fn add(&mut self, borrower: SegmentId, loan: Loan) {
         if let Some(before) = self.loan((borrower, loan.block)) {
             self.borrowers.remove(&(before.source.segment, borrower, loan.block));
+            self.freed.insert(before.source.segment);
         }
         Arc::make_mut(self.loans.entry(borrower).or_default()).add(loan);
         self.borrowers.insert((loan.source.segment, borrower, loan.block));
@@ -263,11 +264,8 @@ impl<S: Store> Index<S> {
     /// Whether anybody may read a block of a segment: a version of the map that is stored names one, or one may that is not stored
     /// yet. What is not read borrows nothing any more, though it may stay for its trims.
     pub(crate) fn is_read(&self, segment: SegmentId) -> bool {
-        self.entry(segment).is_none_or(|entry| {
-            let folded_to = self.volume_row(entry.row.volume).map_or(Lsn::ZERO, |row| row.folded_to);
-            let is_folded = entry.row.last_lsn.is_some_and(|last| last <= folded_to);
-            !is_folded || entry.live.is_none_or(|live| live.total() > 0)
-        })
+        self.entry(segment)
+            .is_none_or(|entry| !self.is_folded(&entry.row) || entry.live.is_none_or(|live| live.total() > 0))
     }
 
     /// The segments of other volumes, but those that `go` too, that borrow from one of `volume`. While there is any, or one is to come,

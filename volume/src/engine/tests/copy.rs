@@ -380,7 +380,11 @@ fn an_open_borrower_is_sealed_for_its_lender() {
     driver.write(0, &noise(3, 3)).unwrap();
     driver.done(borrow(range(20 * BLOCK, 6 * BLOCK), lent)).unwrap();
     driver.done(Request::Flush).unwrap();
-    driver.give(Event::Seal);
+    let segment = driver.volume.log.open.as_ref().unwrap().segment;
+    driver.give(Event::Awaited { segment: SegmentId(segment.0 + 1) });
+    driver.run();
+    assert!(driver.volume.log.open.is_some(), "another one is awaited");
+    driver.give(Event::Awaited { segment });
     driver.run();
     let filled = driver.volume.log.open.as_ref().map(|open| open.filled_blocks);
     assert_eq!(filled, None, "the borrower stays open");
