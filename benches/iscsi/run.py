@@ -12,11 +12,14 @@ and asked in turns; what is read has been written and read before. The initiator
 
 Processor time is the kernel's account of the server's process with all its threads, from before a run of its own to before the next
 one, so that what it does later for what it was asked is its own too. What the kernel's threads write back is nobody's.
-The initiator's own processor time is told too: where it is most of what there is, no server can be much faster than another.
+The initiator's own processor time is told too: where it is most of what there is, no server can be much faster than another. And so
+is what the least server takes, benches/iscsi/least.c, which has no storage at all: what it costs is the sockets' and the wakes', and
+nothing that keeps data can do better. Where a promised ratio lies beyond it, the promise cannot be kept on that machine.
 Ratios are of one round; the median round counts. Server and initiator want a core each, and quiet ones: where others work beside, figures are rough.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -134,6 +137,28 @@ class Tgt:
         self.log.close()
 
 
+class Least:
+    """The server without storage."""
+
+    name = "least"
+
+    def __init__(self, program):
+        self.process = subprocess.Popen([program, str(SIZE_MIB)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.pid = self.process.pid
+        port = self.process.stdout.readline().strip()
+        if not port:
+            raise Failed(f"{program} does not listen: exit {self.process.wait(10)}")
+        self.lun = ["127.0.0.1", port, TARGET, "0"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
 class Bench:
     """The load generator, and what was found."""
 
@@ -141,12 +166,16 @@ class Bench:
         self.arguments = arguments
         self.rows = []
         self.rounds = []
-        self.load = None
+        self.load = self.least = None
 
     def build(self):
-        self.load = os.path.join(self.arguments.work, "load")
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "load.c")
-        run([os.environ.get("CC", "cc"), "-O2", "-o", self.load, source])
+        self.load, self.least = (self.build_one(name) for name in ("load", "least"))
+
+    def build_one(self, name):
+        program = os.path.join(self.arguments.work, name)
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.c")
+        run([os.environ.get("CC", "cc"), "-O2", "-o", program, source])
+        return program
 
     def ask(self, server, pattern, block, depth, seconds):
         """Runs the load on a server's LUN; 0 seconds are once through."""
@@ -172,8 +201,9 @@ class Bench:
 
     def measure(self, name):
         self.build()
-        with Aljibe(self.arguments) as aljibe, Tgt(self.arguments, PEERS[0]) as first, Tgt(self.arguments, PEERS[1]) as second:
-            servers = [aljibe, first, second]
+        with contextlib.ExitStack() as stack:
+            makers = [lambda: Aljibe(self.arguments), *(lambda store=store: Tgt(self.arguments, store) for store in PEERS), lambda: Least(self.least)]
+            servers = [stack.enter_context(make()) for make in makers]
             for server in servers:
                 self.ask(server, "write", MIB, 8, 0)
                 self.ask(server, "read", MIB, 4, 0)

@@ -19,7 +19,7 @@ mod setup;
 mod waker;
 
 pub use message::Message;
-pub use operation::{Completion, OperationId, Outcome, ReadPiece, Readiness};
+pub use operation::{Completion, DISCARDED_BYTES_MAX, OperationId, Outcome, ReadPiece, Readiness};
 pub use region::Region;
 pub use ring::{Counters, Ring, Want};
 pub use setup::{Config, Features, SetupCause, SetupError};

@@ -20,11 +20,15 @@ pub struct OperationId {
 pub struct ReadPiece {
     /// Byte in the file.
     pub file_offset: u64,
-    /// Byte in the region's view.
-    pub region_offset: usize,
+    /// Byte in the region's view; `None` where nobody wants the bytes, [`DISCARDED_BYTES_MAX`] of them at most: whether they can
+    /// be read does not matter then.
+    pub region_offset: Option<usize>,
     /// Bytes; not 0.
     pub len: usize,
 }
+
+/// Most bytes of a piece that nobody wants.
+pub const DISCARDED_BYTES_MAX: usize = 32 << 10;
 
 /// What a poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +125,41 @@ impl Vectors {
 
 /// What an operation owns and how far it is.
 pub(crate) enum Work {
-    Receive { socket: Rc<OwnedFd>, region: Region, start: usize, len: usize, whole: bool, done: usize },
-    Send { socket: Rc<OwnedFd>, message: Message, vectors: Box<Vectors>, done: usize },
-    Read { file: Rc<OwnedFd>, region: Region, pieces: SmallVec<[ReadPiece; 2]>, open: usize, errno: Option<i32> },
-    Write { file: Rc<OwnedFd>, offset: u64, regions: Vec<Region>, vectors: Box<Vectors>, len: usize, done: usize },
-    Plain { fd: Rc<OwnedFd>, entry: PlainEntry },
+    Receive {
+        socket: Rc<OwnedFd>,
+        region: Region,
+        start: usize,
+        len: usize,
+        whole: bool,
+        done: usize,
+    },
+    Send {
+        socket: Rc<OwnedFd>,
+        message: Message,
+        vectors: Box<Vectors>,
+        done: usize,
+    },
+    /// What nobody wants goes to `discarded`, of all operations together.
+    Read {
+        file: Rc<OwnedFd>,
+        region: Region,
+        discarded: Rc<Region>,
+        pieces: SmallVec<[ReadPiece; 2]>,
+        open: usize,
+        errno: Option<i32>,
+    },
+    Write {
+        file: Rc<OwnedFd>,
+        offset: u64,
+        regions: Vec<Region>,
+        vectors: Box<Vectors>,
+        len: usize,
+        done: usize,
+    },
+    Plain {
+        fd: Rc<OwnedFd>,
+        entry: PlainEntry,
+    },
 }
 
 /// An operation without memory.
@@ -167,7 +201,8 @@ impl Work {
 
     /// What the kernel is asked for what is left of a piece.
     ///
-    /// Every address in it points to heap memory that `self` owns and that stays where it is when `self` moves.
+    /// Every address in it points to heap memory that `self` owns, alone or with others who never look at it, and that stays where
+    /// it is when `self` moves.
     pub(crate) fn entry(&mut self, piece: usize) -> squeue::Entry {
         match self {
             Self::Receive { socket, region, start, len, whole, done } => {
@@ -194,11 +229,16 @@ impl Work {
                 vectors.header.msg_iovlen = count;
                 opcode::SendMsg::new(target(socket), &raw const vectors.header).flags(flags.cast_unsigned()).build()
             }
-            Self::Read { file, region, pieces, .. } => {
+            Self::Read { file, region, discarded, pieces, .. } => {
                 let Some(left) = pieces.get(piece).copied() else { return opcode::Nop::new().build() };
-                let end = left.region_offset + left.len;
-                let rest = region.as_mut_slice().get_mut(left.region_offset..end).unwrap_or_default();
-                opcode::Read::new(target(file), rest.as_mut_ptr(), length(rest.len())).offset(left.file_offset).build()
+                let (address, len) = match left.region_offset {
+                    Some(start) => {
+                        let rest = region.as_mut_slice().get_mut(start..start + left.len).unwrap_or_default();
+                        (rest.as_mut_ptr(), rest.len())
+                    }
+                    None => (discarded.first_byte(), left.len.min(discarded.len())),
+                };
+                opcode::Read::new(target(file), address, length(len)).offset(left.file_offset).build()
             }
             Self::Write { file, offset, regions, vectors, done, .. } => {
                 let count = vectors.fill(extents_of(regions, *done));
@@ -238,12 +278,12 @@ impl Work {
                 let Some(left) = pieces.get_mut(piece) else { return Step::Wait };
                 let read = usize::try_from(result).unwrap_or(0);
                 left.file_offset += read as u64;
-                left.region_offset += read;
+                left.region_offset = left.region_offset.map(|offset| offset + read);
                 left.len = left.len.saturating_sub(read);
                 if read > 0 && left.len > 0 && may_continue {
                     return Step::Again(piece);
                 }
-                if left.len > 0 {
+                if left.len > 0 && left.region_offset.is_some() {
                     errno.get_or_insert(result);
                 }
                 *open -= 1;

@@ -1,7 +1,9 @@
 //! The ring: submissions in, completions out.
 
 use crate::message::Message;
-use crate::operation::{Completion, OperationId, PlainEntry, ReadPiece, Readiness, Step, Vectors, Work};
+use crate::operation::{
+    Completion, DISCARDED_BYTES_MAX, OperationId, PlainEntry, ReadPiece, Readiness, Step, Vectors, Work,
+};
 use crate::region::Region;
 use crate::setup::{self, Config, Features, SetupError};
 use crate::waker::Waker;
@@ -30,6 +32,8 @@ pub struct Ring<T> {
     reaped: VecDeque<(u64, i32)>,
     #[expect(clippy::vec_box, reason = "the kernel is given addresses of what is in the boxes")]
     vectors: Vec<Box<Vectors>>,
+    /// Where bytes go that nobody wants; never looked at.
+    discarded: Rc<Region>,
     waker: Waker,
     is_waker_polled: bool,
     is_dropping: bool,
@@ -80,6 +84,7 @@ impl<T> Ring<T> {
             backlog: VecDeque::new(),
             reaped: VecDeque::new(),
             vectors: Vec::new(),
+            discarded: Rc::new(Region::zeroed(DISCARDED_BYTES_MAX)),
             waker,
             is_waker_polled: false,
             is_dropping: false,
@@ -153,7 +158,7 @@ impl<T> Ring<T> {
     /// Reads all `pieces` of `file` into `region`. One completion when all have ended.
     ///
     /// # Panics
-    /// When there is no piece, or one is empty or leaves the region's view.
+    /// When there is no piece, or one is empty, leaves the region's view, or is longer than what may be unwanted.
     pub fn read(
         &mut self,
         token: T,
@@ -163,11 +168,14 @@ impl<T> Ring<T> {
     ) -> OperationId {
         assert!(!pieces.is_empty() && u32::try_from(pieces.len()).is_ok(), "a read has pieces");
         for piece in &pieces {
-            let end = piece.region_offset.checked_add(piece.len);
-            assert!(piece.len > 0 && end.is_some_and(|end| end <= region.len()), "{piece:?} leaves {region:?}");
+            let has_room = match piece.region_offset {
+                Some(start) => start.checked_add(piece.len).is_some_and(|end| end <= region.len()),
+                None => piece.len <= self.discarded.len(),
+            };
+            assert!(piece.len > 0 && has_room, "{piece:?} leaves {region:?}");
         }
-        let open = pieces.len();
-        self.begin(token, Work::Read { file: Rc::clone(file), region, pieces, open, errno: None })
+        let (open, discarded) = (pieces.len(), Rc::clone(&self.discarded));
+        self.begin(token, Work::Read { file: Rc::clone(file), region, discarded, pieces, open, errno: None })
     }
 
     /// Writes all `regions`, one after the other, to `file` from `offset` on.

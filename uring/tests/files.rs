@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-use uring::{Completion, Config, Outcome, ReadPiece, Region, Ring, Want};
+use uring::{Completion, Config, DISCARDED_BYTES_MAX, Outcome, ReadPiece, Region, Ring, Want};
 
 fn ring() -> Ring<u32> {
     Ring::new(Config { submissions: 8, completions: 16 }).unwrap()
@@ -59,7 +59,7 @@ fn pieces_of_a_scattered_read_land_where_they_belong_and_complete_once() {
     // More pieces than the submission queue has entries.
     let pieces = (0..16).map(|i| ReadPiece {
         file_offset: (15 - i) * 4096,
-        region_offset: usize::try_from(i).unwrap() * 4096,
+        region_offset: usize::try_from(i).ok().map(|place| place * 4096),
         len: 4096,
     });
     ring.read(7, &file, Region::zeroed(64 << 10), pieces.collect());
@@ -77,7 +77,7 @@ fn pieces_of_a_scattered_read_land_where_they_belong_and_complete_once() {
 fn a_read_past_the_end_is_an_error_and_gives_the_region_back() {
     let mut ring = ring();
     let file = file_of(&pattern(6000));
-    let piece = |file_offset, region_offset| ReadPiece { file_offset, region_offset, len: 4096 };
+    let piece = |file_offset, region_offset| ReadPiece { file_offset, region_offset: Some(region_offset), len: 4096 };
     ring.read(0, &file, Region::zeroed(8192), smallvec![piece(0, 0), piece(4096, 4096)]);
     let (region, result) = read_of(next(&mut ring));
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
@@ -85,10 +85,31 @@ fn a_read_past_the_end_is_an_error_and_gives_the_region_back() {
 }
 
 #[test]
+fn what_nobody_wants_of_a_read_is_not_in_the_region_and_no_error() {
+    let mut ring = ring();
+    let file = file_of(&pattern(12_000));
+    let unwanted = |file_offset, len| ReadPiece { file_offset, region_offset: None, len };
+    let wanted = |file_offset, region_offset| ReadPiece { file_offset, region_offset: Some(region_offset), len: 1000 };
+    let pieces = smallvec![wanted(0, 0), unwanted(1000, 5000), wanted(6000, 1000), unwanted(7000, DISCARDED_BYTES_MAX)];
+    ring.read(0, &file, Region::zeroed(3000), pieces);
+    let (region, result) = read_of(next(&mut ring));
+    result.unwrap();
+    let bytes = pattern(12_000);
+    assert_eq!(region.as_slice(), [&bytes[..1000], &bytes[6000..7000], &[0; 1000]].concat());
+}
+
+#[test]
+#[should_panic(expected = "leaves")]
+fn more_that_nobody_wants_than_there_is_room_for_is_refused() {
+    let piece = ReadPiece { file_offset: 0, region_offset: None, len: DISCARDED_BYTES_MAX + 1 };
+    ring().read(0, &file_of(&[]), Region::zeroed(1), smallvec![piece]);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_an_error() {
     let mut ring = ring();
     let folder = Rc::new(OwnedFd::from(File::open("/").unwrap()));
-    let piece = ReadPiece { file_offset: 0, region_offset: 0, len: 1 };
+    let piece = ReadPiece { file_offset: 0, region_offset: Some(0), len: 1 };
     ring.read(0, &folder, Region::zeroed(1), smallvec![piece]);
     assert_eq!(read_of(next(&mut ring)).1.unwrap_err().kind(), io::ErrorKind::IsADirectory);
 }
@@ -156,7 +177,12 @@ fn a_sync_of_what_cannot_be_synced_fails() {
 fn a_file_stays_open_while_an_operation_uses_it() {
     let mut ring = ring();
     let file = file_of(&pattern(4096));
-    ring.read(1, &file, Region::zeroed(4096), smallvec![ReadPiece { file_offset: 0, region_offset: 0, len: 4096 }]);
+    ring.read(
+        1,
+        &file,
+        Region::zeroed(4096),
+        smallvec![ReadPiece { file_offset: 0, region_offset: Some(0), len: 4096 }],
+    );
     drop(file);
     let (region, result) = read_of(next(&mut ring));
     result.unwrap();
@@ -169,7 +195,7 @@ fn thousands_of_operations_pass_through_a_small_ring() {
     let bytes = pattern(1 << 20);
     let file = file_of(&bytes);
     for block in 0..2000_u32 {
-        let piece = ReadPiece { file_offset: u64::from(block % 256) * 4096, region_offset: 0, len: 4096 };
+        let piece = ReadPiece { file_offset: u64::from(block % 256) * 4096, region_offset: Some(0), len: 4096 };
         ring.read(block, &file, Region::zeroed(4096), smallvec![piece]);
     }
     let mut seen = vec![false; 2000];

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use units::Monotonic;
-use uring::{ReadPiece, Ring};
+use uring::{DISCARDED_BYTES_MAX, ReadPiece, Ring};
 use volume::buffer::{Buffer, total_len};
 use volume::error::DiskFault;
 use volume::io::{Event, FetchPiece, IoId};
@@ -29,6 +29,9 @@ const EIO: i32 = 5;
 
 /// Bytes between two syncs up to which they count as coming after every write.
 const EARLY_BYTES_MAX: u64 = 32 << 10;
+
+/// Bytes from which on a piece of a fetch is part of a stream.
+const STREAM_BYTES_MIN: usize = 64 << 10;
 
 /// Names an append, fetch or sync among those of all volumes of the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(crate) struct Disk {
     /// say otherwise.
     has_lost: bool,
     is_direct: bool,
+    /// Where the last long read of each volume ended.
+    streams: Vec<u64>,
     /// Who waits for the next sync, and who for the one in flight.
     waiting: Vec<DiskToken>,
     syncing: Vec<DiskToken>,
@@ -85,6 +90,7 @@ impl Disk {
             write_back_file: Rc::new(write_back_file.into()),
             has_lost: false,
             is_direct,
+            streams: Vec::new(),
             waiting: Vec::new(),
             syncing: Vec::new(),
             sync_since: None,
@@ -196,16 +202,33 @@ impl Disk {
     }
 
     /// Begins a fetch.
-    pub(crate) fn fetch(&self, io: &mut Io<'_>, fetch: Fetch) {
+    pub(crate) fn fetch(&mut self, io: &mut Io<'_>, fetch: Fetch) {
         let Fetch { token, buffer, pieces } = fetch;
         io.stats.fetches += 1;
         io.stats.fetch_pieces += pieces.len() as u64;
-        let pieces = pieces.iter().map(|piece| {
+        let mut asked = SmallVec::new();
+        for piece in pieces {
             io.stats.fetch_bytes += piece.len as u64;
-            ReadPiece { file_offset: piece.pool_offset, region_offset: piece.buffer_offset, len: piece.len }
-        });
-        let pieces = pieces.collect();
-        io.ring.read(Token::Fetch(token), &self.file, region_of(buffer), pieces);
+            asked.extend(self.bridge(token.volume, &piece));
+            let FetchPiece { pool_offset: file_offset, buffer_offset, len } = piece;
+            asked.push(ReadPiece { file_offset, region_offset: Some(buffer_offset), len });
+        }
+        io.ring.read(Token::Fetch(token), &self.file, region_of(buffer), asked);
+    }
+
+    /// The bytes between the last long read of a volume and the next one, where these are few: the headers of batches. With them
+    /// read too, the kernel sees one stream: it reads ahead, and keeps it in large folios, which are copied from at half the cost.
+    fn bridge(&mut self, volume: usize, piece: &FetchPiece) -> Option<ReadPiece> {
+        if self.is_direct || piece.len < STREAM_BYTES_MIN {
+            return None;
+        }
+        if self.streams.len() <= volume {
+            self.streams.resize(volume + 1, 0);
+        }
+        let from = std::mem::replace(self.streams.get_mut(volume)?, piece.pool_offset + piece.len as u64);
+        let between = usize::try_from(piece.pool_offset.checked_sub(from)?).ok()?;
+        let is_few = (1..=DISCARDED_BYTES_MAX).contains(&between);
+        is_few.then_some(ReadPiece { file_offset: from, region_offset: None, len: between })
     }
 
     /// Notes that a volume wants a sync. It begins with [`Disk::start_sync`].
@@ -311,6 +334,27 @@ mod tests {
         assert!(dirty.extend(1, 104..108, 10).is_empty());
         assert_eq!(dirty.extend(0, 200..204, 10).as_slice(), std::slice::from_ref(&(100..104)));
         assert_eq!(dirty.extend(1, 300..330, 10).as_slice(), [104..108, 300..330]);
+    }
+
+    #[test]
+    fn long_reads_with_little_between_are_one_stream() {
+        let open = || tempfile::tempfile().unwrap();
+        let piece = |pool_offset, len| FetchPiece { pool_offset, buffer_offset: 0, len };
+        let between = |file_offset, len| Some(ReadPiece { file_offset, region_offset: None, len });
+        let mut disk = Disk::new(open(), open(), false);
+        let long = 256 << 10;
+        assert_eq!(disk.bridge(3, &piece(1 << 20, long)), None);
+        assert_eq!(disk.bridge(2, &piece(4 << 20, long)), None);
+        assert_eq!(
+            disk.bridge(3, &piece((1 << 20) + 4096 + long as u64, long)),
+            between((1 << 20) + long as u64, 4096)
+        );
+        assert_eq!(disk.bridge(2, &piece((4 << 20) + 16384, 4096)), None);
+        assert_eq!(disk.bridge(2, &piece((4 << 20) + long as u64, long)), None);
+        assert_eq!(disk.bridge(2, &piece(8 << 20, long)), None);
+        assert_eq!(disk.bridge(2, &piece(4 << 20, long)), None);
+        let mut direct = Disk::new(open(), open(), true);
+        assert_eq!(direct.bridge(0, &piece(4096, long)), None);
     }
 
     /// P1. The kernel tells a failure once, to one of those who ask; it holds for all who sync after.
