@@ -205,10 +205,19 @@ fn immediate_commands_are_bounded_too() {
     world.end();
 }
 
-/// P6. More writes at once than there is memory for wait for their turn, and are all carried out.
+/// P6. More writes at once than there is memory for wait for their turn, and are all carried out, though the second session sends
+/// nothing before the first one is through. Often, since this once hung in one run of six: what the first one released was looked
+/// at by writes of the second alone.
 #[test]
 fn writes_beyond_the_memory_that_there_is_wait_and_are_carried_out() {
     let world = World::start();
+    for _ in 0..5 {
+        carry_out_more_than_fits(&world);
+    }
+    world.end();
+}
+
+fn carry_out_more_than_fits(world: &World) {
     let mut sessions = [world.session(), world.session()];
     let data = crate::tool::noise(11, 1 << 20);
     for session in &mut sessions {
@@ -237,8 +246,6 @@ fn writes_beyond_the_memory_that_there_is_wait_and_are_carried_out() {
         assert_eq!(width(&session.connections[0]), WINDOW);
     }
     assert!(sessions[0].read(0, 59 * 2048, 2048) == data);
-    drop(sessions);
-    world.end();
 }
 
 /// P6. Initiators that have all the memory asked for and send nothing do not keep another from its write for ever.

@@ -321,9 +321,11 @@ impl Shard {
             || (is_first && self.held_bytes < limits.shard_bytes_max.saturating_mul(2))
     }
 
-    /// Goes on with writes that waited for room, those that wait longest first.
+    /// Goes on with writes that waited for room, those that wait longest first. Each is looked at once: that a connection has what
+    /// it may is no reason for the others to wait, whose next release may never come.
     pub(in crate::shard) fn resume_ungranted(&mut self) {
-        while let Some((key, itt)) = self.ungranted.pop_front() {
+        for _ in 0..self.ungranted.len() {
+            let Some((key, itt)) = self.ungranted.pop_front() else { return };
             let task = self.task_mut(key, itt);
             let Some(task) = task.filter(|task| task.is_waiting) else { continue };
             task.is_waiting = false;
@@ -337,10 +339,6 @@ impl Shard {
                 return;
             }
             self.ask_for_data(key, itt);
-            if self.ungranted.back() == Some(&(key, itt)) {
-                // Its own connection has what it may; the others behind it are looked at when more is released.
-                return;
-            }
         }
     }
 
