@@ -4,23 +4,16 @@
  *
  * least SIZE_MIB     (prints the port that it listens on, on loopback)
  */
-#include <arpa/inet.h>
-#include <errno.h>
+#include "pdu.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-enum { HEADER = 48, INPUT = 1 << 20, SEGMENT = 256 << 10, BURST = 1 << 20, PIECES_MAX = 1000, TAGS = 256 };
+enum { INPUT = 1 << 20, SEGMENT = 256 << 10, BURST = 1 << 20, TAGS = 256 };
 
-static uint8_t input[INPUT + HEADER], memory[BURST], headers[PIECES_MAX][HEADER];
-static struct iovec pieces[PIECES_MAX];
-static int pieces_len, connection;
+static uint8_t input[INPUT + HEADER], memory[BURST];
 static uint64_t blocks;
 static uint32_t stat_sn, exp_cmd_sn;
 /* Of each write under way, what has not come, and what was not asked for. */
@@ -31,46 +24,21 @@ static void die(const char *what) {
     exit(1);
 }
 
-static uint32_t get32(const uint8_t *at) {
-    uint32_t value;
-    memcpy(&value, at, 4);
-    return ntohl(value);
-}
+static void broken(void) { die("cannot send"); }
 
-static void put32(uint8_t *at, uint32_t value) {
-    value = htonl(value);
-    memcpy(at, &value, 4);
-}
-
-static void flush(void) {
-    struct iovec *at = pieces;
-    while (pieces_len > 0) {
-        struct msghdr message = {.msg_iov = at, .msg_iovlen = pieces_len};
-        ssize_t sent = sendmsg(connection, &message, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0) exit(0);
-        while (pieces_len > 0 && (size_t)sent >= at->iov_len) sent -= at->iov_len, at++, pieces_len--;
-        if (pieces_len > 0) at->iov_base = (uint8_t *)at->iov_base + sent, at->iov_len -= sent;
-    }
-}
-
-static uint8_t *push(int opcode, const uint8_t *request, const void *data, uint32_t len) {
-    if (pieces_len + 2 > PIECES_MAX) flush();
-    uint8_t *header = headers[pieces_len];
-    memset(header, 0, HEADER);
+/* Gathers an answer to a request. */
+static uint8_t *answer(int opcode, const uint8_t *request, const void *data, uint32_t len) {
+    uint8_t *header = push(data, len);
     header[0] = opcode, header[1] = 0x80;
-    header[5] = len >> 16, header[6] = len >> 8, header[7] = len;
     memcpy(header + 16, request + 16, 4);
     put32(header + 24, stat_sn);
     put32(header + 28, exp_cmd_sn);
     put32(header + 32, exp_cmd_sn + 127);
-    pieces[pieces_len++] = (struct iovec){header, HEADER};
-    if (len) pieces[pieces_len++] = (struct iovec){(void *)data, (len + 3) & ~3u};
     return header;
 }
 
 static void push_status(const uint8_t *request) {
-    push(0x21, request, NULL, 0);
+    answer(0x21, request, NULL, 0);
     stat_sn++;
 }
 
@@ -78,7 +46,7 @@ static void push_data(const uint8_t *request, const uint8_t *data, uint32_t len)
     for (uint32_t offset = 0, number = 0; offset < len; number++) {
         uint32_t part = len - offset < SEGMENT ? len - offset : SEGMENT;
         int is_last = offset + part == len;
-        uint8_t *header = push(0x25, request, data + offset, part);
+        uint8_t *header = answer(0x25, request, data + offset, part);
         header[1] = is_last ? 0x81 : 0;
         memset(header + 20, 0xff, 4);
         put32(header + 36, number);
@@ -96,7 +64,7 @@ static void on_login(const uint8_t *request) {
     int stage = request[1] >> 2 & 3;
     memcpy(text, agreed, sizeof agreed);
     exp_cmd_sn = get32(request + 24);
-    uint8_t *header = push(0x23, request, text, stage ? sizeof agreed : 0);
+    uint8_t *header = answer(0x23, request, text, stage ? sizeof agreed : 0);
     header[1] = request[1];
     memcpy(header + 8, request + 8, 6);
     header[15] = stage ? 1 : 0;
@@ -104,7 +72,7 @@ static void on_login(const uint8_t *request) {
 }
 
 static void ask_for(const uint8_t *request, uint32_t tag, uint32_t offset) {
-    uint8_t *header = push(0x31, request, NULL, 0);
+    uint8_t *header = answer(0x31, request, NULL, 0);
     memcpy(header + 8, request + 8, 8);
     put32(header + 20, tag);
     put32(header + 40, offset);
@@ -145,7 +113,7 @@ static void on_data(const uint8_t *request, uint32_t len) {
 static void serve(void) {
     size_t have = 0, skip = 0;
     for (;;) {
-        ssize_t got = recv(connection, input + have, INPUT, 0);
+        ssize_t got = recv(peer, input + have, INPUT, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return;
         have += got;
@@ -155,13 +123,13 @@ static void serve(void) {
             at += skipped, skip -= skipped;
             if (skip || have - at < HEADER) break;
             uint8_t *request = input + at;
-            uint32_t len = request[5] << 16 | request[6] << 8 | request[7];
-            at += HEADER, skip = (len + 3) & ~3u;
+            uint32_t len = data_bytes(request);
+            at += HEADER, skip = padded(len);
             switch (request[0] & 0x3f) {
             case 0x01: on_command(request, len); break;
             case 0x03: on_login(request); break;
             case 0x05: on_data(request, len); break;
-            case 0x06: push(0x26, request, NULL, 0); stat_sn++; break;
+            case 0x06: answer(0x26, request, NULL, 0); stat_sn++; break;
             default: break;
             }
         }
@@ -181,10 +149,10 @@ int main(int count, char **words) {
     if (getsockname(listener, (struct sockaddr *)&address, &len)) die("cannot tell the port");
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
-    while ((connection = accept(listener, NULL, NULL)) >= 0) {
-        setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    while ((peer = accept(listener, NULL, NULL)) >= 0) {
+        setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         serve();
-        close(connection);
+        close(peer);
     }
     return 0;
 }

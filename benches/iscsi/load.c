@@ -7,25 +7,20 @@
  * load HOST PORT TARGET LUN randread|randwrite|read|write BLOCK DEPTH SECONDS   (0: the LUN once through)
  * One JSON object on stdout.
  */
-#include <arpa/inet.h>
-#include <errno.h>
+#include "pdu.h"
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { HEADER = 48, DEPTH_MAX = 128, INPUT = 1 << 20, SOURCE = 4 << 20, SAMPLES_MAX = 1 << 22, PIECES_MAX = 1000 };
+enum { DEPTH_MAX = 128, INPUT = 1 << 20, SOURCE = 4 << 20, SAMPLES_MAX = 1 << 22 };
 
 static struct {
-    int socket;
     uint32_t cmd_sn, exp_stat_sn, max_cmd_sn;
     /* What the target takes in one data segment, and what was agreed on. */
     uint32_t segment_max, burst_max, first_burst;
@@ -42,10 +37,6 @@ static struct {
 static uint8_t input[INPUT], source[SOURCE];
 static uint32_t *samples, samples_len;
 
-static struct iovec pieces[PIECES_MAX];
-static uint8_t headers[PIECES_MAX][HEADER];
-static int pieces_len;
-
 static void die(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -55,6 +46,8 @@ static void die(const char *format, ...) {
     va_end(arguments);
     exit(1);
 }
+
+static void broken(void) { die("cannot send: %s", strerror(errno)); }
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -76,58 +69,15 @@ static uint64_t next_random(void) {
     return state ^= state << 17;
 }
 
-static uint32_t get32(const uint8_t *at) {
-    uint32_t value;
-    memcpy(&value, at, 4);
-    return ntohl(value);
-}
-
-static void put32(uint8_t *at, uint32_t value) {
-    value = htonl(value);
-    memcpy(at, &value, 4);
-}
-
 static void put64(uint8_t *at, uint64_t value) {
     put32(at, value >> 32);
     put32(at + 4, (uint32_t)value);
 }
 
-static uint32_t padded(uint32_t len) { return (len + 3) & ~3u; }
-
-/* Sends what was gathered. */
-static void flush(void) {
-    struct iovec *at = pieces;
-    while (pieces_len > 0) {
-        ssize_t sent = writev(session.socket, at, pieces_len);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0) die("cannot send: %s", strerror(errno));
-        while (pieces_len > 0 && (size_t)sent >= at->iov_len) {
-            sent -= at->iov_len;
-            at++;
-            pieces_len--;
-        }
-        if (pieces_len > 0) {
-            at->iov_base = (uint8_t *)at->iov_base + sent;
-            at->iov_len -= sent;
-        }
-    }
-}
-
-/* Gathers a PDU; `data` stays where it is until it is sent. */
-static uint8_t *push(const void *data, uint32_t len) {
-    if (pieces_len + 2 > PIECES_MAX) flush();
-    uint8_t *header = headers[pieces_len];
-    memset(header, 0, HEADER);
-    header[5] = len >> 16, header[6] = len >> 8, header[7] = len;
-    pieces[pieces_len++] = (struct iovec){header, HEADER};
-    if (len) pieces[pieces_len++] = (struct iovec){(void *)data, padded(len)};
-    return header;
-}
-
 /* Receives all of it. */
 static void take(uint8_t *at, size_t len) {
     while (len > 0) {
-        ssize_t got = recv(session.socket, at, len, 0);
+        ssize_t got = recv(peer, at, len, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && errno == EAGAIN) die("no answer in 20 s");
         if (got <= 0) die("the target hung up");
@@ -159,7 +109,7 @@ static void pass_stage(int stage, int next, const char *text, uint32_t len) {
         put32(request + 28, session.exp_stat_sn);
         flush();
         take(header, HEADER);
-        uint32_t answered = (header[5] << 16 | header[6] << 8 | header[7]);
+        uint32_t answered = data_bytes(header);
         if (header[0] != 0x23 || answered > sizeof data - 4) die("no login response: opcode %02x", header[0]);
         take(data, padded(answered));
         data[answered] = 0;
@@ -182,11 +132,11 @@ static void log_in(const char *host, int port, const char *target) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     int on = 1;
     if (inet_pton(AF_INET, host, &address.sin_addr) != 1) die("%s is no address", host);
-    session.socket = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(session.socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    peer = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct timeval patience = {.tv_sec = 20};
-    setsockopt(session.socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(session.socket, (struct sockaddr *)&address, sizeof address)) die("cannot connect: %s", strerror(errno));
+    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(peer, (struct sockaddr *)&address, sizeof address)) die("cannot connect: %s", strerror(errno));
     char text[1024];
     int len = snprintf(text, sizeof text,
                        "InitiatorName=iqn.2026-11.io.aljibe:bench%cTargetName=%s%cSessionType=Normal%cAuthMethod=None%c", 0, target, 0, 0, 0);
@@ -299,7 +249,7 @@ static int alone(const uint8_t *cdb, uint8_t *answer, uint32_t room) {
     flush();
     for (;;) {
         take(header, HEADER);
-        uint32_t len = header[5] << 16 | header[6] << 8 | header[7];
+        uint32_t len = data_bytes(header);
         if (len > sizeof data - 4) die("an answer that is too long");
         take(data, padded(len));
         session.max_cmd_sn = get32(header + 32);
@@ -356,7 +306,7 @@ static void run(struct job *job) {
         uint64_t now = now_ns();
         ask_all(job, free_tags, &free_len, job->end_ns && now >= job->end_ns);
         if (free_len == job->depth && job->asked == job->done) return;
-        ssize_t got = recv(session.socket, input + have, INPUT - have, 0);
+        ssize_t got = recv(peer, input + have, INPUT - have, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && errno == EAGAIN) die("no answer in 20 s");
         if (got <= 0) die("the target hung up");
@@ -367,7 +317,7 @@ static void run(struct job *job) {
             size_t skipped = skip < have - at ? skip : have - at;
             at += skipped, skip -= skipped;
             if (skip > 0 || have - at < HEADER) break;
-            uint32_t len = input[at + 5] << 16 | input[at + 6] << 8 | input[at + 7];
+            uint32_t len = data_bytes(input + at);
             /* What is read is passed over; the rest is short and waited for. */
             int is_read = (input[at] & 0x3f) == 0x25;
             if (!is_read && have - at < HEADER + padded(len)) break;

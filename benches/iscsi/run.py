@@ -202,8 +202,9 @@ class Bench:
     def measure(self, name):
         self.build()
         with contextlib.ExitStack() as stack:
-            makers = [lambda: Aljibe(self.arguments), *(lambda store=store: Tgt(self.arguments, store) for store in PEERS), lambda: Least(self.least)]
-            servers = [stack.enter_context(make()) for make in makers]
+            servers = [stack.enter_context(Aljibe(self.arguments))]
+            servers += [stack.enter_context(Tgt(self.arguments, store)) for store in PEERS]
+            servers.append(stack.enter_context(Least(self.least)))
             for server in servers:
                 self.ask(server, "write", MIB, 8, 0)
                 self.ask(server, "read", MIB, 4, 0)

@@ -322,7 +322,8 @@ impl Shard {
     }
 
     /// Goes on with writes that waited for room, those that wait longest first. Each is looked at once: that a connection has what
-    /// it may is no reason for the others to wait, whose next release may never come.
+    /// it may is no reason for the others to wait, whose next release may never come. Those looks are few: while the shard has room, only
+    /// some connections can be at their limits, with a command window each.
     pub(in crate::shard) fn resume_ungranted(&mut self) {
         for _ in 0..self.ungranted.len() {
             let Some((key, itt)) = self.ungranted.pop_front() else { return };
