@@ -190,7 +190,7 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
     recovered.map.begin_generation(known.row.map_or(0, |row| row.generation));
     if let Some(base) = base.filter(|base| !base.is_empty()) {
         // All of it is folded, and its footer may have been lost all the same.
-        recovered.mend(superblock, &base);
+        recovered.mend(superblock, &base, size_bytes);
     }
     for log in kept {
         recovered.keep(superblock, &log, size_bytes);
@@ -369,12 +369,12 @@ impl Recovered {
         if row != log.row {
             self.sealed.push(row);
         }
-        self.mend(superblock, log);
+        self.mend(superblock, log, size_bytes);
     }
 
-    /// Sees to it that a segment has its header and its footer.
-    fn mend(&mut self, superblock: &Superblock, log: &SegmentLog) {
-        self.writes.extend(mends_of(superblock, log, self.size_bytes));
+    /// Sees to it that a segment has its header and its footer; the volume was `size_bytes` long before it.
+    fn mend(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
+        self.writes.extend(mends_of(superblock, log, size_bytes));
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
@@ -450,7 +450,8 @@ pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog) -> Option<(u64,
     })
 }
 
-/// The header and the footer of a segment, where it lacks them, with their offsets in the pool.
+/// The header and the footer of a segment of a volume that was `size_bytes` long before it, where it lacks them, with their offsets in
+/// the pool. A header that told the size after it would have the next recovery shrink the volume too early.
 pub(crate) fn mends_of(
     superblock: &Superblock,
     log: &SegmentLog,

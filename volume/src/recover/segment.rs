@@ -177,12 +177,15 @@ impl SegmentLog {
     }
 
     fn of_footer(row: SegmentRow, header: Option<SlotHeader>, footer: Footer) -> Self {
-        let size_at_open = header.map_or(footer.size_bytes, |header| header.size_bytes);
+        // The footer tells the size at its own time.
+        let is_resized = footer.entries.iter().any(|(operation, _)| matches!(operation.kind, OperationKind::Resize(_)));
+        let size_at_open =
+            header.map(|header| header.size_bytes).or_else(|| (!is_resized).then_some(footer.size_bytes));
         Self {
             chain_before: footer.chain_before,
             chain_after: footer.chain_after,
             epoch: footer.epoch,
-            size_at_open: Some(size_at_open),
+            size_at_open,
             filled_blocks: footer.filled_blocks,
             last_lsn: footer.last_lsn(),
             entries: (footer.first_lsn.0..).map(Lsn).zip(footer.entries).map(entry_of).collect(),

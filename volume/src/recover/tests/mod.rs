@@ -4,9 +4,10 @@ pub(crate) mod world;
 
 use super::{DamageKind, fresh};
 use crate::format::{SlotHeader, SlotUse};
+use crate::rebuild::rebuild;
 use crate::recover::{Probed, probe};
 use units::{BLOCK_LEN, Lsn, SlotIndex};
-use world::{OTHER_VOLUME, VOLUME, World, resize_op, trim_op, write_op};
+use world::{MemoryStore, OTHER_VOLUME, SIZE_BYTES, VOLUME, World, resize_op, trim_op, write_op};
 
 const BLOCKS: u64 = 64;
 
@@ -38,7 +39,7 @@ fn is_void(world: &World, slot: SlotIndex) -> bool {
 fn a_new_volume_begins_with_the_first_lsn_and_its_size() {
     let world = World::new(8);
     let recovered = world.recover(VOLUME).unwrap();
-    assert_eq!((recovered.next_lsn, recovered.chain, recovered.size_bytes), (Lsn(1), 0, world::SIZE_BYTES));
+    assert_eq!((recovered.next_lsn, recovered.chain, recovered.size_bytes), (Lsn(1), 0, SIZE_BYTES));
     assert!(!recovered.map.is_dirty());
     assert_eq!(fresh(VOLUME, 5).size_bytes, 5);
 }
@@ -254,6 +255,38 @@ fn a_slot_header_that_rots_is_made_up_for_and_written_anew() {
         world.rot(row.a_slot(), 0);
         assert_ends_at(&mut world, 2);
         assert!(!is_void(&world, row.a_slot()));
+    }
+}
+
+/// P7. A header that is written anew tells the size at its own place: one that told the size behind a resize in the same segment
+/// had the next recovery count the shrinking from before the time mark ahead of it.
+#[test]
+fn a_header_that_is_written_anew_tells_the_size_before_its_segment() {
+    for has_a_newer in [false, true] {
+        let mut world = World::new(8);
+        world.segment(VOLUME, &[&[write_op(0, 3)]]);
+        let row = world.open(VOLUME);
+        world.append(VOLUME, &[write_op(1, 1), resize_op(1 << 20)]);
+        if has_a_newer {
+            // Which tells that the footer can be believed.
+            world.seal(VOLUME);
+            world.sync(VOLUME);
+            world.segment(VOLUME, &[&[write_op(2, 1)]]);
+        }
+        world.rot(row.a_slot(), 0);
+        let recovered = world.recover(VOLUME).unwrap();
+        assert_eq!(recovered.size_bytes, 1 << 20);
+        world.mend(&recovered);
+        let at = world.at(row.a_slot(), 0);
+        let header = SlotHeader::decode(&world.pool.bytes[at..at + BLOCK_LEN]).unwrap();
+        assert_eq!(header.size_bytes, SIZE_BYTES);
+        world.rot(row.a_slot(), 0);
+        let (_, report) = rebuild(MemoryStore::default(), &world.superblock, &world.pool).unwrap();
+        let sizes: Vec<u64> =
+            report.mends.iter().filter_map(|(_, bytes)| Some(SlotHeader::decode(bytes).ok()?.size_bytes)).collect();
+        // It leaves the newest segment to recovery.
+        let mended: &[u64] = if has_a_newer { &[SIZE_BYTES] } else { &[] };
+        assert_eq!(sizes, mended);
     }
 }
 
