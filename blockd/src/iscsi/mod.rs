@@ -18,6 +18,7 @@ pub(crate) use session::{Item, Management, OWN_TAG, Pending, Route, Session, Sta
 use crate::nbd::{Permit, Phase};
 use crate::unit::SessionKey;
 use proto::iscsi::{LongText, Parameters};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -118,6 +119,10 @@ pub(crate) struct Connection {
     pub(crate) sending: Option<Sending>,
     /// Bytes of data that is not sent.
     pub(crate) held_bytes: u64,
+    /// Writes whose data is not asked for yet, since there is no room for it: their tags, those first that wait longest.
+    pub(crate) ungranted: VecDeque<u32>,
+    /// Whether it is on the shard's list of connections that may have got room.
+    pub(crate) is_queued: bool,
     pub(crate) has_news: bool,
     /// Whether it takes no PDUs since too many answers wait to be sent.
     pub(crate) is_full: bool,
@@ -160,6 +165,8 @@ impl Connection {
             receiving: None,
             sending: None,
             held_bytes: 0,
+            ungranted: VecDeque::new(),
+            is_queued: false,
             has_news: false,
             is_full: false,
             text: Vec::new(),

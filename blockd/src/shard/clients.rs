@@ -204,7 +204,9 @@ impl Shard {
 
     /// Whether a connection that waits for room may have got some.
     pub(super) fn can_resume(&self) -> bool {
-        self.has_released && !(self.stalled.is_empty() && self.stalled_units.is_empty() && self.ungranted.is_empty())
+        let has_clients = !(self.stalled.is_empty() && self.stalled_units.is_empty());
+        let has_writes = !(self.ungranted.is_empty() && self.released.is_empty());
+        self.has_released && (has_clients || has_writes)
     }
 
     pub(super) fn resume_stalled(&mut self) {

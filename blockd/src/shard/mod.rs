@@ -127,8 +127,10 @@ struct Shard {
     /// iSCSI connections that have something to be sent, or may be over; and those that have more PDUs than one turn takes.
     iscsi_news: Vec<usize>,
     unfinished_iscsi: Vec<usize>,
-    /// Writes whose data is not asked for yet, since there is no room for it.
-    ungranted: VecDeque<(SessionKey, u32)>,
+    /// Connections with writes that wait for room which the shard has not, those first that wait longest; and those with
+    /// waiting writes that have given some back.
+    ungranted: VecDeque<usize>,
+    released: Vec<usize>,
     /// What units have said to sessions of this shard.
     session_news: Vec<(SessionKey, SessionMessage)>,
     /// Commands that units have under way, and answers of volumes to requests for these.

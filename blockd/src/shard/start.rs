@@ -170,6 +170,7 @@ impl Shard {
             iscsi_news: Vec::new(),
             unfinished_iscsi: Vec::new(),
             ungranted: VecDeque::new(),
+            released: Vec::new(),
             session_news: Vec::new(),
             executing: Slab::new(),
             unit_replies: Vec::new(),

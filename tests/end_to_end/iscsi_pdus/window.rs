@@ -248,6 +248,41 @@ fn carry_out_more_than_fits(world: &World) {
     assert!(sessions[0].read(0, 59 * 2048, 2048) == data);
 }
 
+/// P6. What comes unasked of a window full of writes is as much as a connection may hold: they go on all the same, each for itself,
+/// in the order in which they came.
+#[test]
+fn writes_whose_first_bursts_fill_the_memory_are_carried_out() {
+    let world = World::start();
+    let mut session = world.session();
+    let data = crate::tool::noise(12, 512 << 10);
+    let mut tags = std::collections::VecDeque::new();
+    for place in 0..WINDOW {
+        let numbers = session.next();
+        let write = command(WRITE | SIMPLE, numbers, 512 << 10, &write10((place % 60) * 1024, 1024));
+        session.connections[0].send(&write.with_data(&data[..256 << 10]));
+        tags.push_back(numbers.0);
+    }
+    let connection = &mut session.connections[0];
+    let mut ended = 0;
+    while ended < WINDOW {
+        match connection.hear(Duration::from_secs(10)) {
+            Heard::Pdu(pdu) if pdu.opcode() == opcode::R2T => {
+                assert_eq!(Some(pdu.itt()), tags.pop_front(), "who waits longest comes first");
+                send_asked(connection, &pdu, &data);
+            }
+            Heard::Pdu(pdu) if pdu.opcode() == opcode::RESPONSE => {
+                assert_eq!(pdu.bhs[3], 0, "{pdu:?}");
+                ended += 1;
+            }
+            other @ (Heard::Pdu(_) | Heard::End | Heard::Silence) => panic!("{other:?} after {ended} writes"),
+        }
+    }
+    session.ping(0);
+    assert_eq!(width(&session.connections[0]), WINDOW);
+    assert!(session.read(0, 59 * 1024, 1024) == data);
+    world.end();
+}
+
 /// P6. Initiators that have all the memory asked for and send nothing do not keep another from its write for ever.
 #[test]
 fn who_announces_much_and_sends_nothing_is_not_in_the_way() {

@@ -4,6 +4,7 @@
 mod copies;
 mod management;
 mod pdus;
+mod room;
 mod sessions;
 mod tasks;
 
@@ -170,6 +171,7 @@ impl Shard {
             self.held_bytes -= held_bytes;
         }
         self.has_released = true;
+        self.note_released(key);
     }
 
     /// Counts data of a connection.

@@ -268,81 +268,29 @@ impl Shard {
         self.submit_ready(session_key);
     }
 
-    /// Asks for the next burst of a write. Room for all of it is counted before the first, so that what is begun can end.
-    /// RFC 7143 11.8.
+    /// Asks for the next burst of a write, once there is room for all of it, so that what is begun can end. RFC 7143 11.8.
     pub(super) fn ask_for_data(&mut self, key: SessionKey, itt: u32) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(task) = session.tasks.get_mut(&itt) else { return };
+        let Some(task) = self.task_mut(key, itt) else { return };
         let lacks = task.transfer.as_ref().is_some_and(|transfer| !transfer.is_complete());
         if task.is_refused || !lacks {
             return;
         }
-        let (connection, lun) = (task.connection, task.lun);
-        let missing = task.wanted_bytes.saturating_sub(task.held_bytes);
-        if !task.is_granted {
-            if !self.has_room_for(connection, missing) {
-                if let Some(task) = self.task_mut(key, itt)
-                    && !std::mem::replace(&mut task.is_waiting, true)
-                {
-                    self.ungranted.push_back((key, itt));
-                }
-                return;
-            }
-            self.hold_iscsi(connection, missing);
+        let connection = task.connection;
+        let is_open = self.iscsi.get(connection).is_some_and(|connection| connection.phase == Phase::Open);
+        if !is_open || !self.grant(key, itt) {
+            return;
         }
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (ttt, window) = (session.take_ttt(), session.numbers());
-        let had_none = !session.tasks.values().any(|task| task.connection == connection && task.is_granted);
         let Some(task) = session.tasks.get_mut(&itt) else { return };
-        if !std::mem::replace(&mut task.is_granted, true) {
-            task.held_bytes += missing;
-        }
-        if had_none && let Some(connection) = self.iscsi.get_mut(connection) {
-            connection.fed_at = self.now;
-        }
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(task) = session.tasks.get_mut(&itt) else { return };
+        let lun = task.lun;
         let Some(wanted) = task.transfer.as_mut().and_then(|transfer| transfer.next_r2t(ttt)) else { return };
         let request = R2t { lun, itt, ttt, sn: wanted.sn, offset: wanted.offset, bytes: wanted.bytes };
-        if let Some(connection) = self.iscsi.get_mut(connection).filter(|connection| connection.phase == Phase::Open) {
+        if let Some(connection) = self.iscsi.get_mut(connection) {
             connection.outbox.push_unnumbered(window, |numbers| r2t(&request, numbers));
         }
         self.note_iscsi_news(connection);
     }
-
-    /// Whether a write may have so much more: a connection that has nothing may always have a little, as long as the shard does
-    /// not hold twice what it may.
-    fn has_room_for(&self, connection: usize, bytes: u64) -> bool {
-        let held_bytes = self.iscsi.get(connection).map_or(0, |connection| connection.held_bytes);
-        let limits = &self.limits;
-        let is_first = held_bytes == 0 && bytes <= limits.guaranteed_bytes;
-        let has_own = held_bytes == 0 || held_bytes + bytes <= limits.connection_bytes_max;
-        (has_own && self.held_bytes < limits.shard_bytes_max)
-            || (is_first && self.held_bytes < limits.shard_bytes_max.saturating_mul(2))
-    }
-
-    /// Goes on with writes that waited for room, those that wait longest first. Each is looked at once: that a connection has what
-    /// it may is no reason for the others to wait, whose next release may never come. Those looks are few: while the shard has room, only
-    /// some connections can be at their limits, with a command window each.
-    pub(in crate::shard) fn resume_ungranted(&mut self) {
-        for _ in 0..self.ungranted.len() {
-            let Some((key, itt)) = self.ungranted.pop_front() else { return };
-            let task = self.task_mut(key, itt);
-            let Some(task) = task.filter(|task| task.is_waiting) else { continue };
-            task.is_waiting = false;
-            let (connection, missing) = (task.connection, task.wanted_bytes.saturating_sub(task.held_bytes));
-            if !self.has_room_for(connection, missing) && self.held_bytes >= self.limits.shard_bytes_max {
-                // Nobody else gets any, either.
-                if let Some(task) = self.task_mut(key, itt) {
-                    task.is_waiting = true;
-                }
-                self.ungranted.push_front((key, itt));
-                return;
-            }
-            self.ask_for_data(key, itt);
-        }
-    }
-
     /// RFC 7143 11.18: what comes with a ping goes back with its answer; an answer to a ping of ours needs none.
     fn on_nop(&mut self, key: usize, nop: &NopOut, data: &[u8]) {
         if nop.itt == constants::RESERVED_TAG {

@@ -156,7 +156,7 @@ impl Shard {
         };
         session.leave_order(&task);
         let window = session.numbers();
-        self.release_iscsi(task.connection, task.held_bytes);
+        self.leave_room(&task);
         let connection = self.iscsi.get_mut(task.connection).filter(|connection| connection.phase != Phase::Dead);
         let Some(connection) = connection.filter(|_| !task.is_aborted) else {
             outcome.discard(&mut self.buffers);
@@ -200,7 +200,7 @@ impl Shard {
         let Some(mut task) = session.tasks.remove(&itt) else { return };
         session.leave_order(&task);
         task.payload.abandon(&mut self.buffers);
-        self.release_iscsi(task.connection, task.held_bytes);
+        self.leave_room(&task);
     }
 }
 
