@@ -1,7 +1,7 @@
 //! Operations in flight: what each owns, how far it is, and what the kernel is asked next.
 
 use crate::message::Message;
-use crate::region::Region;
+use crate::region::{Region, Scratch};
 use io_uring::{opcode, squeue, types};
 use smallvec::SmallVec;
 use std::io;
@@ -143,7 +143,7 @@ pub(crate) enum Work {
     Read {
         file: Rc<OwnedFd>,
         region: Region,
-        discarded: Rc<Region>,
+        discarded: Rc<Scratch>,
         pieces: SmallVec<[ReadPiece; 2]>,
         open: usize,
         errno: Option<i32>,

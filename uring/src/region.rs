@@ -94,6 +94,24 @@ impl Drop for Region {
     }
 }
 
+/// Memory for what nobody wants: the kernel may write it for any number of operations at once, and nobody reads it.
+pub(crate) struct Scratch(Region);
+
+impl Scratch {
+    pub(crate) fn new(len: usize) -> Self {
+        Self(Region::zeroed(len))
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where it begins. Valid for its length as long as it is not dropped.
+    pub(crate) const fn first_byte(&self) -> *mut u8 {
+        self.0.first_byte()
+    }
+}
+
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Region({} bytes)", self.len)

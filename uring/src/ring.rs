@@ -4,7 +4,7 @@ use crate::message::Message;
 use crate::operation::{
     Completion, DISCARDED_BYTES_MAX, OperationId, PlainEntry, ReadPiece, Readiness, Step, Vectors, Work,
 };
-use crate::region::Region;
+use crate::region::{Region, Scratch};
 use crate::setup::{self, Config, Features, SetupError};
 use crate::waker::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -33,7 +33,7 @@ pub struct Ring<T> {
     #[expect(clippy::vec_box, reason = "the kernel is given addresses of what is in the boxes")]
     vectors: Vec<Box<Vectors>>,
     /// Where bytes go that nobody wants; never looked at.
-    discarded: Rc<Region>,
+    discarded: Rc<Scratch>,
     waker: Waker,
     is_waker_polled: bool,
     is_dropping: bool,
@@ -84,7 +84,7 @@ impl<T> Ring<T> {
             backlog: VecDeque::new(),
             reaped: VecDeque::new(),
             vectors: Vec::new(),
-            discarded: Rc::new(Region::zeroed(DISCARDED_BYTES_MAX)),
+            discarded: Rc::new(Scratch::new(DISCARDED_BYTES_MAX)),
             waker,
             is_waker_polled: false,
             is_dropping: false,

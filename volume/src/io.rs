@@ -55,6 +55,8 @@ pub enum Action {
         buffer: Buffer,
         /// What to read; at least one.
         pieces: SmallVec<[FetchPiece; 2]>,
+        /// Whether it went wrong before: now the device is to be asked for these bytes alone, past every cache.
+        is_second_try: bool,
     },
     /// Make everything durable whose [`Event::Appended`] came before this action was given.
     Sync {

@@ -123,8 +123,9 @@ impl Shard {
                 let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
                 self.finished.extend(event.map(|event| (place, event)));
             }
-            Action::Fetch { id, buffer, pieces } => {
-                self.fetches.push(Fetch { token: DiskToken { volume: place, id }, buffer, pieces });
+            Action::Fetch { id, buffer, pieces, is_second_try } => {
+                let token = DiskToken { volume: place, id };
+                self.fetches.push(Fetch { token, buffer, pieces, is_second_try });
             }
             Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
             Action::Reply(reply) => self.on_reply(reply),

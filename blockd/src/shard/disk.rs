@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use units::Monotonic;
@@ -33,6 +34,9 @@ const EARLY_BYTES_MAX: u64 = 32 << 10;
 /// Bytes from which on a piece of a fetch is part of a stream.
 const STREAM_BYTES_MIN: usize = 64 << 10;
 
+/// Of such a piece, the part that may be read besides, and thrown away.
+const BRIDGED_PART: usize = 8;
+
 /// Names an append, fetch or sync among those of all volumes of the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DiskToken {
@@ -47,6 +51,7 @@ pub(crate) struct Fetch {
     pub(crate) token: DiskToken,
     pub(crate) buffer: Buffer,
     pub(crate) pieces: SmallVec<[FetchPiece; 2]>,
+    pub(crate) is_second_try: bool,
 }
 
 /// A shard's own opening of the pool file, so that it sees every failure to write back.
@@ -55,6 +60,9 @@ pub(crate) struct Disk {
     file: Rc<OwnedFd>,
     /// Another opening, for early write-back: it takes note of failures for itself, and the sync must hear of them too.
     write_back_file: Rc<OwnedFd>,
+    /// Another, past the page cache, for what went wrong through it: a page may be bad, or not readable for the sake of its neighbour.
+    /// Where the file system has none, the first one.
+    past_cache: Rc<OwnedFd>,
     /// A write-back or a sync has failed: what was in the page cache may be gone, whoever wrote it, and no later sync may
     /// say otherwise.
     has_lost: bool,
@@ -84,10 +92,14 @@ struct Dirty {
 }
 
 impl Disk {
-    pub(crate) fn new(file: std::fs::File, write_back_file: std::fs::File, is_direct: bool) -> Self {
-        Self {
-            file: Rc::new(file.into()),
-            write_back_file: Rc::new(write_back_file.into()),
+    /// The pool at `path`; with `is_direct`, past the page cache throughout.
+    pub(crate) fn open(path: &Path, is_direct: bool) -> io::Result<Self> {
+        let open = |is_direct| uring::file::open(path, is_direct).map(|file| Rc::new(OwnedFd::from(file)));
+        let file = open(is_direct)?;
+        Ok(Self {
+            write_back_file: open(is_direct)?,
+            past_cache: open(true).unwrap_or_else(|_| Rc::clone(&file)),
+            file,
             has_lost: false,
             is_direct,
             streams: Vec::new(),
@@ -95,7 +107,7 @@ impl Disk {
             syncing: Vec::new(),
             sync_since: None,
             dirty: Dirty::default(),
-        }
+        })
     }
 
     /// Whether a sync is in flight.
@@ -203,17 +215,21 @@ impl Disk {
 
     /// Begins a fetch.
     pub(crate) fn fetch(&mut self, io: &mut Io<'_>, fetch: Fetch) {
-        let Fetch { token, buffer, pieces } = fetch;
+        let Fetch { token, buffer, pieces, is_second_try } = fetch;
         io.stats.fetches += 1;
         io.stats.fetch_pieces += pieces.len() as u64;
         let mut asked = SmallVec::new();
         for piece in pieces {
             io.stats.fetch_bytes += piece.len as u64;
-            asked.extend(self.bridge(token.volume, &piece));
+            if !is_second_try && let Some(bridge) = self.bridge(token.volume, &piece) {
+                io.stats.bridged_bytes += bridge.len as u64;
+                asked.push(bridge);
+            }
             let FetchPiece { pool_offset: file_offset, buffer_offset, len } = piece;
             asked.push(ReadPiece { file_offset, region_offset: Some(buffer_offset), len });
         }
-        io.ring.read(Token::Fetch(token), &self.file, region_of(buffer), asked);
+        let file = if is_second_try { &self.past_cache } else { &self.file };
+        io.ring.read(Token::Fetch(token), file, region_of(buffer), asked);
     }
 
     /// The bytes between the last long read of a volume and the next one, where these are few: the headers of batches. With them
@@ -227,7 +243,7 @@ impl Disk {
         }
         let from = std::mem::replace(self.streams.get_mut(volume)?, piece.pool_offset + piece.len as u64);
         let between = usize::try_from(piece.pool_offset.checked_sub(from)?).ok()?;
-        let is_few = (1..=DISCARDED_BYTES_MAX).contains(&between);
+        let is_few = (1..=DISCARDED_BYTES_MAX.min(piece.len / BRIDGED_PART)).contains(&between);
         is_few.then_some(ReadPiece { file_offset: from, region_offset: None, len: between })
     }
 
@@ -338,10 +354,10 @@ mod tests {
 
     #[test]
     fn long_reads_with_little_between_are_one_stream() {
-        let open = || tempfile::tempfile().unwrap();
+        let pool = tempfile::NamedTempFile::new().unwrap();
         let piece = |pool_offset, len| FetchPiece { pool_offset, buffer_offset: 0, len };
         let between = |file_offset, len| Some(ReadPiece { file_offset, region_offset: None, len });
-        let mut disk = Disk::new(open(), open(), false);
+        let mut disk = Disk::open(pool.path(), false).unwrap();
         let long = 256 << 10;
         assert_eq!(disk.bridge(3, &piece(1 << 20, long)), None);
         assert_eq!(disk.bridge(2, &piece(4 << 20, long)), None);
@@ -353,23 +369,30 @@ mod tests {
         assert_eq!(disk.bridge(2, &piece((4 << 20) + long as u64, long)), None);
         assert_eq!(disk.bridge(2, &piece(8 << 20, long)), None);
         assert_eq!(disk.bridge(2, &piece(4 << 20, long)), None);
-        let mut direct = Disk::new(open(), open(), true);
-        assert_eq!(direct.bridge(0, &piece(4096, long)), None);
+        // As much as an eighth of the piece, and more.
+        for (at, len, is_read) in [(5, 16_u64 << 10, true), (6, (16 << 10) + 4096, false)] {
+            assert_eq!(disk.bridge(at, &piece(1 << 20, 128 << 10)), None);
+            assert_eq!(disk.bridge(at, &piece((1 << 20) + (128 << 10) + len, 128 << 10)).is_some(), is_read);
+        }
+        if let Ok(mut direct) = Disk::open(pool.path(), true) {
+            assert_eq!(direct.bridge(0, &piece(4096, long)), None);
+        }
     }
 
     /// P1. The kernel tells a failure once, to one of those who ask; it holds for all who sync after.
     #[test]
     fn no_sync_succeeds_after_a_write_back_or_a_sync_failed() {
-        let open = || tempfile::tempfile().unwrap();
+        let pool = tempfile::NamedTempFile::new().unwrap();
+        let open = || Disk::open(pool.path(), false).unwrap();
         let failed = || Err(io::Error::from_raw_os_error(EIO));
         let mut stats = ShardStats::default();
-        let mut disk = Disk::new(open(), open(), false);
+        let mut disk = open();
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
         disk.on_written_back(4096, &Err(io::Error::from_raw_os_error(22)));
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_ok());
         disk.on_written_back(4096, &failed());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
-        let mut disk = Disk::new(open(), open(), false);
+        let mut disk = open();
         assert!(disk.on_synced(&mut stats, Monotonic(0), failed()).1.is_err());
         assert!(disk.on_synced(&mut stats, Monotonic(0), Ok(())).1.is_err());
     }

@@ -133,11 +133,8 @@ impl ShardThread {
 impl Shard {
     fn new(config: ShardConfig) -> Result<(Self, ShardHandle), StartError> {
         let ring = Ring::new(uring::Config::default())?;
-        let open = || {
-            let opened = uring::file::open(&config.pool, config.is_direct);
-            opened.map_err(|source| StartError::Pool { path: config.pool.clone(), source })
-        };
-        let (file, write_back_file) = (open()?, open()?);
+        let disk = Disk::open(&config.pool, config.is_direct)
+            .map_err(|source| StartError::Pool { path: config.pool.clone(), source })?;
         if let Some(core) = config.core
             && let Err(error) = uring::cpu::pin_current_thread(core)
         {
@@ -148,7 +145,7 @@ impl Shard {
         let handle = ShardHandle::new(sender, ring.waker());
         let shard = Self {
             ring,
-            disk: Disk::new(file, write_back_file, config.is_direct),
+            disk,
             store: config.store,
             mailbox,
             limits: config.limits,

@@ -194,6 +194,8 @@ pub struct ShardStats {
     pub fetch_pieces: u64,
     /// Bytes fetched.
     pub fetch_bytes: u64,
+    /// Bytes between them that were read and thrown away, so that the kernel sees one stream.
+    pub bridged_bytes: u64,
     /// Syncs of the pool file.
     pub syncs: u64,
     /// Syncs that volumes asked for; several share one.

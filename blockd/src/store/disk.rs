@@ -93,7 +93,7 @@ impl Disk {
                 });
                 Some((Event::Appended { id, buffers, result }, bytes))
             }
-            Action::Fetch { id, mut buffer, pieces } => {
+            Action::Fetch { id, mut buffer, pieces, .. } => {
                 let bytes = buffer.len() as u64;
                 let result = self.fetch(&mut buffer, &pieces);
                 Some((Event::Fetched { id, buffer, result }, bytes))
@@ -205,7 +205,7 @@ mod tests {
             let pieces = offsets.iter().zip(0..).map(|(offset, n)| piece(*offset, n * BLOCK_LEN)).collect();
             let buffer = Buffer::zeroed(offsets.len() * BLOCK_LEN);
             let Some((Event::Fetched { buffer, result: Ok(()), .. }, _)) =
-                disk.carry_out(Action::Fetch { id: IoId(2), buffer, pieces })
+                disk.carry_out(Action::Fetch { id: IoId(2), buffer, pieces, is_second_try: false })
             else {
                 panic!("a fetch fails");
             };

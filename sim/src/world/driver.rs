@@ -97,7 +97,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Append { id, pool_offset, buffers } => self.begin_append(owner, id, pool_offset, buffers)?,
-                Action::Fetch { id, buffer, pieces } => self.begin_fetch(owner, id, buffer, pieces),
+                Action::Fetch { id, buffer, pieces, .. } => self.begin_fetch(owner, id, buffer, pieces),
                 Action::Sync { id } => self.begin_sync(owner, id),
                 Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
                 Action::Lease { .. } if owner == Owner::Compactor => self.lease_for_compactor()?,

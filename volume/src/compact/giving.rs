@@ -337,7 +337,12 @@ impl Round {
                     FetchPiece { pool_offset: first, buffer_offset: 0, len: BLOCK_LEN },
                     FetchPiece { pool_offset: copy, buffer_offset: BLOCK_LEN, len: BLOCK_LEN },
                 ];
-                context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(2 * BLOCK_LEN), pieces });
+                context.actions.push(Action::Fetch {
+                    id,
+                    buffer: Buffer::zeroed(2 * BLOCK_LEN),
+                    pieces,
+                    is_second_try: false,
+                });
             }
         }
         self.sync_if_written(context, ids);

@@ -229,7 +229,12 @@ impl Copying {
             pieces_of(context.index, parcel.segment, &blocks).ok_or_else(|| amiss(context.index, parcel.segment))?;
         self.step = Step::Payload(blocks.len());
         let id = ids.next();
-        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(blocks.len() * BLOCK_LEN), pieces });
+        context.actions.push(Action::Fetch {
+            id,
+            buffer: Buffer::zeroed(blocks.len() * BLOCK_LEN),
+            pieces,
+            is_second_try: false,
+        });
         Ok(id)
     }
 
@@ -300,7 +305,7 @@ impl Verifying {
         let len = self.count * BLOCK_LEN;
         let mut pieces = SmallVec::new();
         pieces.push(FetchPiece { pool_offset, buffer_offset: 0, len });
-        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(len), pieces });
+        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(len), pieces, is_second_try: false });
         id
     }
 

@@ -85,7 +85,12 @@ impl Reading {
             len += *count as usize * BLOCK_LEN;
         }
         let id = ids.next();
-        context.actions.push(Action::Fetch { id, buffer: Buffer::zeroed(len), pieces: self.asked.clone() });
+        context.actions.push(Action::Fetch {
+            id,
+            buffer: Buffer::zeroed(len),
+            pieces: self.asked.clone(),
+            is_second_try: false,
+        });
         id
     }
 

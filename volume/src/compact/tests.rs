@@ -241,7 +241,7 @@ impl Disk {
                 }
                 Event::Appended { id, buffers, result: Ok(()) }
             }
-            Action::Fetch { id, mut buffer, pieces } => {
+            Action::Fetch { id, mut buffer, pieces, .. } => {
                 let read = |piece: &crate::io::FetchPiece| {
                     let bytes = &mut buffer.as_mut_slice()[piece.buffer_offset..piece.buffer_offset + piece.len];
                     self.world.pool.read_at(piece.pool_offset, bytes)

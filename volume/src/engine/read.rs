@@ -145,8 +145,9 @@ impl Volume {
         }
         fetch.number = self.reads.next_number;
         self.reads.next_number += 1;
+        let is_second_try = fetch.is_second_try;
         let key = self.reads.fetches.insert(fetch);
-        context.actions.push(Action::Fetch { id: IoId(FETCH_BIT | key as u64), buffer, pieces });
+        context.actions.push(Action::Fetch { id: IoId(FETCH_BIT | key as u64), buffer, pieces, is_second_try });
     }
 
     /// Adds where the blocks of a run from `location` on are in the pool: in one piece, but where the segment is cut into

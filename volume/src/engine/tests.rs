@@ -188,7 +188,7 @@ impl Driver {
                 }
                 self.give(Event::Appended { id, buffers, result });
             }
-            Action::Fetch { id, mut buffer, pieces } => {
+            Action::Fetch { id, mut buffer, pieces, .. } => {
                 for FetchPiece { pool_offset, buffer_offset, len } in pieces {
                     let from = &self.pool[pool_offset as usize..pool_offset as usize + len];
                     buffer.as_mut_slice()[buffer_offset..buffer_offset + len].copy_from_slice(from);
@@ -534,6 +534,29 @@ fn a_block_that_rotted_is_an_error_and_its_neighbour_is_read() {
 }
 
 /// P5.
+/// P2. What came wrong is asked for once more, and then of the device, not of a cache.
+#[test]
+fn what_came_wrong_is_asked_of_the_device() {
+    let mut driver = Driver::new(64);
+    driver.write(0, &[7; 8192]).unwrap();
+    for wrong in [Ok(()), Err(DiskFault::Io)] {
+        driver.holds_fetches = true;
+        let read = driver.ask(Request::Read { range: range(0, 8192) });
+        driver.run();
+        let Action::Fetch { id, mut buffer, is_second_try, .. } = driver.queue.remove(0) else {
+            panic!("it is a fetch")
+        };
+        assert!(!is_second_try);
+        buffer.as_mut_slice().fill(0);
+        driver.give(Event::Fetched { id, buffer, result: wrong });
+        assert!(matches!(driver.queue[0], Action::Fetch { is_second_try: true, .. }), "{:?}", driver.queue);
+        driver.holds_fetches = false;
+        driver.run();
+        let Ok(Completion::Read { buffer, .. }) = &driver.replies[&read] else { panic!("{:?}", driver.replies[&read]) };
+        assert_eq!(buffer.as_slice(), [7; 8192]);
+    }
+}
+
 #[test]
 fn trims_and_zeroes_of_any_length_read_as_zeros() {
     let mut driver = Driver::new(64);
