@@ -44,7 +44,9 @@ impl Shard {
                 break;
             }
             let Some(standing) = self.volumes.get(connection.volume).map(|slot| slot.standing) else { break };
-            let Room::Bytes(room) = connection.room(&self.limits, self.held_bytes) else {
+            let held_bytes = self.held_as_seen();
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let Room::Bytes(room) = connection.room(&self.limits, held_bytes) else {
                 self.stall(key);
                 break;
             };
@@ -198,8 +200,15 @@ impl Shard {
             && !std::mem::replace(&mut connection.is_stalled, true)
         {
             self.stats.stalls += 1;
+            self.is_short |= !connection.is_at_its_limit(&self.limits);
             self.stalled.push(key);
         }
+    }
+
+    /// What the shard holds, as who asks has to see it: others that were refused have their turn first, where there is one.
+    pub(super) fn held_as_seen(&self) -> u64 {
+        let is_out_of_turn = self.is_short && self.has_released && !self.is_resuming;
+        if is_out_of_turn { self.held_bytes.max(self.limits.shard_bytes_max) } else { self.held_bytes }
     }
 
     /// Whether a connection that waits for room may have got some.
@@ -215,8 +224,20 @@ impl Shard {
             return;
         }
         self.has_released = false;
-        self.resume_stalled_units();
-        self.resume_ungranted();
+        (self.is_resuming, self.is_short) = (true, false);
+        // What each kind gets by one release may be all there is: the next time another one comes first.
+        self.turn = self.turn.wrapping_add(1);
+        for kind in 0..3 {
+            match (self.turn.wrapping_add(kind)) % 3 {
+                0 => self.resume_stalled_units(),
+                1 => self.resume_ungranted(),
+                _ => self.resume_stalled_connections(),
+            }
+        }
+        self.is_resuming = false;
+    }
+
+    fn resume_stalled_connections(&mut self) {
         // Who waits longest comes first.
         std::mem::swap(&mut self.stalled, &mut self.resuming);
         self.resuming.reverse();

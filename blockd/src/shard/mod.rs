@@ -131,6 +131,10 @@ struct Shard {
     /// waiting writes that have given some back.
     ungranted: VecDeque<usize>,
     released: Vec<usize>,
+    /// Somebody was refused room since all who wait were looked at, which is done now, or not; and whose turn is first the next time.
+    is_short: bool,
+    is_resuming: bool,
+    turn: u8,
     /// What units have said to sessions of this shard.
     session_news: Vec<(SessionKey, SessionMessage)>,
     /// Commands that units have under way, and answers of volumes to requests for these.

@@ -117,14 +117,14 @@ impl Shard {
     /// Begins tasks of a unit as far as they may.
     pub(super) fn pump_unit(&mut self, place: usize) {
         loop {
+            let has_room = self.held_as_seen() < self.limits.shard_bytes_max;
             let Some(slot) = self.volumes.get_mut(place) else { return };
             let Some(front) = slot.unit.front() else { return };
             let bytes = front.command.as_ref().ok().and_then(operation_bytes);
-            let reads = read_bytes(front);
             // One may always be under way, or a small limit would let none.
-            let has_room = self.held_bytes < self.limits.shard_bytes_max || slot.unit.running() == 0;
-            if reads > 0 && !has_room {
+            if read_bytes(front) > 0 && !has_room && slot.unit.running() > 0 {
                 slot.unit.is_stalled = true;
+                self.is_short = true;
                 self.stats.stalls += 1;
                 self.stalled_units.push(place);
                 return;

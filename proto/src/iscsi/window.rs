@@ -110,7 +110,12 @@ impl<T> Window<T> {
         picked.filter_map(Option::take).collect()
     }
 
-    /// Whether the number is inside the window and has not come.
+    /// Whether commands wait for one before them that has not come.
+    #[must_use]
+    pub fn has_gap(&self) -> bool {
+        self.held.values().any(Option::is_some)
+    }
+
     /// Whether an item of this number would be taken: it lies in the window, and has not come before.
     #[must_use]
     pub fn takes(&self, cmd_sn: u32) -> bool {
@@ -147,6 +152,18 @@ mod tests {
         assert_eq!(window.place(u32::MAX, false, 'a'), Placed::Ready('a'));
         assert_eq!((window.pop_ready(), window.pop_ready(), window.pop_ready()), (Some('b'), Some('c'), None));
         assert_eq!(window.exp_cmd_sn(), 2);
+    }
+
+    #[test]
+    fn a_gap_is_told_until_it_is_filled() {
+        let mut window = Window::new(7, 8);
+        assert!(!window.has_gap());
+        assert_eq!(window.place(8, false, 'b'), Placed::Held);
+        assert!(window.has_gap());
+        assert_eq!(window.place(7, false, 'a'), Placed::Ready('a'));
+        assert_eq!(window.pop_ready(), Some('b'));
+        assert!(!window.has_gap());
+        assert!(window.count_received(10) && !window.has_gap());
     }
 
     #[test]

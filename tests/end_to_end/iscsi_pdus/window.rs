@@ -2,9 +2,10 @@
 
 use super::{HOST, OTHER_HOST, World, filled, is_all, reason};
 use crate::initiator::{
-    Connection, Heard, Login, READ, SIMPLE, Session, WRITE, command, nop_out, read10, send_asked, write10,
+    Connection, Heard, Login, READ, SIMPLE, Session, WRITE, command, data_out, nop_out, read10, send_asked, write10,
 };
-use proto::iscsi::constants::{opcode, task_function, task_response};
+use proto::iscsi::constants::{RESERVED_TAG, opcode, task_function, task_response};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const WINDOW: u32 = 128;
@@ -280,6 +281,91 @@ fn writes_whose_first_bursts_fill_the_memory_are_carried_out() {
     session.ping(0);
     assert_eq!(width(&session.connections[0]), WINDOW);
     assert!(session.read(0, 59 * 1024, 1024) == data);
+    world.end();
+}
+
+/// P8. Initiators that always have all the memory, and always send what they are asked for, do not keep another from its write.
+#[test]
+fn who_is_always_served_keeps_nobody_from_being_so() {
+    let world = World::start();
+    let mut victim = world.other_session();
+    let hogs: Vec<Session> = (0..4).map(|_| world.session()).collect();
+    let has_ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for hog in hogs {
+            let has_ended = &has_ended;
+            scope.spawn(move || keep_writing(hog, has_ended));
+        }
+        // Also when this thread panics, or the others would go on for ever.
+        let _ending = Ending(&has_ended);
+        std::thread::sleep(Duration::from_millis(500));
+        for round in 1..5 {
+            victim.write(0, 16384, &filled(round, 2 << 20));
+            assert!(is_all(&victim.read(0, 16384, 4096), round));
+        }
+    });
+    world.end();
+}
+
+/// Ends those who keep writing.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Has nine writes of 4 MiB under way all the time, of which each is sent as it is asked for.
+fn keep_writing(mut hog: Session, has_ended: &AtomicBool) {
+    let data = filled(9, 4 << 20);
+    let mut open = 0;
+    loop {
+        while open < 9 && !has_ended.load(Ordering::Relaxed) {
+            let numbers = hog.next();
+            hog.connections[0].send(&command(WRITE | SIMPLE, numbers, 4 << 20, &write10(0, 8192)));
+            open += 1;
+        }
+        if open == 0 {
+            return;
+        }
+        match hog.connections[0].hear(Duration::from_secs(10)) {
+            Heard::Pdu(pdu) if pdu.opcode() == opcode::R2T => send_asked(&mut hog.connections[0], &pdu, &data),
+            Heard::Pdu(pdu) if pdu.opcode() == opcode::RESPONSE => open -= 1,
+            other @ (Heard::Pdu(_) | Heard::End | Heard::Silence) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// P6. First bursts that come in many pieces, while all that the connection may have is asked for, keep nobody behind them.
+#[test]
+fn a_first_burst_in_pieces_keeps_its_place() {
+    let world = World::start();
+    for pieces in [1, 2, 4, 8, 16] {
+        let mut session = world.session();
+        let data = crate::tool::noise(13, 32 << 20);
+        let (large, first, second) = (session.next(), session.next(), session.next());
+        let connection = &mut session.connections[0];
+        connection.send(&command(WRITE | SIMPLE, large, 65_535 * 512, &write10(0, u16::MAX)));
+        connection.send(&command(WRITE | SIMPLE, first, 512 << 10, &write10(0, 1024)).not_final());
+        connection.send(&command(WRITE | SIMPLE, second, 512 << 10, &write10(1024, 1024)));
+        let burst = &data[..256 << 10];
+        let mut offset = 0;
+        for (sn, piece) in (0..).zip(burst.chunks(burst.len() / pieces)) {
+            let is_last = sn + 1 == u32::try_from(pieces).unwrap();
+            connection.send(&data_out(is_last, (first.0, RESERVED_TAG), sn, offset, piece));
+            offset += u32::try_from(piece.len()).unwrap();
+        }
+        let mut ended = 0;
+        while ended < 3 {
+            match connection.hear(Duration::from_secs(10)) {
+                Heard::Pdu(pdu) if pdu.opcode() == opcode::R2T => send_asked(connection, &pdu, &data),
+                Heard::Pdu(pdu) if pdu.opcode() == opcode::RESPONSE => ended += 1,
+                other @ (Heard::Pdu(_) | Heard::End | Heard::Silence) => panic!("{other:?}: {pieces} pieces, {ended}"),
+            }
+        }
+        session.ping(0);
+    }
     world.end();
 }
 

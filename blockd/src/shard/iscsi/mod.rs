@@ -219,6 +219,7 @@ impl Shard {
         self.leave_session(connection.session, key);
         // What tasks of it held is released with them.
         self.held_bytes -= std::mem::take(&mut connection.held_bytes);
+        self.has_released = true;
     }
 
     /// Asks initiators that have been silent whether they are there, and gives up those that do not answer; and, while others
@@ -257,7 +258,7 @@ impl Shard {
         }
     }
 
-    /// Whether an initiator was asked for data and has not sent on for long.
+    /// Whether an initiator has not sent on for long: data that it was asked for, or the command before those whose data is here.
     fn owes_data(&self, key: usize) -> bool {
         let Some(connection) = self.iscsi.get(key) else { return false };
         if self.now.since(connection.fed_at) < self.limits.client_stall_max {
@@ -265,7 +266,11 @@ impl Shard {
         }
         let session = self.sessions.get(&connection.session);
         session.is_some_and(|session| {
-            session.tasks.values().any(|task| task.connection == key && task.is_granted && !task.has_its_data())
+            let has_gap = session.window.has_gap();
+            let owes = |task: &Task| {
+                if task.has_its_data() { has_gap && task.held_bytes > 0 } else { task.is_granted }
+            };
+            session.tasks.values().any(|task| task.connection == key && owes(task))
         })
     }
 

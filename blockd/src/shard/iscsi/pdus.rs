@@ -271,7 +271,9 @@ impl Shard {
     /// Asks for the next burst of a write, once there is room for all of it, so that what is begun can end. RFC 7143 11.8.
     pub(super) fn ask_for_data(&mut self, key: SessionKey, itt: u32) {
         let Some(task) = self.task_mut(key, itt) else { return };
-        let lacks = task.transfer.as_ref().is_some_and(|transfer| !transfer.is_complete());
+        // While more comes unasked, nothing is asked for.
+        let lacks =
+            task.transfer.as_ref().is_some_and(|transfer| !transfer.is_complete() && !transfer.is_unsolicited_open());
         if task.is_refused || !lacks {
             return;
         }

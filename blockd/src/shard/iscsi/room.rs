@@ -1,10 +1,10 @@
 //! Room for the data of writes: counted for all of a write before any of it is asked for.
 //!
-//! A write that finds none waits at its connection. A connection that has what it may is looked at when it gives some back; one for
-//! which the shard has none, when anybody does, but few of those at a time: what one initiator announces costs the others
-//! nothing.
+//! A write that finds none waits at its connection, behind those that wait there. The connection waits in turn for the shard's
+//! room, and gets it for one write at a time; or it has what it may, and is looked at when it gives some back. So what an
+//! initiator announces costs the others nothing, and one that is always served does not keep them from being so.
 
-use crate::iscsi::{Stage, Task};
+use crate::iscsi::{Connection, Session, Stage, Task};
 use crate::nbd::Phase;
 use crate::shard::Shard;
 use crate::unit::SessionKey;
@@ -19,68 +19,89 @@ enum Room {
     NotHere,
 }
 
-/// How many connections a shard that has no room looks at for a release, for one among them to which a little is due.
-const LOOKS: usize = 4;
-
 impl Shard {
     /// Counts all of a write, if there is room for it; else it waits.
     pub(super) fn grant(&mut self, key: SessionKey, itt: u32) -> bool {
         let Some(task) = self.task_mut(key, itt) else { return false };
-        if task.is_granted {
-            return true;
+        if task.is_granted || task.is_waiting {
+            return task.is_granted;
         }
-        let has_waited = std::mem::take(&mut task.is_waiting);
-        let (connection, missing) = (task.connection, task.wanted_bytes.saturating_sub(task.held_bytes));
-        let had_none = !self.has_granted(key, connection);
-        let has_others = self.iscsi.get(connection).is_some_and(|connection| !connection.ungranted.is_empty());
-        // Behind those of its connection that wait.
-        let room = if has_others && !has_waited { Room::NotOwn } else { self.room_for(connection, missing, had_none) };
-        let now = self.now;
-        let Some(task) = self.task_mut(key, itt) else { return false };
+        let (connection, missing) = (task.connection, missing_bytes(task));
+        let Some(slot) = self.iscsi.get(connection) else { return false };
+        // Behind others that wait for their connection; past those that wait for the shard it may have what is always there.
+        let (has_others, is_queued) = (!slot.ungranted.is_empty(), slot.is_queued);
+        let is_behind = has_others && !(is_queued && self.is_guaranteed(connection, missing));
+        let room = if is_behind { Room::NotOwn } else { self.room_for(connection, missing) };
         if room == Room::There {
-            task.is_granted = true;
-            task.held_bytes += missing;
-            self.hold_iscsi(connection, missing);
-            if let Some(connection) = self.iscsi.get_mut(connection).filter(|_| had_none) {
-                connection.fed_at = now;
-            }
+            self.count(key, itt);
             return true;
         }
-        task.is_waiting = true;
-        if let Some(connection) = self.iscsi.get_mut(connection) {
-            connection.ungranted.push_back(itt);
+        if let Some(task) = self.task_mut(key, itt) {
+            task.is_waiting = true;
         }
-        if room == Room::NotHere
-            && let Some(slot) = self.iscsi.get_mut(connection)
-            && !std::mem::replace(&mut slot.is_queued, true)
-        {
-            self.ungranted.push_back(connection);
+        if let Some(slot) = self.iscsi.get_mut(connection) {
+            slot.ungranted.push_back(itt);
+        }
+        if room == Room::NotHere {
+            self.queue_ungranted(connection);
         }
         false
     }
 
+    /// Counts all of a write.
+    fn count(&mut self, key: SessionKey, itt: u32) {
+        let now = self.now;
+        let Some(task) = self.task_mut(key, itt) else { return };
+        let (connection, missing) = (task.connection, missing_bytes(task));
+        let had_none = !self.has_granted(connection);
+        if let Some(task) = self.task_mut(key, itt) {
+            (task.is_granted, task.is_waiting) = (true, false);
+            task.held_bytes += missing;
+        }
+        self.hold_iscsi(connection, missing);
+        if let Some(connection) = self.iscsi.get_mut(connection).filter(|_| had_none) {
+            connection.fed_at = now;
+        }
+    }
+
     /// Whether data of a write is asked for that a connection has announced.
-    fn has_granted(&self, key: SessionKey, connection: usize) -> bool {
+    fn has_granted(&self, connection: usize) -> bool {
         let is_granted =
             |task: &Task| task.connection == connection && task.is_granted && task.stage == Stage::Gathering;
-        self.sessions.get(&key).is_some_and(|session| session.tasks.values().any(is_granted))
+        let session = self.iscsi.get(connection).and_then(|connection| self.sessions.get(&connection.session));
+        session.is_some_and(|session| session.tasks.values().any(is_granted))
     }
 
     /// Whether a write may have so much more. The first one of a connection may go beyond what that may have: what came unasked of
-    /// the others does not go before they do. It may always have a little, as long as the shard does not hold twice what it may.
-    fn room_for(&self, connection: usize, bytes: u64, is_first: bool) -> Room {
+    /// the others does not go before they do.
+    fn room_for(&self, connection: usize, bytes: u64) -> Room {
         let held_bytes = self.iscsi.get(connection).map_or(0, |connection| connection.held_bytes);
-        let limits = &self.limits;
-        let is_guaranteed = is_first && bytes <= limits.guaranteed_bytes;
-        let has_own = is_first || held_bytes + bytes <= limits.connection_bytes_max;
-        if !has_own {
+        if self.is_guaranteed(connection, bytes) {
+            Room::There
+        } else if held_bytes >= self.limits.connection_bytes_max && self.has_granted(connection) {
             Room::NotOwn
-        } else if self.held_bytes < limits.shard_bytes_max
-            || (is_guaranteed && self.held_bytes < limits.shard_bytes_max.saturating_mul(2))
-        {
+        } else if self.held_as_seen() < self.limits.shard_bytes_max {
             Room::There
         } else {
             Room::NotHere
+        }
+    }
+
+    /// Whether a write may have so much more in any case: a little, where its connection has been asked for no other, as long as
+    /// the shard does not hold twice what it may.
+    fn is_guaranteed(&self, connection: usize, bytes: u64) -> bool {
+        let limits = &self.limits;
+        let is_little = bytes <= limits.guaranteed_bytes && self.held_bytes < limits.shard_bytes_max.saturating_mul(2);
+        is_little && !self.has_granted(connection)
+    }
+
+    /// Puts a connection behind those that wait for the shard's room.
+    fn queue_ungranted(&mut self, key: usize) {
+        self.is_short = true;
+        if let Some(connection) = self.iscsi.get_mut(key)
+            && !std::mem::replace(&mut connection.is_queued, true)
+        {
+            self.ungranted.push_back(key);
         }
     }
 
@@ -92,46 +113,82 @@ impl Shard {
         }
     }
 
-    /// Goes on with writes that waited for room: of connections that gave some back, and then of those that wait for the shard's,
-    /// the longest first.
+    /// Goes on with writes that waited for room.
     pub(in crate::shard) fn resume_ungranted(&mut self) {
         for key in std::mem::take(&mut self.released) {
-            self.resume_ungranted_of(key);
-        }
-        for look in 0..self.ungranted.len() {
-            if look >= LOOKS && self.held_bytes >= self.limits.shard_bytes_max {
-                return;
+            self.resume_guaranteed(key);
+            if self.iscsi.get(key).is_some_and(|connection| !connection.ungranted.is_empty()) {
+                self.queue_ungranted(key);
             }
-            let Some(key) = self.ungranted.pop_front() else { return };
+        }
+        while self.held_bytes < self.limits.shard_bytes_max
+            && let Some(key) = self.ungranted.pop_front()
+        {
             if let Some(connection) = self.iscsi.get_mut(key) {
                 connection.is_queued = false;
             }
-            self.resume_ungranted_of(key);
+            self.resume_first(key);
         }
+        self.is_short |= !self.ungranted.is_empty();
     }
 
-    /// The same of one connection: those that wait longest first, up to the first that has to wait on.
-    fn resume_ungranted_of(&mut self, key: usize) {
-        let Some(connection) = self.iscsi.get_mut(key).filter(|connection| connection.phase == Phase::Open) else {
+    /// What is always there goes to the first write that needs no more, though larger ones wait before it.
+    fn resume_guaranteed(&mut self, key: usize) {
+        if !self.is_guaranteed(key, 0) {
             return;
+        }
+        let Some((connection, session)) = self.open_with_session(key) else { return };
+        let is_little = |itt: &&u32| {
+            let task = session.tasks.get(itt);
+            task.is_some_and(|task| missing_bytes(task) <= self.limits.guaranteed_bytes)
         };
-        let session = connection.session;
-        while let Some(itt) = self.iscsi.get_mut(key).and_then(|connection| connection.ungranted.pop_front()) {
-            self.ask_for_data(session, itt);
-            let Some(connection) = self.iscsi.get_mut(key) else { return };
-            if connection.ungranted.back() == Some(&itt) {
-                // It waits on, before the others.
-                connection.ungranted.rotate_right(1);
-                return;
-            }
+        if let Some(itt) = connection.ungranted.iter().find(is_little).copied() {
+            self.resume(key, itt);
         }
     }
 
-    /// A command is over, or forgotten: it holds nothing, and waits no more.
-    pub(super) fn leave_room(&mut self, task: &Task) {
-        if let Some(connection) = self.iscsi.get_mut(task.connection).filter(|_| task.is_waiting) {
-            connection.ungranted.retain(|waiting| *waiting != task.itt);
+    /// The write that waits longest at a connection goes on; if there are others, they wait for the next turn.
+    fn resume_first(&mut self, key: usize) {
+        let Some((connection, session)) = self.open_with_session(key) else { return };
+        let Some(itt) = connection.ungranted.front().copied() else { return };
+        match session.tasks.get(&itt).map(missing_bytes).map(|bytes| self.room_for(key, bytes)) {
+            // It waits for what its connection gives back.
+            Some(Room::NotOwn) => return,
+            Some(Room::There) | None => self.resume(key, itt),
+            Some(Room::NotHere) => {}
         }
-        self.release_iscsi(task.connection, task.held_bytes);
+        if self.iscsi.get(key).is_some_and(|connection| !connection.ungranted.is_empty()) {
+            self.queue_ungranted(key);
+        }
     }
+
+    /// A write waits no more: all of it is counted, and it is asked for.
+    fn resume(&mut self, key: usize, itt: u32) {
+        let Some(connection) = self.iscsi.get_mut(key) else { return };
+        connection.ungranted.retain(|waiting| *waiting != itt);
+        let session = connection.session;
+        self.count(session, itt);
+        self.ask_for_data(session, itt);
+    }
+
+    fn open_with_session(&self, key: usize) -> Option<(&Connection, &Session)> {
+        let connection = self.iscsi.get(key).filter(|connection| connection.phase == Phase::Open)?;
+        Some((connection, self.sessions.get(&connection.session)?))
+    }
+
+    /// A write waits no more: it is submitted or over.
+    pub(super) fn leave_ungranted(&mut self, key: SessionKey, itt: u32) {
+        let Some(task) = self.task_mut(key, itt) else { return };
+        let connection = task.connection;
+        if std::mem::take(&mut task.is_waiting)
+            && let Some(connection) = self.iscsi.get_mut(connection)
+        {
+            connection.ungranted.retain(|waiting| *waiting != itt);
+        }
+    }
+}
+
+/// Bytes of a write that are not counted yet.
+const fn missing_bytes(task: &Task) -> u64 {
+    task.wanted_bytes.saturating_sub(task.held_bytes)
 }

@@ -39,6 +39,7 @@ impl Shard {
     }
 
     fn submit_task(&mut self, key: SessionKey, itt: u32) {
+        self.leave_ungranted(key, itt);
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(task) = session.tasks.get_mut(&itt) else { return };
         task.stage = Stage::Submitted;
@@ -146,6 +147,7 @@ impl Shard {
 
     /// Answers a command, and forgets it.
     pub(super) fn finish_task(&mut self, key: SessionKey, itt: u32, outcome: Outcome) {
+        self.leave_ungranted(key, itt);
         let Some(session) = self.sessions.get_mut(&key) else {
             outcome.discard(&mut self.buffers);
             return;
@@ -156,7 +158,7 @@ impl Shard {
         };
         session.leave_order(&task);
         let window = session.numbers();
-        self.leave_room(&task);
+        self.release_iscsi(task.connection, task.held_bytes);
         let connection = self.iscsi.get_mut(task.connection).filter(|connection| connection.phase != Phase::Dead);
         let Some(connection) = connection.filter(|_| !task.is_aborted) else {
             outcome.discard(&mut self.buffers);
@@ -195,12 +197,13 @@ impl Shard {
 
     /// Forgets a command without an answer.
     pub(super) fn forget_task(&mut self, key: SessionKey, itt: u32) {
+        self.leave_ungranted(key, itt);
         let Some(session) = self.sessions.get_mut(&key) else { return };
         // What of its data is on its way is thrown away when it is there.
         let Some(mut task) = session.tasks.remove(&itt) else { return };
         session.leave_order(&task);
         task.payload.abandon(&mut self.buffers);
-        self.leave_room(&task);
+        self.release_iscsi(task.connection, task.held_bytes);
     }
 }
 
