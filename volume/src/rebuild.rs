@@ -248,7 +248,7 @@ impl<'a> Fold<'a> {
         replay(&mut self.map, log, self.size_bytes, (Lsn::ZERO, &passed));
         self.applied = log.last_lsn;
         self.chain = Some(log.chain_after);
-        self.mends.extend(mends_of(self.superblock, log, self.size_bytes));
+        self.mends.extend(mends_of(self.superblock, log, (Some(self.size_bytes), self.size_bytes)));
         self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
         index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
         let loans = log.loans();

@@ -533,7 +533,6 @@ fn a_block_that_rotted_is_an_error_and_its_neighbour_is_read() {
     assert_eq!(driver.volume.status().corrupt_blocks, 1);
 }
 
-/// P5.
 /// P2. What came wrong is asked for once more, and then of the device, not of a cache.
 #[test]
 fn what_came_wrong_is_asked_of_the_device() {
@@ -557,6 +556,7 @@ fn what_came_wrong_is_asked_of_the_device() {
     }
 }
 
+/// P5.
 #[test]
 fn trims_and_zeroes_of_any_length_read_as_zeros() {
     let mut driver = Driver::new(64);

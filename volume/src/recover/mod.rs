@@ -372,9 +372,11 @@ impl Recovered {
         self.mend(superblock, log, size_bytes);
     }
 
-    /// Sees to it that a segment has its header and its footer; the volume was `size_bytes` long before it.
+    /// Sees to it that a segment has its header and its footer. The volume was `size_bytes` long before it, or, of one that is folded,
+    /// where the stored map ends.
     fn mend(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
-        self.writes.extend(mends_of(superblock, log, size_bytes));
+        let is_before = log.row.first_lsn > self.folded_to || !log.is_resized();
+        self.writes.extend(mends_of(superblock, log, (is_before.then_some(size_bytes), size_bytes)));
     }
 
     fn void(&mut self, superblock: &Superblock, log: &SegmentLog) {
@@ -450,21 +452,22 @@ pub(crate) fn void_of(superblock: &Superblock, log: &SegmentLog) -> Option<(u64,
     })
 }
 
-/// The header and the footer of a segment of a volume that was `size_bytes` long before it, where it lacks them, with their offsets in
-/// the pool. A header that told the size after it would have the next recovery shrink the volume too early.
+/// The header and the footer of a segment, where it lacks them, with their offsets in the pool. `size_before` is how long the volume
+/// was then, where that is known: a header that told a size after that would have the next recovery or rebuild shrink the
+/// volume too early. `size_after` is for a segment that does not resize it.
 pub(crate) fn mends_of(
     superblock: &Superblock,
     log: &SegmentLog,
-    size_bytes: u64,
+    (size_before, size_after): (Option<u64>, u64),
 ) -> impl Iterator<Item = (u64, Vec<u8>)> {
     let own = log.row.own_slot();
     let header = own.filter(|_| log.header.is_none());
-    let header = header.map(|slot| (superblock.geometry.slot_offset(slot), header_of(superblock, log, size_bytes)));
-    let footer = own.filter(|_| !log.has_footer).and_then(|slot| footer_of(superblock, (log, slot), size_bytes));
+    let header = header.map(|slot| (superblock.geometry.slot_offset(slot), header_of(superblock, log, size_before)));
+    let footer = own.filter(|_| !log.has_footer).and_then(|slot| footer_of(superblock, (log, slot), size_after));
     header.into_iter().chain(footer)
 }
 
-fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<u8> {
+fn header_of(superblock: &Superblock, log: &SegmentLog, size_before: Option<u64>) -> Vec<u8> {
     let header = SlotHeader {
         slot_use: SlotUse::Segment,
         pool: superblock.pool,
@@ -472,7 +475,8 @@ fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<
         volume: log.row.volume,
         epoch: log.epoch,
         first_lsn: log.row.first_lsn,
-        size_bytes: log.size_at_open.unwrap_or(size_bytes),
+        // 0 says that it is not known: other segments tell.
+        size_bytes: log.size_at_open.or(size_before).unwrap_or(0),
         chain: log.chain_before,
         opened_ms: log.header.map_or(0, |header| header.opened_ms),
     };
@@ -485,7 +489,7 @@ fn header_of(superblock: &Superblock, log: &SegmentLog, size_bytes: u64) -> Vec<
 fn footer_of(
     superblock: &Superblock,
     (log, slot): (&SegmentLog, SlotIndex),
-    size_bytes: u64,
+    size_after: u64,
 ) -> Option<(u64, Vec<u8>)> {
     let geometry: Geometry = superblock.geometry;
     let bytes = encode_footer(&Footer {
@@ -494,7 +498,7 @@ fn footer_of(
         volume: log.row.volume,
         epoch: log.epoch,
         first_lsn: log.row.first_lsn,
-        size_bytes: log.size_after().unwrap_or(size_bytes),
+        size_bytes: log.size_after().unwrap_or(size_after),
         filled_blocks: log.filled_blocks,
         chain_before: log.chain_before,
         chain_after: log.chain_after,

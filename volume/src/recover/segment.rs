@@ -97,6 +97,11 @@ impl SegmentLog {
         self.size_at_open.filter(|size| *size > 0 && *size < size_bytes)
     }
 
+    /// Whether the volume was resized in it.
+    pub(crate) fn is_resized(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.operation.kind, OperationKind::Resize(_)))
+    }
+
     /// The volume's size after the last operation, when the segment tells it.
     pub(crate) fn size_after(&self) -> Option<u64> {
         let resized = self.entries.iter().rev().find_map(|entry| match entry.operation.kind {
@@ -109,7 +114,7 @@ impl SegmentLog {
             | OperationKind::Snapshot { .. }
             | OperationKind::TimeMark { .. } => None,
         });
-        // 0 is of a header that a rebuild made anew without knowing the size.
+        // 0 is of a header that was made anew without knowing the size.
         resized.or_else(|| self.size_at_open.filter(|size| *size > 0))
     }
 

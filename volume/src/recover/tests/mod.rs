@@ -290,6 +290,24 @@ fn a_header_that_is_written_anew_tells_the_size_before_its_segment() {
     }
 }
 
+/// P2. How long a volume was before a resize that is folded, the stored map does not tell; a header that told the size of now had a
+/// rebuild cut off what a snapshot shows behind it.
+#[test]
+fn a_header_that_is_written_anew_tells_no_size_that_is_not_known() {
+    let mut world = World::new(8);
+    world.segment(VOLUME, &[&[write_op(0, 3)]]);
+    let row = world.segment(VOLUME, &[&[write_op(1, 1), resize_op(1 << 20)]]);
+    world.sync(VOLUME);
+    world.fold(VOLUME);
+    world.rot(row.a_slot(), 0);
+    let recovered = world.recover(VOLUME).unwrap();
+    assert_eq!(recovered.size_bytes, 1 << 20);
+    world.mend(&recovered);
+    let at = world.at(row.a_slot(), 0);
+    let header = SlotHeader::decode(&world.pool.bytes[at..at + BLOCK_LEN]).unwrap();
+    assert_eq!(header.size_bytes, 0);
+}
+
 #[test]
 fn a_header_of_another_log_position_than_the_index_says_is_damage() {
     let mut world = World::new(8);
