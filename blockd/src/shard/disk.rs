@@ -13,13 +13,15 @@ use super::stats::ShardStats;
 use crate::limits::Limits;
 use crate::memory::region_of;
 use smallvec::SmallVec;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use units::Monotonic;
+use units::{BLOCK_LEN, Monotonic};
 use uring::{DISCARDED_BYTES_MAX, ReadPiece, Ring};
 use volume::buffer::{Buffer, total_len};
 use volume::error::DiskFault;
@@ -96,9 +98,15 @@ impl Disk {
     pub(crate) fn open(path: &Path, is_direct: bool) -> io::Result<Self> {
         let open = |is_direct| uring::file::open(path, is_direct).map(|file| Rc::new(OwnedFd::from(file)));
         let file = open(is_direct)?;
+        // There is none where the file system has no direct I/O, or not of single blocks.
+        let can_read = |direct: &File| match direct.read_at(Buffer::zeroed(BLOCK_LEN).as_mut_slice(), 0) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::InvalidInput,
+        };
+        let direct = uring::file::open(path, true).ok().filter(can_read);
         Ok(Self {
             write_back_file: open(is_direct)?,
-            past_cache: open(true).unwrap_or_else(|_| Rc::clone(&file)),
+            past_cache: direct.map_or_else(|| Rc::clone(&file), |direct| Rc::new(direct.into())),
             file,
             has_lost: false,
             is_direct,
