@@ -20,7 +20,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --
 # The cores own no file, socket, clock or thread: a target that has none of them must take them.
 if rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null | xargs -r test -d; then
     step "the sans-io crates on wasm32"
-    cargo check --release --locked --target wasm32-unknown-unknown -p units -p proto -p volume
+    cargo check --release --locked --target wasm32-unknown-unknown -p units -p proto -p volume -p replication
 else
     echo "SKIPPED: wasm32 check of the sans-io crates: this toolchain lacks the target wasm32-unknown-unknown"
 fi

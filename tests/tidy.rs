@@ -43,7 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that own no file, socket, clock or thread, and what they may therefore not depend on.
-const SANS_IO: [&str; 5] = ["units", "proto", "volume", "metering", "sim"];
+const SANS_IO: [&str; 6] = ["units", "proto", "volume", "replication", "metering", "sim"];
 const NOT_SANS_IO: [&str; 8] = ["tokio", "io-uring", "libc", "rocksdb", "hyper", "axum", "rand", "nix"];
 
 /// Words with an agreed replacement, matched whole and without regard to case in Rust sources.

@@ -15,6 +15,7 @@ pub mod census;
 pub mod disk;
 pub mod fuse;
 pub mod meter;
+pub mod mirror;
 pub mod oracle;
 pub mod pattern;
 pub mod plan;

@@ -8,7 +8,7 @@ mod id;
 mod range;
 mod time;
 
-pub use id::{ClassId, Epoch, Lsn, PoolId, SegmentId, SlotIndex, SnapshotId, TenantId, VolumeId};
+pub use id::{ClassId, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId, SlotIndex, SnapshotId, TenantId, VolumeId};
 pub use range::{BlockIndex, BlockRange, ByteRange, OutOfRange};
 pub use time::{MeterTime, Monotonic};
 

@@ -1,0 +1,26 @@
+//! Who may write a mirrored consistency group: the role machine of one site, sans-io.
+//!
+//! [`Member`] is told what happens ([`Event`]) and tells what to do ([`Action`]); time is an argument. It owns no file, socket,
+//! clock, thread or random source, so that the simulator runs the very same code. The protocol is in docs/mirror.md.
+
+#![forbid(unsafe_code)]
+
+pub mod controls;
+mod evidence;
+mod io;
+mod lease;
+mod member;
+mod message;
+mod pause;
+mod position;
+mod promise;
+mod record;
+pub mod times;
+
+pub use evidence::{Decision, Evidence, Sight};
+pub use io::{Action, AskId, Command, DiskState, Event, LogState, ReadAnswer, Reads, Role, Seen, SwapAnswer, Why};
+pub use member::{Committed, Config, Member, Policy, Start};
+pub use message::{Body, Message};
+pub use position::{ERAS_MAX, Eras, Position};
+pub use promise::{Life, Promise};
+pub use record::{RECORD_BYTES_MAX, Record, RecordError, Revision};
