@@ -3,7 +3,7 @@
 //! Every event changes what the site knows; then [`Member::settle`] looks at all of that and decides what its log does, what
 //! the witness is asked and what the other site is told. So no decision hangs on the order in which news came.
 //!
-//! Kept at every moment: a log leads or follows only in the epoch that is durably promised; a leader's epoch is one in which
+//! Kept at every moment: a log leads or follows only in the epoch that is durably promised; who leads does so in one in which
 //! nobody wrote before it; what is acknowledged is on every site that is in sync by any record that is or may come into force.
 
 mod peer;
@@ -170,8 +170,8 @@ impl Member {
         if is_missing(Safeguard::CommittedReads) {
             return self.lead.is_some().then(|| self.log.end().lsn);
         }
-        if is_missing(Safeguard::ReadsWaitToo) {
-            return self.lead.as_ref().map(|lead| lead.committed.appended);
+        if is_missing(Safeguard::ReadsWaitToo) && self.lead.is_some() && !self.needs_peer() {
+            return Some(self.log.end().lsn);
         }
         self.committed(now).map(|committed| committed.appended)
     }

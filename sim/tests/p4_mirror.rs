@@ -29,8 +29,8 @@ cases! {
     a_link_that_is_cut_in_one_direction_makes_no_second_primary: OneWay;
     /// P1, P4. F6: answers of the witness are lost, repeated, and half a minute late.
     late_answers_of_the_witness_hurt_nothing: LateWitness;
-    /// P1, P2, P4. F6: a takeover comes into force long after it was given up.
-    a_takeover_that_lands_late_hurts_nothing: LateTakeover;
+    /// P1, P2, P4. F6: a takeover or a join comes into force long after it was given up.
+    a_change_that_lands_late_hurts_nothing: LateChange;
     /// P1, P4. F7: a witness that is about to be lost makes the primary sole.
     a_frail_witness_elects_before: FrailWitness;
     /// P4. F8: a witness that was restored from a backup changes no role.

@@ -114,6 +114,10 @@ impl Member {
         }
         if self.peer.is_lost(self.now) {
             self.peer.well_since = self.now;
+            // It had nothing to answer while it was away.
+            if let Some(lead) = &mut self.lead {
+                lead.unanswered_since = self.now;
+            }
         }
         self.peer.heard_at = self.now;
         let is_to_me = message.heard == self.promise.life && message.epoch == self.epoch();
@@ -194,7 +198,7 @@ impl Member {
             self.peer.acked = None;
         }
         self.acknowledge(actions);
-        if !is_due && !self.peer.is_news_due {
+        if !is_due && !self.peer.is_news_due && !self.wants_alignment() {
             return;
         }
         self.peer.spoken_at = Some(self.now);

@@ -14,14 +14,14 @@ impl Member {
     pub(super) fn settle_primary(&mut self, actions: &mut Vec<Action>) {
         let Some(record) = self.record() else { return };
         self.secondary.forget_alignment();
-        if self.lead.is_some() {
-            return self.lead_on(record, actions);
-        }
         if self.command.is_some_and(|(command, _)| command == Command::Force) {
             // The operator answers for what this log may lack.
             self.command = None;
             self.is_forced = true;
             self.is_certain = true;
+        }
+        if self.lead.is_some() {
+            return self.lead_on(record, actions);
         }
         if !self.is_certain && self.has_compared() || is_missing(Safeguard::Comparison) {
             self.is_certain = true;
@@ -108,4 +108,4 @@ impl Member {
 }
 
 /// How many epochs a witness that is made anew without the other site leaves out.
-const EPOCHS_PASSED_OVER: u64 = 1 << 20;
+pub(super) const EPOCHS_PASSED_OVER: u64 = 1 << 20;

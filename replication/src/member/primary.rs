@@ -122,7 +122,7 @@ impl Member {
     }
 
     /// S1. Whether an acknowledgement needs the other site.
-    fn needs_peer(&self) -> bool {
+    pub(super) fn needs_peer(&self) -> bool {
         let is_strict = self.config.policy == Policy::Strict && !self.is_forced;
         !is_missing(Safeguard::AllInSync) && (is_strict || self.is_joining() || self.counts_peer())
     }

@@ -1,6 +1,7 @@
 //! A site of which the record says that the other one is primary: it finds where its log parts from that one's, follows it,
 //! and takes over when it is lost.
 
+use super::prepare::EPOCHS_PASSED_OVER;
 use super::{Member, Policy};
 use crate::controls::{Safeguard, is_missing};
 use crate::evidence::Decision;
@@ -17,6 +18,8 @@ use units::{Epoch, Lsn, Monotonic};
 pub(super) struct Secondary {
     /// The epoch in which the log is known to be a part of the primary's.
     aligned: Option<Epoch>,
+    /// The role, by its number, in which that was last asked for.
+    asked: Option<u64>,
     /// S5. Until when this site has given its word not to take over.
     pub(super) word_until: Monotonic,
     /// The heartbeat that it last gave it to.
@@ -39,6 +42,7 @@ impl Secondary {
     pub(super) fn new(now: Monotonic) -> Self {
         Self {
             aligned: None,
+            asked: None,
             // An earlier life may have given its word just before it ended.
             word_until: now.plus(LEASE_GIVEN),
             word_number: 0,
@@ -90,6 +94,9 @@ impl Member {
     pub(super) fn settle_secondary(&mut self, actions: &mut Vec<Action>) {
         self.lead = None;
         let Some(record) = self.record() else { return };
+        if self.rebuild_alone(record, actions) {
+            return;
+        }
         self.begin_takeover(record);
         if self.secondary.taking.is_some() {
             return self.take_over(record, actions);
@@ -113,9 +120,15 @@ impl Member {
         self.role == Role::Freeze { why: Why::Aligning } && self.has_taken_on()
     }
 
+    /// Whether it is to be asked for the first time where the logs part.
+    pub(super) fn wants_alignment(&self) -> bool {
+        self.is_aligning() && self.secondary.asked != Some(self.role_number)
+    }
+
     /// Asks where the logs part, once nothing is appended any more.
     pub(super) fn ask_alignment(&mut self, actions: &mut Vec<Action>) {
         if self.is_aligning() {
+            self.secondary.asked = Some(self.role_number);
             self.send(Body::Align { eras: self.log.eras.clone() }, actions);
         }
     }
@@ -154,6 +167,43 @@ impl Member {
         let is_heir = record.partner == Some(self.config.me) && !record.is_sole;
         let is_certain = self.is_certain || is_missing(Safeguard::Comparison);
         self.config.policy == Policy::Available && is_certain && is_heir || is_missing(Safeguard::Eligible)
+    }
+
+    /// S8. An operator has this site lead with a witness that has gone back, since the primary is lost. Says whether that is
+    /// under way. What only a primary can do is refused here.
+    fn rebuild_alone(&mut self, record: Record, actions: &mut Vec<Action>) -> bool {
+        let Some((command, _)) = self.command else { return false };
+        let may_be = match command {
+            Command::Rebuild { without_peer } => {
+                without_peer && self.witness.has_gone_back && self.peer.is_lost(self.now)
+            }
+            Command::Force => return false,
+            Command::Found | Command::Switch | Command::Reads(_) => false,
+        };
+        if !may_be {
+            self.refuse(command, actions);
+            return false;
+        }
+        self.freeze(Why::TakingOver, actions);
+        if !self.has_taken_on() || self.witness.is_undecided() {
+            return true;
+        }
+        let next = Record {
+            epoch: Epoch(record.epoch.0 + EPOCHS_PASSED_OVER),
+            primary: self.config.me,
+            partner: None,
+            is_sole: false,
+            lineage: record.lineage + 1,
+            fork: Some(self.log.end()),
+        };
+        let expected = self.witness.latest_revision();
+        if self.swap_at(expected, next, actions) {
+            self.tell(Decision::Begin(command), actions);
+            self.command = None;
+            self.is_forced = true;
+            self.sole_bump = Some(next);
+        }
+        true
     }
 
     fn begin_takeover(&mut self, record: Record) {

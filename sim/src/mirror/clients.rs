@@ -1,6 +1,8 @@
 //! Clients at both sites: they write values that are written once, read, flush, and try again. A driver's retry is the same
 //! operation; what it asked before on a connection that it gave up does nothing more.
 //!
+//! Besides, at each site a client reads all the time and stays there, whoever is primary: it sees what is shown too long.
+//!
 //! A block has one writer and many readers. A retry may write a second time what was written: with two writers of a block the
 //! other one's write may lie between, and no storage could tell that from two operations.
 
@@ -33,12 +35,14 @@ pub(super) struct Client {
     written: u64,
     /// When it was last served.
     pub(super) served_at: u64,
+    /// It only reads, at its site.
+    pub(super) is_reader: bool,
     /// It begins nothing any more.
     pub(super) is_done: bool,
 }
 
 impl Client {
-    pub(super) fn new(index: usize, random: &mut Random) -> Self {
+    pub(super) fn new(index: usize, is_reader: bool, random: &mut Random) -> Self {
         Self {
             site: index % 2,
             home: index % 2,
@@ -47,6 +51,7 @@ impl Client {
             wish: None,
             written: ((index as u64 + 1) << 32) | random.below(1 << 16),
             served_at: 0,
+            is_reader,
             is_done: false,
         }
     }
@@ -71,7 +76,7 @@ impl World {
         } else if self.clients[client].tries >= TRIES_MAX {
             self.clients[client].wish = None;
             return self.on_client(client, attempt);
-        } else if self.clients[client].tries > 0 {
+        } else if self.clients[client].tries > 0 && !self.clients[client].is_reader {
             self.clients[client].site = 1 - self.clients[client].site;
         }
         for site in &mut self.sites {
@@ -92,7 +97,7 @@ impl World {
 
     fn begin(&mut self, client: usize) {
         let block = self.random.below(BLOCKS);
-        let count = self.clients.len() as u64;
+        let count = self.clients.iter().filter(|client| !client.is_reader).count() as u64;
         let own = (block / count * count + client as u64) % BLOCKS.next_multiple_of(count);
         let draw = self.random.below(100);
         let one = &mut self.clients[client];
@@ -102,6 +107,7 @@ impl World {
         }
         let asked = self.time;
         let wish = match draw {
+            _ if one.is_reader => Wish::Read { block: block as u8 },
             0..45 => {
                 one.written += 1;
                 Wish::Write { block: own as u8, value: one.written }
@@ -132,7 +138,8 @@ impl World {
         let value = match answer {
             Answer::Refused => {
                 // The other site, a little later.
-                let at = self.time + self.random.within(10, 400) * MILLISECOND;
+                let most = if self.clients[client].is_reader { 40 } else { 400 };
+                let at = self.time + self.random.within(10, most) * MILLISECOND;
                 self.at(at, Happening::Client { client, attempt });
                 return;
             }

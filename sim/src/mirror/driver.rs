@@ -252,7 +252,7 @@ impl World {
     pub(super) fn on_grown(&mut self, site: usize) {
         let upto = self.sites[site].log.end().lsn;
         let is_durable = self.sites[site].log.durable() == upto;
-        self.on_caught_up(site);
+        self.on_up_to_date(site);
         let delay = self.random.below(self.sites[site].sync_max) + 100 * MICROSECOND;
         let Some(process) = &mut self.sites[site].process else { return };
         if !is_durable && !process.is_syncing {

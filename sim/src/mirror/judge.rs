@@ -101,7 +101,7 @@ impl World {
     }
 
     /// The log of a site has grown.
-    pub(super) fn on_caught_up(&mut self, site: usize) {
+    pub(super) fn on_up_to_date(&mut self, site: usize) {
         if self.sites[site].has_lost && self.sites[site].log.has_all_of(&self.judge.committed) {
             self.sites[site].has_lost = false;
         }
@@ -114,11 +114,11 @@ impl World {
         let primary = usize::from(record.primary.0 - 1);
         if before.primary != record.primary {
             self.judge.moves += 1;
-            if before.lineage != record.lineage {
-                // By force: what the other site alone has is lost with an excuse, and kept as a branch.
-                let left = self.sites[primary].log.shared_with(&self.judge.committed);
-                self.excuse(left);
-            }
+        }
+        if before.lineage != record.lineage {
+            // By an operator's word: what the other site alone has is lost with an excuse, and kept as a branch.
+            let left = self.sites[primary].log.shared_with(&self.judge.committed);
+            self.excuse(left);
         }
         let Some(partner) = record.partner.filter(|_| before.partner.is_none() || before.is_sole && !record.is_sole)
         else {
@@ -167,7 +167,8 @@ impl World {
 
     /// Every client has been served since the last fault; then they stop.
     pub(super) fn judge_service(&mut self) -> Result<(), crate::trace::Finding> {
-        let waiting = self.clients.iter().position(|client| client.served_at < self.end_of_faults);
+        let is_waiting = |client: &super::Client| !client.is_reader && client.served_at < self.end_of_faults;
+        let waiting = self.clients.iter().position(is_waiting);
         if let Some(client) = waiting {
             let roles = self.roles();
             let secs = SERVED_WITHIN.as_secs();
@@ -193,7 +194,7 @@ impl World {
         let record = self.witness.seen().map(|seen| seen.record);
         let is_in_sync = record.is_some_and(|record| record.partner.is_some() && !record.is_sole);
         let [a, b] = &self.sites;
-        let is_idle = self.clients.iter().all(super::clients::Client::is_idle);
+        let is_idle = self.clients.iter().all(super::Client::is_idle);
         is_in_sync && is_idle && a.log.last() == b.log.last() && a.log.has_all_of(&self.judge.committed)
     }
 

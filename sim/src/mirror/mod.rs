@@ -143,8 +143,11 @@ impl World {
         let mut witness = Witness::default();
         let first =
             Record { epoch: Epoch(1), primary: SiteId(1), partner: None, is_sole: false, lineage: 1, fork: None };
-        witness.swap(None, first);
-        let clients = (0..plan.clients).map(|index| Client::new(index, &mut random)).collect();
+        if case != Case::Calm {
+            witness.swap(None, first);
+        }
+        let readers = plan.clients..plan.clients + 2;
+        let clients = (0..readers.end).map(|index| Client::new(index, readers.contains(&index), &mut random)).collect();
         let mut world = Self {
             random,
             time: MILLISECOND,

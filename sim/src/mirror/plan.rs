@@ -8,6 +8,9 @@ use replication::{Command, DiskState, Reads};
 /// Until then the sites find each other.
 const CALM_MS: u64 = 4_000;
 
+/// When an operator makes the group, where there is none yet.
+const FOUND_MS: u64 = 20;
+
 /// A case of the catalogue, or a mixture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
@@ -23,8 +26,8 @@ pub enum Case {
     OneWay,
     /// F6. The witness's answers are lost, repeated, and up to half a minute late.
     LateWitness,
-    /// F6. A takeover is asked for, given up, and comes into force when nobody waits for it, just as the link is cut.
-    LateTakeover,
+    /// F6. A takeover, or a join, is asked for, given up, and comes into force when nobody waits for it any more.
+    LateChange,
     /// F7. The witness loses a member, then the link is cut, then it is back.
     FrailWitness,
     /// F8. The witness is restored from an old backup.
@@ -53,7 +56,7 @@ pub enum Case {
     Strict,
     /// F32 with reads that ask each time.
     Confirm,
-    /// Nothing.
+    /// Nothing, but that an operator makes the group.
     Calm,
 }
 
@@ -65,7 +68,7 @@ pub const CASES: [Case; 22] = [
     Case::Partition,
     Case::OneWay,
     Case::LateWitness,
-    Case::LateTakeover,
+    Case::LateChange,
     Case::FrailWitness,
     Case::RestoredWitness,
     Case::StalledWitness,
@@ -116,6 +119,9 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(case: Case, random: &mut Random) -> Self {
         let mut script = Script { at: CALM_MS, faults: Vec::new(), random };
+        if case == Case::Calm {
+            script.faults.push((FOUND_MS, Fault::Command { who: Who::Primary, command: Command::Found }));
+        }
         let rounds = script.random.within(1, 3);
         for _ in 0..rounds {
             script.add_case(case);
@@ -180,7 +186,7 @@ impl Script<'_> {
             Case::Partition => self.partition(),
             Case::OneWay => self.one_way(),
             Case::LateWitness => self.late_witness(),
-            Case::LateTakeover => self.late_takeover(),
+            Case::LateChange => self.late_change(),
             Case::FrailWitness => self.frail_witness(),
             Case::RestoredWitness => self.restored_witness(),
             Case::StalledWitness => {
@@ -247,7 +253,9 @@ impl Script<'_> {
         }
         self.at += self.random.within(0, 50);
         self.cut(true, true);
-        self.pause(500, 12_000);
+        // Sometimes longer than writes are held.
+        let most = *self.random.pick(&[3_000, 12_000, 12_000, 40_000]);
+        self.pause(500, most);
         if self.random.chance(300) {
             self.kill(who);
         }
@@ -298,16 +306,32 @@ impl Script<'_> {
         self.now(Fault::WitnessSlow(false));
     }
 
-    fn late_takeover(&mut self) {
+    fn late_change(&mut self) {
+        if self.random.chance(300) {
+            return self.late_join();
+        }
         self.now(Fault::WitnessCut { who: Who::Primary, is_cut: true });
         self.now(Fault::WitnessHolds(true));
         self.cut(true, true);
         self.pause(2_050, 3_000);
         self.now(Fault::Mend);
-        self.now(Fault::WitnessCut { who: Who::Primary, is_cut: false });
         self.pause(1_000, 4_000);
         self.cut(true, true);
         self.pause(0, 400);
+        self.now(Fault::WitnessHolds(false));
+        self.pause(1_000, 5_000);
+        self.now(Fault::WitnessCut { who: Who::Primary, is_cut: false });
+        self.now(Fault::Mend);
+    }
+
+    fn late_join(&mut self) {
+        self.cut(true, true);
+        self.pause(2_500, 4_000);
+        self.now(Fault::Mend);
+        self.now(Fault::WitnessHolds(true));
+        self.pause(1_200, 5_000);
+        self.cut(true, true);
+        self.pause(2_200, 6_000);
         self.now(Fault::WitnessHolds(false));
         self.pause(1_000, 5_000);
         self.now(Fault::Mend);
@@ -350,6 +374,12 @@ impl Script<'_> {
         }
         let changes = self.random.within(1, 4) as usize;
         self.now(Fault::WitnessRestored(changes));
+        if self.random.chance(300) {
+            self.now(Fault::Kill { who: Who::Secondary, is_power_cut: false, back_ms: 20_000 });
+            self.pause(6_000, 9_000);
+            self.rebuild(true);
+            self.pause(21_000, 24_000);
+        }
         self.pause(0, 6_000);
         if self.random.chance(500) {
             self.cut(true, true);
@@ -357,11 +387,15 @@ impl Script<'_> {
             self.now(Fault::Mend);
         }
         self.pause(6_000, 9_000);
-        // To both: the one that is not primary refuses.
-        for who in [Who::Primary, Who::Secondary] {
-            self.now(Fault::Command { who, command: Command::Rebuild { without_peer: false } });
-        }
+        self.rebuild(false);
         self.pause(6_000, 9_000);
+    }
+
+    /// To both sites: the one that is not primary does nothing.
+    fn rebuild(&mut self, without_peer: bool) {
+        for who in [Who::Primary, Who::Secondary] {
+            self.now(Fault::Command { who, command: Command::Rebuild { without_peer } });
+        }
     }
 
     fn flap(&mut self) {
