@@ -29,8 +29,6 @@ pub enum Body {
         seen: Option<Seen>,
         /// The end of its log.
         end: Position,
-        /// Whether that surely has all that was acknowledged while the sender was in sync.
-        is_certain: bool,
         /// The sender leads in its promised epoch.
         leads: bool,
         /// It wants the receiver's word that it will not take over.

@@ -30,7 +30,6 @@ pub(super) struct Peer {
     pub(super) has_heard_me: bool,
     pub(super) end: Position,
     pub(super) epoch: Epoch,
-    pub(super) is_certain: bool,
     pub(super) disk: DiskState,
     pub(super) is_slow: bool,
     pub(super) ack: Option<Ack>,
@@ -51,7 +50,6 @@ impl Peer {
             has_heard_me: false,
             end: Position::ZERO,
             epoch: Epoch(0),
-            is_certain: false,
             disk: DiskState::Good,
             is_slow: false,
             ack: None,
@@ -97,7 +95,6 @@ impl Peer {
         self.has_heard_me = false;
         self.end = Position::ZERO;
         self.epoch = Epoch(0);
-        self.is_certain = false;
         self.ack = None;
         self.acked = None;
         self.is_news_due = true;
@@ -142,7 +139,7 @@ impl Member {
     }
 
     fn on_heartbeat(&mut self, message: &Message, actions: &mut Vec<Action>) {
-        let Body::Heartbeat { seen, end, is_certain, leads, asks_word, disk } = message.body else { return };
+        let Body::Heartbeat { seen, end, leads, asks_word, disk } = message.body else { return };
         if let Some(seen) = seen {
             self.learn(seen);
         }
@@ -151,7 +148,6 @@ impl Member {
             self.peer.epoch = message.epoch;
             self.peer.has_heard_me |= message.heard == self.promise.life;
             self.peer.end = end;
-            self.peer.is_certain = is_certain;
             if disk != self.peer.disk {
                 self.peer.disk = disk;
                 self.peer.well_since = self.now;
@@ -209,7 +205,6 @@ impl Member {
         let body = Body::Heartbeat {
             seen: self.witness.known,
             end: self.log.end(),
-            is_certain: self.is_certain,
             leads: self.lead.is_some(),
             asks_word,
             disk: self.disk,
