@@ -23,5 +23,6 @@ pub mod random;
 pub mod seeds;
 pub mod store;
 pub mod trace;
+pub mod twins;
 pub mod workload;
 pub mod world;

@@ -4,6 +4,7 @@
 //! [`Event`] with the same id and, where it took buffers, with them.
 
 use crate::buffer::Buffer;
+use crate::engine::{PeerLog, Role};
 use crate::error::DiskFault;
 use crate::map::{Location, PageWrite};
 use crate::pool::{
@@ -14,7 +15,7 @@ use crate::request::{Reply, Request, RequestId};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
-use units::SegmentId;
+use units::{Lsn, SegmentId};
 
 /// Names an append, fetch, sync, page load or write-back under way within one volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,29 @@ pub struct FetchPiece {
     pub len: usize,
 }
 
+/// What of an append goes to the peer: from one of its buffers on, to come there as [`Event::Replicated`]. In the order in which
+/// appends are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToPeer {
+    /// The buffer that holds the header of the batch; what is before it is this pool's own.
+    pub first_buffer: usize,
+}
+
+/// Why a secondary cannot follow, or a volume cannot take a role, until it has been opened anew and both logs were compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FellOut {
+    /// What came is no batch of the volume, or its payload is not what its checks say.
+    BadBatch,
+    /// It does not follow on the log, or takes back what counts.
+    NotNext,
+    /// The disk failed an append.
+    Disk,
+    /// The pool has no slot for it.
+    NoSlot,
+    /// Something is under way that the role would not know of.
+    NotAtRest,
+}
+
 /// What a volume wants the driver to do.
 #[derive(Debug)]
 pub enum Action {
@@ -46,6 +70,8 @@ pub enum Action {
         pool_offset: u64,
         /// The bytes.
         buffers: Vec<Buffer>,
+        /// Where they are a batch that the peer is to have too.
+        to_peer: Option<ToPeer>,
     },
     /// Read `pieces` of the pool into `buffer`.
     Fetch {
@@ -122,6 +148,23 @@ pub enum Action {
     Lease {
         /// Whether the slots kept back for trims and metadata may be used.
         class: LeaseClass,
+    },
+    /// Obtain a slot for a segment whose id the primary has given. Answered by [`Event::LeasedFor`]; one at a time.
+    LeaseFor {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// Have the peer make durable what it was sent. No answer but that it tells so.
+    SyncPeer {
+        /// Everything up to here.
+        lsn: Lsn,
+    },
+    /// Tell the primary how far the log is. Of several the last one will do. No answer.
+    TellPrimary(PeerLog),
+    /// It cannot go on as it was told. No answer.
+    FellOut {
+        /// Why.
+        why: FellOut,
     },
     /// Note in the store that a segment has been opened or sealed. No answer.
     NoteSegment(Box<SegmentRow>),
@@ -221,6 +264,30 @@ pub enum Event {
     Leased {
         /// The slot, or none when the pool is full.
         result: Result<Lease, DiskFault>,
+    },
+    /// The slot that a segment of the primary's needs, or there is none.
+    LeasedFor {
+        /// With the id that was asked for.
+        result: Result<Lease, DiskFault>,
+    },
+    /// What the volume is to do from now on.
+    Role(Role),
+    /// The secondary has told how far its log is.
+    PeerHas(PeerLog),
+    /// The primary has sent a batch.
+    Replicated {
+        /// Its header in the first one, and its payload in whole blocks.
+        buffers: Vec<Buffer>,
+    },
+    /// The primary has told what counts.
+    Committed {
+        /// Everything up to here.
+        lsn: Lsn,
+    },
+    /// The primary waits until what it has sent is durable.
+    MakeDurable {
+        /// Everything up to here.
+        lsn: Lsn,
     },
     /// The pool's free slots have become few: one that is not needed now should not be kept.
     SlotsFew,

@@ -7,6 +7,7 @@ pub mod compact;
 pub mod controls;
 pub mod engine;
 pub mod error;
+pub mod feed;
 pub mod format;
 pub mod history;
 pub mod io;

@@ -117,7 +117,7 @@ impl Shard {
 
     fn carry_out(&mut self, place: usize, volume: VolumeId, action: Action) {
         match action {
-            Action::Append { id, pool_offset, buffers } => {
+            Action::Append { id, pool_offset, buffers, to_peer: None } => {
                 self.throttle.charge(self.now, total_len(&buffers));
                 let (disk, mut io) = self.disk_and_io();
                 let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
@@ -150,6 +150,11 @@ impl Shard {
             Action::Settle(settled) => self.store.ask(StoreAsk::Settle { volume, settled }),
             Action::Unpinned { segment } => self.store.ask(StoreAsk::Unpinned { volume, segment }),
             Action::Release { segment } => self.store.ask(StoreAsk::Release { volume, segment }),
+            Action::Append { to_peer: Some(_), .. }
+            | Action::LeaseFor { .. }
+            | Action::SyncPeer { .. }
+            | Action::TellPrimary(_)
+            | Action::FellOut { .. } => unreachable!("only a link to another site gives a volume a role"),
         }
     }
 

@@ -83,7 +83,7 @@ impl Disk {
     /// Returns how it ended, and how many bytes were written or read.
     fn carry_out(&self, action: Action) -> Option<(Event, u64)> {
         match action {
-            Action::Append { id, pool_offset, buffers } => {
+            Action::Append { id, pool_offset, buffers, to_peer: _ } => {
                 let bytes = total_len(&buffers);
                 let mut at = pool_offset;
                 let result = buffers.iter().try_for_each(|buffer| {
@@ -106,6 +106,10 @@ impl Disk {
             | Action::LoadChanges { .. }
             | Action::WriteBack { .. }
             | Action::Lease { .. }
+            | Action::LeaseFor { .. }
+            | Action::SyncPeer { .. }
+            | Action::TellPrimary(_)
+            | Action::FellOut { .. }
             | Action::NoteSegment(_)
             | Action::NoteBoundary(_)
             | Action::NoteLoans { .. }
@@ -199,7 +203,8 @@ mod tests {
             let disk = Disk { past_cache: PastCache::new(&pool), pool: Arc::clone(&pool), writes_direct };
             for (offset, byte) in offsets.iter().zip(1_u8..) {
                 let buffers = vec![Buffer::copy_of(&[byte + u8::from(writes_direct) * 100; BLOCK_LEN])];
-                let ended = disk.carry_out(Action::Append { id: IoId(1), pool_offset: *offset, buffers });
+                let ended =
+                    disk.carry_out(Action::Append { id: IoId(1), pool_offset: *offset, buffers, to_peer: None });
                 assert!(matches!(ended, Some((Event::Appended { result: Ok(()), .. }, _))));
             }
             let pieces = offsets.iter().zip(0..).map(|(offset, n)| piece(*offset, n * BLOCK_LEN)).collect();

@@ -96,7 +96,9 @@ impl World {
     pub(super) fn carry_out(&mut self, owner: Owner, actions: Vec<Action>) -> Checked {
         for action in actions {
             match action {
-                Action::Append { id, pool_offset, buffers } => self.begin_append(owner, id, pool_offset, buffers)?,
+                Action::Append { id, pool_offset, buffers, to_peer: _ } => {
+                    self.begin_append(owner, id, pool_offset, buffers)?;
+                }
                 Action::Fetch { id, buffer, pieces, .. } => self.begin_fetch(owner, id, buffer, pieces),
                 Action::Sync { id } => self.begin_sync(owner, id),
                 Action::Reply(reply) => self.take_reply(owner.site()?, reply)?,
@@ -106,6 +108,10 @@ impl World {
                 | Action::LoadChanges { .. }
                 | Action::WriteBack { .. }
                 | Action::Lease { .. }
+                | Action::LeaseFor { .. }
+                | Action::SyncPeer { .. }
+                | Action::TellPrimary(_)
+                | Action::FellOut { .. }
                 | Action::NoteSegment(_)
                 | Action::NoteBoundary(_)
                 | Action::NoteLoans { .. }

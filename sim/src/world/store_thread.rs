@@ -71,6 +71,9 @@ impl World {
             Action::Settle(settled) => Job::Settle(site, settled),
             Action::Unpinned { segment } => Job::Unpinned(site, segment),
             Action::Append { .. } | Action::Fetch { .. } | Action::Sync { .. } | Action::Reply(_) => return Ok(()),
+            Action::LeaseFor { .. } | Action::SyncPeer { .. } | Action::TellPrimary(_) | Action::FellOut { .. } => {
+                unreachable!("no volume of this world is mirrored")
+            }
         };
         let is_late = self.broken == super::Broken::BoundaryOrder;
         if is_late && matches!(job, Job::NoteBoundary(..)) {

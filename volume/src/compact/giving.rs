@@ -356,7 +356,7 @@ impl Round {
     ) {
         let id = ids.next();
         self.writing.insert(id, place);
-        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block] });
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block], to_peer: None });
     }
 
     fn sync_if_written<S>(&mut self, context: &mut Context<'_, S>, ids: &mut Ids) {

@@ -241,7 +241,7 @@ impl Copying {
     fn write<S: Store>(&self, context: &mut Context<'_, S>, ids: &mut Ids, (block, bytes): (u32, Buffer)) -> IoId {
         let id = ids.next();
         let pool_offset = context.index.superblock().geometry.block_offset(self.pack.lease.slot, block);
-        context.actions.push(Action::Append { id, pool_offset, buffers: vec![bytes] });
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![bytes], to_peer: None });
         id
     }
 

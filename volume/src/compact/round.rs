@@ -456,6 +456,12 @@ impl Round {
                 Some(Ok(()))
             }
             Event::Request { .. }
+            | Event::LeasedFor { .. }
+            | Event::Role(_)
+            | Event::PeerHas(_)
+            | Event::Replicated { .. }
+            | Event::Committed { .. }
+            | Event::MakeDurable { .. }
             | Event::PageLoaded { .. }
             | Event::Place { .. }
             | Event::ChangesLoaded { .. }

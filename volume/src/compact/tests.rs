@@ -234,7 +234,7 @@ impl Disk {
             return wants_turn;
         }
         let event = match self.actions.remove(0) {
-            Action::Append { id, pool_offset, buffers } => {
+            Action::Append { id, pool_offset, buffers, .. } => {
                 if let Some(left) = self.appends_left.checked_sub(1) {
                     self.appends_left = left;
                     self.world.pool.write(pool_offset, buffers[0].as_slice());
@@ -259,6 +259,10 @@ impl Disk {
             | Action::LoadPlace { .. }
             | Action::LoadChanges { .. }
             | Action::WriteBack { .. }
+            | Action::LeaseFor { .. }
+            | Action::SyncPeer { .. }
+            | Action::TellPrimary(_)
+            | Action::FellOut { .. }
             | Action::NoteBoundary(_)
             | Action::NoteLoans { .. }
             | Action::Pledge { .. }

@@ -9,9 +9,10 @@ use crate::format::{
     BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
     encode_batch, encode_footer, moved_checks,
 };
-use crate::io::{Action, IoId};
+use crate::io::{Action, FellOut, IoId, ToPeer};
 use crate::map::Location;
 use crate::pool::{Boundary, Home, Lease, LeaseClass, Loan, SegmentRow};
+use crate::request::Completion;
 use units::{BLOCK_BYTES, BLOCK_LEN, Lsn, VolumeId};
 
 /// Most payload blocks of one batch: 4 MiB. Bounds how much one append keeps others waiting.
@@ -48,6 +49,7 @@ impl Volume {
 
     fn append_up_to(&mut self, context: &mut Context<'_>, batches_max: usize) {
         self.end_hold_if_late(context);
+        self.turn_over_if_due(context);
         if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
             // Writes wait for the store rather than take memory without bound, but not for one that fails.
             self.checkpoint_if_due(context, false);
@@ -82,7 +84,9 @@ impl Volume {
 
     fn may_begin_batch(&self) -> bool {
         let waiting = if self.hold.keeps_back() { self.snapshots_in_front() } else { self.log.pending.len() };
-        waiting > 0 && !self.log.is_failing && self.log.in_flight.len() < self.config.appends_in_flight_max
+        let under_way = self.log.in_flight.iter().filter(|batch| batch.ended.is_none()).count();
+        let may_append = self.may_write() && !self.log.is_failing && !self.log.is_turning_over;
+        waiting > 0 && may_append && under_way < self.config.appends_in_flight_max
     }
 
     /// How much of the queue fits the open segment as one batch. One has payload or copies: nothing is written for these, and what
@@ -120,7 +124,7 @@ impl Volume {
 
     fn append_batch(&mut self, context: &mut Context<'_>, cut: Cut) {
         let io = self.next_io();
-        let (id, epoch, size_bytes) = (self.id, self.epoch, self.size_bytes);
+        let (id, epoch, size_bytes, durable_lsn) = (self.id, self.epoch, self.size_bytes, self.stable_lsn());
         let mut operations: Vec<Pending> = self.log.pending.drain(..cut.operations).collect();
         self.name_generations(context, &mut operations);
         let is_first = self.log.open.as_ref().is_some_and(|open| open.filled_blocks == 0);
@@ -145,7 +149,7 @@ impl Volume {
             segment: open.segment,
             epoch,
             first_lsn: self.log.next_lsn,
-            durable_lsn: self.durable_lsn,
+            durable_lsn,
             wall_ms: context.wall_ms,
             chain: self.log.chain,
             operations: mark.into_iter().chain(operations.iter().map(|pending| pending.operation)).collect(),
@@ -178,7 +182,8 @@ impl Volume {
             self.note_loans(header.segment, &loans);
             context.actions.push(Action::NoteLoans { segment: header.segment, loans, pledges });
         }
-        context.actions.push(Action::Append { id: io, pool_offset, buffers });
+        let to_peer = self.has_peer().then_some(ToPeer { first_buffer: header_at });
+        context.actions.push(Action::Append { id: io, pool_offset, buffers, to_peer });
         self.lease_ahead(context);
     }
 
@@ -253,7 +258,8 @@ impl Volume {
         let (first_lsn, state) = (open.first_lsn, FooterState::InFlight);
         self.log.footers.push(SealedFooter { io: id, pool_offset, segment: open.segment, first_lsn, state, faults: 0 });
         self.status.appended_bytes += bytes.len() as u64;
-        context.actions.push(Action::Append { id, pool_offset, buffers: vec![context.buffers.take_copy_of(&bytes)] });
+        let buffers = vec![context.buffers.take_copy_of(&bytes)];
+        context.actions.push(Action::Append { id, pool_offset, buffers, to_peer: None });
     }
 
     pub(super) fn on_leased(&mut self, context: &mut Context<'_>, result: Result<Lease, DiskFault>) {
@@ -308,11 +314,18 @@ impl Volume {
             self.on_side_append(context, id, buffers, result);
             return;
         };
+        let is_for_primary = !self.may_write();
+        let is_next = self.log.in_flight.iter().take(at).all(|batch| batch.ended == Some(Ok(())));
         let Some(batch) = self.log.in_flight.get_mut(at) else { return };
         batch.ended = Some(result);
         match result {
-            Ok(()) if at == 0 && !self.log.is_failing => {
+            Ok(()) if is_for_primary || (is_next && !self.log.is_failing) => {
                 context.buffers.put_all(buffers);
+            }
+            Err(_) if is_for_primary => {
+                self.status.append_faults += 1;
+                context.buffers.put_all(buffers);
+                self.fall_out(context, FellOut::Disk);
             }
             // A batch before it may fail yet, and then this one has to be appended again too.
             Ok(()) => give_payloads_back(context, batch, buffers),
@@ -322,6 +335,7 @@ impl Volume {
             }
         }
         self.take_in_ended(context);
+        self.append_received(context);
     }
 
     fn on_side_append(
@@ -371,7 +385,7 @@ impl Volume {
                 FooterState::Failed(buffer) => {
                     footer.io = id;
                     let pool_offset = footer.pool_offset;
-                    context.actions.push(Action::Append { id, pool_offset, buffers: vec![buffer] });
+                    context.actions.push(Action::Append { id, pool_offset, buffers: vec![buffer], to_peer: None });
                 }
                 as_it_is @ (FooterState::InFlight | FooterState::Written | FooterState::Syncing) => {
                     footer.state = as_it_is;
@@ -380,24 +394,28 @@ impl Volume {
         }
     }
 
-    /// Takes in every batch that has ended with all before it. Stops at one that failed.
-    fn take_in_ended(&mut self, context: &mut Context<'_>) {
+    /// Takes in every batch that has ended with all before it, and counts. Stops at one that failed.
+    pub(super) fn take_in_ended(&mut self, context: &mut Context<'_>) {
         let before = self.applied_lsn;
+        let limit = self.commit_limit();
+        let counts = |batch: &Batch| batch.ended == Some(Ok(())) && batch.last_lsn() <= limit;
         // First of all, so that one sync covers everything that is taken in here.
-        let has_ended = |batch: &&Batch| batch.ended == Some(Ok(()));
-        if let Some(last) = self.log.in_flight.iter().take_while(has_ended).last() {
+        if let Some(last) = self.log.in_flight.iter().take_while(|batch| counts(batch)).last() {
             self.applied_lsn = last.last_lsn();
         }
-        while self.log.in_flight.front().is_some_and(|batch| batch.ended == Some(Ok(()))) {
+        while self.log.in_flight.front().is_some_and(counts) {
             let Some(batch) = self.log.in_flight.pop_front() else { break };
             self.take_in(context, batch);
         }
         if self.log.is_failing && self.log.in_flight.iter().all(|batch| batch.ended.is_some()) {
             self.append_elsewhere(context);
         }
+        self.tell_primary(context);
+        self.sync_for_primary(context);
         self.answer_hold(context);
         self.answer_keep_time(context);
         if self.applied_lsn > before {
+            self.durable_lsn = self.synced_lsn.min(self.applied_lsn);
             self.resume_subblocks(context);
             self.checkpoint_if_due(context, false);
         }
@@ -433,7 +451,11 @@ impl Volume {
                 }
                 OperationKind::Snapshot { generation, wall_ms, .. } => {
                     let boundary = Boundary { generation, lsn, size_bytes: self.size_bytes, wall_ms };
-                    self.take_in_snapshot(context, pending.request, boundary);
+                    self.take_in_snapshot(context, boundary);
+                    pending
+                        .request
+                        .into_iter()
+                        .for_each(|request| self.note_answer(request, Completion::Snapshot(boundary)));
                 }
                 OperationKind::TimeMark { .. } | OperationKind::Lent => {}
             }
@@ -441,7 +463,9 @@ impl Volume {
             if let Some(payload) = pending.payload {
                 context.buffers.put(payload);
             }
-            self.part_done(context, pending.request, Ok(lsn));
+            if let Some(request) = pending.request {
+                self.part_done(context, request, Ok(lsn));
+            }
             lsn = lsn.next();
         }
     }
@@ -450,7 +474,9 @@ impl Volume {
     fn append_elsewhere(&mut self, context: &mut Context<'_>) {
         self.log.is_failing = false;
         self.log.has_given_up = true;
-        let given_up = std::mem::take(&mut self.log.in_flight);
+        // What is whole before it may wait for the peer.
+        let whole = self.log.in_flight.iter().take_while(|batch| batch.ended == Some(Ok(()))).count();
+        let given_up = self.log.in_flight.split_off(whole);
         let Some(first) = given_up.front() else { return };
         let fault = first.ended.and_then(Result::err).unwrap_or(DiskFault::Io);
         self.log.next_lsn = first.first_lsn;
@@ -523,7 +549,7 @@ fn give_payloads_back(context: &mut Context<'_>, batch: &mut Batch, buffers: Vec
     }
 }
 
-fn slot_header(
+pub(super) fn slot_header(
     context: &mut Context<'_>,
     config: &super::VolumeConfig,
     open: &OpenSegment,

@@ -80,7 +80,9 @@ impl Volume {
         let Asker { id, fua } = asker;
         let checked = self.check_change(target).and_then(|()| check_whole(target));
         let checked = checked.and_then(|()| if lent.len() == target.len() { Ok(()) } else { Err(uneven()) });
-        let checked = checked.and_then(|()| if self.may_share() { Ok(()) } else { Err(kept_whole()) });
+        // Who lends may not be at the other site.
+        let may_borrow = self.may_share() && !self.is_mirrored;
+        let checked = checked.and_then(|()| if may_borrow { Ok(()) } else { Err(kept_whole()) });
         if target.is_empty() || checked.is_err() {
             reply(context, id, checked.map(|()| Completion::Done));
             return;
@@ -102,7 +104,7 @@ impl Volume {
                 let operation = Operation { kind: OperationKind::Copy { source }, range };
                 let pledge = Some(lent.pledge.clone());
                 let shared = Some(Shared { named: source, checks: checks.to_vec(), pledge });
-                self.add_waiting(context, Pending { operation, payload: None, shared, request: id });
+                self.add_waiting(context, Pending { operation, payload: None, shared, request: Some(id) });
             }
             first = end;
         }
@@ -125,7 +127,7 @@ impl Volume {
                 Some(Content { named, source, checks }) => {
                     let operation = Operation { kind: OperationKind::Copy { source }, range };
                     let shared = Some(Shared { named, checks, pledge: None });
-                    Pending { operation, payload: None, shared, request }
+                    Pending { operation, payload: None, shared, request: Some(request) }
                 }
             };
             self.add_part(request);

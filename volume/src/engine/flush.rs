@@ -19,6 +19,11 @@ impl Flush {
     pub(super) fn is_idle(&self) -> bool {
         self.waiters.is_empty() && self.in_flight.is_none()
     }
+
+    /// Whether the sync in flight makes everything up to `lsn` durable.
+    pub(super) fn covers(&self, lsn: Lsn) -> bool {
+        self.in_flight.is_some_and(|(_, covered)| lsn <= covered)
+    }
 }
 
 impl Volume {
@@ -27,16 +32,24 @@ impl Volume {
         self.answer_when_durable(context, id, self.applied_lsn);
     }
 
+    /// Everything up to here has ended well, whether it counts or not.
+    pub(super) fn ended_lsn(&self) -> Lsn {
+        let has_ended = |batch: &&super::log::Batch| batch.ended == Some(Ok(()));
+        let last = self.log.in_flight.iter().take_while(has_ended).last();
+        last.map_or(self.applied_lsn, super::log::Batch::last_lsn)
+    }
+
     /// Answers `id` once everything up to `lsn`, which has been taken in, is on stable storage.
     pub(super) fn answer_when_durable(&mut self, context: &mut Context<'_>, id: RequestId, lsn: Lsn) {
         if self.is_poisoned {
             reply(context, id, Err(poisoned()));
-        } else if lsn <= self.durable_lsn {
+        } else if lsn <= self.stable_lsn() {
             reply(context, id, Ok(Completion::Done));
         } else {
             self.flush.waiters.push((id, lsn));
+            self.want_peer_sync(context, lsn);
             // A sync in flight covers all that had been taken in as it was asked for.
-            if self.flush.in_flight.is_none_or(|(_, covered)| lsn > covered) {
+            if lsn > self.durable_lsn && !self.flush.covers(lsn) {
                 self.want_sync(context);
             }
         }
@@ -53,7 +66,7 @@ impl Volume {
         }
         self.flush.is_wanted = false;
         let id = self.next_io();
-        self.flush.in_flight = Some((id, self.applied_lsn));
+        self.flush.in_flight = Some((id, self.ended_lsn()));
         self.log.begin_sync();
         context.actions.push(Action::Sync { id });
     }
@@ -66,19 +79,15 @@ impl Volume {
             self.poison(context);
             return;
         }
-        self.durable_lsn = self.durable_lsn.max(covered);
+        // A tail that was cut off meanwhile is not there.
+        self.synced_lsn = self.synced_lsn.max(covered.min(self.end_of_log()));
+        self.durable_lsn = self.synced_lsn.min(self.applied_lsn);
         for segment in self.log.end_sync() {
             if let Some(row) = self.segments.get(&segment) {
                 context.actions.push(Action::NoteSegment(Box::new(*row)));
             }
         }
-        let durable_lsn = self.durable_lsn;
-        self.flush.waiters.retain(|(id, lsn)| {
-            if *lsn <= durable_lsn {
-                reply(context, *id, Ok(Completion::Done));
-            }
-            *lsn > durable_lsn
-        });
+        self.note_durable(context);
         self.release_voided(context, id);
         self.settle(context);
         self.store_captured(context);
@@ -86,9 +95,23 @@ impl Volume {
         if !self.subblock.is_empty() {
             self.resume_subblocks(context);
         }
-        if self.flush.in_flight.is_none() && (self.flush.is_wanted || !self.flush.waiters.is_empty()) {
+        let waits_for_this = self.flush.waiters.iter().any(|(_, lsn)| *lsn > self.durable_lsn);
+        if self.flush.in_flight.is_none() && (self.flush.is_wanted || waits_for_this) {
             self.want_sync(context);
         }
+        self.tell_primary(context);
+        self.sync_for_primary(context);
+    }
+
+    /// Answers who waited for what is on stable storage now.
+    pub(super) fn note_durable(&mut self, context: &mut Context<'_>) {
+        let stable_lsn = self.stable_lsn();
+        self.flush.waiters.retain(|(id, lsn)| {
+            if *lsn <= stable_lsn {
+                reply(context, *id, Ok(Completion::Done));
+            }
+            *lsn > stable_lsn
+        });
     }
 
     fn poison(&mut self, context: &mut Context<'_>) {

@@ -40,7 +40,7 @@ impl Volume {
             return;
         }
         let is_open = self.log.open.as_ref().is_some_and(|open| open.segment == segment);
-        if is_open && self.log.rests() && !self.hold.is_on() {
+        if is_open && self.log.rests() && !self.hold.is_on() && self.may_write() {
             self.seal(context);
         }
         self.checkpoint.fold_to(self.applied_lsn);
@@ -55,7 +55,8 @@ impl Volume {
     /// Whether a segment will be sealed if nothing changes. Not the system volume's, whose records a full pool takes as long
     /// as they have room; nor one that is kept whole for history's sake, whose slot would not come back.
     pub(super) fn has_segment_to_seal(&self) -> bool {
-        let may_be = !self.is_poisoned && !self.time.is_kept() && self.id != VolumeId::SYSTEM;
+        // A secondary's goes on as the primary's does.
+        let may_be = !self.is_poisoned && !self.time.is_kept() && self.id != VolumeId::SYSTEM && self.may_write();
         may_be && self.log.open.as_ref().is_some_and(|open| !open.entries.is_empty())
     }
 

@@ -5,6 +5,7 @@ use crate::buffer::Buffer;
 use crate::format::{Footer, Operation, footer_blocks};
 use crate::io::IoId;
 use crate::pool::{Lease, LeaseClass};
+use crate::recover::Tail;
 use std::collections::VecDeque;
 use units::{Epoch, Lsn, PoolId, SegmentId, SlotIndex, VolumeId};
 
@@ -91,6 +92,14 @@ pub(super) struct OpenSegment {
     pub(super) takes_data: bool,
 }
 
+impl From<Tail> for OpenSegment {
+    fn from(tail: Tail) -> Self {
+        let Tail { segment, slot, first_lsn, chain_before, filled_blocks, entries, checks } = tail;
+        let has_holes = entries.iter().any(|(operation, _)| operation.makes_holes());
+        Self { segment, slot, first_lsn, chain_before, filled_blocks, entries, checks, has_holes, takes_data: true }
+    }
+}
+
 impl OpenSegment {
     pub(super) const fn new(spare: Spare, first_lsn: Lsn, chain_before: u32) -> Self {
         Self {
@@ -160,6 +169,8 @@ pub(super) struct Log {
     pub(super) failures: u32,
     /// A batch failed: nothing is appended until all in flight have ended.
     pub(super) is_failing: bool,
+    /// The open segment is to be sealed before the next batch, which is of another epoch.
+    pub(super) is_turning_over: bool,
     /// Operations were given up and none has been appended since: should the process end now, they may be found whole on
     /// the disk and count.
     pub(super) has_given_up: bool,
@@ -180,6 +191,7 @@ impl Log {
             chain,
             failures: 0,
             is_failing: false,
+            is_turning_over: false,
             has_given_up: false,
             footers: Vec::new(),
         }

@@ -18,9 +18,11 @@ mod compare;
 mod copy;
 mod extents;
 mod flush;
+mod follow;
 mod hold;
 mod idle;
 mod log;
+mod mirror;
 mod places;
 mod read;
 mod release;
@@ -30,7 +32,9 @@ mod snapshot;
 mod subblock;
 mod time;
 
+pub(crate) use follow::is_whole;
 pub use hold::HOLD_DURATION_MAX;
+pub use mirror::{PeerLog, Role};
 pub(crate) use time::Mark;
 
 use crate::buffer::BufferPool;
@@ -41,7 +45,7 @@ use crate::map::Map;
 use crate::pool::{Loans, SegmentRow, Survivors};
 use crate::recover::Recovered;
 use crate::request::{Completion, Reply, Request, RequestId};
-use log::Log;
+use log::{Log, OpenSegment};
 use request::Asker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -146,8 +150,10 @@ pub struct Volume {
     places: places::Places,
     /// Everything up to here is in the map, and answered.
     applied_lsn: Lsn,
-    /// Everything up to here is on stable storage.
+    /// Everything up to here is in the map and on stable storage.
     durable_lsn: Lsn,
+    /// On stable storage is everything up to here, whether or not it counts.
+    synced_lsn: Lsn,
     folded_to: Lsn,
     is_poisoned: bool,
     next_io: u64,
@@ -164,6 +170,8 @@ pub struct Volume {
     release: release::Releases,
     time: time::TimeMarks,
     resize: Option<resize::Resize>,
+    mirror: mirror::Mirror,
+    is_mirrored: bool,
     status: Status,
 }
 
@@ -190,7 +198,7 @@ impl Volume {
             epoch: recovered.epoch,
             size_bytes: recovered.size_bytes,
             map: recovered.map,
-            log: Log::new(recovered.next_lsn, recovered.chain),
+            log: Log { open: recovered.tail.map(OpenSegment::from), ..Log::new(recovered.next_lsn, recovered.chain) },
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
             loans: recovered.loans,
@@ -201,6 +209,7 @@ impl Volume {
             // Whoever recovers syncs before the volume is opened. The first batch tells it: rot in what came before is then
             // told from a torn end.
             durable_lsn: applied_lsn,
+            synced_lsn: applied_lsn,
             folded_to: recovered.folded_to,
             is_poisoned: false,
             next_io: 1,
@@ -216,6 +225,8 @@ impl Volume {
             release: release::Releases::default(),
             time: time::TimeMarks::new(recovered.last_mark),
             resize: None,
+            mirror: mirror::Mirror::default(),
+            is_mirrored: false,
             status: Status::default(),
         }
     }
@@ -230,6 +241,12 @@ impl Volume {
     #[must_use]
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Its segments, in the order of its log.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentRow> {
+        self.segments.values().copied().collect()
     }
 
     /// Its figures.
@@ -273,6 +290,12 @@ impl Volume {
             Event::ChangesLoaded { id, result } => self.on_changes_loaded(context, id, result),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
+            Event::LeasedFor { result } => self.on_leased_for(context, result),
+            Event::Role(role) => self.on_role(context, role),
+            Event::PeerHas(log) => self.on_peer_has(context, log),
+            Event::Replicated { buffers } => self.on_replicated(context, buffers),
+            Event::Committed { lsn } => self.on_committed(context, lsn),
+            Event::MakeDurable { lsn } => self.on_make_durable(context, lsn),
             Event::SlotsFew => self.on_slots_few(context),
             Event::Awaited { segment } => self.on_awaited(context, segment),
             Event::Tick => self.on_tick(context),
@@ -295,6 +318,7 @@ impl Volume {
             && self.release.is_idle()
             && self.time.is_idle()
             && self.resize.is_none()
+            && self.is_following_idle()
     }
 
     /// Whether time alone will make it act: it has changes to write back, or something is under way.
@@ -316,6 +340,7 @@ impl Volume {
             reply(context, id, Err(Error::new(ErrorKind::InvalidRequest, detail)));
             return;
         }
+        let Some(request) = self.refuse_by_role(context, id, request) else { return };
         match request {
             Request::Read { range } => self.on_read(context, id, range),
             Request::Write { range, payload, fua } => self.on_write(context, Asker { id, fua }, range, payload),

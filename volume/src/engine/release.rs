@@ -145,7 +145,7 @@ impl Volume {
         let id = self.next_io();
         self.release.voiding.insert(id, row.segment);
         let pool_offset = self.config.geometry.slot_offset(slot);
-        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block] });
+        context.actions.push(Action::Append { id, pool_offset, buffers: vec![block], to_peer: None });
     }
 
     pub(super) fn on_voided(&mut self, context: &mut Context<'_>, id: IoId, result: Result<(), DiskFault>) {

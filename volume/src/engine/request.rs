@@ -18,7 +18,8 @@ pub(super) struct Pending {
     pub(super) payload: Option<Buffer>,
     /// Of a copy.
     pub(super) shared: Option<Shared>,
-    pub(super) request: RequestId,
+    /// Who asked for it; nobody here, where it came from the primary.
+    pub(super) request: Option<RequestId>,
 }
 
 /// What a copy is of.
@@ -36,7 +37,12 @@ pub(super) struct Shared {
 impl Pending {
     /// One that shares nothing.
     pub(super) const fn new(operation: Operation, payload: Option<Buffer>, request: RequestId) -> Self {
-        Self { operation, payload, shared: None, request }
+        Self { operation, payload, shared: None, request: Some(request) }
+    }
+
+    /// One that nobody here waits for, whose payload is with the driver.
+    pub(super) const fn of_nobody(operation: Operation) -> Self {
+        Self { operation, payload: None, shared: None, request: None }
     }
 }
 
@@ -162,7 +168,7 @@ impl Volume {
 
     /// The same of one that is made.
     pub(super) fn add_waiting(&mut self, context: &mut Context<'_>, pending: Pending) {
-        self.add_part(pending.request);
+        pending.request.into_iter().for_each(|request| self.add_part(request));
         if let Some(waiting) = self.subblock.hold_back(pending) {
             self.add_pending(context, waiting);
         }
@@ -184,7 +190,9 @@ impl Volume {
         if let Some(payload) = pending.payload {
             context.buffers.put(payload);
         }
-        self.part_done(context, pending.request, Err(error.clone()));
+        if let Some(request) = pending.request {
+            self.part_done(context, request, Err(error.clone()));
+        }
     }
 
     /// Notes what request `id` is answered with, if not with that it is done.

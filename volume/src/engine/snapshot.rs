@@ -9,7 +9,7 @@ use super::{Context, Volume, poisoned, reply};
 use crate::format::{Operation, OperationKind};
 use crate::io::Action;
 use crate::pool::Boundary;
-use crate::request::{Completion, RequestId};
+use crate::request::RequestId;
 use units::{Lsn, SnapshotId};
 
 impl Volume {
@@ -48,10 +48,9 @@ impl Volume {
         self.log.pending.iter().take_while(|pending| is_snapshot(pending)).count()
     }
 
-    pub(super) fn take_in_snapshot(&mut self, context: &mut Context<'_>, request: RequestId, boundary: Boundary) {
+    pub(super) fn take_in_snapshot(&mut self, context: &mut Context<'_>, boundary: Boundary) {
         self.map.begin_generation(boundary.generation + 1);
         context.actions.push(Action::NoteBoundary(boundary));
-        self.note_answer(request, Completion::Snapshot(boundary));
         // What the snapshot shows is wanted in the store soon.
         self.checkpoint.fold_to_snapshot(boundary.lsn);
     }

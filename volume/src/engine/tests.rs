@@ -4,13 +4,14 @@ mod changes;
 mod compare;
 mod copy;
 mod idle;
+mod mirror;
 mod places;
 
 use super::*;
 use crate::buffer::Buffer;
 use crate::format::Cut;
 use crate::format::{POOL_DATA_OFFSET, SlotHeader, SlotUse, decode_batch};
-use crate::io::{FetchPiece, LoadedPage};
+use crate::io::{FellOut, FetchPiece, LoadedPage, ToPeer};
 use crate::map::Location;
 use crate::pool::{Boundary, Folded, Lease, LeaseClass, Loan, Pledge};
 use crate::pool::{Home, ParcelPlace, Parcels, Parent, Settled};
@@ -65,6 +66,13 @@ struct Driver {
     pages: BTreeMap<PageIndex, Vec<u8>>,
     /// Segments whose places it wants to know.
     asked_places: Vec<SegmentId>,
+    /// Batches for the peer.
+    sent: std::collections::VecDeque<Vec<Buffer>>,
+    /// What the peer is to make durable.
+    asked_syncs: Vec<Lsn>,
+    /// How far the primary was told that the log is.
+    told_primary: Option<PeerLog>,
+    fell_out: Vec<FellOut>,
     /// While set, fetches stay in the queue.
     holds_fetches: bool,
     /// While set, appends stay in the queue.
@@ -115,6 +123,10 @@ impl Driver {
             settled: Vec::new(),
             pages: BTreeMap::new(),
             asked_places: Vec::new(),
+            sent: std::collections::VecDeque::new(),
+            asked_syncs: Vec::new(),
+            told_primary: None,
+            fell_out: Vec::new(),
             holds_fetches: false,
             holds_appends: false,
             now: 0,
@@ -173,7 +185,11 @@ impl Driver {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Append { id, pool_offset, buffers } => {
+            Action::Append { id, pool_offset, buffers, to_peer } => {
+                if let Some(ToPeer { first_buffer }) = to_peer {
+                    let batch = buffers.iter().skip(first_buffer);
+                    self.sent.push_back(batch.map(|buffer| Buffer::copy_of(buffer.as_slice())).collect());
+                }
                 let header = SlotHeader::decode(buffers[0].as_slice());
                 let is_void = header.is_ok_and(|header| header.slot_use == SlotUse::Void);
                 let fault =
@@ -220,6 +236,16 @@ impl Driver {
             Action::LoadChanges { id, since, pages, runs_max } => self.asked_changes.push((id, since, pages, runs_max)),
             Action::NoteBoundary(boundary) => self.told.push(Told::Boundary(boundary)),
             Action::Lease { class } => self.lease(class),
+            Action::LeaseFor { segment } => {
+                let result = self.slots_left.checked_sub(1).ok_or(DiskFault::NoSpace);
+                self.slots_left = result.unwrap_or(0);
+                self.next_segment = self.next_segment.max(segment.0);
+                let result = result.map(|slot| Lease { slot: SlotIndex(slot), segment });
+                self.give(Event::LeasedFor { result });
+            }
+            Action::SyncPeer { lsn } => self.asked_syncs.push(lsn),
+            Action::TellPrimary(log) => self.told_primary = Some(log),
+            Action::FellOut { why } => self.fell_out.push(why),
             Action::Unpinned { .. } => self.unpinned += 1,
             Action::Settle(settled) => self.settled.push(settled),
             Action::Pledge { pledge, runs } => self.pledged.push((pledge, runs)),

@@ -41,6 +41,11 @@ impl TimeMarks {
         Self { is_kept: false, waiters: Vec::new(), last }
     }
 
+    /// Another site has told the time.
+    pub(super) fn note(&mut self, mark: Mark) {
+        self.last = self.last.max(mark);
+    }
+
     pub(super) const fn is_kept(&self) -> bool {
         self.is_kept
     }

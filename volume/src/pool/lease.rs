@@ -3,7 +3,7 @@
 use super::{Index, Lease, LeaseClass};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store};
-use units::SlotIndex;
+use units::{SegmentId, SlotIndex};
 
 impl<S: Store> Index<S> {
     /// Leases a slot and an id for a new segment.
@@ -39,6 +39,39 @@ impl<S: Store> Index<S> {
             self.slots.put_off();
         }
         Err(refusal)
+    }
+
+    /// Says which of several sites the pool is at, [`super::SITES_MAX`] at most: ids of new segments are its own from now on.
+    pub fn set_site(&mut self, site: u8) {
+        self.slots.set_site(site);
+    }
+
+    /// Gives out ids behind this one only: a pool that takes the place of another one must not give out what that had, and what is
+    /// in logs that come back to it.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, [`DiskFault::NoSpace`] when it leaves no others.
+    pub fn pass_ids(&mut self, up_to: SegmentId) -> Result<(), DiskFault> {
+        let mut passed = self.slots.clone();
+        passed.pass(up_to)?;
+        self.commit(vec![self.pool_row(&passed)], Durability::Durable)?;
+        self.slots = passed;
+        Ok(())
+    }
+
+    /// Gives a lease the id under which another site writes the segment.
+    ///
+    /// # Errors
+    /// [`DiskFault::Io`] when the store failed, or the id is in use here; [`DiskFault::NoSpace`] when it leaves no others. The
+    /// lease stays as it was.
+    pub fn rename_lease(&mut self, lease: Lease, segment: SegmentId) -> Result<Lease, DiskFault> {
+        if self.entry(segment).is_some() || self.slots.is_leased(segment) {
+            return Err(DiskFault::Io);
+        }
+        let renamed = self.slots.renamed(lease, segment)?;
+        self.commit(vec![self.pool_row(&renamed)], Durability::Durable)?;
+        self.slots = renamed;
+        Ok(Lease { segment, ..lease })
     }
 
     /// Number of free slots that are not for `class`.

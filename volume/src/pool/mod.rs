@@ -47,7 +47,7 @@ pub use relocate::Move;
 pub use requests::RequestCounts;
 pub use rows::{Boundary, BoundaryRow, SegmentRow, VolumeRow};
 pub use scrubbing::ScrubTarget;
-pub use slots::WINDOW_SLOTS;
+pub use slots::{SITES_MAX, WINDOW_SLOTS};
 pub use survivors::{Outcome as SurvivorOutcome, Search as SurvivorSearch, Survivors, left_of};
 pub(crate) use versions::{Version, count_change};
 pub use waiting::Waiting;

@@ -15,6 +15,9 @@ pub const WINDOW_SLOTS: usize = 32;
 /// Segment ids that a window takes: more than slots, since a lease that is given back has used up its id.
 pub(super) const WINDOW_SEGMENTS: u64 = 2 * WINDOW_SLOTS as u64;
 
+/// Most sites that have volumes in common: so many pools give out ids that no other one of them does.
+pub const SITES_MAX: u8 = 4;
+
 /// Pools with fewer slots keep less back.
 const SMALL_POOL_SLOTS: u32 = 16;
 
@@ -31,12 +34,32 @@ pub(super) struct Slots {
     next_segment: SegmentId,
     /// Ids from here on are not in the window.
     window_end: SegmentId,
+    /// The number of the site, where there are others.
+    site: Option<u8>,
 }
 
 impl Slots {
     /// All of `free`, and ids from `next_segment` on; the window is empty.
     pub(super) fn new(total: u32, free: VecDeque<SlotIndex>, next_segment: SegmentId) -> Self {
-        Self { total, free, window: VecDeque::new(), leased: BTreeMap::new(), next_segment, window_end: next_segment }
+        let (window, leased) = (VecDeque::new(), BTreeMap::new());
+        Self { total, free, window, leased, next_segment, window_end: next_segment, site: None }
+    }
+
+    /// Gives out from now on only ids that are this site's: those that leave its number when divided by [`SITES_MAX`].
+    pub(super) fn set_site(&mut self, site: u8) {
+        self.site = Some(site % SITES_MAX);
+    }
+
+    /// The id that is given out next.
+    fn next_id(&self) -> SegmentId {
+        let sites = u64::from(SITES_MAX);
+        let ahead = self.site.map_or(0, |site| (u64::from(site) + sites - self.next_segment.0 % sites) % sites);
+        SegmentId(self.next_segment.0 + ahead)
+    }
+
+    /// Ids that a window takes, those of other sites between them too.
+    fn window_segments(&self) -> u64 {
+        WINDOW_SEGMENTS * self.site.map_or(1, |_| SITES_MAX.into())
     }
 
     pub(super) const fn total(&self) -> u32 {
@@ -82,14 +105,18 @@ impl Slots {
 
     /// Takes the next slot of the window, when it has one and an id for it.
     pub(super) fn lease(&mut self) -> Option<Lease> {
-        if self.next_segment >= self.window_end {
+        let segment = self.next_id();
+        if segment >= self.window_end {
             return None;
         }
         let slot = self.window.pop_front()?;
-        let segment = self.next_segment;
         self.next_segment = SegmentId(segment.0 + 1);
         self.leased.insert(segment, slot);
         Some(Lease { slot, segment })
+    }
+
+    pub(super) fn is_leased(&self, segment: SegmentId) -> bool {
+        self.leased.contains_key(&segment)
     }
 
     /// The slot that is leased next.
@@ -106,14 +133,40 @@ impl Slots {
 
     /// Gives the slot of a lease the next id, when the window has one. Without one the lease stays as it is.
     pub(super) fn renew(&mut self, lease: Lease) -> Option<Lease> {
-        if self.next_segment >= self.window_end {
+        let segment = self.next_id();
+        if segment >= self.window_end {
             return None;
         }
         let slot = self.leased.remove(&lease.segment)?;
-        let segment = self.next_segment;
         self.next_segment = SegmentId(segment.0 + 1);
         self.leased.insert(segment, slot);
         Some(Lease { slot, segment })
+    }
+
+    /// These slots with a lease under an id of another site's, which is not in use here; to be noted durably before it is used. Ids
+    /// that are given out later lie behind it, so that they go on in the order of any log that it is part of.
+    ///
+    /// # Errors
+    /// [`DiskFault::NoSpace`] when the id leaves no others.
+    pub(super) fn renamed(&self, lease: Lease, segment: SegmentId) -> Result<Self, DiskFault> {
+        let mut new = self.clone();
+        new.leased.remove(&lease.segment);
+        new.leased.insert(segment, lease.slot);
+        new.pass(segment)?;
+        Ok(new)
+    }
+
+    /// Gives out ids behind this one only.
+    ///
+    /// # Errors
+    /// [`DiskFault::NoSpace`] when it leaves no others.
+    pub(super) fn pass(&mut self, segment: SegmentId) -> Result<(), DiskFault> {
+        if segment >= self.next_segment {
+            let next = segment.0.checked_add(1 + self.window_segments()).filter(|end| *end <= SegmentId::MAX.0);
+            self.window_end = SegmentId(next.ok_or(DiskFault::NoSpace)?);
+            self.next_segment = SegmentId(segment.0 + 1);
+        }
+        Ok(())
     }
 
     /// These slots with the window filled up; to be noted durably before it is used.
@@ -127,7 +180,7 @@ impl Slots {
         {
             new.window.push_back(slot);
         }
-        new.window_end = SegmentId(self.next_segment.0 + WINDOW_SEGMENTS);
+        new.window_end = SegmentId(self.next_segment.0 + new.window_segments());
         if new.window_end > SegmentId::MAX { Err(DiskFault::NoSpace) } else { Ok(new) }
     }
 

@@ -23,7 +23,7 @@ pub(crate) use segment::{SegmentLog, Wanted, read_segment};
 pub(crate) use source::SlotSource;
 
 use crate::engine::Mark;
-use crate::format::{Footer, Geometry, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
+use crate::format::{Footer, Geometry, Operation, OperationKind, SlotHeader, SlotUse, Superblock, encode_footer};
 use crate::map::{Location, Map};
 use crate::pool::{Boundary, Loan, Loans, Parent, SegmentRow, Survivors, VolumeRow};
 use crate::store::PoolReader;
@@ -95,6 +95,20 @@ pub struct Recovered {
     pub is_heir: bool,
     /// Whether it takes no changes.
     pub is_read_only: bool,
+    /// The segment that a secondary's log goes on in.
+    pub(crate) tail: Option<Tail>,
+}
+
+/// A segment that is not sealed, and takes what the primary's has beyond it.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) segment: SegmentId,
+    pub(crate) slot: SlotIndex,
+    pub(crate) first_lsn: Lsn,
+    pub(crate) chain_before: u32,
+    pub(crate) filled_blocks: u32,
+    pub(crate) entries: Vec<(Operation, u32)>,
+    pub(crate) checks: Vec<u32>,
 }
 
 impl Recovered {
@@ -128,6 +142,7 @@ pub fn fresh(volume: VolumeId, size_bytes: u64) -> Recovered {
         last_mark: Mark::default(),
         is_heir: false,
         is_read_only: false,
+        tail: None,
     }
 }
 
@@ -158,8 +173,37 @@ pub fn fresh_view(volume: VolumeId, size_bytes: u64) -> Recovered {
 /// [`Damage`] when something that was on stable storage cannot be told any more, or the disk does not give a block that
 /// recovery needs. Nothing has been changed.
 pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) -> Result<Recovered, Damage> {
+    recover_up_to(reader, superblock, known, Lsn(u64::MAX))
+}
+
+/// The same of a secondary whose log is part of the primary's: it goes on in the segment that it ends in, since the primary's has
+/// what follows in the same place.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_to_follow(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) -> Result<Recovered, Damage> {
+    let mut recovered = recover_up_to(reader, superblock, known, Lsn(u64::MAX))?;
+    recovered.leave_tail_open(reader, superblock, known);
+    Ok(recovered)
+}
+
+/// The same of one whose log parts from the primary's behind `limit`: what it has beyond was never acknowledged, and does not
+/// count any more.
+///
+/// # Errors
+/// As [`recover`]; [`DamageKind::Missing`] where more than that is known to count.
+pub fn recover_up_to(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    known: &Known,
+    limit: Lsn,
+) -> Result<Recovered, Damage> {
     let folded_to = known.row.map_or(Lsn::ZERO, |row| row.folded_to);
-    let (logs, durable_lsn) = read_logs(reader, superblock, known, folded_to)?;
+    if folded_to > limit {
+        let kind = DamageKind::Missing { lsn: limit.next(), durable_lsn: folded_to };
+        return Err(Damage { volume: known.volume, kind });
+    }
+    let (logs, durable_lsn) = read_logs(reader, superblock, known, (folded_to, limit))?;
     let base = read_base(reader, superblock, known, folded_to);
     let mut end = End::new(known, base.as_ref());
     end.durable_lsn = durable_lsn;
@@ -230,7 +274,7 @@ fn read_logs(
     reader: &dyn PoolReader,
     superblock: &Superblock,
     known: &Known,
-    folded_to: Lsn,
+    (folded_to, limit): (Lsn, Lsn),
 ) -> Result<(Vec<SegmentLog>, Lsn), Damage> {
     let mut rows: Vec<SegmentRow> = known.segments.iter().copied().filter(|row| !is_folded(row, folded_to)).collect();
     rows.sort_by_key(|row| row.segment);
@@ -238,7 +282,7 @@ fn read_logs(
     let mut durable_lsn = folded_to;
     let mut logs = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
-        let cut = cut_at(&cuts, row);
+        let cut = cut_at(&cuts, row).min(Lsn(limit.0.saturating_add(1)));
         let known_to = row.last_lsn.map_or(folded_to, |last| last.min(folded_to));
         let log = read_segment(&Wanted {
             reader,
@@ -372,6 +416,48 @@ impl Recovered {
         self.mend(superblock, log, size_bytes);
     }
 
+    /// Leaves the last segment open, where it was, or was sealed behind what a power cut took: the primary's has that in the
+    /// same place.
+    fn leave_tail_open(&mut self, reader: &dyn PoolReader, superblock: &Superblock, known: &Known) {
+        let Some(last) = self.segments.last().copied() else { return };
+        let end = Lsn(self.next_lsn.0 - 1);
+        let known_row = known.segments.iter().find(|row| row.segment == last.segment);
+        let goes_on = known_row.is_some_and(|row| row.last_lsn.is_none_or(|sealed| sealed > end));
+        let Some(slot) = last.own_slot().filter(|_| goes_on) else { return };
+        let wanted = Wanted {
+            reader,
+            superblock,
+            row: SegmentRow { last_lsn: None, ..last },
+            cut: self.next_lsn,
+            durable_lsn: end,
+            known_to: Lsn::ZERO,
+            distrusts_footer: true,
+        };
+        let Ok(log) = read_segment(&wanted) else { return };
+        if log.has_footer || log.last_lsn != end {
+            return;
+        }
+        // Its header is mended where a power cut took that; a footer it has none yet.
+        let behind_header =
+            superblock.geometry.block_offset(slot, 1)..superblock.geometry.block_offset(SlotIndex(slot.0 + 1), 0);
+        self.writes.retain(|(offset, _)| !behind_header.contains(offset));
+        self.sealed.retain(|row| row.segment != last.segment);
+        let open = SegmentRow { last_lsn: None, ..last };
+        self.sealed.extend(known_row.filter(|row| row.last_lsn.is_some()).map(|_| open));
+        if let Some(row) = self.segments.last_mut() {
+            *row = open;
+        }
+        self.tail = Some(Tail {
+            segment: last.segment,
+            slot,
+            first_lsn: last.first_lsn,
+            chain_before: log.chain_before,
+            filled_blocks: log.filled_blocks,
+            entries: log.footer_entries().collect(),
+            checks: log.checks,
+        });
+    }
+
     /// Sees to it that a segment has its header and its footer. The volume was `size_bytes` long before it, or, of one that is folded,
     /// where the stored map ends.
     fn mend(&mut self, superblock: &Superblock, log: &SegmentLog, size_bytes: u64) {
@@ -418,7 +504,7 @@ pub(crate) fn beyond(size_bytes: u64) -> BlockRange {
 pub(crate) fn replay_operation(
     map: &mut Map,
     lsn: Lsn,
-    operation: &crate::format::Operation,
+    operation: &Operation,
     segment: SegmentId,
     (block, checks): (u32, &[u32]),
 ) {

@@ -1,0 +1,360 @@
+//! The secondary: appends the primary's batches as they are, to segments of the same ids.
+//!
+//! A batch is looked at as if anybody could have sent it: it must follow on the log, and its payload must be what its checks say.
+//! One that begins a segment tells that everything before it is committed, since the primary opens none before; what the
+//! secondary has from there on was given up by the primary, whose disk had failed it, and is cut off. Where the secondary
+//! cannot go on, it says so and appends nothing any more: it is then brought up to date by other ways.
+
+use super::log::{Batch, OpenSegment, Spare};
+use super::mirror::{Mirror, PeerLog};
+use super::request::Pending;
+use super::time::Mark;
+use super::{Context, Volume};
+use crate::buffer::{Buffer, total_len};
+use crate::format::{BatchHeader, OperationKind, block_check, decode_batch};
+use crate::io::{Action, FellOut};
+use crate::pool::{Home, Lease, LeaseClass, Loan, SegmentRow};
+use std::collections::VecDeque;
+use units::{BLOCK_LEN, Epoch, Lsn, SegmentId};
+
+/// Batches that wait for a slot: what the primary may send ahead is bounded by the link's credits, this is what is taken at all.
+const WAITING_MAX: usize = 1024;
+
+/// What a secondary knows of the primary's log.
+#[derive(Debug)]
+pub(super) struct Following {
+    epoch: Epoch,
+    committed: Lsn,
+    /// Batches that wait for the slot of the segment that the first of them begins.
+    waiting: VecDeque<Received>,
+    /// The segment for which a slot was asked for, and the slot.
+    wanted: Option<SegmentId>,
+    lease: Option<Lease>,
+    /// It appends nothing any more.
+    has_fallen_out: bool,
+    /// What the primary was told.
+    told: PeerLog,
+    /// What it has asked to be made durable.
+    wanted_durable: Lsn,
+}
+
+/// A batch as it came, and what its header says.
+#[derive(Debug)]
+struct Received {
+    header: BatchHeader,
+    chain: u32,
+    buffers: Vec<Buffer>,
+}
+
+impl Following {
+    pub(super) const fn committed(&self) -> Lsn {
+        self.committed
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.wanted.is_none()
+    }
+}
+
+impl Volume {
+    /// Begins to follow. Nothing may be under way: who has written and is not sure what of it counts opens the volume anew.
+    pub(super) fn begin_to_follow(&mut self, context: &mut Context<'_>, epoch: Epoch) {
+        if let Mirror::Secondary(following) = &mut self.mirror {
+            following.epoch = following.epoch.max(epoch);
+            return;
+        }
+        if !self.log.rests() {
+            context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
+            return;
+        }
+        let end = self.end_of_log();
+        let told = PeerLog { appended: end, durable: self.durable_lsn };
+        self.mirror = Mirror::Secondary(Following {
+            epoch,
+            committed: end,
+            waiting: VecDeque::new(),
+            wanted: None,
+            lease: None,
+            has_fallen_out: false,
+            told,
+            wanted_durable: Lsn::ZERO,
+        });
+    }
+
+    /// What was got ready for the primary's next batch is of no use any more.
+    pub(super) fn stop_following(&mut self, context: &mut Context<'_>, following: Following) {
+        let Following { waiting, lease, .. } = following;
+        waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
+        self.log.spares.extend(lease.map(|lease| Spare { lease, class: LeaseClass::Data }));
+    }
+
+    /// A batch came from the primary: its header in the first buffer, its payload in the others.
+    pub(super) fn on_replicated(&mut self, context: &mut Context<'_>, buffers: Vec<Buffer>) {
+        let volume = self.id;
+        let Mirror::Secondary(following) = &mut self.mirror else {
+            context.buffers.put_all(buffers);
+            return;
+        };
+        let decoded = buffers.first().and_then(|first| decode_batch(first.as_slice()).ok());
+        let judged = decoded.filter(|(header, _)| header.volume == volume && is_whole(header, &buffers));
+        match judged {
+            Some((header, chain)) if following.waiting.len() < WAITING_MAX && !following.has_fallen_out => {
+                following.waiting.push_back(Received { header, chain, buffers });
+                self.append_received(context);
+            }
+            Some(_) => context.buffers.put_all(buffers),
+            None => {
+                context.buffers.put_all(buffers);
+                self.fall_out(context, FellOut::BadBatch);
+            }
+        }
+    }
+
+    /// Appends what has come, as far as there is a slot for it.
+    pub(super) fn append_received(&mut self, context: &mut Context<'_>) {
+        loop {
+            let Mirror::Secondary(following) = &self.mirror else { return };
+            let Some(received) = following.waiting.front() else { return };
+            let begins = received.header.block == 1;
+            let judged = if begins { self.judge_first(&received.header) } else { self.judge_next(received) };
+            if let Err(why) = judged {
+                self.fall_out(context, why);
+                return;
+            }
+            if begins && !self.open_for_received(context) {
+                return;
+            }
+            let Mirror::Secondary(following) = &mut self.mirror else { return };
+            let Some(received) = following.waiting.pop_front() else { return };
+            self.append_one(context, received);
+        }
+    }
+
+    /// Whether a batch goes on where the open segment ends.
+    fn judge_next(&self, received: &Received) -> Result<(), FellOut> {
+        let Received { header, .. } = received;
+        let Some(open) = &self.log.open else { return Err(FellOut::NotNext) };
+        let follows = open.segment == header.segment
+            && open.filled_blocks == header.block
+            && header.first_lsn == self.log.next_lsn
+            && header.chain == self.log.chain
+            && header.epoch == self.epoch;
+        let fits = self.has_room(header, open.entries.len(), open.checks.len());
+        if follows && fits { Ok(()) } else { Err(FellOut::NotNext) }
+    }
+
+    /// Whether a batch may begin a segment: what is before it is there, and it takes nothing back that counts.
+    fn judge_first(&self, header: &BatchHeader) -> Result<(), FellOut> {
+        let Mirror::Secondary(following) = &self.mirror else { return Err(FellOut::NotNext) };
+        let newest = self.segments.last_key_value().map(|(newest, _)| *newest);
+        let chain = match self.log.in_flight.iter().find(|batch| batch.first_lsn >= header.first_lsn) {
+            Some(batch) if batch.first_lsn == header.first_lsn => batch.chain_before,
+            Some(_) => return Err(FellOut::NotNext),
+            None => self.log.chain,
+        };
+        let follows = newest.is_none_or(|newest| header.segment > newest)
+            && header.first_lsn > following.committed
+            && header.first_lsn <= self.log.next_lsn
+            && header.chain == chain
+            && (self.epoch..=following.epoch).contains(&header.epoch);
+        if follows && self.has_room(header, 0, 0) { Ok(()) } else { Err(FellOut::NotNext) }
+    }
+
+    fn has_room(&self, header: &BatchHeader, operations: usize, payload_blocks: usize) -> bool {
+        let footer =
+            crate::format::footer_blocks(operations + header.operations.len(), payload_blocks + header.checks.len());
+        header.block + header.total_blocks() + footer <= self.config.geometry.slot_blocks()
+    }
+
+    /// Makes ready for the batch in front, which begins a segment; `false` while something is missing for that.
+    fn open_for_received(&mut self, context: &mut Context<'_>) -> bool {
+        let Mirror::Secondary(following) = &mut self.mirror else { return false };
+        let Some(Received { header, .. }) = following.waiting.front() else { return false };
+        let (segment, first_lsn, epoch) = (header.segment, header.first_lsn, header.epoch);
+        following.committed = following.committed.max(Lsn(first_lsn.0 - 1));
+        let lease = following.lease.take_if(|lease| lease.segment == segment);
+        if lease.is_none() && following.wanted.replace(segment) != Some(segment) {
+            context.actions.push(Action::LeaseFor { segment });
+        }
+        self.cut_from(first_lsn);
+        self.take_in_ended(context);
+        let Some(lease) = lease else { return false };
+        if !self.log.in_flight.is_empty() {
+            // The footer says what is in the segment: all of it must have ended well.
+            let Mirror::Secondary(following) = &mut self.mirror else { return false };
+            following.lease = Some(lease);
+            return false;
+        }
+        self.seal(context);
+        self.epoch = epoch;
+        let spare = Spare { lease, class: LeaseClass::Data };
+        let open = OpenSegment::new(spare, first_lsn, self.log.chain);
+        let home = Home::Own(open.slot);
+        let row = SegmentRow { segment, volume: self.id, home, first_lsn, last_lsn: None, has_holes: false };
+        self.segments.insert(segment, row);
+        context.actions.push(Action::NoteSegment(Box::new(row)));
+        self.log.open = Some(open);
+        true
+    }
+
+    /// Takes back what was appended from `first_lsn` on and does not count.
+    fn cut_from(&mut self, first_lsn: Lsn) {
+        let Some(at) = self.log.in_flight.iter().position(|batch| batch.first_lsn >= first_lsn) else { return };
+        let cut = self.log.in_flight.split_off(at);
+        let Some(first) = cut.front() else { return };
+        self.log.next_lsn = first.first_lsn;
+        self.log.chain = first.chain_before;
+        self.synced_lsn = self.synced_lsn.min(self.end_of_log());
+        if let Some(open) = &mut self.log.open {
+            open.cut(first_lsn);
+        }
+    }
+
+    fn append_one(&mut self, context: &mut Context<'_>, received: Received) {
+        let Received { header, chain, mut buffers } = received;
+        let io = self.next_io();
+        let identity = (self.id, self.epoch, self.size_bytes);
+        let Some(open) = &mut self.log.open else { return };
+        let is_first = open.filled_blocks == 0;
+        if is_first {
+            buffers.insert(0, super::append::slot_header(context, &self.config, open, identity));
+        }
+        let pool_offset = self.config.geometry.block_offset(open.slot, if is_first { 0 } else { header.block });
+        let payload_block = header.block + header.header_blocks();
+        let loans = add_received(open, &header, payload_block);
+        let mark =
+            header.operations.first().copied().filter(|first| matches!(first.kind, OperationKind::TimeMark { .. }));
+        if let Some(OperationKind::TimeMark { wall_ms, meter }) = mark.map(|mark| mark.kind) {
+            self.time.note(Mark { wall_ms, meter: meter.unwrap_or_default() });
+        }
+        let operations = header.operations.iter().skip(usize::from(mark.is_some()));
+        self.log.in_flight.push_back(Batch {
+            io,
+            segment: header.segment,
+            payload_block,
+            first_lsn: header.first_lsn,
+            chain_before: header.chain,
+            checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
+            mark,
+            operations: operations.map(|operation| Pending::of_nobody(*operation)).collect(),
+            ended: None,
+        });
+        self.log.next_lsn = header.last_lsn().next();
+        self.log.chain = chain;
+        self.status.batches += 1;
+        self.status.operations += header.operations.len() as u64;
+        self.status.payload_bytes += u64::from(header.total_blocks() - header.header_blocks()) * BLOCK_LEN as u64;
+        self.status.appended_bytes += total_len(&buffers);
+        if !loans.is_empty() {
+            self.note_loans(header.segment, &loans);
+            context.actions.push(Action::NoteLoans { segment: header.segment, loans, pledges: Vec::new() });
+        }
+        context.actions.push(Action::Append { id: io, pool_offset, buffers, to_peer: None });
+    }
+
+    /// A slot for the segment that the next batch begins.
+    pub(super) fn on_leased_for(&mut self, context: &mut Context<'_>, result: Result<Lease, crate::error::DiskFault>) {
+        let Mirror::Secondary(following) = &mut self.mirror else {
+            // A role came in between: the slot goes the way of one that is not needed.
+            if let Ok(lease) = result {
+                self.log.spares.push(Spare { lease, class: LeaseClass::Data });
+            }
+            return;
+        };
+        following.wanted = None;
+        match result {
+            Ok(lease) => {
+                following.lease = Some(lease);
+                self.append_received(context);
+            }
+            Err(_) => self.fall_out(context, FellOut::NoSlot),
+        }
+    }
+
+    /// What the primary has committed.
+    pub(super) fn on_committed(&mut self, context: &mut Context<'_>, lsn: Lsn) {
+        let end = self.end_of_log();
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        following.committed = following.committed.max(lsn.min(end));
+        self.take_in_ended(context);
+        self.append_received(context);
+        self.note_durable(context);
+    }
+
+    /// The primary waits until what it has sent up to `lsn` is durable here.
+    pub(super) fn on_make_durable(&mut self, context: &mut Context<'_>, lsn: Lsn) {
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        following.wanted_durable = following.wanted_durable.max(lsn);
+        self.sync_for_primary(context);
+    }
+
+    /// Begins the sync that the primary waits for, once all that it is to cover has ended.
+    pub(super) fn sync_for_primary(&mut self, context: &mut Context<'_>) {
+        let Mirror::Secondary(following) = &self.mirror else { return };
+        let wanted = following.wanted_durable;
+        if wanted > self.synced_lsn && wanted <= self.ended_lsn() && !self.flush.covers(wanted) {
+            self.want_sync(context);
+        }
+    }
+
+    /// Tells the primary how far the log is, where that has changed.
+    pub(super) fn tell_primary(&mut self, context: &mut Context<'_>) {
+        let now = PeerLog { appended: self.ended_lsn(), durable: self.synced_lsn.min(self.ended_lsn()) };
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        if following.has_fallen_out || now == following.told {
+            return;
+        }
+        following.told = now;
+        context.actions.push(Action::TellPrimary(now));
+    }
+
+    /// A batch that was appended for the primary has failed: what comes behind it cannot be taken.
+    pub(super) fn fall_out(&mut self, context: &mut Context<'_>, why: FellOut) {
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        let waiting = std::mem::take(&mut following.waiting);
+        if !std::mem::replace(&mut following.has_fallen_out, true) {
+            context.actions.push(Action::FellOut { why });
+        }
+        waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
+    }
+}
+
+/// Adds what a batch says to the segment; returns what the segment borrows by it.
+fn add_received(open: &mut OpenSegment, header: &BatchHeader, mut at: u32) -> Vec<Loan> {
+    let mut loans = Vec::new();
+    for operation in &header.operations {
+        let blocks = operation.payload_blocks();
+        open.entries.push((*operation, if blocks > 0 { at } else { 0 }));
+        open.has_holes |= operation.makes_holes();
+        loans.extend(operation.source().map(|source| Loan { block: at, count: blocks, source }));
+        at += blocks;
+    }
+    open.checks.extend(&header.checks);
+    open.filled_blocks = at;
+    loans
+}
+
+/// Whether the buffers hold the header and the payload that it announces, and each block of that is what its check says. A copy
+/// has no payload.
+pub(crate) fn is_whole(header: &BatchHeader, buffers: &[Buffer]) -> bool {
+    let Some((first, payload)) = buffers.split_first() else { return false };
+    let is_cut_right = payload.iter().all(|buffer| buffer.len().is_multiple_of(BLOCK_LEN));
+    if first.len() != header.header_blocks() as usize * BLOCK_LEN || !is_cut_right {
+        return false;
+    }
+    let mut blocks = payload.iter().flat_map(|buffer| buffer.as_slice().chunks_exact(BLOCK_LEN));
+    let mut checks = header.checks.iter();
+    let mut at = header.block + header.header_blocks();
+    for operation in &header.operations {
+        for _ in 0..operation.payload_blocks() {
+            let check = checks.next();
+            let is_right = operation.source().is_some()
+                || blocks.next().is_some_and(|block| Some(&block_check(header.segment, at, block)) == check);
+            if !is_right {
+                return false;
+            }
+            at += 1;
+        }
+    }
+    blocks.next().is_none()
+}
