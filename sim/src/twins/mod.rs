@@ -200,18 +200,38 @@ impl Twins {
         self.has_peer = true;
         self.committed_told = Lsn::ZERO;
         self.told = PeerLog { appended: limit, durable: limit };
+        self.sites[back].is_fed = true;
         self.tell(back, Event::Role(Role::Secondary { epoch: Epoch(self.epoch) }))?;
         let mut feed = Feed::new(limit.next());
         self.requests_left = REQUESTS / 2;
         self.after(0, primary, Happening::Client);
         let until = self.now + 60_000 * MS;
+        if self.random.chance(400) {
+            return self.feed_in_vain(feed);
+        }
         while !self.try_join(&mut feed)? {
             if self.now > until {
                 return Err(Finding("P6: the site that came back never joins".to_owned()));
             }
         }
         self.requests_left = 0;
+        self.sites[back].is_fed = false;
         Ok(())
+    }
+
+    /// The site that comes back is lost again while it is fed, and comes back again.
+    fn feed_in_vain(&mut self, mut feed: Feed) -> Checked {
+        for _ in 0..self.random.within(1, 30) {
+            if let Some(batch) = self.sites[self.primary].feed(&mut feed)? {
+                self.send(self.primary, Message::Batch(batch));
+            }
+            for _ in 0..self.random.below(20) {
+                self.advance_or_stuck()?;
+            }
+        }
+        self.requests_left = 0;
+        self.lose(1 - self.primary);
+        self.rejoin()
     }
 
     /// Feeds the log to its end, holds the volume, and joins the sites if all of that was in time.

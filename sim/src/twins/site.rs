@@ -14,7 +14,7 @@ use volume::feed::{BatchEnd, Feed};
 use volume::format::{Geometry, Superblock};
 use volume::io::{Action, Event, FetchPiece, IoId, ToPeer};
 use volume::pool::{Index, LeaseClass, SegmentRow};
-use volume::recover::{self, Damage, Recovered};
+use volume::recover::{self, Damage, Recovered, Terms};
 
 /// The volume that both sites have.
 pub(super) const VOLUME: VolumeId = VolumeId(3);
@@ -65,6 +65,8 @@ pub(super) struct Site {
     asked: VecDeque<Action>,
     appends_in_flight_max: usize,
     number: u8,
+    /// Whether it is not in sync: what it has been fed was durable elsewhere.
+    pub(super) is_fed: bool,
     /// Of this life: what comes of an earlier one is for nobody.
     pub(super) life: u64,
 }
@@ -87,6 +89,7 @@ impl Site {
             asked: VecDeque::new(),
             appends_in_flight_max: *random.pick(&[1, 1, 4]),
             number,
+            is_fed: false,
             life: 0,
         };
         site.open(recover::fresh(VOLUME, SIZE_BYTES));
@@ -125,8 +128,9 @@ impl Site {
     /// Where the batches of its log end, as it lies on the disk of a site that is down.
     pub(super) fn ends_at_rest(&self) -> Result<Vec<BatchEnd>, Finding> {
         let known = self.open_index()?.known(VOLUME, SIZE_BYTES);
+        let terms = Terms { trusts_claims: !self.is_fed, ..Terms::default() };
         let recovered =
-            recover::recover(&self.disk, &self.superblock, &known).map_err(|damage| unexplained(&damage))?;
+            recover::recover_by(&self.disk, &self.superblock, &known, terms).map_err(|damage| unexplained(&damage))?;
         self.ends(&recovered.segments, Lsn(recovered.next_lsn.0 - 1))
     }
 
@@ -177,11 +181,13 @@ impl Site {
         let mut index = self.open_index()?;
         let known = index.known(VOLUME, SIZE_BYTES);
         let (disk, superblock) = (&self.disk, &self.superblock);
-        let recovered = match end {
-            LogEnd::Own => recover::recover(disk, superblock, &known),
-            LogEnd::Follows => recover::recover_to_follow(disk, superblock, &known),
-            LogEnd::Cut(limit) => recover::recover_up_to(disk, superblock, &known, limit),
+        let terms = Terms { trusts_claims: !self.is_fed, ..Terms::default() };
+        let terms = match end {
+            LogEnd::Own => terms,
+            LogEnd::Follows => Terms { goes_on: true, ..terms },
+            LogEnd::Cut(limit) => Terms { limit, ..terms },
         };
+        let recovered = recover::recover_by(disk, superblock, &known, terms);
         let mut recovered = recovered.map_err(|damage| unexplained(&damage))?;
         for (offset, bytes) in std::mem::take(&mut recovered.writes) {
             self.disk.write(offset, bytes);

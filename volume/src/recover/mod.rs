@@ -173,37 +173,57 @@ pub fn fresh_view(volume: VolumeId, size_bytes: u64) -> Recovered {
 /// [`Damage`] when something that was on stable storage cannot be told any more, or the disk does not give a block that
 /// recovery needs. Nothing has been changed.
 pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) -> Result<Recovered, Damage> {
-    recover_up_to(reader, superblock, known, Lsn(u64::MAX))
+    recover_by(reader, superblock, known, Terms::default())
 }
 
-/// The same of a secondary whose log is part of the primary's: it goes on in the segment that it ends in, since the primary's has
-/// what follows in the same place.
-///
-/// # Errors
-/// As [`recover`].
-pub fn recover_to_follow(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) -> Result<Recovered, Damage> {
-    let mut recovered = recover_up_to(reader, superblock, known, Lsn(u64::MAX))?;
-    recovered.leave_tail_open(reader, superblock, known);
-    Ok(recovered)
+/// How the end of the log of a volume that is mirrored is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What lies behind it was never acknowledged, and does not count any more: where the log parts from the primary's.
+    pub limit: Lsn,
+    /// Whether what batches say was durable was so at this site: not while it was fed what another one had written before.
+    pub trusts_claims: bool,
+    /// Whether the log goes on in the segment that it ends in: where it is part of the primary's, which has what follows in the same
+    /// place.
+    pub goes_on: bool,
 }
 
-/// The same of one whose log parts from the primary's behind `limit`: what it has beyond was never acknowledged, and does not
-/// count any more.
+impl Default for Terms {
+    fn default() -> Self {
+        Self { limit: Lsn(u64::MAX), trusts_claims: true, goes_on: false }
+    }
+}
+
+/// The same by terms.
 ///
 /// # Errors
-/// As [`recover`]; [`DamageKind::Missing`] where more than that is known to count.
-pub fn recover_up_to(
+/// As [`recover`]; [`DamageKind::Missing`] where more than the limit is known to count.
+pub fn recover_by(
     reader: &dyn PoolReader,
     superblock: &Superblock,
     known: &Known,
-    limit: Lsn,
+    terms: Terms,
 ) -> Result<Recovered, Damage> {
+    let mut recovered = find_end(reader, superblock, known, terms)?;
+    if terms.goes_on {
+        recovered.leave_tail_open(reader, superblock, known);
+    }
+    Ok(recovered)
+}
+
+fn find_end(
+    reader: &dyn PoolReader,
+    superblock: &Superblock,
+    known: &Known,
+    terms: Terms,
+) -> Result<Recovered, Damage> {
+    let limit = terms.limit;
     let folded_to = known.row.map_or(Lsn::ZERO, |row| row.folded_to);
     if folded_to > limit {
         let kind = DamageKind::Missing { lsn: limit.next(), durable_lsn: folded_to };
         return Err(Damage { volume: known.volume, kind });
     }
-    let (logs, durable_lsn) = read_logs(reader, superblock, known, (folded_to, limit))?;
+    let (logs, durable_lsn) = read_logs(reader, superblock, known, (folded_to, terms))?;
     let base = read_base(reader, superblock, known, folded_to);
     let mut end = End::new(known, base.as_ref());
     end.durable_lsn = durable_lsn;
@@ -274,7 +294,7 @@ fn read_logs(
     reader: &dyn PoolReader,
     superblock: &Superblock,
     known: &Known,
-    (folded_to, limit): (Lsn, Lsn),
+    (folded_to, terms): (Lsn, Terms),
 ) -> Result<(Vec<SegmentLog>, Lsn), Damage> {
     let mut rows: Vec<SegmentRow> = known.segments.iter().copied().filter(|row| !is_folded(row, folded_to)).collect();
     rows.sort_by_key(|row| row.segment);
@@ -282,7 +302,7 @@ fn read_logs(
     let mut durable_lsn = folded_to;
     let mut logs = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
-        let cut = cut_at(&cuts, row).min(Lsn(limit.0.saturating_add(1)));
+        let cut = cut_at(&cuts, row).min(Lsn(terms.limit.0.saturating_add(1)));
         let known_to = row.last_lsn.map_or(folded_to, |last| last.min(folded_to));
         let log = read_segment(&Wanted {
             reader,
@@ -292,6 +312,7 @@ fn read_logs(
             durable_lsn,
             known_to,
             distrusts_footer: false,
+            distrusts_claims: !terms.trusts_claims,
         })?;
         durable_lsn = durable_lsn.max(log.durable_seen);
         logs.push(log);
@@ -305,8 +326,16 @@ fn read_base(reader: &dyn PoolReader, superblock: &Superblock, known: &Known, fo
     let row = known.segments.iter().filter(|row| is_folded(row, folded_to)).max_by_key(|row| row.segment)?;
     let cut = cut_at(&cuts_of(&known.segments), row);
     let known_to = row.last_lsn.unwrap_or(folded_to);
-    let wanted =
-        Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, known_to, distrusts_footer: false };
+    let wanted = Wanted {
+        reader,
+        superblock,
+        row: *row,
+        cut,
+        durable_lsn: folded_to,
+        known_to,
+        distrusts_footer: false,
+        distrusts_claims: false,
+    };
     read_segment(&wanted).ok()
 }
 
@@ -432,6 +461,7 @@ impl Recovered {
             durable_lsn: end,
             known_to: Lsn::ZERO,
             distrusts_footer: true,
+            distrusts_claims: false,
         };
         let Ok(log) = read_segment(&wanted) else { return };
         if log.has_footer || log.last_lsn != end {

@@ -581,6 +581,7 @@ impl World {
             durable_lsn: last,
             known_to: last,
             distrusts_footer: false,
+            distrusts_claims: false,
         })
         .unwrap()
     }
