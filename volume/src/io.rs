@@ -55,6 +55,10 @@ pub enum FellOut {
     Disk,
     /// The pool has no slot for it.
     NoSlot,
+    /// It names content elsewhere, whose place may not be the same here.
+    Shared,
+    /// More was sent than is taken at a time.
+    TooMuch,
     /// Something is under way that the role would not know of.
     NotAtRest,
 }
@@ -267,6 +271,8 @@ pub enum Event {
     },
     /// The slot that a segment of the primary's needs, or there is none.
     LeasedFor {
+        /// The segment.
+        segment: SegmentId,
         /// With the id that was asked for.
         result: Result<Lease, DiskFault>,
     },

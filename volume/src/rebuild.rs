@@ -222,7 +222,6 @@ impl<'a> Fold<'a> {
             durable_lsn,
             known_to: Lsn::ZERO,
             distrusts_footer: false,
-            distrusts_claims: false,
         })
     }
 

@@ -8,10 +8,10 @@ mod site;
 use crate::random::Random;
 use crate::trace::{Finding, Trace};
 use model::{Model, Value};
-use site::{LogEnd, SIZE_BYTES, Site, Wish, block_of};
+use site::{SIZE_BYTES, Site, Wish, block_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, MeterTime, Monotonic, SnapshotId};
+use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, MeterTime, Monotonic, SegmentId, SnapshotId};
 use volume::buffer::{Buffer, BufferPool};
 use volume::engine::{Context, PeerLog, Role};
 use volume::feed::{Feed, common_end};
@@ -186,9 +186,9 @@ impl Twins {
         let is_part = theirs.last().copied() == common;
         self.trace.note(&[4, self.now, limit.0, u64::from(is_part)]);
         if is_part {
-            self.sites[back].recover(LogEnd::Follows)?;
+            self.sites[back].recover(None)?;
         } else if self.sites[back].folded_at_rest()? <= limit {
-            self.sites[back].recover(LogEnd::Cut(limit))?;
+            self.sites[back].recover(Some(limit))?;
         } else {
             // A power cut took from the one that leads what counted, and the other one's map has it: that begins anew.
             let newest =
@@ -199,8 +199,7 @@ impl Twins {
         self.after(TICK, back, Happening::Tick(back));
         self.has_peer = true;
         self.committed_told = Lsn::ZERO;
-        self.told = PeerLog { appended: limit, durable: limit };
-        self.sites[back].is_fed = true;
+        self.told = PeerLog { segment: None, appended: limit, durable: limit };
         self.tell(back, Event::Role(Role::Secondary { epoch: Epoch(self.epoch) }))?;
         let mut feed = Feed::new(limit.next());
         self.requests_left = REQUESTS / 2;
@@ -215,7 +214,6 @@ impl Twins {
             }
         }
         self.requests_left = 0;
-        self.sites[back].is_fed = false;
         Ok(())
     }
 
@@ -343,7 +341,7 @@ impl Twins {
             self.model.lose_unflushed();
         }
         self.sites[site].die(is_power_cut, &mut self.random);
-        self.sites[site].recover(LogEnd::Own)?;
+        self.sites[site].recover(None)?;
         self.after(TICK, site, Happening::Tick(site));
         Ok(())
     }
@@ -527,7 +525,7 @@ impl Twins {
                 self.trace.note(&[2, self.now, buffers.len() as u64]);
                 self.send(site, Message::Batch(buffers));
                 if self.broken == Broken::AckBeforePeer {
-                    let all = PeerLog { appended: Lsn(u64::MAX), durable: Lsn::ZERO };
+                    let all = PeerLog { segment: Some(SegmentId::MAX), appended: Lsn(u64::MAX), durable: Lsn::ZERO };
                     self.after(0, site, Happening::Arrives(site, Message::Told(all)));
                 }
             }

@@ -24,17 +24,6 @@ pub(super) const SIZE_BYTES: u64 = 1 << 20;
 
 const GEOMETRY: Geometry = Geometry { slot_bytes: 128 << 10, slot_count: 360 };
 
-/// Where a log is to end that is recovered.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum LogEnd {
-    /// Where it ends.
-    Own,
-    /// There too, and it goes on as the primary's does.
-    Follows,
-    /// Behind this operation.
-    Cut(Lsn),
-}
-
 /// What is under way at a disk.
 #[derive(Debug)]
 pub(super) enum Transfer {
@@ -65,8 +54,6 @@ pub(super) struct Site {
     asked: VecDeque<Action>,
     appends_in_flight_max: usize,
     number: u8,
-    /// Whether it is not in sync: what it has been fed was durable elsewhere.
-    pub(super) is_fed: bool,
     /// Of this life: what comes of an earlier one is for nobody.
     pub(super) life: u64,
 }
@@ -89,7 +76,6 @@ impl Site {
             asked: VecDeque::new(),
             appends_in_flight_max: *random.pick(&[1, 1, 4]),
             number,
-            is_fed: false,
             life: 0,
         };
         site.open(recover::fresh(VOLUME, SIZE_BYTES));
@@ -128,7 +114,7 @@ impl Site {
     /// Where the batches of its log end, as it lies on the disk of a site that is down.
     pub(super) fn ends_at_rest(&self) -> Result<Vec<BatchEnd>, Finding> {
         let known = self.open_index()?.known(VOLUME, SIZE_BYTES);
-        let terms = Terms { trusts_claims: !self.is_fed, ..Terms::default() };
+        let terms = Terms::default();
         let recovered =
             recover::recover_by(&self.disk, &self.superblock, &known, terms).map_err(|damage| unexplained(&damage))?;
         self.ends(&recovered.segments, Lsn(recovered.next_lsn.0 - 1))
@@ -176,17 +162,12 @@ impl Site {
         Ok(index)
     }
 
-    /// Finds out what its log says, and opens the volume without a role.
-    pub(super) fn recover(&mut self, end: LogEnd) -> Result<(), Finding> {
+    /// Finds out what its log says, up to an operation where one is told, and opens the volume without a role.
+    pub(super) fn recover(&mut self, end: Option<Lsn>) -> Result<(), Finding> {
         let mut index = self.open_index()?;
         let known = index.known(VOLUME, SIZE_BYTES);
         let (disk, superblock) = (&self.disk, &self.superblock);
-        let terms = Terms { trusts_claims: !self.is_fed, ..Terms::default() };
-        let terms = match end {
-            LogEnd::Own => terms,
-            LogEnd::Follows => Terms { goes_on: true, ..terms },
-            LogEnd::Cut(limit) => Terms { limit, ..terms },
-        };
+        let terms = Terms { limit: end.unwrap_or(Lsn(u64::MAX)), goes_on: true };
         let recovered = recover::recover_by(disk, superblock, &known, terms);
         let mut recovered = recovered.map_err(|damage| unexplained(&damage))?;
         for (offset, bytes) in std::mem::take(&mut recovered.writes) {
@@ -285,7 +266,7 @@ impl Site {
             Action::Lease { class } => Some(Event::Leased { result: index.lease(class) }),
             Action::LeaseFor { segment } => {
                 let lease = index.lease(LeaseClass::Data).and_then(|lease| index.rename_lease(lease, segment));
-                Some(Event::LeasedFor { result: lease })
+                Some(Event::LeasedFor { segment, result: lease })
             }
             Action::NoteSegment(row) => none(index.note_segment(*row)),
             Action::NoteBoundary(boundary) => none(index.note_boundary(VOLUME, boundary)),

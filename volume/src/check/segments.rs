@@ -43,7 +43,6 @@ pub(super) fn check<S: Store>(
             durable_lsn: folded_to,
             known_to: row.last_lsn.map_or(folded_to, |last| last.min(folded_to)),
             distrusts_footer: true,
-            distrusts_claims: false,
         };
         match read_segment(&wanted) {
             Ok(log) => {

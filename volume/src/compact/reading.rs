@@ -130,7 +130,6 @@ impl Reading {
             durable_lsn: last,
             known_to: last,
             distrusts_footer: false,
-            distrusts_claims: false,
         };
         let log = read_segment(&wanted).ok()?;
         // Without its header, the volume's size before the segment is not told.

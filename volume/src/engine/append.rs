@@ -311,7 +311,12 @@ impl Volume {
         result: Result<(), DiskFault>,
     ) {
         let Some(at) = self.log.in_flight.iter().position(|batch| batch.io == id) else {
-            self.on_side_append(context, id, buffers, result);
+            if self.end_cut_append(id) {
+                context.buffers.put_all(buffers);
+                self.append_received(context);
+            } else {
+                self.on_side_append(context, id, buffers, result);
+            }
             return;
         };
         let is_for_primary = !self.may_write();
@@ -479,8 +484,10 @@ impl Volume {
         let given_up = self.log.in_flight.split_off(whole);
         let Some(first) = given_up.front() else { return };
         let fault = first.ended.and_then(Result::err).unwrap_or(DiskFault::Io);
-        self.log.next_lsn = first.first_lsn;
+        let first_lsn = first.first_lsn;
+        self.log.next_lsn = first_lsn;
         self.log.chain = first.chain_before;
+        self.take_back_from_peer(first_lsn);
         if let Some(open) = &mut self.log.open {
             open.cut(first.first_lsn);
         }

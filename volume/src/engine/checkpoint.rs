@@ -134,7 +134,11 @@ impl Volume {
         if is_tick || self.checkpoint.snapshot <= self.durable_lsn {
             self.checkpoint.fold_to(self.checkpoint.snapshot);
         }
-        if self.checkpoint.is_folding() || self.is_poisoned || context.now < self.checkpoint.not_before {
+        if self.checkpoint.is_folding()
+            || self.is_poisoned
+            || self.is_frozen()
+            || context.now < self.checkpoint.not_before
+        {
             return;
         }
         if self.unfolded_segments() > self.config.unfolded_segments_max

@@ -60,9 +60,10 @@ impl Volume {
         Ok(())
     }
 
-    /// Whether copies share what they copy.
+    /// Whether copies share what they copy. Not at two sites: the place of what is lent is each one's own, since each compacts by
+    /// itself.
     pub(super) const fn may_share(&self) -> bool {
-        !self.time.is_kept()
+        !self.time.is_kept() && !self.is_mirrored
     }
 
     pub(super) fn on_lend(&mut self, context: &mut Context<'_>, id: RequestId, range: ByteRange) {
@@ -80,9 +81,7 @@ impl Volume {
         let Asker { id, fua } = asker;
         let checked = self.check_change(target).and_then(|()| check_whole(target));
         let checked = checked.and_then(|()| if lent.len() == target.len() { Ok(()) } else { Err(uneven()) });
-        // Who lends may not be at the other site.
-        let may_borrow = self.may_share() && !self.is_mirrored;
-        let checked = checked.and_then(|()| if may_borrow { Ok(()) } else { Err(kept_whole()) });
+        let checked = checked.and_then(|()| if self.may_share() { Ok(()) } else { Err(kept_whole()) });
         if target.is_empty() || checked.is_err() {
             reply(context, id, checked.map(|()| Completion::Done));
             return;
@@ -262,7 +261,7 @@ fn uneven() -> Error {
 }
 
 pub(super) fn kept_whole() -> Error {
-    invalid("the volume keeps history, and shares nothing; read and write the data")
+    invalid("the volume keeps history or is mirrored, and shares nothing; read and write the data")
 }
 
 fn invalid(detail: &str) -> Error {

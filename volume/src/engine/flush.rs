@@ -2,7 +2,7 @@
 
 use super::{Context, Volume, poisoned, reply};
 use crate::error::DiskFault;
-use crate::io::{Action, IoId};
+use crate::io::{Action, FellOut, IoId};
 use crate::request::{Completion, RequestId};
 use units::Lsn;
 
@@ -18,6 +18,16 @@ pub(super) struct Flush {
 impl Flush {
     pub(super) fn is_idle(&self) -> bool {
         self.waiters.is_empty() && self.in_flight.is_none()
+    }
+
+    /// What is behind `lsn` was cut off: the sync in flight says nothing of what comes in its place.
+    pub(super) fn cut_to(&mut self, lsn: Lsn) {
+        self.in_flight = self.in_flight.map(|(id, covered)| (id, covered.min(lsn)));
+    }
+
+    /// Whether somebody waits for stable storage.
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
     }
 
     /// Whether the sync in flight makes everything up to `lsn` durable.
@@ -99,6 +109,7 @@ impl Volume {
         if self.flush.in_flight.is_none() && (self.flush.is_wanted || waits_for_this) {
             self.want_sync(context);
         }
+        self.append_received(context);
         self.tell_primary(context);
         self.sync_for_primary(context);
     }
@@ -128,5 +139,6 @@ impl Volume {
         self.release.abandon();
         self.fail_resize(context, poisoned());
         self.resume_subblocks(context);
+        self.fall_out(context, FellOut::Disk);
     }
 }

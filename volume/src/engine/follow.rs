@@ -12,28 +12,36 @@ use super::time::Mark;
 use super::{Context, Volume};
 use crate::buffer::{Buffer, total_len};
 use crate::format::{BatchHeader, OperationKind, block_check, decode_batch};
-use crate::io::{Action, FellOut};
+use crate::io::{Action, FellOut, IoId};
 use crate::pool::{Home, Lease, LeaseClass, Loan, SegmentRow};
 use std::collections::VecDeque;
 use units::{BLOCK_LEN, Epoch, Lsn, SegmentId};
 
-/// Batches that wait for a slot: what the primary may send ahead is bounded by the link's credits, this is what is taken at all.
-const WAITING_MAX: usize = 1024;
+/// Most bytes of batches that wait for a slot or a sync: what the primary may send ahead is bounded by the link's credits, this is
+/// what is taken at all.
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+
+/// No pool comes to higher ids: they begin below half of [`SegmentId::MAX`], and a quarter is more than disks last for. A higher one would
+/// use up those of this pool.
+const SEGMENT_MAX: SegmentId = SegmentId(SegmentId::MAX.0 / 4 * 3);
 
 /// What a secondary knows of the primary's log.
 #[derive(Debug)]
 pub(super) struct Following {
     epoch: Epoch,
     committed: Lsn,
-    /// Batches that wait for the slot of the segment that the first of them begins.
+    /// Batches that wait for the slot of the segment that the first of them begins, or for a sync.
     waiting: VecDeque<Received>,
+    waiting_bytes: u64,
+    /// Appends under way of what was cut off: nothing else is done with their segment before they have ended.
+    cut: Vec<IoId>,
     /// The segment for which a slot was asked for, and the slot.
     wanted: Option<SegmentId>,
     lease: Option<Lease>,
     /// It appends nothing any more.
     has_fallen_out: bool,
-    /// What the primary was told.
-    told: PeerLog,
+    /// What the primary was told; nothing where it is to be told in any case.
+    told: Option<PeerLog>,
     /// What it has asked to be made durable.
     wanted_durable: Lsn,
 }
@@ -52,62 +60,87 @@ impl Following {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.wanted.is_none()
+        self.waiting.is_empty() && self.wanted.is_none() && self.cut.is_empty()
     }
 }
 
 impl Volume {
-    /// Begins to follow. Nothing may be under way: who has written and is not sure what of it counts opens the volume anew.
+    /// Begins to follow. Nothing may be under way: who has written and is not sure what of it counts opens the volume anew. What is
+    /// merged now would be appended by the next primary of this site, over what was written meanwhile.
     pub(super) fn begin_to_follow(&mut self, context: &mut Context<'_>, epoch: Epoch) {
         if let Mirror::Secondary(following) = &mut self.mirror {
             following.epoch = following.epoch.max(epoch);
+            following.told = None;
+            self.tell_primary(context);
             return;
         }
-        if !self.log.rests() {
+        let has_requests = !self.writes.is_empty() || !self.subblock.is_empty() || self.flush.has_waiters();
+        if !self.log.rests() || has_requests || self.resize.is_some() || self.hold.is_on() {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
             return;
         }
         let end = self.end_of_log();
-        let told = PeerLog { appended: end, durable: self.durable_lsn };
         self.mirror = Mirror::Secondary(Following {
             epoch,
             committed: end,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            cut: Vec::new(),
             wanted: None,
             lease: None,
             has_fallen_out: false,
-            told,
+            told: None,
             wanted_durable: Lsn::ZERO,
         });
+        self.tell_primary(context);
     }
 
     /// What was got ready for the primary's next batch is of no use any more.
     pub(super) fn stop_following(&mut self, context: &mut Context<'_>, following: Following) {
-        let Following { waiting, lease, .. } = following;
-        waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
-        self.log.spares.extend(lease.map(|lease| Spare { lease, class: LeaseClass::Data }));
+        // A slot that was leased for the primary's next segment bears its id, under which that may have been written.
+        following.waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
     }
 
     /// A batch came from the primary: its header in the first buffer, its payload in the others.
     pub(super) fn on_replicated(&mut self, context: &mut Context<'_>, buffers: Vec<Buffer>) {
-        let volume = self.id;
+        let judged = self.judge_received(&buffers);
         let Mirror::Secondary(following) = &mut self.mirror else {
             context.buffers.put_all(buffers);
             return;
         };
-        let decoded = buffers.first().and_then(|first| decode_batch(first.as_slice()).ok());
-        let judged = decoded.filter(|(header, _)| header.volume == volume && is_whole(header, &buffers));
-        match judged {
-            Some((header, chain)) if following.waiting.len() < WAITING_MAX && !following.has_fallen_out => {
+        let bytes = total_len(&buffers);
+        let refusal = match judged {
+            Ok(_) if following.has_fallen_out => None,
+            Ok(_) if following.waiting_bytes + bytes > WAITING_BYTES_MAX => Some(FellOut::TooMuch),
+            Ok((header, chain)) => {
+                following.waiting_bytes += bytes;
                 following.waiting.push_back(Received { header, chain, buffers });
                 self.append_received(context);
+                return;
             }
-            Some(_) => context.buffers.put_all(buffers),
-            None => {
-                context.buffers.put_all(buffers);
-                self.fall_out(context, FellOut::BadBatch);
-            }
+            Err(why) => Some(why),
+        };
+        context.buffers.put_all(buffers);
+        refusal.into_iter().for_each(|why| self.fall_out(context, why));
+    }
+
+    /// Whether what came is a batch of this volume that can be part of a log, whatever this one's end is.
+    fn judge_received(&self, buffers: &[Buffer]) -> Result<(BatchHeader, u32), FellOut> {
+        let decoded = buffers.first().and_then(|first| decode_batch(first.as_slice()).ok());
+        let (header, chain) = decoded.ok_or(FellOut::BadBatch)?;
+        let slot_blocks = self.config.geometry.slot_blocks();
+        let is_inside = header.block >= 1
+            && header.block < slot_blocks
+            && header.total_blocks() <= slot_blocks - header.block
+            && (SegmentId(1)..=SEGMENT_MAX).contains(&header.segment);
+        let tells_past = header.durable_lsn < header.first_lsn;
+        if header.volume != self.id || !is_inside || !tells_past || !is_whole(&header, buffers) {
+            return Err(FellOut::BadBatch);
         }
+        if header.operations.iter().any(|operation| operation.source().is_some()) {
+            return Err(FellOut::Shared);
+        }
+        Ok((header, chain))
     }
 
     /// Appends what has come, as far as there is a slot for it.
@@ -115,6 +148,18 @@ impl Volume {
         loop {
             let Mirror::Secondary(following) = &self.mirror else { return };
             let Some(received) = following.waiting.front() else { return };
+            if self.is_poisoned {
+                self.fall_out(context, FellOut::Disk);
+                return;
+            }
+            // What a batch says to be durable has to be so here before it is on the disk: recovery believes it.
+            let claimed = received.header.durable_lsn;
+            if claimed > self.synced_lsn && claimed <= self.ended_lsn() {
+                if !self.flush.covers(claimed) {
+                    self.want_sync(context);
+                }
+                return;
+            }
             let begins = received.header.block == 1;
             let judged = if begins { self.judge_first(&received.header) } else { self.judge_next(received) };
             if let Err(why) = judged {
@@ -126,6 +171,7 @@ impl Volume {
             }
             let Mirror::Secondary(following) = &mut self.mirror else { return };
             let Some(received) = following.waiting.pop_front() else { return };
+            following.waiting_bytes -= total_len(&received.buffers);
             self.append_one(context, received);
         }
     }
@@ -179,9 +225,9 @@ impl Volume {
         self.cut_from(first_lsn);
         self.take_in_ended(context);
         let Some(lease) = lease else { return false };
-        if !self.log.in_flight.is_empty() {
-            // The footer says what is in the segment: all of it must have ended well.
-            let Mirror::Secondary(following) = &mut self.mirror else { return false };
+        let Mirror::Secondary(following) = &mut self.mirror else { return false };
+        if !self.log.in_flight.is_empty() || !following.cut.is_empty() {
+            // The footer says what is in the segment: all of it must have ended well, and nothing else may be on its way there.
             following.lease = Some(lease);
             return false;
         }
@@ -204,7 +250,12 @@ impl Volume {
         let Some(first) = cut.front() else { return };
         self.log.next_lsn = first.first_lsn;
         self.log.chain = first.chain_before;
-        self.synced_lsn = self.synced_lsn.min(self.end_of_log());
+        let end = self.end_of_log();
+        self.synced_lsn = self.synced_lsn.min(end);
+        self.flush.cut_to(end);
+        if let Mirror::Secondary(following) = &mut self.mirror {
+            following.cut.extend(cut.iter().filter(|batch| batch.ended.is_none()).map(|batch| batch.io));
+        }
         if let Some(open) = &mut self.log.open {
             open.cut(first_lsn);
         }
@@ -252,16 +303,24 @@ impl Volume {
         context.actions.push(Action::Append { id: io, pool_offset, buffers, to_peer: None });
     }
 
-    /// A slot for the segment that the next batch begins.
-    pub(super) fn on_leased_for(&mut self, context: &mut Context<'_>, result: Result<Lease, crate::error::DiskFault>) {
-        let Mirror::Secondary(following) = &mut self.mirror else {
-            // A role came in between: the slot goes the way of one that is not needed.
-            if let Ok(lease) = result {
-                self.log.spares.push(Spare { lease, class: LeaseClass::Data });
-            }
+    /// An append of what was cut off has ended; whether it was one.
+    pub(super) fn end_cut_append(&mut self, id: IoId) -> bool {
+        let Mirror::Secondary(following) = &mut self.mirror else { return false };
+        let cut = following.cut.iter().position(|cut| *cut == id);
+        cut.is_some_and(|at| following.cut.swap_remove(at) == id)
+    }
+
+    /// A slot for the segment that the next batch begins. One for another segment, of another time, is of no use.
+    pub(super) fn on_leased_for(
+        &mut self,
+        context: &mut Context<'_>,
+        segment: SegmentId,
+        result: Result<Lease, crate::error::DiskFault>,
+    ) {
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        if following.wanted.take_if(|wanted| *wanted == segment).is_none() {
             return;
-        };
-        following.wanted = None;
+        }
         match result {
             Ok(lease) => {
                 following.lease = Some(lease);
@@ -285,6 +344,8 @@ impl Volume {
     pub(super) fn on_make_durable(&mut self, context: &mut Context<'_>, lsn: Lsn) {
         let Mirror::Secondary(following) = &mut self.mirror else { return };
         following.wanted_durable = following.wanted_durable.max(lsn);
+        following.told = None;
+        self.tell_primary(context);
         self.sync_for_primary(context);
     }
 
@@ -299,12 +360,12 @@ impl Volume {
 
     /// Tells the primary how far the log is, where that has changed.
     pub(super) fn tell_primary(&mut self, context: &mut Context<'_>) {
-        let now = PeerLog { appended: self.ended_lsn(), durable: self.synced_lsn.min(self.ended_lsn()) };
+        let appended = self.ended_lsn();
+        let now = PeerLog { segment: self.newest_segment(), appended, durable: self.synced_lsn.min(appended) };
         let Mirror::Secondary(following) = &mut self.mirror else { return };
-        if following.has_fallen_out || now == following.told {
+        if following.has_fallen_out || following.told.replace(now) == Some(now) {
             return;
         }
-        following.told = now;
         context.actions.push(Action::TellPrimary(now));
     }
 
@@ -312,6 +373,7 @@ impl Volume {
     pub(super) fn fall_out(&mut self, context: &mut Context<'_>, why: FellOut) {
         let Mirror::Secondary(following) = &mut self.mirror else { return };
         let waiting = std::mem::take(&mut following.waiting);
+        following.waiting_bytes = 0;
         if !std::mem::replace(&mut following.has_fallen_out, true) {
             context.actions.push(Action::FellOut { why });
         }

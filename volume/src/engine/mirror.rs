@@ -12,7 +12,8 @@ use super::{Context, Volume, reply};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Action, FellOut};
 use crate::request::{Request, RequestId};
-use units::{Epoch, Lsn};
+use std::ops::Bound;
+use units::{Epoch, Lsn, SegmentId};
 
 /// What a volume is to do, as the site's role has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Role {
 /// How far the peer's log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerLog {
+    /// The segment in which it ends: of operations behind the end of that another one may have the LSNs by now.
+    pub segment: Option<SegmentId>,
     /// It has everything up to here.
     pub appended: Lsn,
     /// And this on stable storage. `durable <= appended`.
@@ -79,6 +82,11 @@ impl Volume {
         matches!(self.mirror, Mirror::Alone | Mirror::Primary(_))
     }
 
+    /// Whether it is not known what the end of its log is worth: none of that may get into the stored map.
+    pub(super) const fn is_frozen(&self) -> bool {
+        matches!(self.mirror, Mirror::Frozen)
+    }
+
     /// What was appended counts up to here, as far as others have a say.
     pub(super) const fn commit_limit(&self) -> Lsn {
         match &self.mirror {
@@ -99,8 +107,8 @@ impl Volume {
 
     /// Refuses what a volume does not answer in its role; what it may answer comes back.
     pub(super) fn refuse_by_role(&self, context: &mut Context<'_>, id: RequestId, request: Request) -> Option<Request> {
-        // Its map may be written back in any role.
-        if self.may_write() || matches!(request, Request::Checkpoint) {
+        let may_store = matches!(request, Request::Checkpoint) && !self.is_frozen();
+        if self.may_write() || may_store {
             return Some(request);
         }
         context.buffers.put_all(request.into_buffers());
@@ -113,8 +121,8 @@ impl Volume {
     pub(super) fn on_role(&mut self, context: &mut Context<'_>, role: Role) {
         match role {
             Role::Primary { epoch } => {
-                let end = self.end_of_log();
-                let peer = PeerLog { appended: end, durable: end.min(self.durable_lsn) };
+                // What is durable there it has to say.
+                let peer = PeerLog { segment: self.newest_segment(), appended: self.end_of_log(), durable: Lsn::ZERO };
                 self.lead(context, epoch, Mirror::Primary(peer));
             }
             Role::Alone { epoch } => self.lead(context, epoch, Mirror::Alone),
@@ -124,9 +132,11 @@ impl Volume {
 
     /// Goes on under `epoch`: all that was appended counts now, whoever wrote it.
     fn lead(&mut self, context: &mut Context<'_>, epoch: Epoch, mirror: Mirror) {
-        let has_failed = self.log.in_flight.iter().any(|batch| matches!(batch.ended, Some(Err(_))));
-        let is_joining = matches!(mirror, Mirror::Primary(_)) && !self.log.in_flight.is_empty();
-        if is_joining || (has_failed && !self.may_write()) {
+        // What a secondary appends cannot be appended again: all of it has ended well before it leads.
+        let is_whole = self.log.in_flight.iter().all(|batch| batch.ended == Some(Ok(())));
+        let is_joining = matches!((&self.mirror, &mirror), (Mirror::Alone, Mirror::Primary(_)));
+        let may_lead = if self.may_write() { !is_joining || self.log.in_flight.is_empty() } else { is_whole };
+        if !may_lead {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
             return;
         }
@@ -154,13 +164,31 @@ impl Volume {
 
     /// The peer has told how far its log is.
     pub(super) fn on_peer_has(&mut self, context: &mut Context<'_>, told: PeerLog) {
-        let end = self.end_of_log();
+        let limit = self.end_behind(told.segment);
         let Mirror::Primary(peer) = &mut self.mirror else { return };
-        // No more than there is: what it has beyond, it has from another life.
-        peer.appended = peer.appended.max(told.appended.min(end));
-        peer.durable = peer.durable.max(told.durable.min(peer.appended));
+        peer.appended = peer.appended.max(told.appended.min(limit));
+        peer.durable = peer.durable.max(told.durable.min(limit));
         self.take_in_ended(context);
         self.note_durable(context);
+    }
+
+    /// What was appended from `first_lsn` on is appended anew, and what the peer has of it counts no more.
+    pub(super) fn take_back_from_peer(&mut self, first_lsn: Lsn) {
+        let before = Lsn(first_lsn.0.saturating_sub(1));
+        if let Mirror::Primary(peer) = &mut self.mirror {
+            (peer.appended, peer.durable) = (peer.appended.min(before), peer.durable.min(before));
+        }
+    }
+
+    pub(super) fn newest_segment(&self) -> Option<SegmentId> {
+        self.segments.last_key_value().map(|(newest, _)| *newest)
+    }
+
+    /// Where the log ends that a site has whose newest segment is this one, at the most.
+    fn end_behind(&self, segment: Option<SegmentId>) -> Lsn {
+        let from = segment.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.segments.range((from, Bound::Unbounded)).next();
+        next.map_or_else(|| self.end_of_log(), |(_, row)| Lsn(row.first_lsn.0 - 1))
     }
 
     /// The last operation that has got an LSN.

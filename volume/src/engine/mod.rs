@@ -290,7 +290,7 @@ impl Volume {
             Event::ChangesLoaded { id, result } => self.on_changes_loaded(context, id, result),
             Event::WroteBack { id, result } => self.on_wrote_back(context, id, result),
             Event::Leased { result } => self.on_leased(context, result),
-            Event::LeasedFor { result } => self.on_leased_for(context, result),
+            Event::LeasedFor { segment, result } => self.on_leased_for(context, segment, result),
             Event::Role(role) => self.on_role(context, role),
             Event::PeerHas(log) => self.on_peer_has(context, log),
             Event::Replicated { buffers } => self.on_replicated(context, buffers),

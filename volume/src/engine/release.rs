@@ -66,6 +66,9 @@ impl Volume {
     /// tells where a segment without a footer ends. One that was given up and has not gone back stops the rest, since what
     /// is whole of it on the disk is told from what counts by the first operation of a newer one.
     pub(super) fn settle(&mut self, context: &mut Context<'_>) {
+        if self.is_frozen() {
+            return;
+        }
         let before = self.release.settled;
         let from = before.map_or(Bound::Unbounded, |settled| Bound::Excluded(settled.up_to));
         let rest = self.segments.range((from, Bound::Unbounded));

@@ -241,7 +241,7 @@ impl Driver {
                 self.slots_left = result.unwrap_or(0);
                 self.next_segment = self.next_segment.max(segment.0);
                 let result = result.map(|slot| Lease { slot: SlotIndex(slot), segment });
-                self.give(Event::LeasedFor { result });
+                self.give(Event::LeasedFor { segment, result });
             }
             Action::SyncPeer { lsn } => self.asked_syncs.push(lsn),
             Action::TellPrimary(log) => self.told_primary = Some(log),

@@ -313,16 +313,7 @@ fn cut_of(parcels: &[Candidate<'_>]) -> Option<Cut> {
 fn is_whole_segment(superblock: &Superblock, reader: &dyn PoolReader, row: SegmentRow, last_lsn: Lsn) -> bool {
     // The parcels tell that all of it was on stable storage, and where it ended.
     let (cut, durable_lsn, known_to) = (last_lsn.next(), last_lsn, last_lsn);
-    let wanted = Wanted {
-        reader,
-        superblock,
-        row,
-        cut,
-        durable_lsn,
-        known_to,
-        distrusts_footer: false,
-        distrusts_claims: false,
-    };
+    let wanted = Wanted { reader, superblock, row, cut, durable_lsn, known_to, distrusts_footer: false };
     read_segment(&wanted).is_ok_and(|log| log.last_lsn == last_lsn)
 }
 

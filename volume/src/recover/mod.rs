@@ -181,16 +181,13 @@ pub fn recover(reader: &dyn PoolReader, superblock: &Superblock, known: &Known) 
 pub struct Terms {
     /// What lies behind it was never acknowledged, and does not count any more: where the log parts from the primary's.
     pub limit: Lsn,
-    /// Whether what batches say was durable was so at this site: not while it was fed what another one had written before.
-    pub trusts_claims: bool,
-    /// Whether the log goes on in the segment that it ends in: where it is part of the primary's, which has what follows in the same
-    /// place.
+    /// Whether the log may go on in the segment that it ends in, since the primary may have what follows in the same place.
     pub goes_on: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { limit: Lsn(u64::MAX), trusts_claims: true, goes_on: false }
+        Self { limit: Lsn(u64::MAX), goes_on: false }
     }
 }
 
@@ -312,7 +309,6 @@ fn read_logs(
             durable_lsn,
             known_to,
             distrusts_footer: false,
-            distrusts_claims: !terms.trusts_claims,
         })?;
         durable_lsn = durable_lsn.max(log.durable_seen);
         logs.push(log);
@@ -326,16 +322,8 @@ fn read_base(reader: &dyn PoolReader, superblock: &Superblock, known: &Known, fo
     let row = known.segments.iter().filter(|row| is_folded(row, folded_to)).max_by_key(|row| row.segment)?;
     let cut = cut_at(&cuts_of(&known.segments), row);
     let known_to = row.last_lsn.unwrap_or(folded_to);
-    let wanted = Wanted {
-        reader,
-        superblock,
-        row: *row,
-        cut,
-        durable_lsn: folded_to,
-        known_to,
-        distrusts_footer: false,
-        distrusts_claims: false,
-    };
+    let wanted =
+        Wanted { reader, superblock, row: *row, cut, durable_lsn: folded_to, known_to, distrusts_footer: false };
     read_segment(&wanted).ok()
 }
 
@@ -445,14 +433,12 @@ impl Recovered {
         self.mend(superblock, log, size_bytes);
     }
 
-    /// Leaves the last segment open, where it was, or was sealed behind what a power cut took: the primary's has that in the
-    /// same place.
+    /// Leaves the last segment open, sealed or not: the primary may have what follows in the same place. A footer that it has is
+    /// made void, since it would end the segment before what comes.
     fn leave_tail_open(&mut self, reader: &dyn PoolReader, superblock: &Superblock, known: &Known) {
         let Some(last) = self.segments.last().copied() else { return };
+        let Some(slot) = last.own_slot() else { return };
         let end = Lsn(self.next_lsn.0 - 1);
-        let known_row = known.segments.iter().find(|row| row.segment == last.segment);
-        let goes_on = known_row.is_some_and(|row| row.last_lsn.is_none_or(|sealed| sealed > end));
-        let Some(slot) = last.own_slot().filter(|_| goes_on) else { return };
         let wanted = Wanted {
             reader,
             superblock,
@@ -461,19 +447,23 @@ impl Recovered {
             durable_lsn: end,
             known_to: Lsn::ZERO,
             distrusts_footer: true,
-            distrusts_claims: false,
         };
         let Ok(log) = read_segment(&wanted) else { return };
-        if log.has_footer || log.last_lsn != end {
+        if log.last_lsn != end {
             return;
         }
-        // Its header is mended where a power cut took that; a footer it has none yet.
-        let behind_header =
-            superblock.geometry.block_offset(slot, 1)..superblock.geometry.block_offset(SlotIndex(slot.0 + 1), 0);
+        // Its header is mended where a power cut took that.
+        let geometry = superblock.geometry;
+        let trailer = geometry.block_offset(slot, geometry.slot_blocks() - 1);
+        let behind_header = geometry.block_offset(slot, 1)..trailer + BLOCK_BYTES;
         self.writes.retain(|(offset, _)| !behind_header.contains(offset));
+        if log.filled_blocks < geometry.slot_blocks() {
+            self.writes.push((trailer, vec![0; BLOCK_LEN]));
+        }
         self.sealed.retain(|row| row.segment != last.segment);
         let open = SegmentRow { last_lsn: None, ..last };
-        self.sealed.extend(known_row.filter(|row| row.last_lsn.is_some()).map(|_| open));
+        let was_sealed = known.segments.iter().any(|row| row.segment == last.segment && row.last_lsn.is_some());
+        self.sealed.extend(was_sealed.then_some(open));
         if let Some(row) = self.segments.last_mut() {
             *row = open;
         }

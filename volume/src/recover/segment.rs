@@ -45,8 +45,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) known_to: Lsn,
     /// Reads the batches even where the footer would do.
     pub(crate) distrusts_footer: bool,
-    /// What batches say was durable was so elsewhere, and tells nothing.
-    pub(crate) distrusts_claims: bool,
 }
 
 /// What a segment says.
@@ -335,16 +333,7 @@ impl<'a> Wanted<'a> {
     ) -> Self {
         let durable_lsn = target.durable_lsn;
         let (row, cut) = (target.row, durable_lsn.next());
-        Self {
-            reader,
-            superblock,
-            row,
-            cut,
-            durable_lsn,
-            known_to: durable_lsn,
-            distrusts_footer: false,
-            distrusts_claims: false,
-        }
+        Self { reader, superblock, row, cut, durable_lsn, known_to: durable_lsn, distrusts_footer: false }
     }
 }
 
@@ -414,7 +403,7 @@ fn scan(
     let (mut batches, at, next) = walk_headers(wanted, source, header)?;
     let seen = batches.iter().map(|(batch, _)| batch.durable_lsn).max().unwrap_or(Lsn::ZERO);
     let beyond = if next < wanted.cut { search_beyond(wanted, source, at, next)? } else { None };
-    let seen = if wanted.distrusts_claims { Lsn::ZERO } else { seen.max(beyond.unwrap_or(Lsn::ZERO)) };
+    let seen = seen.max(beyond.unwrap_or(Lsn::ZERO));
     let durable_lsn = wanted.durable_lsn.max(seen);
     // Without a sign that the segment went on, it ends here: its footer was lost, and what came next was given back.
     let is_known = next <= wanted.known_to;

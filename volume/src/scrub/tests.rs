@@ -78,7 +78,6 @@ fn rot_is_found_in_every_block_that_counts() {
                 durable_lsn: target.durable_lsn,
                 known_to: Lsn::ZERO,
                 distrusts_footer: false,
-                distrusts_claims: false,
             };
             read_segment(&wanted).unwrap().filled_blocks
         };

@@ -581,7 +581,6 @@ impl World {
             durable_lsn: last,
             known_to: last,
             distrusts_footer: false,
-            distrusts_claims: false,
         })
         .unwrap()
     }
