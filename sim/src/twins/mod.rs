@@ -72,8 +72,9 @@ enum Asked {
         moment: u64,
     },
     Snapshot,
-    /// The world holds the primary's volume still, or lets it go.
+    /// The world holds the primary's volume still, and lets it go.
     Hold,
+    Release,
 }
 
 /// The world of one seed.
@@ -255,7 +256,7 @@ impl Twins {
         let has_joined = has_joined && self.held == Some(true);
         self.held = None;
         self.trace.note(&[5, self.now, hold.0, u64::from(has_joined)]);
-        self.ask(Asked::Hold, Request::Release)?;
+        self.ask(Asked::Release, Request::Release)?;
         Ok(has_joined)
     }
 
@@ -368,7 +369,7 @@ impl Twins {
                 Asked::Copy { blocks, values } => {
                     blocks.zip(values).for_each(|(block, value)| self.model.abandon(block, value));
                 }
-                Asked::Read { .. } | Asked::Flush { .. } | Asked::Snapshot | Asked::Hold => {}
+                Asked::Read { .. } | Asked::Flush { .. } | Asked::Snapshot | Asked::Hold | Asked::Release => {}
             }
         }
         self.busy.clear();
@@ -621,7 +622,8 @@ impl Twins {
         self.answers += 1;
         let is_done = reply.result.is_ok();
         self.trace.note(&[3, self.now, reply.id.0, u64::from(is_done)]);
-        if let (Err(error), false) = (&reply.result, matches!(asked, Asked::Copy { .. } | Asked::Hold)) {
+        if let (Err(error), false) = (&reply.result, matches!(asked, Asked::Copy { .. } | Asked::Hold | Asked::Release))
+        {
             return Err(Finding(format!("P6: nothing explains {error}")));
         }
         match asked {
@@ -641,6 +643,7 @@ impl Twins {
             Asked::Flush { moment } => self.model.flush(moment),
             Asked::Snapshot => {}
             Asked::Hold => self.held = Some(is_done),
+            Asked::Release => {}
         }
         Ok(())
     }

@@ -314,6 +314,7 @@ impl Volume {
             if self.end_cut_append(id) {
                 context.buffers.put_all(buffers);
                 self.append_received(context);
+                self.take_waiting_role(context);
             } else {
                 self.on_side_append(context, id, buffers, result);
             }
@@ -341,6 +342,7 @@ impl Volume {
         }
         self.take_in_ended(context);
         self.append_received(context);
+        self.take_waiting_role(context);
     }
 
     fn on_side_append(

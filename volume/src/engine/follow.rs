@@ -6,7 +6,7 @@
 //! cannot go on, it says so and appends nothing any more: it is then brought up to date by other ways.
 
 use super::log::{Batch, OpenSegment, Spare};
-use super::mirror::{Mirror, PeerLog};
+use super::mirror::{Mirror, PeerLog, Role};
 use super::request::Pending;
 use super::time::Mark;
 use super::{Context, Volume};
@@ -40,6 +40,8 @@ pub(super) struct Following {
     lease: Option<Lease>,
     /// It appends nothing any more.
     has_fallen_out: bool,
+    /// The role that it takes once all that it appends has ended.
+    next: Option<Role>,
     /// What the primary was told; nothing where it is to be told in any case.
     told: Option<PeerLog>,
     /// What it has asked to be made durable.
@@ -89,10 +91,28 @@ impl Volume {
             wanted: None,
             lease: None,
             has_fallen_out: false,
+            next: None,
             told: None,
             wanted_durable: Lsn::ZERO,
         });
         self.tell_primary(context);
+    }
+
+    /// Takes a role once what is being appended has ended: what came from a primary cannot be appended again.
+    pub(super) fn lead_later(&mut self, role: Role) -> bool {
+        let has_failed = self.log.in_flight.iter().any(|batch| matches!(batch.ended, Some(Err(_))));
+        let is_under_way = self.log.in_flight.iter().any(|batch| batch.ended.is_none());
+        let Mirror::Secondary(following) = &mut self.mirror else { return false };
+        let waits = !has_failed && (is_under_way || !following.cut.is_empty());
+        following.next = Some(role).filter(|_| waits);
+        waits
+    }
+
+    /// Takes the role that waits, if it can be taken now.
+    pub(super) fn take_waiting_role(&mut self, context: &mut Context<'_>) {
+        let Mirror::Secondary(following) = &mut self.mirror else { return };
+        let next = following.next.take();
+        next.into_iter().for_each(|role| self.on_role(context, role));
     }
 
     /// What was got ready for the primary's next batch is of no use any more.
@@ -154,8 +174,9 @@ impl Volume {
             }
             // What a batch says to be durable has to be so here before it is on the disk: recovery believes it.
             let claimed = received.header.durable_lsn;
-            if claimed > self.synced_lsn && claimed <= self.ended_lsn() {
-                if !self.flush.covers(claimed) {
+            if claimed > self.synced_lsn {
+                // What is still being appended calls again.
+                if claimed <= self.ended_lsn() && !self.flush.covers(claimed) {
                     self.want_sync(context);
                 }
                 return;

@@ -119,6 +119,9 @@ impl Volume {
     }
 
     pub(super) fn on_role(&mut self, context: &mut Context<'_>, role: Role) {
+        if !matches!(role, Role::Secondary { .. }) && self.lead_later(role) {
+            return;
+        }
         match role {
             Role::Primary { epoch } => {
                 // What is durable there it has to say.
