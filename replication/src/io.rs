@@ -2,7 +2,7 @@
 
 use crate::evidence::Evidence;
 use crate::message::Message;
-use crate::position::{Eras, Position};
+use crate::position::Position;
 use crate::promise::Promise;
 use crate::record::{Record, Revision};
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Seen {
 }
 
 /// What happens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Time has passed. Due every [`crate::times::TICK`].
     Tick,
@@ -49,6 +49,13 @@ pub enum Event {
     },
     /// How the log is. Told when it changes, and when it has taken on a role.
     Log(LogState),
+    /// Where the logs part: the answer to [`Action::Align`], of the primary in the epoch that is promised.
+    Aligned {
+        /// Of the question.
+        number: u64,
+        /// The last position that both logs have.
+        common: Position,
+    },
     /// A promise of [`Action::Promise`] is on stable storage; promises become so in their order.
     Promised,
     /// An operator wants something.
@@ -139,22 +146,14 @@ pub enum DiskState {
 }
 
 /// How the local log is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogState {
     /// The number of the last role that the log has taken on; what follows was so after that.
     pub role: u64,
-    /// The epochs of what is appended, and its end.
-    pub eras: Eras,
+    /// The last operation that is appended.
+    pub end: Position,
     /// On stable storage up to here.
     pub durable: Lsn,
-}
-
-impl LogState {
-    /// The end of the log.
-    #[must_use]
-    pub fn end(&self) -> Position {
-        self.eras.end()
-    }
 }
 
 /// What a site does with its log.
@@ -262,6 +261,13 @@ pub enum Action {
         number: u64,
         /// The role.
         role: Role,
+    },
+    /// Ask the primary where this log parts from its own; answer with [`Event::Aligned`]. Asked again when that does not come.
+    Align {
+        /// Of the role that the log has: an answer to an earlier one does not count.
+        number: u64,
+        /// That of the primary: whoever leads in another one does not answer.
+        epoch: Epoch,
     },
     /// Keep what lies behind `from` up to `to` as a named branch, before anything is cut.
     KeepBranch {

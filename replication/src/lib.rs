@@ -21,6 +21,6 @@ pub use evidence::{Decision, Evidence, Sight};
 pub use io::{Action, AskId, Command, DiskState, Event, LogState, ReadAnswer, Reads, Role, Seen, SwapAnswer, Why};
 pub use member::{Committed, Config, Member, Policy, Start};
 pub use message::{Body, Message};
-pub use position::{ERAS_MAX, Eras, Position};
+pub use position::Position;
 pub use promise::{Life, Promise};
 pub use record::{RECORD_BYTES_MAX, Record, RecordError, Revision};

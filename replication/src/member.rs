@@ -144,6 +144,7 @@ impl Member {
             Event::Heard(message) => self.on_heard(message, actions),
             Event::Link { is_up } => self.peer.on_link(self.now, is_up),
             Event::Log(log) => self.log = log,
+            Event::Aligned { number, common } => self.on_aligned(number, common, actions),
             Event::Promised => self.on_promised(actions),
             Event::Command(Command::Reads(reads)) => self.config.reads = reads,
             Event::Command(command) => self.on_command(command, actions),
@@ -168,10 +169,10 @@ impl Member {
     #[must_use]
     pub fn readable(&self, now: Monotonic) -> Option<Lsn> {
         if is_missing(Safeguard::CommittedReads) {
-            return self.lead.is_some().then(|| self.log.end().lsn);
+            return self.lead.is_some().then_some(self.log.end.lsn);
         }
         if is_missing(Safeguard::ReadsWaitToo) && self.lead.is_some() && !self.needs_peer() {
-            return Some(self.log.end().lsn);
+            return Some(self.log.end.lsn);
         }
         self.committed(now).map(|committed| committed.appended)
     }
@@ -333,7 +334,7 @@ impl Member {
             record: self.witness.known.map(|seen| seen.record),
             peer_silent: self.peer.silent(self.now),
             witness_silent: self.now.since(self.witness.answered_at),
-            end: self.log.end(),
+            end: self.log.end,
             peer_end: self.peer.end,
             is_certain: self.is_certain,
         };

@@ -1,12 +1,12 @@
 //! What the two sites of a group say to each other about roles. The log's own bytes travel beside it.
 
 use crate::io::{DiskState, Seen};
-use crate::position::{Eras, Position};
+use crate::position::Position;
 use crate::promise::Life;
 use units::{Epoch, Lsn};
 
 /// A message, with what tells whether it still counts: connections reorder, and a site may have restarted since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     /// The life of the sender.
     pub life: Life,
@@ -21,7 +21,7 @@ pub struct Message {
 }
 
 /// What is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
     /// I am there. Sent every [`crate::times::HEARTBEAT`], and whenever there is news.
     Heartbeat {
@@ -40,16 +40,6 @@ pub enum Body {
     Word {
         /// The number of the heartbeat.
         of: u64,
-    },
-    /// Where does my log part from yours?
-    Align {
-        /// What the log is.
-        eras: Eras,
-    },
-    /// There.
-    Aligned {
-        /// The last position that both logs have.
-        common: Position,
     },
     /// How far the log of the promised epoch's secondary is. Sent whenever that grows.
     Ack {

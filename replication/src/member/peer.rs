@@ -121,20 +121,14 @@ impl Member {
         match message.body {
             Body::Heartbeat { .. } => self.on_heartbeat(&message, actions),
             Body::Ack { appended, durable } => self.on_ack(message.epoch, appended, durable),
-            Body::Align { eras } if is_to_me && self.leads(message.epoch) => {
-                let common = self.log.eras.common(&eras);
-                self.send(Body::Aligned { common }, actions);
-            }
             Body::Word { of } if is_to_me => {
                 if let Some(lead) = &mut self.lead {
                     lead.unanswered_since = lead.lease.answer(of).unwrap_or(lead.unanswered_since);
                 }
             }
-            Body::Aligned { common } if is_to_me => self.on_aligned(common, actions),
             Body::HandOver { end } if is_to_me => self.secondary.on_hand_over(message.number, end),
             Body::Ready { of } if is_to_me => self.on_ready(of, actions),
-            Body::Align { .. } | Body::Word { .. } | Body::Aligned { .. } => {}
-            Body::HandOver { .. } | Body::Ready { .. } => {}
+            Body::Word { .. } | Body::HandOver { .. } | Body::Ready { .. } => {}
         }
     }
 
@@ -180,10 +174,6 @@ impl Member {
         });
     }
 
-    fn leads(&self, epoch: Epoch) -> bool {
-        self.lead.as_ref().is_some_and(|lead| lead.epoch == epoch)
-    }
-
     /// Tells the other site what it should hear now.
     pub(super) fn speak(&mut self, actions: &mut Vec<Action>) {
         if !self.has_started {
@@ -204,7 +194,7 @@ impl Member {
         let asks_word = self.lead.as_ref().is_some_and(|lead| lead.switch.is_none());
         let body = Body::Heartbeat {
             seen: self.witness.known,
-            end: self.log.end(),
+            end: self.log.end,
             leads: self.lead.is_some(),
             asks_word,
             disk: self.disk,
@@ -219,7 +209,7 @@ impl Member {
     /// Says how far the log of a secondary is, when that has changed.
     fn acknowledge(&mut self, actions: &mut Vec<Action>) {
         let Role::Follow { epoch, .. } = self.role else { return };
-        let ack = Ack { epoch, appended: self.log.end().lsn, durable: self.log.durable };
+        let ack = Ack { epoch, appended: self.log.end.lsn, durable: self.log.durable };
         if self.has_taken_on() && self.peer.acked != Some(ack) {
             self.peer.acked = Some(ack);
             self.send(Body::Ack { appended: ack.appended, durable: ack.durable }, actions);

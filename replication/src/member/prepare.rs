@@ -36,12 +36,12 @@ impl Member {
 
     /// Whether the other site's log, as of now, has nothing that this one lacks.
     fn has_compared(&self) -> bool {
-        self.peer.is_heard(self.now) && self.peer.end <= self.log.end()
+        self.peer.is_heard(self.now) && self.peer.end <= self.log.end
     }
 
     /// Whether the other site's log has more.
     fn is_behind(&self) -> bool {
-        self.peer.is_heard(self.now) && self.peer.end > self.log.end() && !is_missing(Safeguard::Comparison)
+        self.peer.is_heard(self.now) && self.peer.end > self.log.end && !is_missing(Safeguard::Comparison)
     }
 
     fn prepare(&mut self, record: Record, actions: &mut Vec<Action>) {

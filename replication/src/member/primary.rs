@@ -50,7 +50,7 @@ impl Member {
     pub(super) fn begin_lead(&mut self, record: Record, actions: &mut Vec<Action>) {
         self.lead = Some(Lead {
             epoch: record.epoch,
-            start: self.log.end().lsn,
+            start: self.log.end.lsn,
             acknowledges_from: self.secondary.word_until,
             committed: Committed::default(),
             lease: Lease::default(),
@@ -135,7 +135,7 @@ impl Member {
         if self.now < lead.acknowledges_from {
             return;
         }
-        let mut reached = Committed { appended: self.log.end().lsn, durable: self.log.durable };
+        let mut reached = Committed { appended: self.log.end.lsn, durable: self.log.durable };
         if needs_peer {
             let Some(ack) = ack.filter(|ack| ack.epoch == lead.epoch) else { return };
             reached.appended = reached.appended.min(ack.appended);
@@ -186,7 +186,7 @@ impl Member {
         let ack = self.peer.ack.filter(|ack| ack.epoch == record.epoch);
         let is_well = self.peer.is_heard(now) && !self.peer.is_bad();
         let is_ready = self.witness.is_ready() && self.witness.is_frail(now).is_some();
-        let end = self.log.end().lsn;
+        let end = self.log.end.lsn;
         let me_then_peer = Some(self.config.peer);
         let Some(lead) = &mut self.lead else { return };
         let Some(ack) = ack.filter(|_| is_well) else {

@@ -129,16 +129,16 @@ impl Member {
     pub(super) fn ask_alignment(&mut self, actions: &mut Vec<Action>) {
         if self.is_aligning() {
             self.secondary.asked = Some(self.role_number);
-            self.send(Body::Align { eras: self.log.eras.clone() }, actions);
+            actions.push(Action::Align { number: self.role_number, epoch: self.epoch() });
         }
     }
 
     /// The primary says where. What lies behind is a branch: nobody acknowledged it, unless an operator forced a failover.
-    pub(super) fn on_aligned(&mut self, common: Position, actions: &mut Vec<Action>) {
-        if !self.is_aligning() {
+    pub(super) fn on_aligned(&mut self, number: u64, common: Position, actions: &mut Vec<Action>) {
+        if !self.is_aligning() || number != self.role_number {
             return;
         }
-        let end = self.log.end();
+        let end = self.log.end;
         if common.lsn < end.lsn {
             self.tell(Decision::Branch { from: common, to: end }, actions);
             actions.push(Action::KeepBranch { from: common, to: end });
@@ -152,7 +152,7 @@ impl Member {
         if !self.has_taken_on() {
             return;
         }
-        let end = self.log.end();
+        let end = self.log.end;
         if self.secondary.primary_end.is_some_and(|primary| end.lsn >= primary) {
             self.is_certain = true;
         }
@@ -194,7 +194,7 @@ impl Member {
             partner: None,
             is_sole: false,
             lineage: record.lineage + 1,
-            fork: Some(self.log.end()),
+            fork: Some(self.log.end),
         };
         let expected = self.witness.latest_revision();
         if self.swap_at(expected, next, actions) {
@@ -244,7 +244,7 @@ impl Member {
             partner: None,
             is_sole: false,
             lineage: record.lineage + u64::from(taking.is_forced),
-            fork: Some(self.log.end()),
+            fork: Some(self.log.end),
         };
         if self.swap(next, actions) && taking.is_forced {
             // The operator answers for what this log may lack.

@@ -34,7 +34,7 @@ impl Member {
             return false;
         }
         self.freeze(Why::Switching, actions);
-        let end = self.log.end();
+        let end = self.log.end;
         let is_there = self.peer.ack.is_some_and(|ack| ack.epoch == record.epoch && ack.appended >= end.lsn);
         if switch.handed.is_none() && self.has_taken_on() && is_there {
             let number = self.send(Body::HandOver { end }, actions);
@@ -75,7 +75,7 @@ impl Member {
 
     /// In sync and nearly equal, and the witness answers.
     fn may_switch(&self, record: Record) -> bool {
-        let end = self.log.end().lsn.0;
+        let end = self.log.end.lsn.0;
         let is_near = self
             .peer
             .ack

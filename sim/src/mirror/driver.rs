@@ -86,6 +86,7 @@ impl World {
                     }
                     self.give_role(site, number, role);
                 }
+                Action::Align { number, epoch } => self.ask_alignment(site, number, epoch),
                 Action::KeepBranch { from, to } => {
                     self.judge.branches += 1;
                     self.say(|| format!("site {} keeps a branch from {from} to {to}", site + 1));

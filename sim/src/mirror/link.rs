@@ -1,5 +1,6 @@
 //! The connection between the sites, and the log's bytes on it.
 
+use super::eras::Eras;
 use super::log::Entry;
 use super::site::Stream;
 use super::{Happening, MICROSECOND, MILLISECOND, Next, World};
@@ -29,6 +30,10 @@ pub(super) struct Link {
 /// What the logs say to each other.
 #[derive(Debug, Clone)]
 pub(super) enum Data {
+    /// Where does my log, which has these eras, part from yours of this epoch?
+    Align { connection: u64, number: u64, epoch: Epoch, eras: Eras },
+    /// There.
+    Aligned { connection: u64, number: u64, common: Position },
     /// Send what is behind `after`.
     Want { connection: u64, epoch: Epoch, after: Position },
     /// This is what is behind `after`.
@@ -109,8 +114,28 @@ impl World {
 
     pub(super) fn on_data(&mut self, site: usize, data: Data) {
         match data {
+            Data::Align { connection, number, epoch, eras } => self.on_align(site, (connection, number, epoch), &eras),
+            Data::Aligned { connection, number, common } if connection == self.link.connection => {
+                self.tell(site, Event::Aligned { number, common });
+            }
+            Data::Aligned { .. } => {}
             Data::Want { connection, epoch, after } => self.on_want(site, connection, epoch, after),
             Data::Batch { from, epoch, after, entries } => self.on_batch(site, from, epoch, (after, &entries)),
+        }
+    }
+
+    /// The secondary asks where its log parts from the primary's.
+    pub(super) fn ask_alignment(&mut self, site: usize, number: u64, epoch: Epoch) {
+        let (connection, eras) = (self.link.connection, self.sites[site].log.eras().clone());
+        self.send(site, Next::Data(Data::Align { connection, number, epoch, eras }));
+    }
+
+    fn on_align(&mut self, site: usize, (connection, number, epoch): (u64, u64, Epoch), eras: &Eras) {
+        let Some(process) = &self.sites[site].process else { return };
+        let leads = matches!(process.role, Role::Lead { epoch: led, .. } if led == epoch) && process.pending.is_none();
+        if leads && connection == self.link.connection {
+            let common = self.sites[site].log.eras().common(eras);
+            self.send(site, Next::Data(Data::Aligned { connection, number, common }));
         }
     }
 

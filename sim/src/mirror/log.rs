@@ -1,7 +1,8 @@
 //! A site's log: what is appended, how much of that is on stable storage, and what it was cut of.
 
+use super::eras::Eras;
 use crate::random::mix;
-use replication::{Eras, LogState, Position};
+use replication::{LogState, Position};
 use units::{Epoch, Lsn};
 
 /// An operation of the log.
@@ -54,6 +55,12 @@ impl Log {
         self.eras.end()
     }
 
+    /// Its past.
+    #[must_use]
+    pub(super) const fn eras(&self) -> &Eras {
+        &self.eras
+    }
+
     /// How much is on stable storage.
     #[must_use]
     pub(super) const fn durable(&self) -> Lsn {
@@ -63,7 +70,7 @@ impl Log {
     /// What a site's role machine is told, of a log that has taken on role `role`.
     #[must_use]
     pub(super) fn state(&self, role: u64) -> LogState {
-        LogState { role, eras: self.eras.clone(), durable: self.durable() }
+        LogState { role, end: self.end(), durable: self.durable() }
     }
 
     /// Appends.

@@ -7,6 +7,7 @@
 
 mod clients;
 mod driver;
+mod eras;
 mod faults;
 mod history;
 mod judge;
