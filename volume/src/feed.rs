@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::engine::is_whole;
 use crate::error::DiskFault;
 use crate::format::{BatchHeader, Superblock, decode_batch};
+use crate::io::ToPeer;
 use crate::pool::SegmentRow;
 use crate::recover::SlotSource;
 use crate::store::PoolReader;
@@ -81,8 +82,19 @@ impl Feed {
         self.next
     }
 
+    /// Whether a batch may go to the peer as it is appended; then it is passed. Others have to go before it, else. One that is
+    /// appended again, since the disk failed it, takes the place back.
+    pub fn passes(&mut self, batch: &ToPeer) -> bool {
+        let is_next = batch.lsns.0 <= self.next;
+        if is_next {
+            self.next = batch.lsns.1.next();
+            self.place = Some(batch.end);
+        }
+        is_next
+    }
+
     /// The next batch of a volume whose segments are `rows`, as [`crate::io::Event::Replicated`] takes it: `None` when it ends
-    /// behind `up_to`. What is read has been written: `up_to` is not more than the volume has taken in.
+    /// behind `up_to`. What is read has been written: `up_to` is not more than the volume has appended.
     ///
     /// # Errors
     /// [`FeedError`]; the place stays.

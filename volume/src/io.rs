@@ -42,6 +42,10 @@ pub struct FetchPiece {
 pub struct ToPeer {
     /// The buffer that holds the header of the batch; what is before it is this pool's own.
     pub first_buffer: usize,
+    /// Its first and its last operation.
+    pub lsns: (Lsn, Lsn),
+    /// Where it ends: the segment, and the block behind it.
+    pub end: (SegmentId, u32),
 }
 
 /// Why a secondary cannot follow, or a volume cannot take a role, until it has been opened anew and both logs were compared.

@@ -39,7 +39,7 @@ pub(super) enum Wish {
     Transfer(IoId),
     /// The store has something to do.
     StoreTurn,
-    Ship(Vec<Buffer>),
+    Ship(Vec<Buffer>, ToPeer),
     Other(Action),
 }
 
@@ -147,10 +147,10 @@ impl Site {
         ends.map_err(|error| Finding(format!("P1: the log cannot be told: {error}")))
     }
 
-    /// The next batch that a peer lacks, of what counts.
+    /// The next batch that a peer lacks, of what is appended.
     pub(super) fn feed(&self, feed: &mut Feed) -> Result<Option<Vec<Buffer>>, Finding> {
         let Some(volume) = &self.volume else { return Ok(None) };
-        let wanted = (volume.segments(), volume.status().applied_lsn);
+        let wanted = (volume.segments(), volume.status().ended_lsn);
         let batch = feed.next_batch(&self.disk, &self.superblock, (&wanted.0, wanted.1));
         batch.map_err(|error| Finding(format!("P1: the log cannot be fed: {error}")))
     }
@@ -194,10 +194,9 @@ impl Site {
                 let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
                 debug_assert_eq!(bytes.len() as u64, total_len(&buffers));
                 let number = self.disk.write(pool_offset, bytes);
-                let sent = to_peer.map(|ToPeer { first_buffer }| {
-                    Wish::Ship(
-                        buffers.iter().skip(first_buffer).map(|buffer| Buffer::copy_of(buffer.as_slice())).collect(),
-                    )
+                let sent = to_peer.map(|to_peer| {
+                    let sent = buffers.iter().skip(to_peer.first_buffer);
+                    Wish::Ship(sent.map(|buffer| Buffer::copy_of(buffer.as_slice())).collect(), to_peer)
                 });
                 self.transfers.insert(id, Transfer::Append { buffers, number });
                 sent.into_iter().chain([Wish::Transfer(id)]).collect()

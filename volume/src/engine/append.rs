@@ -182,7 +182,9 @@ impl Volume {
             self.note_loans(header.segment, &loans);
             context.actions.push(Action::NoteLoans { segment: header.segment, loans, pledges });
         }
-        let to_peer = self.has_peer().then_some(ToPeer { first_buffer: header_at });
+        let lsns = (header.first_lsn, header.last_lsn());
+        let end = (header.segment, header.block + header.total_blocks());
+        let to_peer = self.has_peer().then_some(ToPeer { first_buffer: header_at, lsns, end });
         context.actions.push(Action::Append { id: io, pool_offset, buffers, to_peer });
         self.lease_ahead(context);
     }

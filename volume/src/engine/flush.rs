@@ -25,6 +25,11 @@ impl Flush {
         self.in_flight = self.in_flight.map(|(id, covered)| (id, covered.min(lsn)));
     }
 
+    /// The last operation that somebody waits for.
+    pub(super) fn last_awaited(&self) -> Option<Lsn> {
+        self.waiters.iter().map(|(_, lsn)| *lsn).max()
+    }
+
     /// Whether somebody waits for stable storage.
     pub(super) fn has_waiters(&self) -> bool {
         !self.waiters.is_empty()

@@ -18,10 +18,13 @@ use units::{Epoch, Lsn, SegmentId};
 /// What a volume is to do, as the site's role has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Serve, and answer a change once the peer has it, whose log ends where the volume's does.
+    /// Serve, and answer a change once the peer has it. Of what is not appended yet each batch is given to it; what it lacks of
+    /// the log till then, [`crate::feed::Feed`] has. Under load as well.
     Primary {
-        /// The right to write. Above every epoch of the log.
+        /// The right to write. Above every epoch of the log, or that under which the volume is primary already.
         epoch: Epoch,
+        /// How far the peer's log is.
+        peer: PeerLog,
     },
     /// Serve without the peer.
     Alone {
@@ -56,6 +59,11 @@ pub(super) enum Mirror {
     Secondary(Following),
     /// Nothing is appended, taken in or answered until a role is given.
     Frozen,
+}
+
+impl PeerLog {
+    /// Of a peer whose log ends where the volume's does. What is durable there it has to say.
+    pub const SAME: Self = Self { segment: Some(SegmentId::MAX), appended: Lsn(u64::MAX), durable: Lsn::ZERO };
 }
 
 impl Volume {
@@ -123,10 +131,10 @@ impl Volume {
             return;
         }
         match role {
-            Role::Primary { epoch } => {
-                // What is durable there it has to say.
-                let peer = PeerLog { segment: self.newest_segment(), appended: self.end_of_log(), durable: Lsn::ZERO };
-                self.lead(context, epoch, Mirror::Primary(peer));
+            Role::Primary { epoch, peer } => {
+                let limit = self.end_behind(peer.segment);
+                let (appended, durable) = (peer.appended.min(limit), peer.durable.min(limit));
+                self.lead(context, epoch, Mirror::Primary(PeerLog { segment: peer.segment, appended, durable }));
             }
             Role::Alone { epoch } => self.lead(context, epoch, Mirror::Alone),
             Role::Secondary { epoch } => self.begin_to_follow(context, epoch),
@@ -137,9 +145,7 @@ impl Volume {
     fn lead(&mut self, context: &mut Context<'_>, epoch: Epoch, mirror: Mirror) {
         // What a secondary appends cannot be appended again: all of it has ended well before it leads.
         let is_whole = self.log.in_flight.iter().all(|batch| batch.ended == Some(Ok(())));
-        let is_joining = matches!((&self.mirror, &mirror), (Mirror::Alone, Mirror::Primary(_)));
-        let may_lead = if self.may_write() { !is_joining || self.log.in_flight.is_empty() } else { is_whole };
-        if !may_lead {
+        if !self.may_write() && !is_whole {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
             return;
         }
@@ -155,6 +161,7 @@ impl Volume {
         self.turn_over_if_due(context);
         self.want_sync(context);
         self.note_durable(context);
+        self.want_peer_sync_again(context);
     }
 
     /// Seals what is open before anything is appended of another epoch. The next batch waits for those under way.
@@ -197,6 +204,13 @@ impl Volume {
     /// The last operation that has got an LSN.
     pub(super) const fn end_of_log(&self) -> Lsn {
         Lsn(self.log.next_lsn.0 - 1)
+    }
+
+    /// The same of all that is waited for: the peer was not there when it began, or has not heard it.
+    pub(super) fn want_peer_sync_again(&self, context: &mut Context<'_>) {
+        if let Some(lsn) = self.flush.last_awaited() {
+            self.want_peer_sync(context, lsn);
+        }
     }
 
     /// Sees to it that the peer makes durable what is waited for here.

@@ -96,6 +96,8 @@ pub struct Status {
     pub is_poisoned: bool,
     /// The last operation that is acknowledged.
     pub applied_lsn: Lsn,
+    /// The last operation that is appended with all before it, whether it counts or not.
+    pub ended_lsn: Lsn,
     /// The last operation on stable storage for certain.
     pub durable_lsn: Lsn,
     /// The stored map holds everything up to here.
@@ -256,6 +258,7 @@ impl Volume {
             size_bytes: self.size_bytes,
             is_poisoned: self.is_poisoned,
             applied_lsn: self.applied_lsn,
+            ended_lsn: self.ended_lsn(),
             durable_lsn: self.durable_lsn,
             folded_to: self.folded_to,
             segments: self.segments.len(),
@@ -441,6 +444,7 @@ impl Volume {
         self.settle(context);
         self.checkpoint_if_due(context, true);
         self.note_idle(context);
+        self.want_peer_sync_again(context);
         self.map.shrink_to(self.config.map_limit_bytes);
     }
 

@@ -186,7 +186,7 @@ impl Driver {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Append { id, pool_offset, buffers, to_peer } => {
-                if let Some(ToPeer { first_buffer }) = to_peer {
+                if let Some(ToPeer { first_buffer, .. }) = to_peer {
                     let batch = buffers.iter().skip(first_buffer);
                     self.sent.push_back(batch.map(|buffer| Buffer::copy_of(buffer.as_slice())).collect());
                 }

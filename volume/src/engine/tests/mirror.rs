@@ -18,7 +18,7 @@ impl Pair {
         pair.secondary.volume.freeze();
         pair.primary.volume.freeze();
         pair.secondary.give(Event::Role(Role::Secondary { epoch: FIRST }));
-        pair.primary.give(Event::Role(Role::Primary { epoch: FIRST }));
+        pair.primary.give(Event::Role(Role::Primary { epoch: FIRST, peer: PeerLog::SAME }));
         pair.run();
         pair
     }
@@ -270,7 +270,7 @@ fn a_flush_of_a_new_primary_waits_for_its_peer() {
     let mut pair = Pair::new();
     pair.done(write(0, &[7; 4096], false)).unwrap();
     pair.primary.give(Event::Role(Role::Secondary { epoch: SECOND }));
-    pair.secondary.give(Event::Role(Role::Primary { epoch: SECOND }));
+    pair.secondary.give(Event::Role(Role::Primary { epoch: SECOND, peer: PeerLog::SAME }));
     std::mem::swap(&mut pair.primary, &mut pair.secondary);
     pair.primary.run();
     let flush = pair.primary.ask(Request::Flush);
@@ -365,7 +365,7 @@ fn the_roles_change_places() {
         let byte = round as u8;
         pair.done(write(round * 4096, &[byte; 4096], false)).unwrap();
         pair.primary.give(Event::Role(Role::Secondary { epoch: Epoch(round + 1) }));
-        pair.secondary.give(Event::Role(Role::Primary { epoch: Epoch(round + 1) }));
+        pair.secondary.give(Event::Role(Role::Primary { epoch: Epoch(round + 1), peer: PeerLog::SAME }));
         pair.run();
         std::mem::swap(&mut pair.primary, &mut pair.secondary);
         pair.run();
