@@ -13,15 +13,16 @@ const BLOB_BYTES_MAX: u64 = 256 * 1024;
 const PROMISES: [&str; 8] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"];
 
 /// Which crates of this workspace a crate may name, in its dependencies and those of its tests.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("units", &[]),
     ("proto", &[]),
     ("uring", &[]),
     ("volume", &["units"]),
     ("replication", &["units", "proto", "volume"]),
+    ("link", &["units", "volume", "replication"]),
     ("object-tier", &["units", "volume"]),
     ("metering", &["units"]),
-    ("blockd", &["units", "proto", "uring", "volume", "replication", "metering"]),
+    ("blockd", &["units", "proto", "uring", "volume", "replication", "link", "metering"]),
     ("nfs-gateway", &["units", "proto", "volume"]),
     ("control", &["units", "metering"]),
     ("sim", &["units", "proto", "volume", "replication", "object-tier", "metering"]),
@@ -33,6 +34,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "uring",
             "volume",
             "replication",
+            "link",
             "object-tier",
             "blockd",
             "nfs-gateway",

@@ -2,6 +2,7 @@
 //!
 //! [`Member`] is told what happens ([`Event`]) and tells what to do ([`Action`]); time is an argument. It owns no file, socket,
 //! clock, thread or random source, so that the simulator runs the very same code. The protocol is in docs/mirror.md.
+//! [`wire`] has the bytes of what two sites send each other.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod position;
 mod promise;
 mod record;
 pub mod times;
+pub mod wire;
 
 pub use evidence::{Decision, Evidence, Sight};
 pub use io::{Action, AskId, Command, DiskState, Event, LogState, ReadAnswer, Reads, Role, Seen, SwapAnswer, Why};

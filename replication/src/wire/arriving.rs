@@ -1,0 +1,224 @@
+//! Frames as they come in: whole ones off the front of what was received, batches straight into buffers of their own.
+
+use super::bytes::Fields;
+use super::error::WireError;
+use super::frame::{
+    BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, END_BYTES, FELL_OUT_CODES, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX,
+};
+use super::outgoing::is_log;
+use super::say::decode_message;
+use super::text::Text;
+use units::{BLOCK_LEN, Epoch, GroupId, SegmentId};
+use volume::buffer::Buffer;
+use volume::engine::PeerLog;
+use volume::feed::BatchEnd;
+
+/// A header, its length within the bounds of its kind.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    kind: Kind,
+    body_bytes: usize,
+    group: GroupId,
+    epoch: Epoch,
+}
+
+impl Header {
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut fields = Fields(bytes);
+        let (kind, reserved, body_bytes) = (fields.u16()?, fields.u16()?, fields.u32()?);
+        let (group, epoch) = (GroupId(fields.u64()?), Epoch(fields.u64()?));
+        let kind = Kind::from_wire(kind).ok_or(WireError::UnknownKind { kind })?;
+        let length = WireError::Length { kind, body_bytes };
+        let body_bytes = usize::try_from(body_bytes).map_err(|_| length)?;
+        if reserved != 0 {
+            return Err(WireError::Reserved);
+        }
+        if !kind.is_of_group() && (group, epoch) != (GroupId(0), Epoch(0)) {
+            return Err(WireError::OfGroup { kind });
+        }
+        if kind.body_bytes().contains(&body_bytes) { Ok(Self { kind, body_bytes, group, epoch }) } else { Err(length) }
+    }
+}
+
+/// A batch of which part has come. Its buffers are made one by one, as what came before them is there.
+#[derive(Debug)]
+struct Arriving {
+    group: GroupId,
+    epoch: Epoch,
+    /// Bytes of the buffers that are still to be made, the last one first.
+    missing: Vec<usize>,
+    /// Whole, but for the last one.
+    buffers: Vec<Buffer>,
+    /// Bytes of the last one that are there.
+    filled: usize,
+}
+
+impl Arriving {
+    fn space(&mut self) -> &mut [u8] {
+        if self.buffers.last().is_none_or(|last| self.filled == last.len())
+            && let Some(bytes) = self.missing.pop()
+        {
+            self.buffers.push(Buffer::zeroed(bytes));
+            self.filled = 0;
+        }
+        self.buffers.last_mut().and_then(|last| last.as_mut_slice().get_mut(self.filled..)).unwrap_or_default()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.buffers.last().is_some_and(|last| self.filled == last.len())
+    }
+}
+
+/// The receiving side of a connection, behind its opening.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    arriving: Option<Arriving>,
+}
+
+impl Incoming {
+    /// Bytes that `input` must be able to hold: the longest frame but a batch, or all of a batch before its buffers.
+    pub const INPUT_BYTES: usize = HEADER_BYTES + SMALL_BYTES_MAX + 4 * BUFFERS_MAX;
+
+    /// Takes one frame off the front of `input`. `Ok(None)` means more bytes are needed, behind those that are left of `input`;
+    /// once a batch has begun, they can be put where they belong ([`Incoming::space`]).
+    ///
+    /// `credit` is how many bytes a batch may have now.
+    ///
+    /// # Errors
+    /// [`WireError`] ends the connection.
+    pub fn take(&mut self, input: &mut &[u8], credit: u64) -> Result<Option<Frame>, WireError> {
+        if self.arriving.is_none() {
+            let Some((header, rest)) = input.split_at_checked(HEADER_BYTES) else { return Ok(None) };
+            let header = Header::decode(header)?;
+            if header.kind != Kind::Batch {
+                let Some((body, rest)) = rest.split_at_checked(header.body_bytes) else { return Ok(None) };
+                *input = rest;
+                return decode_body(header, body).map(Some);
+            }
+            let mut rest = rest;
+            let Some(missing) = decode_sizes(header, &mut rest, credit)? else { return Ok(None) };
+            *input = rest;
+            let Header { group, epoch, .. } = header;
+            self.arriving = Some(Arriving { group, epoch, missing, buffers: Vec::new(), filled: 0 });
+        }
+        self.fill(input);
+        Ok(self.arriving.take_if(|arriving| arriving.is_whole()).map(|arriving| {
+            let Arriving { group, epoch, buffers, .. } = arriving;
+            Frame::Batch { group, epoch, buffers }
+        }))
+    }
+
+    /// Where the next bytes belong, while a batch is under way; not empty. What is put there is told by [`Incoming::advance`],
+    /// and the batch is taken by [`Incoming::take`] once it is whole.
+    pub fn space(&mut self) -> Option<&mut [u8]> {
+        self.arriving.as_mut().map(Arriving::space).filter(|space| !space.is_empty())
+    }
+
+    /// Says that the first `bytes` of [`Incoming::space`] are there.
+    ///
+    /// # Panics
+    /// When there is less space.
+    pub fn advance(&mut self, bytes: usize) {
+        let Some(arriving) = &mut self.arriving else {
+            assert!(bytes == 0, "no batch is under way");
+            return;
+        };
+        arriving.filled += bytes;
+        let last = arriving.buffers.last().map_or(0, Buffer::len);
+        assert!(arriving.filled <= last, "{} bytes in a buffer of {last}", arriving.filled);
+    }
+
+    /// Copies what `input` has of the batch under way.
+    fn fill(&mut self, input: &mut &[u8]) {
+        while let Some(space) = self.space() {
+            let bytes = space.len().min(input.len());
+            let Some((here, rest)) = input.split_at_checked(bytes).filter(|_| bytes > 0) else { return };
+            space.iter_mut().zip(here).for_each(|(to, from)| *to = *from);
+            *input = rest;
+            self.advance(bytes);
+        }
+    }
+}
+
+/// Takes what stands before a batch's buffers off the front of `input`: the bytes of each, the last one first.
+fn decode_sizes(header: Header, input: &mut &[u8], credit: u64) -> Result<Option<Vec<usize>>, WireError> {
+    let mut fields = Fields(input);
+    let Ok(count) = fields.u32() else { return Ok(None) };
+    let wrong = WireError::Value { field: "buffers" };
+    let count = usize::try_from(count).ok().filter(|count| (1..=BUFFERS_MAX).contains(count)).ok_or(wrong)?;
+    let payload_bytes = header.body_bytes.checked_sub(4 + 4 * count).ok_or(wrong)?;
+    if payload_bytes > BATCH_BYTES_MAX {
+        return Err(wrong);
+    }
+    if payload_bytes as u64 > credit {
+        return Err(WireError::OverCredit { bytes: payload_bytes as u64, credit });
+    }
+    if fields.0.len() < 4 * count {
+        return Ok(None);
+    }
+    let mut sizes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let blocks = usize::try_from(fields.u32()?).map_err(|_| wrong)?;
+        sizes.push(blocks.checked_mul(BLOCK_LEN).filter(|bytes| *bytes > 0).ok_or(wrong)?);
+    }
+    let sum = sizes.iter().try_fold(0_usize, |sum, bytes| sum.checked_add(*bytes));
+    if sum != Some(payload_bytes) {
+        return Err(wrong);
+    }
+    *input = fields.rest();
+    sizes.reverse();
+    Ok(Some(sizes))
+}
+
+fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
+    let Header { kind, group, epoch, .. } = header;
+    let mut fields = Fields(body);
+    let frame = match kind {
+        Kind::Say => Frame::Say { group, message: Box::new(decode_message(epoch, &mut fields)?) },
+        Kind::Align => {
+            let number = fields.u64()?;
+            // What the header allows bounds their number.
+            let mut ends = Vec::with_capacity(fields.0.len() / END_BYTES);
+            while !fields.0.is_empty() {
+                ends.push(decode_end(&mut fields)?);
+            }
+            Frame::Align { group, epoch, number, ends }
+        }
+        Kind::Aligned => Frame::Aligned { group, epoch, number: fields.u64()?, common: decode_end(&mut fields)? },
+        Kind::Want => Frame::Want { group, epoch, after: decode_end(&mut fields)? },
+        Kind::Batch => return Err(WireError::Cut),
+        Kind::Committed => Frame::Committed { group, epoch, lsn: fields.lsn()? },
+        Kind::MakeDurable => Frame::MakeDurable { group, epoch, lsn: fields.lsn()? },
+        Kind::Has => Frame::Has { group, epoch, log: decode_log(&mut fields)? },
+        Kind::FellOut => {
+            let code = fields.u8()?;
+            let known = FELL_OUT_CODES.into_iter().find(|(known, _)| *known == code);
+            let (_, why) = known.ok_or(WireError::Value { field: "reason" })?;
+            Frame::FellOut { group, epoch, why }
+        }
+        Kind::Credit => {
+            let bytes = Some(fields.u64()?).filter(|bytes| *bytes > 0).ok_or(WireError::Value { field: "credit" })?;
+            Frame::Credit { bytes }
+        }
+        Kind::Ping => Frame::Ping { number: fields.u64()? },
+        Kind::Pong => Frame::Pong { number: fields.u64()? },
+        Kind::Bye => {
+            let code = ByeCode::from_wire(fields.u16()?).ok_or(WireError::Value { field: "reason" })?;
+            Frame::Bye(Bye { code, text: Text::decode(fields.rest())? })
+        }
+    };
+    fields.end()?;
+    Ok(frame)
+}
+
+fn decode_end(fields: &mut Fields<'_>) -> Result<BatchEnd, WireError> {
+    let (position, chain) = (fields.position()?, fields.u32()?);
+    Ok(BatchEnd { lsn: position.lsn, epoch: position.epoch, chain })
+}
+
+fn decode_log(fields: &mut Fields<'_>) -> Result<PeerLog, WireError> {
+    let (segment, appended, durable) = (fields.u64()?, fields.lsn()?, fields.lsn()?);
+    let segment = Some(SegmentId(segment)).filter(|segment| segment.0 != u64::MAX);
+    let log = PeerLog { segment, appended, durable };
+    if is_log(log) { Ok(log) } else { Err(WireError::Value { field: "log" }) }
+}

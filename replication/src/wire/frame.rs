@@ -1,0 +1,366 @@
+//! The frames: what they are, and the bounds of their bodies.
+
+use super::say::{SAY_BYTES_MAX, SAY_BYTES_MIN};
+use super::text::{TEXT_BYTES_MAX, Text};
+use crate::message::Message;
+use std::ops::RangeInclusive;
+use units::{BLOCK_LEN, Epoch, GroupId, Lsn};
+use volume::buffer::{Buffer, total_len};
+use volume::engine::PeerLog;
+use volume::feed::BatchEnd;
+use volume::io::FellOut;
+
+/// Length of a frame's header.
+pub const HEADER_BYTES: usize = 24;
+
+/// Most bytes that the buffers of a batch hold together: the longest request, and the blocks of its header.
+pub const BATCH_BYTES_MAX: usize = 33 << 20;
+
+/// Most buffers of a batch: each holds a block at least.
+pub const BUFFERS_MAX: usize = BATCH_BYTES_MAX / BLOCK_LEN;
+
+/// Most ends of batches that a site tells of its log.
+pub const ENDS_MAX: usize = 1024;
+
+/// Bytes of the end of a batch: epoch, LSN, chain.
+pub(super) const END_BYTES: usize = 20;
+
+/// The longest body but that of a batch: all ends that a site tells of.
+pub(super) const SMALL_BYTES_MAX: usize = 8 + END_BYTES * ENDS_MAX;
+
+const _: () = assert!(SMALL_BYTES_MAX >= SAY_BYTES_MAX && SMALL_BYTES_MAX >= 2 + TEXT_BYTES_MAX);
+
+/// What the daemons of two sites send each other.
+#[derive(Debug)]
+pub enum Frame {
+    /// What the role machine says. The header bears the message's epoch.
+    Say {
+        /// Of which group.
+        group: GroupId,
+        /// What it says.
+        message: Box<Message>,
+    },
+    /// A secondary asks where its log parts from the primary's.
+    Align {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch in which the other one leads.
+        epoch: Epoch,
+        /// Comes back in the answer.
+        number: u64,
+        /// Where the batches of its log end, the last of them, in order: [`ENDS_MAX`] at most.
+        ends: Vec<BatchEnd>,
+    },
+    /// There.
+    Aligned {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch in which the sender leads.
+        epoch: Epoch,
+        /// Of the question.
+        number: u64,
+        /// The last of the ends that the primary's log has, too; all zero where it has none.
+        common: BatchEnd,
+    },
+    /// A secondary asks for the log behind the end of a batch that it has.
+    Want {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch that it follows.
+        epoch: Epoch,
+        /// Where its log ends; all zero where it has none.
+        after: BatchEnd,
+    },
+    /// A batch of the primary's log, as it is.
+    Batch {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch under which it is sent. The batch itself bears the one under which it was written.
+        epoch: Epoch,
+        /// Its header and its payload: whole blocks each, [`BATCH_BYTES_MAX`] together.
+        buffers: Vec<Buffer>,
+    },
+    /// What counts: everything up to here.
+    Committed {
+        /// Of which group.
+        group: GroupId,
+        /// The primary's.
+        epoch: Epoch,
+        /// Up to here.
+        lsn: Lsn,
+    },
+    /// The primary waits until this is durable.
+    MakeDurable {
+        /// Of which group.
+        group: GroupId,
+        /// The primary's.
+        epoch: Epoch,
+        /// Everything up to here.
+        lsn: Lsn,
+    },
+    /// How far the secondary's log is.
+    Has {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch that it follows.
+        epoch: Epoch,
+        /// How far. `durable <= appended`.
+        log: PeerLog,
+    },
+    /// The secondary appends nothing any more.
+    FellOut {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch that it followed.
+        epoch: Epoch,
+        /// Why.
+        why: FellOut,
+    },
+    /// So many more bytes of batches may be sent on this connection.
+    Credit {
+        /// Bytes; not zero.
+        bytes: u64,
+    },
+    /// Are you there?
+    Ping {
+        /// Comes back in the answer.
+        number: u64,
+    },
+    /// I am.
+    Pong {
+        /// Of the question.
+        number: u64,
+    },
+    /// The last frame of a connection that is closed on purpose.
+    Bye(Bye),
+}
+
+/// Why a side closes the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bye {
+    /// For programs.
+    pub code: ByeCode,
+    /// For people.
+    pub text: Text,
+}
+
+/// Why a side closes the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByeCode {
+    /// The daemon is being stopped, or the mirror was switched off.
+    Closing,
+    /// What was received is against the protocol.
+    Protocol,
+    /// Nothing was heard for too long.
+    Silence,
+    /// More small frames waited than are kept.
+    Backlog,
+    /// Another life of the link has begun.
+    Replaced,
+    /// Another connection of the link was lost.
+    Lost,
+}
+
+impl ByeCode {
+    const ALL: [Self; 6] = [Self::Closing, Self::Protocol, Self::Silence, Self::Backlog, Self::Replaced, Self::Lost];
+
+    /// The code on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u16 {
+        match self {
+            Self::Closing => 1,
+            Self::Protocol => 2,
+            Self::Silence => 3,
+            Self::Backlog => 4,
+            Self::Replaced => 5,
+            Self::Lost => 6,
+        }
+    }
+
+    pub(super) fn from_wire(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.to_wire() == code)
+    }
+}
+
+/// Which frame. The numbers are those on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Kind {
+    /// [`Frame::Say`].
+    Say = 1,
+    /// [`Frame::Want`].
+    Want = 2,
+    /// [`Frame::Batch`].
+    Batch = 3,
+    /// [`Frame::Committed`].
+    Committed = 4,
+    /// [`Frame::MakeDurable`].
+    MakeDurable = 5,
+    /// [`Frame::Has`].
+    Has = 6,
+    /// [`Frame::FellOut`].
+    FellOut = 7,
+    /// [`Frame::Credit`].
+    Credit = 8,
+    /// [`Frame::Ping`].
+    Ping = 9,
+    /// [`Frame::Pong`].
+    Pong = 10,
+    /// [`Frame::Bye`].
+    Bye = 11,
+    /// [`Frame::Align`].
+    Align = 12,
+    /// [`Frame::Aligned`].
+    Aligned = 13,
+}
+
+impl Kind {
+    const ALL: [Self; 13] = [
+        Self::Align,
+        Self::Aligned,
+        Self::Say,
+        Self::Want,
+        Self::Batch,
+        Self::Committed,
+        Self::MakeDurable,
+        Self::Has,
+        Self::FellOut,
+        Self::Credit,
+        Self::Ping,
+        Self::Pong,
+        Self::Bye,
+    ];
+
+    pub(super) fn from_wire(kind: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as u16 == kind)
+    }
+
+    /// Whether it is of a group; the others are of a connection.
+    #[must_use]
+    pub const fn is_of_group(self) -> bool {
+        match self {
+            Self::Say
+            | Self::Align
+            | Self::Aligned
+            | Self::Want
+            | Self::Batch
+            | Self::Committed
+            | Self::MakeDurable
+            | Self::Has
+            | Self::FellOut => true,
+            Self::Credit | Self::Ping | Self::Pong | Self::Bye => false,
+        }
+    }
+
+    /// Bytes that a body has.
+    pub(super) const fn body_bytes(self) -> RangeInclusive<usize> {
+        match self {
+            Self::Say => SAY_BYTES_MIN..=SAY_BYTES_MAX,
+            Self::Align => 8..=SMALL_BYTES_MAX,
+            Self::Aligned => 8 + END_BYTES..=8 + END_BYTES,
+            Self::Want => END_BYTES..=END_BYTES,
+            Self::Batch => 8 + BLOCK_LEN..=4 + 4 * BUFFERS_MAX + BATCH_BYTES_MAX,
+            Self::Committed | Self::MakeDurable | Self::Credit | Self::Ping | Self::Pong => 8..=8,
+            Self::Has => 24..=24,
+            Self::FellOut => 1..=1,
+            Self::Bye => 2..=2 + TEXT_BYTES_MAX,
+        }
+    }
+}
+
+impl Frame {
+    /// Which one it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Say { .. } => Kind::Say,
+            Self::Align { .. } => Kind::Align,
+            Self::Aligned { .. } => Kind::Aligned,
+            Self::Want { .. } => Kind::Want,
+            Self::Batch { .. } => Kind::Batch,
+            Self::Committed { .. } => Kind::Committed,
+            Self::MakeDurable { .. } => Kind::MakeDurable,
+            Self::Has { .. } => Kind::Has,
+            Self::FellOut { .. } => Kind::FellOut,
+            Self::Credit { .. } => Kind::Credit,
+            Self::Ping { .. } => Kind::Ping,
+            Self::Pong { .. } => Kind::Pong,
+            Self::Bye(_) => Kind::Bye,
+        }
+    }
+
+    /// Its group; `None` where it is of the connection alone.
+    #[must_use]
+    pub const fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Say { group, .. }
+            | Self::Align { group, .. }
+            | Self::Aligned { group, .. }
+            | Self::Want { group, .. }
+            | Self::Batch { group, .. }
+            | Self::Committed { group, .. }
+            | Self::MakeDurable { group, .. }
+            | Self::Has { group, .. }
+            | Self::FellOut { group, .. } => Some(*group),
+            Self::Credit { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye(_) => None,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        match self {
+            Self::Say { message, .. } => message.epoch,
+            Self::Align { epoch, .. }
+            | Self::Aligned { epoch, .. }
+            | Self::Want { epoch, .. }
+            | Self::Batch { epoch, .. }
+            | Self::Committed { epoch, .. }
+            | Self::MakeDurable { epoch, .. }
+            | Self::Has { epoch, .. }
+            | Self::FellOut { epoch, .. } => *epoch,
+            Self::Credit { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye(_) => Epoch(0),
+        }
+    }
+
+    /// Bytes of batches that it carries, which credit is needed for.
+    #[must_use]
+    pub fn batch_bytes(&self) -> u64 {
+        match self {
+            Self::Batch { buffers, .. } => total_len(buffers),
+            Self::Say { .. }
+            | Self::Align { .. }
+            | Self::Aligned { .. }
+            | Self::Want { .. }
+            | Self::Committed { .. }
+            | Self::MakeDurable { .. }
+            | Self::Has { .. }
+            | Self::FellOut { .. }
+            | Self::Credit { .. }
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::Bye(_) => 0,
+        }
+    }
+}
+
+/// The codes of [`FellOut`], one a reason.
+pub(super) const FELL_OUT_CODES: [(u8, FellOut); 7] = [
+    (1, FellOut::BadBatch),
+    (2, FellOut::NotNext),
+    (3, FellOut::Disk),
+    (4, FellOut::NoSlot),
+    (5, FellOut::Shared),
+    (6, FellOut::TooMuch),
+    (7, FellOut::NotAtRest),
+];
+
+pub(super) const fn fell_out_code(why: FellOut) -> u8 {
+    match why {
+        FellOut::BadBatch => 1,
+        FellOut::NotNext => 2,
+        FellOut::Disk => 3,
+        FellOut::NoSlot => 4,
+        FellOut::Shared => 5,
+        FellOut::TooMuch => 6,
+        FellOut::NotAtRest => 7,
+    }
+}

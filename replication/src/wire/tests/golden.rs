@@ -1,0 +1,136 @@
+//! The bytes of each frame as docs/mirror.md has them: they change with the version only.
+
+use super::*;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A header's hex: kind, bytes of the body, group, epoch.
+fn is_written(frame: Frame, vector: &str) {
+    let vector: String = vector.split_whitespace().collect();
+    let bytes = bytes_of(frame);
+    let shown = hex(&bytes[..bytes.len().min(vector.len() / 2)]);
+    assert_eq!(shown, vector);
+    let [read] = <[Frame; 1]>::try_from(read_all(&bytes, bytes.len()).unwrap()).unwrap();
+    assert_eq!(hex(&bytes_of(read)), hex(&bytes));
+}
+
+const IDS: (GroupId, Epoch) = (GroupId(0x0102), Epoch(7));
+const HEAD: &str = "0201000000000000 0700000000000000";
+
+/// P4. The frames of a group's log are these bytes.
+#[test]
+fn frames_of_the_log() {
+    let (group, epoch) = IDS;
+    let after = BatchEnd { lsn: Lsn(0x1234), epoch: Epoch(6), chain: 0xdead_beef };
+    let want = format!("0200 0000 14000000 {HEAD} 0600000000000000 3412000000000000 efbeadde");
+    is_written(Frame::Want { group, epoch, after }, &want);
+    let end = "0600000000000000 3412000000000000 efbeadde";
+    let align = format!("0c00 0000 30000000 {HEAD} 0900000000000000 {end} {end}");
+    is_written(Frame::Align { group, epoch, number: 9, ends: vec![after, after] }, &align);
+    let aligned = format!("0d00 0000 1c000000 {HEAD} 0900000000000000 {end}");
+    is_written(Frame::Aligned { group, epoch, number: 9, common: after }, &aligned);
+    let buffers = vec![Buffer::copy_of(&[0xaa; 4096]), Buffer::copy_of(&[0xbb; 8192])];
+    let batch = format!("0300 0000 0c300000 {HEAD} 02000000 01000000 02000000 aaaa");
+    is_written(Frame::Batch { group, epoch, buffers }, &batch);
+    let committed = format!("0400 0000 08000000 {HEAD} 0500000000000000");
+    is_written(Frame::Committed { group, epoch, lsn: Lsn(5) }, &committed);
+    let durable = format!("0500 0000 08000000 {HEAD} 0500000000000000");
+    is_written(Frame::MakeDurable { group, epoch, lsn: Lsn(5) }, &durable);
+    let log = PeerLog { segment: Some(SegmentId(9)), appended: Lsn(8), durable: Lsn(6) };
+    let has = format!("0600 0000 18000000 {HEAD} 0900000000000000 0800000000000000 0600000000000000");
+    is_written(Frame::Has { group, epoch, log }, &has);
+    let log = PeerLog { segment: None, ..log };
+    let has = format!("0600 0000 18000000 {HEAD} ffffffffffffffff 0800000000000000 0600000000000000");
+    is_written(Frame::Has { group, epoch, log }, &has);
+    for (code, why) in frame::FELL_OUT_CODES {
+        is_written(Frame::FellOut { group, epoch, why }, &format!("0700 0000 01000000 {HEAD} {code:02x}"));
+    }
+}
+
+/// P4. The frames of a connection are these bytes.
+#[test]
+fn frames_of_a_connection() {
+    let none = "0000000000000000 0000000000000000";
+    is_written(Frame::Credit { bytes: 0x2000 }, &format!("0800 0000 08000000 {none} 0020000000000000"));
+    is_written(Frame::Ping { number: 3 }, &format!("0900 0000 08000000 {none} 0300000000000000"));
+    is_written(Frame::Pong { number: 3 }, &format!("0a00 0000 08000000 {none} 0300000000000000"));
+    for (number, code) in [
+        (1, ByeCode::Closing),
+        (2, ByeCode::Protocol),
+        (3, ByeCode::Silence),
+        (4, ByeCode::Backlog),
+        (5, ByeCode::Replaced),
+        (6, ByeCode::Lost),
+    ] {
+        let bye = Bye { code, text: Text::new("over") };
+        is_written(Frame::Bye(bye), &format!("0b00 0000 06000000 {none} {number:02x}00 6f766572"));
+    }
+}
+
+/// P4. What the role machines say is these bytes.
+#[test]
+fn messages() {
+    let say = |body| Frame::Say {
+        group: IDS.0,
+        message: Box::new(Message { life: Life(1), heard: Life(2), number: 3, epoch: IDS.1, body }),
+    };
+    let said = |bytes: &str, body: &str| {
+        format!("0100 0000 {bytes} {HEAD} 0100000000000000 0200000000000000 0300000000000000 {body}")
+    };
+    let at = Position { epoch: Epoch(6), lsn: Lsn(0x1234) };
+    let at_hex = "0600000000000000 3412000000000000";
+    let record = Record {
+        epoch: Epoch(7),
+        primary: SiteId(1),
+        partner: Some(SiteId(2)),
+        is_sole: false,
+        lineage: 1,
+        fork: Some(at),
+    };
+    let text = hex(record.encode().as_bytes());
+    let seen = Some(Seen { revision: Revision(9), record });
+    let heartbeat = Body::Heartbeat { seen, end: at, leads: true, asks_word: true, disk: DiskState::Full };
+    let vector = said("7f000000", &format!("01 07 02 {at_hex} 0900000000000000 {text}"));
+    is_written(say(heartbeat), &vector);
+    let heartbeat = Body::Heartbeat { seen: None, end: at, leads: false, asks_word: false, disk: DiskState::Good };
+    is_written(say(heartbeat), &said("2b000000", &format!("01 00 00 {at_hex}")));
+    is_written(say(Body::Word { of: 8 }), &said("21000000", "02 0800000000000000"));
+    let ack = Body::Ack { appended: Lsn(5), durable: Lsn(4) };
+    is_written(say(ack), &said("29000000", "03 0500000000000000 0400000000000000"));
+    is_written(say(Body::HandOver { end: at }), &said("29000000", &format!("04 {at_hex}")));
+    is_written(say(Body::Ready { of: 8 }), &said("21000000", "05 0800000000000000"));
+}
+
+/// P4. An opening is these bytes, in every version.
+#[test]
+fn openings() {
+    let hello = Hello {
+        versions: Versions { min: 1, max: 2 },
+        site: SiteId(2),
+        wants: SiteId(1),
+        pool: PoolId([0x11; 16]),
+        link: LinkId([0x22; 16]),
+        connection: 3,
+        data_connections: 4,
+        window_bytes: 0x0400_0000,
+    };
+    let vector = format!(
+        "414c4a4942454d52{}{}{}{}{}{}",
+        "01003800",
+        "0100020002010000",
+        "0300040000000000",
+        "11".repeat(16),
+        "22".repeat(16),
+        "0000000400000000"
+    );
+    assert_eq!(hex(&Opening::Hello(hello).encode()), vector);
+    for (number, code) in
+        [(1, RefusalCode::Version), (2, RefusalCode::Site), (3, RefusalCode::Connection), (4, RefusalCode::Protocol)]
+    {
+        let refusal = Opening::Refusal(Refusal { code, text: Text::new("no") });
+        assert_eq!(hex(&refusal.encode()), format!("414c4a4942454d5202000400{number:02x}006e6f"));
+        assert_eq!(Opening::decode(&mut refusal.encode().as_slice()), Ok(Some(refusal)));
+    }
+}
