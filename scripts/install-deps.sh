@@ -6,10 +6,10 @@ set -euo pipefail
 
 # The RocksDB crate is C++ and reads its headers through libclang.
 BUILD=(build-essential clang libclang-dev pkg-config)
-# Real clients and servers: fio, libnbd's tools and Python module, libiscsi's and its suite, the peers, TLS certificates, file
-# system tools.
+# Real clients and servers: fio, libnbd's tools and Python module, libiscsi's and its suite, the peers, etcd (whose service on port
+# 2379 no test uses), TLS certificates, file system tools.
 TEST=(fio libnbd-bin python3 python3-venv python3-libnbd nbdkit nbd-server fuse2fs fuse3 qemu-utils qemu-block-extra gnutls-bin e2fsprogs fdisk
-    libiscsi-bin libiscsi-dev tgt jq curl procps strace)
+    libiscsi-bin libiscsi-dev tgt etcd-server jq curl procps strace)
 # A boot loader for the disk image that the demo makes.
 DEMO=(grub-common grub-pc-bin)
 

@@ -13,7 +13,7 @@ const BLOB_BYTES_MAX: u64 = 256 * 1024;
 const PROMISES: [&str; 8] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"];
 
 /// Which crates of this workspace a crate may name, in its dependencies and those of its tests.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("units", &[]),
     ("proto", &[]),
     ("uring", &[]),
@@ -22,7 +22,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("link", &["units", "volume", "replication"]),
     ("object-tier", &["units", "volume"]),
     ("metering", &["units"]),
-    ("blockd", &["units", "proto", "uring", "volume", "replication", "link", "metering"]),
+    ("witness", &["units", "replication"]),
+    ("blockd", &["units", "proto", "uring", "volume", "replication", "link", "witness", "metering"]),
     ("nfs-gateway", &["units", "proto", "volume"]),
     ("control", &["units", "metering"]),
     ("sim", &["units", "proto", "volume", "replication", "object-tier", "metering"]),
@@ -35,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
             "volume",
             "replication",
             "link",
+            "witness",
             "object-tier",
             "blockd",
             "nfs-gateway",

@@ -1,0 +1,159 @@
+//! Serves a register on a unix socket. A connection asks one thing after the other.
+
+use super::message::{Answer, PAGE_LEN_MAX, REQUEST_BYTES_MAX, Request};
+use super::store::{Register, RegisterError, Swapped};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+/// Most connections; later ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long the rest of a message that has begun, or room for an answer, is waited for.
+const MESSAGE_DURATION_MAX: Duration = Duration::from_secs(1);
+
+/// The pause after a connection could not be accepted: what is missing then does not come back at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A register's server.
+#[derive(Debug)]
+pub struct RegisterServer {
+    listener: UnixListener,
+    register: Arc<Mutex<Register>>,
+    path: PathBuf,
+}
+
+impl RegisterServer {
+    /// Listens at `path`, for the user of this process alone. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: somebody listens there, or the system refuses.
+    pub async fn bind(register: Register, path: &Path) -> Result<Self, RegisterError> {
+        if let Ok(found) = fs::symlink_metadata(path) {
+            let is_left_over = found.file_type().is_socket() && UnixStream::connect(path).await.is_err();
+            if !is_left_over {
+                return Err(RegisterError::SocketInUse { path: path.to_owned() });
+            }
+        }
+        let listener = bind_private(path).map_err(RegisterError::system("listen on", path))?;
+        Ok(Self { listener, register: Arc::new(Mutex::new(register)), path: path.to_owned() })
+    }
+
+    /// Serves until `stop` ends. A change that has begun is carried to its end, answered or not.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let mut connections = JoinSet::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        tokio::pin!(stop);
+        loop {
+            let accepted = async {
+                let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+                (self.listener.accept().await, permit)
+            };
+            tokio::select! {
+                () = &mut stop => break,
+                (accepted, permit) = accepted => match accepted {
+                    Ok((stream, _)) => {
+                        let register = Arc::clone(&self.register);
+                        connections.spawn(async move {
+                            if let Err(error) = converse(stream, &register).await {
+                                tracing::warn!(%error, "a connection to the register is ended");
+                            }
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the register cannot accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        // A socket that nobody listens on tells no client anything: it is only tidy to take it away.
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "cannot remove the register's socket");
+        }
+    }
+}
+
+/// Answers until the other side hangs up between two requests.
+async fn converse(mut stream: UnixStream, register: &Arc<Mutex<Register>>) -> io::Result<()> {
+    while let Some(body) = request_of(&mut stream).await? {
+        let request = Request::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let register = Arc::clone(register);
+        // Off the runtime: a change waits for the disk.
+        let answer =
+            spawn_blocking(move || answer(&mut register.lock().unwrap_or_else(PoisonError::into_inner), request));
+        let message = answer.await.map_err(io::Error::other)?.encode();
+        timeout(MESSAGE_DURATION_MAX, stream.write_all(&message)).await.map_err(io::Error::from)??;
+    }
+    Ok(())
+}
+
+/// The bytes of a request; nothing when there is none any more.
+async fn request_of(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+    // Between two requests a client may be silent for as long as it likes.
+    let mut first = [0];
+    if stream.read(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    let body = timeout(MESSAGE_DURATION_MAX, async {
+        let ([high], low) = (first, stream.read_u8().await?);
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length > REQUEST_BYTES_MAX {
+            let reason = format!("a request of {length} bytes, at most {REQUEST_BYTES_MAX}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        Ok(body)
+    });
+    body.await.map_err(io::Error::from)?.map(Some)
+}
+
+fn answer(register: &mut Register, request: Request) -> Answer {
+    let answered = match request {
+        Request::Read { group } => register.read(group).map(Answer::Read),
+        Request::Swap { group, expected, record } => {
+            register.swap(group, expected, &record).map(|swapped| match swapped {
+                Swapped::Won(revision) => Answer::Won(revision),
+                Swapped::Lost(found) => Answer::Lost(found),
+            })
+        }
+        Request::Page { after, limit } => register
+            .page(after, usize::from(limit.min(PAGE_LEN_MAX)))
+            .map(|(groups, has_more)| Answer::Page { groups, has_more }),
+    };
+    answered.unwrap_or_else(|error| {
+        let reason = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        tracing::warn!(reason, "the register cannot answer");
+        Answer::Failed { reason }
+    })
+}
+
+/// Binds a unix socket that is nobody else's from the first moment on: made in a private directory, then moved to its
+/// place, over what is there.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let nursery = parent.join(format!(".register-{}", std::process::id()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&nursery)?;
+    let born = nursery.join("s");
+    let bound = UnixListener::bind(&born)
+        .and_then(|listener| fs::set_permissions(&born, Permissions::from_mode(0o600)).map(|()| listener))
+        .and_then(|listener| fs::rename(&born, path).map(|()| listener));
+    let removed = fs::remove_dir_all(&nursery);
+    let listener = bound?;
+    removed?;
+    Ok(listener)
+}
