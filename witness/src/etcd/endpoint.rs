@@ -1,7 +1,7 @@
 //! One member of a cluster: connections that are kept, and requests of which it is known whether they were sent.
 //!
-//! A new connection first asks for the member's status: so a change is only ever sent to who has answered before, and has told
-//! which cluster it is.
+//! A new connection first asks for the member's status: so a change is only ever sent to who has answered before, has told which
+//! cluster it is, and knew a leader.
 
 use super::pin::Pin;
 use super::wire::{self, Answer, StatusAnswer};
@@ -169,6 +169,7 @@ impl Endpoint {
     fn judged<A: Answer>(&self, body: &[u8]) -> Result<A, String> {
         let answer: A = serde_json::from_slice(body).map_err(|error| format!("its answer is not etcd's: {error}"))?;
         self.pin.check(answer.header().cluster(), &self.at)?;
+        answer.check()?;
         Ok(answer)
     }
 

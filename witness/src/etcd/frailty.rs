@@ -60,9 +60,8 @@ async fn look(shared: &Shared, others: &mut Others) -> bool {
 async fn well_member(endpoint: Arc<Endpoint>) -> Option<u64> {
     for _ in 0..STATUS_TRIES {
         let by = Instant::now() + STATUS_DURATION_MAX;
-        let status = endpoint.ask::<StatusAnswer>(wire::STATUS, wire::nothing(), by).await;
-        if let Ok(status) = status {
-            return (status.leader != 0).then_some(status.header.member_id);
+        if let Ok(status) = endpoint.ask::<StatusAnswer>(wire::STATUS, wire::nothing(), by).await {
+            return Some(status.header.member_id);
         }
     }
     None

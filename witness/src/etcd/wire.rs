@@ -38,6 +38,14 @@ impl Header {
 /// An answer: the cluster of it is looked at before anything else.
 pub(super) trait Answer: DeserializeOwned + Send + 'static {
     fn header(&self) -> &Header;
+
+    /// Whether who gives it can serve.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn check(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// Answers a range.
@@ -108,7 +116,7 @@ pub(super) struct StatusAnswer {
     pub(super) header: Header,
     /// The leader that it knows; 0 for none.
     #[serde(default, deserialize_with = "number")]
-    pub(super) leader: u64,
+    leader: u64,
 }
 
 impl Answer for RangeAnswer {
@@ -132,6 +140,11 @@ impl Answer for MemberList {
 impl Answer for StatusAnswer {
     fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// A member that knows no leader has left the quorum, or there is none: it answers no question, and takes no change.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.leader == 0 { Err("it knows no leader") } else { Ok(()) }
     }
 }
 
@@ -345,6 +358,16 @@ mod tests {
         for text in ["", "{}", "[]", r#"{"header":{"revision":"x"}}"#, r#"{"header":{"revision":"-1"}}"#] {
             assert!(serde_json::from_str::<TxnAnswer>(text).is_err(), "{text}");
         }
+    }
+
+    /// P4. A member without a leader is not well.
+    #[test]
+    fn a_member_without_a_leader_is_not_well() {
+        let status = |text: &str| serde_json::from_str::<StatusAnswer>(text).unwrap().check();
+        assert!(
+            status(r#"{"header":{"cluster_id":"9"},"version":"3.4.23","errors":["etcdserver: no leader"]}"#).is_err()
+        );
+        assert_eq!(status(r#"{"header":{"cluster_id":"9"},"leader":"443629905751424238"}"#), Ok(()));
     }
 
     /// P4. The key of a group is nobody else's, and all of them lie in the range that is listed.

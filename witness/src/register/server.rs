@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -51,6 +51,7 @@ impl RegisterServer {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (stopping, is_stopping) = watch::channel(());
         tokio::pin!(stop);
         loop {
             let accepted = async {
@@ -61,9 +62,9 @@ impl RegisterServer {
                 () = &mut stop => break,
                 (accepted, permit) = accepted => match accepted {
                     Ok((stream, _)) => {
-                        let register = Arc::clone(&self.register);
+                        let (register, is_stopping) = (Arc::clone(&self.register), is_stopping.clone());
                         connections.spawn(async move {
-                            if let Err(error) = converse(stream, &register).await {
+                            if let Err(error) = converse(stream, &register, is_stopping).await {
                                 tracing::warn!(%error, "a connection to the register is ended");
                             }
                             drop(permit);
@@ -77,6 +78,9 @@ impl RegisterServer {
                 Some(_) = connections.join_next() => {}
             }
         }
+        drop(stopping);
+        // Each ends what it has begun. The register is given up when this returns, and not before.
+        while connections.join_next().await.is_some() {}
         // A socket that nobody listens on tells no client anything: it is only tidy to take it away.
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "cannot remove the register's socket");
@@ -84,9 +88,19 @@ impl RegisterServer {
     }
 }
 
-/// Answers until the other side hangs up between two requests.
-async fn converse(mut stream: UnixStream, register: &Arc<Mutex<Register>>) -> io::Result<()> {
-    while let Some(body) = request_of(&mut stream).await? {
+/// Answers until the other side hangs up between two requests, or the server stops.
+async fn converse(
+    mut stream: UnixStream,
+    register: &Arc<Mutex<Register>>,
+    mut is_stopping: watch::Receiver<()>,
+) -> io::Result<()> {
+    loop {
+        let requested = tokio::select! {
+            requested = request_of(&mut stream) => requested?,
+            // Its sender has gone.
+            _ = is_stopping.changed() => None,
+        };
+        let Some(body) = requested else { return Ok(()) };
         let request = Request::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let register = Arc::clone(register);
         // Off the runtime: a change waits for the disk.
@@ -95,7 +109,6 @@ async fn converse(mut stream: UnixStream, register: &Arc<Mutex<Register>>) -> io
         let message = answer.await.map_err(io::Error::other)?.encode();
         timeout(MESSAGE_DURATION_MAX, stream.write_all(&message)).await.map_err(io::Error::from)??;
     }
-    Ok(())
 }
 
 /// The bytes of a request; nothing when there is none any more.

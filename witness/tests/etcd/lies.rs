@@ -1,0 +1,106 @@
+//! Answers that are none: what is there is no record, or the other side is no etcd, or a broken one.
+
+use crate::answers::{GROUP, put, record, seen};
+use crate::cluster::{Cluster, are_here};
+use crate::relay::Relay;
+use replication::{ReadAnswer, RecordError, Revision, SwapAnswer};
+use units::GroupId;
+use witness::{Etcd, EtcdConfig};
+
+/// `test/mirror/group/7/record`
+const KEY: &str = "dGVzdC9taXJyb3IvZ3JvdXAvNy9yZWNvcmQ=";
+
+/// P4. What is no record is not taken for "nothing there": no site may found a group over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_record_is_not_read() {
+    if !are_here("what_is_no_record_is_not_read", &["etcd"]) {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    let etcd = cluster.client();
+    let other = put(&etcd, GroupId(8), &record(1, 1)).await;
+    // "garbage", and 100 KiB of it: more than an answer may have.
+    for value in ["Z2FyYmFnZQ==".to_owned(), "Z2Fy".repeat(25 << 10)] {
+        cluster.post(0, "/v3/kv/put", &format!(r#"{{"key":"{KEY}","value":"{value}"}}"#));
+        assert_eq!(etcd.read(GROUP).await, ReadAnswer::Unreachable);
+        assert_eq!(etcd.swap(GROUP, None, &record(1, 1)).await, SwapAnswer::Unknown);
+        assert_eq!(seen(&etcd, GroupId(8)).await, Some(other), "another group is none the worse");
+        let listed = etcd.list().await;
+        if value.len() < 100 {
+            let listed = listed.unwrap();
+            assert_eq!(listed[0].seen, Err(RecordError::Missing { name: "aljibe-mirror" }));
+            assert_eq!((listed[1].group, listed[1].seen.clone()), (GroupId(8), Ok(other)));
+        } else {
+            listed.unwrap_err();
+        }
+    }
+    cluster.post(0, "/v3/kv/deleterange", &format!(r#"{{"key":"{KEY}"}}"#));
+    assert_eq!(seen(&etcd, GROUP).await, None);
+    put(&etcd, GROUP, &record(1, 1)).await;
+}
+
+/// What a healthy member of cluster 9 answers to a read, and to a change that is won.
+fn good(rest: &str) -> String {
+    format!(r#"{{"header":{{"cluster_id":"9","member_id":"1","revision":"4"}}{rest}}}"#)
+}
+
+fn client(relays: &[&Relay]) -> Etcd {
+    let endpoints = relays.iter().map(|relay| relay.at.clone()).collect();
+    Etcd::new(EtcdConfig { endpoints, prefix: "p".to_owned(), tls: None }, None).unwrap()
+}
+
+/// P4, F6. A change that was sent is unknown, whatever comes back that is not its outcome; and it is sent to nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_outcome_leaves_a_change_unknown() {
+    let refusal = |code: u32, message: &str| format!(r#"{{"error":"{message}","message":"{message}","code":{code}}}"#);
+    let lies = [
+        ("503 Service Unavailable", refusal(14, "etcdserver: leader changed")),
+        ("503 Service Unavailable", refusal(14, "etcdserver: request timed out")),
+        ("504 Gateway Timeout", refusal(4, "context deadline exceeded")),
+        ("500 Internal Server Error", refusal(2, "unknown")),
+        ("502 Bad Gateway", "<html>".to_owned()),
+        ("400 Bad Request", refusal(3, "etcdserver: duplicate key given in txn request")),
+        ("429 Too Many Requests", refusal(8, "etcdserver: too many requests")),
+        ("200 OK", String::new()),
+        ("200 OK", "[]".to_owned()),
+        ("200 OK", good("")),
+        ("200 OK", good(r#","succeeded":false"#)),
+        ("200 OK", good(r#","responses":[{"response_range":{"kvs":[{"key":"b3RoZXI=","mod_revision":"3"}]}}]"#)),
+        // Another cluster than the one that the connection began with.
+        ("200 OK", good(r#","succeeded":true"#).replace(r#""9""#, r#""8""#)),
+        ("200 OK", good(&format!(r#","succeeded":true,"x":"{}""#, "x".repeat(65 << 10)))),
+    ];
+    for (status, body) in lies {
+        let liar = Relay::answering(9, status, body.clone());
+        let honest = Relay::answering(9, "200 OK", good(r#","succeeded":true"#));
+        let answer = client(&[&liar, &honest]).swap(GROUP, Some(Revision(3)), &record(2, 1)).await;
+        assert_eq!(answer, SwapAnswer::Unknown, "{status} {}", &body[..body.len().min(200)]);
+        assert_eq!(honest.changes(), 0, "{status}: it was sent twice");
+    }
+    let honest = Relay::answering(9, "200 OK", good(r#","succeeded":true"#));
+    let answer = client(&[&honest]).swap(GROUP, Some(Revision(3)), &record(2, 1)).await;
+    assert_eq!(answer, SwapAnswer::Won { revision: Revision(4) });
+}
+
+/// P4. A read goes on to the next member when one tells nothing, is silent or is of another cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_is_asked_of_the_next_member() {
+    let honest = || Relay::answering(9, "200 OK", good(""));
+    let unavailable = r#"{"error":"etcdserver: no leader","message":"etcdserver: no leader","code":14}"#;
+    for liar in [
+        Relay::answering(9, "503 Service Unavailable", unavailable.to_owned()),
+        Relay::answering(9, "200 OK", "{}".to_owned()),
+        Relay::answering(9, "200 OK", "x".repeat(65 << 10)),
+        Relay::silent(),
+    ] {
+        let honest = honest();
+        assert_eq!(client(&[&liar, &honest]).read(GROUP).await, ReadAnswer::Nothing);
+        assert_eq!(client(&[&honest, &liar]).read(GROUP).await, ReadAnswer::Nothing);
+    }
+    let (stranger, honest) = (Relay::answering(8, "200 OK", good("").replace(r#""9""#, r#""8""#)), honest());
+    let etcd = Etcd::new(
+        EtcdConfig { endpoints: vec![stranger.at.clone(), honest.at.clone()], prefix: "p".to_owned(), tls: None },
+        Some("9".parse().unwrap()),
+    );
+    assert_eq!(etcd.unwrap().read(GROUP).await, ReadAnswer::Nothing);
+}

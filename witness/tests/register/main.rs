@@ -1,0 +1,5 @@
+//! The register that the daemons of one machine share.
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod sharing;
