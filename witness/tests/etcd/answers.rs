@@ -1,6 +1,6 @@
 //! What is answered is so: reads, changes, races, lists. And what the other tests ask by.
 
-use crate::cluster::{Cluster, PATIENCE, are_here};
+use crate::cluster::{Cluster, PATIENCE, are_here, free_addresses};
 use replication::{ReadAnswer, Record, Revision, Seen, SwapAnswer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,15 @@ async fn a_change_names_what_it_replaces() {
     assert_eq!(range["kvs"][0]["mod_revision"], second.revision.0.to_string());
     assert_eq!(range["kvs"][0]["version"], "2");
     wait_for_frailty(&etcd, false).await;
+    // One that knows a single member finds the others at the addresses that they tell.
+    let by_one = cluster.client_by(vec![cluster.endpoints()[2].clone()], None);
+    wait_for_frailty(&by_one, false).await;
+    // A member without a vote that is down does not count: of four voters three would be no more than a quorum.
+    let peer = free_addresses(1)[0];
+    let added =
+        cluster.post(0, "/v3/cluster/member/add", &format!(r#"{{"peerURLs":["http://{peer}"],"isLearner":true}}"#));
+    assert_eq!(added["member"]["isLearner"], true, "{added}");
+    wait_for_frailty(&cluster.client(), false).await;
 }
 
 /// P4. Of two sites that change one revision at once exactly one wins, and the other one is told who.
