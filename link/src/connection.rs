@@ -1,5 +1,6 @@
 //! One connection of a life: a task that reads and one that writes.
 
+use crate::config::Times;
 use crate::life::Life;
 use crate::news::{News, Why};
 use crate::outbox::Outbox;
@@ -136,9 +137,13 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     fn on_frame(&self, frame: Frame, outbox: &Outbox) -> Result<(), Why> {
         match frame {
             Frame::Ping { number } => outbox.pong(number),
-            Frame::Pong { number } => self.on_pong(number),
+            Frame::Pong { number } => {
+                outbox.progressed();
+                self.on_pong(number);
+            }
             Frame::Bye(bye) => return Err(Why::Bye(bye)),
             Frame::Credit { bytes } => {
+                outbox.progressed();
                 let has_room = outbox.credit(bytes).ok_or_else(|| self.misplaced("credit for what was never sent"))?;
                 if has_room {
                     self.life.tell(News::Room { life: self.life.number, connection: self.connection });
@@ -186,11 +191,15 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         Why::Misplaced { connection: self.connection, what }
     }
 
-    /// Asks whether the other site is there; gives it up when it was silent for too long.
+    /// Asks whether the other site is there; gives it up when it was silent for too long, or has taken nothing for as long.
     fn on_tick(&self, now: Instant, outbox: &Outbox) -> Result<(), Why> {
-        let silence = self.life.shared.config.times.silence;
+        let Times { silence, ping, .. } = self.life.shared.config.times;
         if now.duration_since(self.heard) >= silence {
             return Err(Why::Silent { connection: self.connection, silence });
+        }
+        // The first of them may have come just behind some progress.
+        if ping * outbox.tick().saturating_sub(1) >= silence {
+            return Err(Why::Backlog { connection: self.connection });
         }
         if self.connection == 0 {
             self.judge(outbox);
@@ -241,7 +250,7 @@ pub(crate) async fn write<S: AsyncWrite + Unpin>(mut stream: S, life: Arc<Life>,
     let mut frames = Vec::new();
     loop {
         let taken = outbox.take(&mut frames);
-        if let Err(error) = write_all(&mut stream, &frames).await {
+        if let Err(error) = write_all(&mut stream, &frames, outbox).await {
             // Whoever reads may find why: the other site's last words, or its alert. That ends the life, and closes this.
             let _ = timeout(life.shared.config.times.silence, outbox.closed()).await;
             return why_of(connection, &error);
@@ -264,7 +273,7 @@ pub(crate) async fn write<S: AsyncWrite + Unpin>(mut stream: S, life: Arc<Life>,
 }
 
 /// Writes frames, many at once and none copied, and flushes.
-async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, frames: &[Outgoing]) -> io::Result<()> {
+async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, frames: &[Outgoing], outbox: &Outbox) -> io::Result<()> {
     if frames.is_empty() {
         return Ok(());
     }
@@ -275,6 +284,7 @@ async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, frames: &[Outgoing]) -
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        outbox.progressed();
         IoSlice::advance_slices(&mut rest, written);
     }
     stream.flush().await

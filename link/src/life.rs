@@ -10,7 +10,7 @@ use crate::statistics::Statistics;
 use replication::wire::{Bye, ByeCode, Text};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use units::GroupId;
 
@@ -27,8 +27,6 @@ pub(crate) struct Life {
     slowness: Mutex<Slowness>,
     /// Whether nothing is told any more. Held while something is.
     is_over: RwLock<bool>,
-    fault: Mutex<Option<Why>>,
-    faulted: Notify,
 }
 
 impl Life {
@@ -51,23 +49,6 @@ impl Life {
         let is_over = self.is_over.read().unwrap_or_else(PoisonError::into_inner);
         if !*is_over {
             self.shared.sink.take(news);
-        }
-    }
-
-    /// Ends the life, for the first reason that is given.
-    pub(crate) fn fail(&self, why: Why) {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        fault.get_or_insert(why);
-        self.faulted.notify_one();
-    }
-
-    async fn failed(&self) -> Why {
-        loop {
-            self.faulted.notified().await;
-            let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(why) = fault {
-                return why;
-            }
         }
     }
 }
@@ -97,8 +78,6 @@ impl Running {
             outboxes: streams.iter().map(|stream| Outbox::new(bounds(stream.peer_window))).collect(),
             slowness: Mutex::new(Slowness::new(shared.now())),
             is_over: RwLock::new(false),
-            fault: Mutex::new(None),
-            faulted: Notify::new(),
         });
         let mut running =
             Self { life: Arc::clone(&life), readers: JoinSet::new(), writers: JoinSet::new(), _over: over };
@@ -130,7 +109,6 @@ impl Running {
     pub(crate) async fn ended(&mut self) -> Why {
         tokio::select! {
             biased;
-            why = self.life.failed() => why,
             Some(why) = self.readers.join_next() => why.unwrap_or_else(broken),
             Some(why) = self.writers.join_next() => why.unwrap_or_else(broken),
             else => Why::Broken("no task is left".to_owned()),

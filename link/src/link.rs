@@ -100,7 +100,7 @@ pub struct LinkHandle {
 pub enum Rejected {
     /// The life is over, or not yet.
     Down(Frame),
-    /// A batch for which there is no room on its way out: [`News::Room`] tells when there is.
+    /// Too much waits for being sent on the way of this frame, batches or others: [`News::Room`] tells when there is room.
     NoRoom(Frame),
     /// A batch that the other site cannot take before it has consumed others: [`News::Room`] tells when it can.
     NoCredit(Frame),
@@ -134,6 +134,8 @@ impl std::error::Error for Rejected {}
 impl LinkHandle {
     /// Sends a frame in a life of the link, if there is room; waits for nothing. What is taken for one group arrives in its order, or not at all
     /// where the life ends before. **Of a group whose batch was rejected no later one may be sent**: the log is fed from there on.
+    /// Other frames come back too where 1 MiB of them waits on their connection, as when all groups align at once: they are sent again at
+    /// [`News::Room`], each group's in its order, or left where a newer one says the same. It may take several turns.
     ///
     /// # Errors
     /// [`Rejected`] gives the frame back.
@@ -156,10 +158,6 @@ impl LinkHandle {
             Refused::Room(frame) => Rejected::NoRoom(frame),
             Refused::Credit(frame) => Rejected::NoCredit(frame),
             Refused::Closed(frame) => Rejected::Down(frame),
-            Refused::Backlog(frame) => {
-                life.fail(Why::Backlog { connection });
-                Rejected::Down(frame)
-            }
         })
     }
 

@@ -64,7 +64,7 @@ pub enum News {
         /// What it sends.
         frame: Frame,
     },
-    /// A batch was rejected for want of room or credit, and there is enough for it now.
+    /// A batch was rejected for want of room or credit, or another frame for want of room, and there is enough for it now.
     Room {
         /// Of which life.
         life: LifeNumber,
@@ -146,8 +146,8 @@ pub enum Why {
     /// The other site has closed the link on purpose.
     #[error("the other site closes the link: {}", .0.text)]
     Bye(Bye),
-    /// The other site takes nothing, and more small frames waited than are kept.
-    #[error("more small frames wait on connection {connection} than are kept: the other site does not take them")]
+    /// What is being sent has not moved for as long as silence may last, though the other site is heard.
+    #[error("what waits on connection {connection} does not move: the other site does not take it")]
     Backlog {
         /// Which.
         connection: u16,

@@ -9,8 +9,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Most bytes of frames that are no batches which wait on a connection.
+/// From so many bytes of frames that are no batches on, no more of them are taken on a connection.
 const SMALL_BYTES_MAX: usize = 1 << 20;
+
+/// Once one was rejected, there is room again when no more than this is left: not after each that was written.
+const SMALL_BYTES_ROOM: usize = SMALL_BYTES_MAX / 2;
 
 /// What a frame counts for among these at the least: what it takes in memory.
 const SMALL_BYTES_MIN: usize = 128;
@@ -48,6 +51,12 @@ struct State {
     unacknowledged: u64,
     /// The shortest batch that was rejected, until there is room for it.
     wanted: Option<u64>,
+    /// A frame that is no batch was rejected, and there is no room yet.
+    is_small_wanted: bool,
+    /// What was taken out is being written.
+    is_writing: bool,
+    /// How often that was found without progress since the last.
+    stuck_ticks: u32,
     ping: Option<u64>,
     pong: Option<u64>,
     /// Nothing is sent behind it.
@@ -62,12 +71,10 @@ struct State {
 /// Why a frame is not taken.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// The queue is full.
+    /// The queue is full, or too many small frames wait.
     Room(Frame),
     /// The other site has given no credit.
     Credit(Frame),
-    /// Too many small frames wait: the link is to be closed.
-    Backlog(Frame),
     /// The connection is being closed.
     Closed(Frame),
 }
@@ -112,7 +119,8 @@ impl Outbox {
             state.waiting += batch_bytes;
             state.unacknowledged += batch_bytes;
         } else if state.small_bytes >= SMALL_BYTES_MAX {
-            return Err(Refused::Backlog(frame));
+            state.is_small_wanted = true;
+            return Err(Refused::Room(frame));
         }
         let frame = Outgoing::new(frame);
         if batch_bytes == 0 {
@@ -187,18 +195,35 @@ impl Outbox {
             out.push(frame);
         }
         state.waiting -= taken.batch_bytes;
+        state.is_writing = !out.is_empty();
+        state.stuck_ticks = 0;
         taken
     }
 
-    /// What was taken has been written. Whether there is room for batches again where some was missing.
+    /// What was taken has been written. Whether there is room again where some was missing.
     pub(crate) fn wrote(&self, taken: Taken) -> bool {
         let mut state = self.state();
+        state.is_writing = false;
+        state.stuck_ticks = 0;
         state.queued -= taken.batch_bytes;
         state.small_bytes -= taken.small_bytes;
         self.tells_room(&mut state)
     }
 
-    /// The other site has consumed so much of what was sent. Whether there is room for batches again where some was missing;
+    /// Some of what was taken has left, or the other site says that some has come.
+    pub(crate) fn progressed(&self) {
+        self.state().stuck_ticks = 0;
+    }
+
+    /// Time has passed: how many times in a row what is being written has not moved. It counts times and not time, so that a
+    /// process that was stopped does not take its own sleep for the other site's.
+    pub(crate) fn tick(&self) -> u32 {
+        let mut state = self.state();
+        state.stuck_ticks += u32::from(state.is_writing);
+        state.stuck_ticks
+    }
+
+    /// The other site has consumed so much of what was sent. Whether there is room again where some was missing;
     /// nothing where it was never sent.
     pub(crate) fn credit(&self, bytes: u64) -> Option<bool> {
         let mut state = self.state();
@@ -245,7 +270,13 @@ impl Outbox {
         let Bounds { queue_bytes, peer_window, .. } = self.bounds;
         let (queued, unacknowledged) = (state.queued, state.unacknowledged);
         let has_room = |bytes| fits(queued, bytes, queue_bytes) && fits(unacknowledged, bytes, peer_window);
-        !state.is_closed && state.wanted.take_if(|bytes| has_room(*bytes)).is_some()
+        if state.is_closed {
+            return false;
+        }
+        let is_small_told = state.is_small_wanted && state.small_bytes <= SMALL_BYTES_ROOM;
+        state.is_small_wanted &= !is_small_told;
+        let is_told = state.wanted.take_if(|bytes| has_room(*bytes)).is_some();
+        is_told || is_small_told
     }
 }
 
@@ -337,13 +368,54 @@ mod tests {
         for _ in 0..SMALL_BYTES_MAX / SMALL_BYTES_MIN {
             outbox.push(small()).unwrap();
         }
-        assert!(matches!(outbox.push(small()), Err(Refused::Backlog(_))));
-        let mut written = 0;
-        while write(&outbox).0 > 0 {
+        for _ in 0..2 {
+            assert!(matches!(outbox.push(small()), Err(Refused::Room(Frame::Committed { .. }))));
+        }
+        let (mut written, mut told) = (0, Vec::new());
+        loop {
+            let (frames, has_room) = write(&outbox);
+            if frames == 0 {
+                break;
+            }
             written += 1;
+            told.extend(has_room.then_some(written));
         }
         assert!(written > 100, "written in bounded parts");
+        // Once, when half of them are written.
+        assert_eq!(told, [(written + 1) / 2]);
         outbox.push(small()).unwrap();
+        assert_eq!(write(&outbox), (1, false), "nothing was rejected since");
+    }
+
+    #[test]
+    fn what_the_link_says_itself_has_room_at_the_bound() {
+        let outbox = outbox(4096, 4096);
+        while outbox.push(small()).is_ok() {}
+        outbox.received(4096);
+        outbox.consumed(4096);
+        outbox.pong(1);
+        outbox.ping(2);
+        let mut out = Vec::new();
+        outbox.take(&mut out);
+        let kinds: Vec<u8> = out.iter().take(4).map(|frame| frame.slices().next().unwrap()[0]).collect();
+        assert_eq!(kinds, [8, 10, 9, 4], "credit, pong and ping before what waits");
+        outbox.close(Some(Bye { code: ByeCode::Backlog, text: Text::default() }));
+        out.clear();
+        assert!(outbox.take(&mut out).is_last && out.len() == 1);
+    }
+
+    #[test]
+    fn only_what_is_being_written_and_does_not_move_is_stuck() {
+        let outbox = outbox(4096, 4096);
+        outbox.push(small()).unwrap();
+        assert_eq!([outbox.tick(), outbox.tick()], [0, 0], "nobody has begun to write it");
+        let mut out = Vec::new();
+        let taken = outbox.take(&mut out);
+        assert_eq!([outbox.tick(), outbox.tick()], [1, 2]);
+        outbox.progressed();
+        assert_eq!(outbox.tick(), 1);
+        outbox.wrote(taken);
+        assert_eq!(outbox.tick(), 0);
     }
 
     #[test]

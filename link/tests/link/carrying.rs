@@ -12,7 +12,7 @@ use volume::engine::PeerLog;
 use volume::feed::BatchEnd;
 use volume::io::FellOut;
 
-fn bytes_of(frame: Frame) -> Vec<u8> {
+pub(crate) fn bytes_of(frame: Frame) -> Vec<u8> {
     Outgoing::new(frame).slices().flatten().copied().collect()
 }
 
@@ -34,7 +34,7 @@ fn log_frames(group: u64, number: u64) -> Vec<Frame> {
     ]
 }
 
-fn say(group: u64, number: u64) -> Frame {
+pub(crate) fn say(group: u64, number: u64) -> Frame {
     let body = Body::HandOver { end: Position { epoch: Epoch(1), lsn: Lsn(number) } };
     let message = Message { life: Life(1), heard: Life(2), number, epoch: Epoch(number), body };
     Frame::Say { group: GroupId(group), message: Box::new(message) }
@@ -47,7 +47,7 @@ fn consume(handle: &LinkHandle, life: LifeNumber, frame: &Frame) {
 }
 
 /// Sends all, waiting for room wherever there is none.
-async fn send_all(site: &mut Site, life: LifeNumber, frames: Vec<Frame>) {
+pub(crate) async fn send_all(site: &mut Site, life: LifeNumber, frames: Vec<Frame>) {
     for mut frame in frames {
         loop {
             match site.handle.send(life, frame) {

@@ -1,9 +1,10 @@
 //! Somebody with a good certificate who breaks the protocol in a life, or takes nothing.
 
 use crate::raw;
-use crate::site::{Site, config};
-use link::{LifeNumber, LinkConfig, Rejected, Why};
+use crate::site::{Site, config, times};
+use link::{LifeNumber, LinkConfig, Rejected, Times, Why};
 use replication::wire::{ByeCode, Frame, Incoming, Kind, Outgoing, WireError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -92,30 +93,35 @@ async fn frames_in_the_wrong_place_end_a_life() {
     }
 }
 
-/// One who reads nothing: small frames pile up to their bound, then the life ends, and says why.
+/// One who reads nothing but is heard: small frames pile up to their bound and come back then; once nothing has moved for as long as
+/// silence may last the life ends, and says why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_who_reads_nothing_ends_the_life_by_its_backlog() {
-    let mut two = Site::start(config(2, None));
+    let silence = Duration::from_secs(1);
+    let mut two = Site::start(LinkConfig { times: Times { silence, ..times() }, ..config(2, None) });
     let mut streams = raw::link(&two.address(), 1).await;
     let life = two.up().await;
     let ping = bytes_of(Frame::Ping { number: 1 });
-    let mut sent = 0_u64;
+    let (mut sent, mut rejected, mut last_sent) = (0_u64, 0_u64, Instant::now());
     loop {
         let frame = Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(sent) };
         match two.handle.send(life, frame) {
-            Ok(()) => sent += 1,
+            Ok(()) => (sent, last_sent) = (sent + 1, Instant::now()),
+            Err(Rejected::NoRoom(_)) => {
+                rejected += 1;
+                // Not silent.
+                for stream in &mut streams {
+                    let _ = stream.write_all(&ping).await;
+                    let _ = stream.flush().await;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             Err(Rejected::Down(_)) => break,
             Err(other) => panic!("{other}"),
         }
-        if sent.is_multiple_of(1000) {
-            // Not silent, and lets the other side write what it can.
-            for stream in &mut streams {
-                stream.write_all(&ping).await.unwrap();
-                stream.flush().await.unwrap();
-            }
-            tokio::task::yield_now().await;
-        }
     }
-    assert!(matches!(two.down(life).await, Why::Backlog { connection: 1 }));
-    assert!(sent > 1000);
+    let why = two.down(life).await;
+    assert!(matches!(why, Why::Backlog { connection: 1 }), "{why}");
+    assert!(sent > 1000 && rejected > 10);
+    assert!(last_sent.elapsed() >= silence / 2, "{:?}", last_sent.elapsed());
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use units::{Epoch, GroupId, Lsn};
 
 /// Two sites with a relay between them, soon tired of silence.
-fn apart() -> ([Site; 2], Relay) {
+pub(crate) fn apart() -> ([Site; 2], Relay) {
     let times = Times { silence: Duration::from_secs(1), ..times() };
     let two = Site::start(LinkConfig { times, ..config(2, None) });
     let relay = Relay::start(two.address());

@@ -9,6 +9,7 @@
 )]
 
 mod carrying;
+mod crowding;
 mod hostile;
 mod losing;
 mod opening;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,8 @@ use tokio::sync::watch;
 struct Mode {
     /// Whether nothing is passed on from who connects, and to it.
     is_held: [bool; 2],
+    /// After each 16 KiB, in either direction of a connection.
+    pause: Duration,
     /// Counts cuts.
     cuts: u64,
 }
@@ -57,6 +60,11 @@ impl Relay {
     /// Passes nothing on in the directions that are named, or everything again. New connections are taken as the old ones are.
     pub(crate) fn hold(&self, is_held: [bool; 2]) {
         self.mode.send_modify(|mode| mode.is_held = is_held);
+    }
+
+    /// Waits so long after each 16 KiB that are passed on.
+    pub(crate) fn slow_down(&self, pause: Duration) {
+        self.mode.send_modify(|mode| mode.pause = pause);
     }
 
     /// Cuts all connections that there are.
@@ -111,6 +119,9 @@ async fn pump(
         }
         if written.is_err() {
             return;
+        }
+        if !now.pause.is_zero() {
+            tokio::time::sleep(now.pause).await;
         }
     }
 }
