@@ -60,7 +60,7 @@ async fn open_all(shared: &Arc<Shared>, address: &str, first: usize) -> Result<C
     };
     let (at, (peer, control)) = open_first(&sockets, open_control)
         .await
-        .unwrap_or_else(|| Err(unreachable(address, "the name has no address")))?;
+        .unwrap_or_else(|| Err(unreachable(&address, &"the name has no address")))?;
     let mut opening = JoinSet::new();
     for connection in 1..=data_connections {
         let open = open_in_time(Arc::clone(shared), at, place(connection), limit);
@@ -76,7 +76,7 @@ async fn open_all(shared: &Arc<Shared>, address: &str, first: usize) -> Result<C
     Ok(Connections { peer, streams, over: None })
 }
 
-fn unreachable(address: impl ToString, reason: impl ToString) -> Why {
+fn unreachable(address: &impl ToString, reason: &impl ToString) -> Why {
     Why::Unreachable { address: address.to_string(), reason: reason.to_string() }
 }
 
@@ -84,7 +84,7 @@ fn unreachable(address: impl ToString, reason: impl ToString) -> Why {
 async fn resolve(shared: &Shared, address: &str) -> Result<Vec<SocketAddr>, Why> {
     let limit = shared.config.times.opening;
     let found = timeout(limit, lookup_host(address)).await.map_err(|_| Why::Late(limit))?;
-    Ok(found.map_err(|error| unreachable(address, error))?.collect())
+    Ok(found.map_err(|error| unreachable(&address, &error))?.collect())
 }
 
 /// Those of the addresses that one try takes, in their order from the `first` on, counted around.
@@ -127,8 +127,8 @@ async fn open_in_time(
 }
 
 async fn open(shared: &Shared, at: SocketAddr, place: Place) -> Result<(Peer, Stream), Why> {
-    let tcp = TcpStream::connect(at).await.map_err(|error| unreachable(at, error))?;
-    tcp.set_nodelay(true).map_err(|error| unreachable(at, error))?;
+    let tcp = TcpStream::connect(at).await.map_err(|error| unreachable(&at, &error))?;
+    tcp.set_nodelay(true).map_err(|error| unreachable(&at, &error))?;
     let connector = TlsConnector::from(Arc::clone(&shared.tls.client));
     let connected = connector.connect(shared.tls.name.clone(), tcp).await;
     let mut tls = TlsStream::Client(connected.map_err(|error| why_of(place.connection, &error))?);
@@ -180,7 +180,7 @@ mod tests {
                 async move {
                     match at.port() {
                         1 => timeout(silence, std::future::pending()).await.unwrap_or(Err(Why::Late(silence))),
-                        2 => Err(unreachable(at, "refused")),
+                        2 => Err(unreachable(&at, &"refused")),
                         _ => answer,
                     }
                 }
