@@ -64,7 +64,7 @@ async fn many_groups_align_at_once_over_a_slow_line() {
 }
 
 /// What role machines say comes back at the bound as well, and arrives in its order when it is said again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn more_is_said_at_once_than_waits() {
     const SAYS: u64 = 30_000;
     let ([mut one, mut two], lives) = pair().await;
