@@ -8,6 +8,7 @@ use replication::{ReadAnswer, Record, Revision, SwapAnswer};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -17,11 +18,16 @@ use units::GroupId;
 /// Most asks under way, each on a connection of its own; later ones wait for one to end.
 const ASKS_MAX: usize = 16;
 
+/// Most connections that are kept for later, and for how long: others are to be served, too.
+const IDLE_LEN_MAX: usize = 2;
+const IDLE_DURATION_MAX: Duration = Duration::from_secs(2);
+
 /// A client of a register on this machine.
 #[derive(Debug)]
 pub struct RegisterClient {
     path: PathBuf,
-    idle: Mutex<Vec<UnixStream>>,
+    /// Each since when.
+    idle: Mutex<Vec<(Instant, UnixStream)>>,
     asks: Semaphore,
     /// An operator was told that it does not answer.
     has_complained: Mutex<bool>,
@@ -102,7 +108,7 @@ impl RegisterClient {
             stream.write_all(&request.encode()).await?;
             let answer = answer_of(&mut stream).await?;
             // Kept only when nothing is under way on it: an ask that is given up takes its connection with it.
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+            self.keep(stream);
             Ok(answer)
         });
         let answer = asked.await.unwrap_or_else(|late| Err(io::Error::from(late)));
@@ -115,10 +121,19 @@ impl RegisterClient {
         answer
     }
 
-    /// A connection that was kept and that nobody has ended since.
+    fn keep(&self, stream: UnixStream) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(since, _)| since.elapsed() < IDLE_DURATION_MAX);
+        if idle.len() < IDLE_LEN_MAX {
+            idle.push((Instant::now(), stream));
+        }
+    }
+
+    /// A connection that was kept, not for long, and that nobody has ended since.
     fn take_idle(&self) -> Option<UnixStream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(stream) = idle.pop() {
+        idle.retain(|(since, _)| since.elapsed() < IDLE_DURATION_MAX);
+        while let Some((_, stream)) = idle.pop() {
             // Nothing is to be read between two requests: neither an end nor bytes.
             if stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return Some(stream);

@@ -2,9 +2,9 @@
 
 use super::message::{Answer, PAGE_LEN_MAX, REQUEST_BYTES_MAX, Request};
 use super::store::{Register, RegisterError, Swapped};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +20,15 @@ const CONNECTIONS_MAX: usize = 64;
 /// How long the rest of a message that has begun, or room for an answer, is waited for.
 const MESSAGE_DURATION_MAX: Duration = Duration::from_secs(1);
 
+/// How long a client may be silent between two requests, so that connections that are idle lock nobody out. Longer than a client
+/// keeps one, so that no request meets a connection that is being ended.
+const IDLE_DURATION_MAX: Duration = Duration::from_secs(5);
+
 /// The pause after a connection could not be accepted: what is missing then does not come back at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket's device, inode and time of birth: the number of an inode that has gone may be given again.
+type Birth = (u64, u64, i64, i64);
 
 /// A register's server.
 #[derive(Debug)]
@@ -29,6 +36,10 @@ pub struct RegisterServer {
     listener: UnixListener,
     register: Arc<Mutex<Register>>,
     path: PathBuf,
+    /// Which socket is the own one.
+    born: Birth,
+    /// Holds the path by being open.
+    _lock: File,
 }
 
 impl RegisterServer {
@@ -37,14 +48,12 @@ impl RegisterServer {
     /// # Errors
     /// [`RegisterError`]: somebody listens there, or the system refuses.
     pub async fn bind(register: Register, path: &Path) -> Result<Self, RegisterError> {
-        if let Ok(found) = fs::symlink_metadata(path) {
-            let is_left_over = found.file_type().is_socket() && UnixStream::connect(path).await.is_err();
-            if !is_left_over {
-                return Err(RegisterError::SocketInUse { path: path.to_owned() });
-            }
+        let lock = lock(path)?;
+        if !is_free(path).await? {
+            return Err(RegisterError::SocketInUse { path: path.to_owned() });
         }
-        let listener = bind_private(path).map_err(RegisterError::system("listen on", path))?;
-        Ok(Self { listener, register: Arc::new(Mutex::new(register)), path: path.to_owned() })
+        let (listener, born) = bind_private(path).map_err(RegisterError::system("listen on", path))?;
+        Ok(Self { listener, register: Arc::new(Mutex::new(register)), path: path.to_owned(), born, _lock: lock })
     }
 
     /// Serves until `stop` ends. A change that has begun is carried to its end, answered or not.
@@ -81,14 +90,48 @@ impl RegisterServer {
         drop(stopping);
         // Each ends what it has begun. The register is given up when this returns, and not before.
         while connections.join_next().await.is_some() {}
-        // A socket that nobody listens on tells no client anything: it is only tidy to take it away.
-        if let Err(error) = fs::remove_file(&self.path) {
+        // A socket that nobody listens on tells no client anything: it is only tidy to take it away, unless it is another one's.
+        let is_own = fs::symlink_metadata(&self.path).is_ok_and(|found| birth(&found) == self.born);
+        if is_own && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "cannot remove the register's socket");
         }
     }
 }
 
-/// Answers until the other side hangs up between two requests, or the server stops.
+fn birth(found: &fs::Metadata) -> Birth {
+    (found.dev(), found.ino(), found.mtime(), found.mtime_nsec())
+}
+
+/// Holds a socket's path against other servers, by a file beside it that stays: were it removed, the next two could hold one each.
+fn lock(path: &Path) -> Result<File, RegisterError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside);
+    let lock = opened.map_err(RegisterError::system("open", &beside))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(RegisterError::SocketInUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(RegisterError::system("lock", &beside)(error)),
+    }
+}
+
+/// Whether there is nothing at `path`, or a socket that was left over. That one is, only a refusal proves: one of which the queue is
+/// full is somebody's.
+async fn is_free(path: &Path) -> Result<bool, RegisterError> {
+    let connected = match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => UnixStream::connect(path).await.map(drop),
+        Ok(_) => return Ok(false),
+        Err(error) => Err(error),
+    };
+    match connected {
+        Ok(()) => Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(true),
+        Err(error) => Err(RegisterError::system("find out whether anybody listens on", path)(error)),
+    }
+}
+
+/// Answers until the other side hangs up or is silent between two requests, or the server stops.
 async fn converse(
     mut stream: UnixStream,
     register: &Arc<Mutex<Register>>,
@@ -113,10 +156,11 @@ async fn converse(
 
 /// The bytes of a request; nothing when there is none any more.
 async fn request_of(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
-    // Between two requests a client may be silent for as long as it likes.
     let mut first = [0];
-    if stream.read(&mut first).await? == 0 {
-        return Ok(None);
+    match timeout(IDLE_DURATION_MAX, stream.read(&mut first)).await {
+        Ok(Ok(0)) | Err(_) => return Ok(None),
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(error),
     }
     let body = timeout(MESSAGE_DURATION_MAX, async {
         let ([high], low) = (first, stream.read_u8().await?);
@@ -156,17 +200,21 @@ fn answer(register: &mut Register, request: Request) -> Answer {
 }
 
 /// Binds a unix socket that is nobody else's from the first moment on: made in a private directory, then moved to its
-/// place, over what is there.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+/// place, over what is there. With what tells it from later ones.
+fn bind_private(path: &Path) -> io::Result<(UnixListener, Birth)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let nursery = parent.join(format!(".register-{}", std::process::id()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&nursery)?;
     let born = nursery.join("s");
-    let bound = UnixListener::bind(&born)
-        .and_then(|listener| fs::set_permissions(&born, Permissions::from_mode(0o600)).map(|()| listener))
-        .and_then(|listener| fs::rename(&born, path).map(|()| listener));
+    let settle = |listener| {
+        fs::set_permissions(&born, Permissions::from_mode(0o600))?;
+        let found = fs::symlink_metadata(&born)?;
+        fs::rename(&born, path)?;
+        Ok((listener, birth(&found)))
+    };
+    let bound = UnixListener::bind(&born).and_then(settle);
     let removed = fs::remove_dir_all(&nursery);
-    let listener = bound?;
+    let bound = bound?;
     removed?;
-    Ok(listener)
+    Ok(bound)
 }

@@ -120,6 +120,29 @@ async fn of_many_that_race_one_wins() {
     assert_eq!((won, won + lost), (1, answers.len()), "{answers:?}");
 }
 
+/// P4, P8. Clients that were busy and rest keep nobody from the register, and those that are silent not for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_clients_lock_nobody_out() {
+    let server = Server::start().await;
+    let clients: Vec<_> = (0..6).map(|_| std::sync::Arc::new(server.client())).collect();
+    for client in &clients {
+        let mut asks = tokio::task::JoinSet::new();
+        for group in 0..40 {
+            let client = std::sync::Arc::clone(client);
+            asks.spawn(async move { client.read(GroupId(group)).await });
+        }
+        assert!(asks.join_all().await.iter().all(|answer| *answer == ReadAnswer::Nothing));
+    }
+    assert_eq!(server.client().read(GROUP).await, ReadAnswer::Nothing);
+    // As many as are served at once, and more.
+    let silent: Vec<UnixStream> = (0..80).map(|_| server.raw()).collect();
+    let until = Instant::now() + PATIENCE;
+    while server.client().read(GROUP).await != ReadAnswer::Nothing {
+        assert!(Instant::now() < until, "the register never answers");
+    }
+    drop(silent);
+}
+
 /// P4. All groups are listed, page by page.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_groups_are_listed() {
@@ -184,8 +207,35 @@ async fn a_socket_has_one_server() {
     RegisterServer::bind(open(other.path()).unwrap(), &file).await.unwrap_err();
     assert_eq!(fs::read(&file).unwrap(), b"mine");
     server.client().swap(GROUP, None, &record(1, 1)).await;
-    server.stop().await;
+    let folder = server.stop().await;
     assert!(!path.exists());
+    drop(folder);
+}
+
+/// P4. A socket of which it is not known that nobody listens is left alone, and so is one that has taken the own one's place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_another_one_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = socket(folder.path());
+    // Its queue is full: nobody can connect, and somebody listens.
+    let busy = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&busy, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&busy, 0).unwrap();
+    let queued = UnixStream::connect(&path).unwrap();
+    let error = RegisterServer::bind(open(folder.path()).unwrap(), &path).await.unwrap_err();
+    assert!(matches!(error, RegisterError::System { .. }), "{error}");
+    drop((queued, busy));
+    let server = Server::start_in(folder).await;
+    // With its socket gone the path is held all the same.
+    fs::remove_file(&path).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let error = RegisterServer::bind(open(other.path()).unwrap(), &path).await.unwrap_err();
+    assert!(matches!(error, RegisterError::SocketInUse { .. }), "{error}");
+    let stranger = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let folder = server.stop().await;
+    assert!(path.exists());
+    drop(folder);
+    drop(stranger);
 }
 
 /// P4. A server that answers what was not asked, nonsense or nothing leaves changes unknown and reads unanswered.
