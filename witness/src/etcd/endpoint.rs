@@ -3,6 +3,7 @@
 //! A new connection first asks for the member's status: so a change is only ever sent to who has answered before, has told which
 //! cluster it is, and knew a leader.
 
+use super::name::Name;
 use super::pin::Pin;
 use super::wire::{self, Answer, StatusAnswer};
 use http_body_util::{BodyExt, Full, Limited};
@@ -60,6 +61,7 @@ pub(super) enum Fault {
 /// A member.
 pub(super) struct Endpoint {
     at: HostPort,
+    name: Name,
     tls: Option<TlsConnector>,
     pin: Arc<Pin>,
     idle: Mutex<Vec<Connection>>,
@@ -81,8 +83,9 @@ struct Refusal {
 }
 
 impl Endpoint {
-    pub(super) const fn new(at: HostPort, tls: Option<TlsConnector>, pin: Arc<Pin>) -> Self {
-        Self { at, tls, pin, idle: Mutex::new(Vec::new()), complaint: Mutex::new(None) }
+    pub(super) fn new(at: HostPort, tls: Option<TlsConnector>, pin: Arc<Pin>) -> Self {
+        let name = Name::new(&at);
+        Self { at, name, tls, pin, idle: Mutex::new(Vec::new()), complaint: Mutex::new(None) }
     }
 
     pub(super) const fn at(&self) -> &HostPort {
@@ -96,15 +99,28 @@ impl Endpoint {
 
     /// Asks once, and waits for the answer of the cluster that is believed.
     pub(super) async fn ask<A: Answer>(&self, path: &'static str, body: Bytes, by: Instant) -> Result<A, Fault> {
-        let answer = self.exchange(path, body, by).await.and_then(|answer| self.judged(&answer).map_err(Fault::Sent));
+        let answer = self.exchange(path, body, by).await.and_then(|(answer, connection)| {
+            let judged = self.judged(&answer).map_err(Fault::Sent)?;
+            // Only now: behind one that said anything else there may be another member, or another cluster.
+            self.keep(connection);
+            Ok(judged)
+        });
         self.note(answer.as_ref().err());
         answer
     }
 
-    async fn exchange(&self, path: &'static str, body: Bytes, by: Instant) -> Result<Bytes, Fault> {
+    /// An answer that says that it is one, not judged yet, with the connection that it came by.
+    async fn exchange(
+        &self,
+        path: &'static str,
+        body: Bytes,
+        by: Instant,
+    ) -> Result<(Bytes, Option<Connection>), Fault> {
         while let Some(connection) = self.take_idle() {
             match post(connection, self.request(path, &body), by).await {
-                Posted::Sent(answer, connection) => return self.kept(answer, connection),
+                Posted::Sent(answer, connection) => {
+                    return answer.map(|answer| (answer, connection)).map_err(Fault::Sent);
+                }
                 // A connection that was kept had gone.
                 Posted::Unsent => {}
             }
@@ -114,18 +130,16 @@ impl Endpoint {
         let late = |_| Fault::Unsent("no connection in time".to_owned());
         let connection = dialed.map_err(late)?.map_err(Fault::Unsent)?;
         match post(connection, self.request(path, &body), by).await {
-            Posted::Sent(answer, connection) => self.kept(answer, connection),
+            Posted::Sent(answer, connection) => answer.map(|answer| (answer, connection)).map_err(Fault::Sent),
             Posted::Unsent => Err(Fault::Unsent(GONE.to_owned())),
         }
     }
 
-    /// An answer, with the connection that it came by kept for later.
-    fn kept(&self, answer: Result<Bytes, String>, connection: Option<Connection>) -> Result<Bytes, Fault> {
+    fn keep(&self, connection: Option<Connection>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_LEN_MAX {
             idle.extend(connection);
         }
-        answer.map_err(Fault::Sent)
     }
 
     /// Connects, and hears who answers there.
@@ -147,8 +161,8 @@ impl Endpoint {
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
-        let stream =
-            TcpStream::connect((self.at.host.as_str(), self.at.port)).await.map_err(|error| error.to_string())?;
+        let addresses = self.name.addresses().await?;
+        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.at.host.clone())
@@ -168,8 +182,12 @@ impl Endpoint {
     /// Reads an answer, and looks at whose it is.
     fn judged<A: Answer>(&self, body: &[u8]) -> Result<A, String> {
         let answer: A = serde_json::from_slice(body).map_err(|error| format!("its answer is not etcd's: {error}"))?;
-        self.pin.check(answer.header().cluster(), &self.at)?;
+        // A stranger is told of as one, whatever else is wrong with it; but only who can serve decides who is believed.
+        if self.pin.known().is_some() {
+            self.pin.check(answer.header().cluster(), &self.at)?;
+        }
         answer.check()?;
+        self.pin.check(answer.header().cluster(), &self.at)?;
         Ok(answer)
     }
 

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod frailty;
+mod name;
 mod pin;
 mod tls;
 mod wire;
@@ -205,12 +206,12 @@ impl Etcd {
     /// What the cluster has of all groups, by their numbers. Pages that come one after the other.
     ///
     /// # Errors
-    /// [`ListError`]: a page did not come, or there are too many.
+    /// [`ListError`]: a page did not come or is none, or there are too many keys.
     pub async fn list(&self) -> Result<Vec<Listed>, ListError> {
         let unreachable = |reason: String| ListError::Unreachable { reason };
         let shared = &self.shared;
         let (mut from, end) = wire::all_groups(&shared.prefix);
-        let mut listed = Vec::new();
+        let (mut listed, mut count, mut strange) = (Vec::new(), 0, None);
         loop {
             let by = Instant::now() + WITNESS_PATIENCE;
             let permit = timeout_at(by, shared.asks.acquire()).await;
@@ -218,17 +219,34 @@ impl Etcd {
             let page = shared.ask_any::<RangeAnswer>(wire::RANGE, wire::page(&from, &end, PAGE_LEN), by).await;
             let page = page.map_err(unreachable)?;
             let entries = page.entries().map_err(|error| unreachable(error.to_string()))?;
-            let Some(last) = entries.last() else { break };
-            from.clone_from(&last.key);
-            // What follows the last key: the same with a zero behind it.
-            from.push(0);
-            listed.extend(entries.into_iter().filter_map(|entry| shared.listed(entry)));
-            if listed.len() > LIST_LEN_MAX {
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len();
+            if count > LIST_LEN_MAX {
                 return Err(ListError::TooMany { most: LIST_LEN_MAX });
+            }
+            for entry in entries {
+                if entry.key < from || entry.key >= end {
+                    return Err(unreachable(
+                        "its keys are not in their order, or not those that were asked for".to_owned(),
+                    ));
+                }
+                // What follows the key: the same with a zero behind it.
+                from.clone_from(&entry.key);
+                from.push(0);
+                match wire::group_of(&shared.prefix, &entry.key) {
+                    Some(group) => listed.push(Shared::listed(group, entry.seen)),
+                    None => strange = Some(entry.key),
+                }
             }
             if !page.more {
                 break;
             }
+        }
+        if let Some(key) = strange {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            tracing::warn!(key, "there are keys of the witness that are no group's, this one being the last");
         }
         listed.sort_by_key(|listed: &Listed| listed.group);
         Ok(listed)
@@ -311,18 +329,13 @@ impl Shared {
         found
     }
 
-    fn listed(&self, entry: wire::Entry) -> Option<Listed> {
-        let Some(group) = wire::group_of(&self.prefix, &entry.key) else {
-            let key = String::from_utf8_lossy(&entry.key).into_owned();
-            tracing::warn!(key, "a key of the witness is no group's");
-            return None;
-        };
-        let seen: Result<Seen, _> = match entry.seen {
+    fn listed(group: GroupId, seen: Result<Seen, AnswerError>) -> Listed {
+        let seen = match seen {
             Ok(seen) => Ok(seen),
             Err(AnswerError::Record(error)) => Err(error),
             Err(_) => Err(replication::RecordError::NotText),
         };
-        Some(Listed { group, seen })
+        Listed { group, seen }
     }
 
     /// As the last look at the members found it. What has not been looked at is not known to bear a loss.

@@ -104,3 +104,35 @@ async fn a_read_is_asked_of_the_next_member() {
     );
     assert_eq!(etcd.unwrap().read(GROUP).await, ReadAnswer::Nothing);
 }
+
+/// P4, P8. A list in which keys do not ascend, or are others than those that were asked for, is none: it might never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_ascends() {
+    // "p/group/1/record", "p/group/2/record", "foo"
+    let keys = ["cC9ncm91cC8xL3JlY29yZA==", "cC9ncm91cC8yL3JlY29yZA==", "Zm9v"];
+    for order in [&[0][..], &[1, 0], &[0, 0], &[2]] {
+        let kvs: Vec<String> =
+            order.iter().map(|key| format!(r#"{{"key":"{}","mod_revision":"1"}}"#, keys[*key])).collect();
+        let liar = Relay::answering(9, "200 OK", good(&format!(r#","kvs":[{}],"more":true"#, kvs.join(","))));
+        let told = client(&[&liar]).list().await.unwrap_err().to_string();
+        assert!(told.contains("order"), "{told}");
+    }
+}
+
+/// P4. Nothing is sent on a connection that has told of another cluster since; and who knows no leader does not decide which cluster
+/// is believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_told_another_cluster_is_dropped() {
+    let liar = Relay::answering(9, "200 OK", good("").replace(r#""9""#, r#""8""#));
+    let etcd = client(&[&liar]);
+    for _ in 0..3 {
+        let before = liar.connections();
+        assert_eq!(etcd.read(GROUP).await, ReadAnswer::Unreachable);
+        assert_eq!(etcd.read(GROUP).await, ReadAnswer::Unreachable);
+        assert!(liar.connections() > before, "a connection is used again");
+    }
+    let lost = Relay::answering_all("200 OK", &good("").replace(r#""9""#, r#""8""#));
+    let etcd = client(&[&lost]);
+    assert_eq!(etcd.read(GROUP).await, ReadAnswer::Unreachable);
+    assert_eq!(etcd.cluster(), None);
+}

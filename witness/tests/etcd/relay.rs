@@ -14,6 +14,8 @@ const TXN: &str = "POST /v3/kv/txn";
 /// What a relay or a server has seen, and is to do.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
+    /// Connections that came.
+    connections: AtomicUsize,
     /// Changes that came.
     pub(crate) changes: AtomicUsize,
     /// The answer to a change is thrown away, and the connection cut, once the member has given it.
@@ -37,6 +39,10 @@ impl Drop for Relay {
 impl Relay {
     pub(crate) fn changes(&self) -> usize {
         self.orders.changes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.orders.connections.load(Ordering::SeqCst)
     }
 
     /// Passes everything on to `member`.
@@ -69,6 +75,20 @@ impl Relay {
         })
     }
 
+    /// Answers each request as told, those for a member's state as well.
+    pub(crate) fn answering_all(status: &str, body: &str) -> Self {
+        let answer = Arc::new(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        Self::serve(move |mut stream, orders| {
+            let answer = Arc::clone(&answer);
+            async move {
+                while request(&mut stream, &orders).await?.is_some() {
+                    stream.write_all(answer.as_bytes()).await?;
+                }
+                Ok(())
+            }
+        })
+    }
+
     /// Accepts connections, and never says anything.
     pub(crate) fn silent() -> Self {
         Self::serve(|mut stream, orders| async move {
@@ -92,6 +112,7 @@ impl Relay {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                known.connections.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(serve(stream, Arc::clone(&known)));
             }
         });
