@@ -168,6 +168,10 @@ impl Feed {
             return Err(gone);
         }
         let slot = row.own_slot().ok_or(gone)?;
+        if self.place.is_some_and(|(segment, _)| segment < row.segment) && row.first_lsn < self.next {
+            // What was passed was given up, and appended again in a newer segment.
+            self.next = row.first_lsn;
+        }
         let mut source = SlotSource::new(reader, superblock.geometry, slot);
         let mut block = self.place.filter(|(segment, _)| *segment == row.segment).map_or(1, |(_, block)| block);
         loop {

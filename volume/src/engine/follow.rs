@@ -72,6 +72,7 @@ impl Volume {
     pub(super) fn begin_to_follow(&mut self, context: &mut Context<'_>, epoch: Epoch) {
         if let Mirror::Secondary(following) = &mut self.mirror {
             following.epoch = following.epoch.max(epoch);
+            (following.next, following.wanted_durable) = (None, Lsn::ZERO);
             following.told = None;
             self.tell_primary(context);
             return;
@@ -167,9 +168,15 @@ impl Volume {
     pub(super) fn append_received(&mut self, context: &mut Context<'_>) {
         loop {
             let Mirror::Secondary(following) = &self.mirror else { return };
-            let Some(received) = following.waiting.front() else { return };
+            let Some(received) = following.waiting.front().filter(|_| following.next.is_none()) else { return };
             if self.is_poisoned {
                 self.fall_out(context, FellOut::Disk);
+                return;
+            }
+            let begins = received.header.block == 1;
+            let judged = if begins { self.judge_first(&received.header) } else { self.judge_next(received) };
+            if let Err(why) = judged {
+                self.fall_out(context, why);
                 return;
             }
             // What a batch says to be durable has to be so here before it is on the disk: recovery believes it.
@@ -179,12 +186,6 @@ impl Volume {
                 if claimed <= self.ended_lsn() && !self.flush.covers(claimed) {
                     self.want_sync(context);
                 }
-                return;
-            }
-            let begins = received.header.block == 1;
-            let judged = if begins { self.judge_first(&received.header) } else { self.judge_next(received) };
-            if let Err(why) = judged {
-                self.fall_out(context, why);
                 return;
             }
             if begins && !self.open_for_received(context) {

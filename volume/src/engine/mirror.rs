@@ -141,7 +141,7 @@ impl Volume {
         }
     }
 
-    /// Goes on under `epoch`: all that was appended counts now, whoever wrote it.
+    /// Goes on under `epoch`: what was appended counts now, whoever wrote it, once all have it who are to.
     fn lead(&mut self, context: &mut Context<'_>, epoch: Epoch, mirror: Mirror) {
         // What a secondary appends cannot be appended again: all of it has ended well before it leads.
         let is_whole = self.log.in_flight.iter().all(|batch| batch.ended == Some(Ok(())));
@@ -149,7 +149,8 @@ impl Volume {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
             return;
         }
-        if let Mirror::Secondary(following) = std::mem::replace(&mut self.mirror, Mirror::Alone) {
+        // First of all: what has ended here counts as far as the new role has it.
+        if let Mirror::Secondary(following) = std::mem::replace(&mut self.mirror, mirror) {
             self.stop_following(context, following);
         }
         if epoch > self.epoch {
@@ -157,7 +158,6 @@ impl Volume {
             self.epoch = epoch;
         }
         self.take_in_ended(context);
-        self.mirror = mirror;
         self.turn_over_if_due(context);
         self.want_sync(context);
         self.note_durable(context);

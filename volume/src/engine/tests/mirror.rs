@@ -376,3 +376,80 @@ fn the_roles_change_places() {
     assert_eq!(ids(&pair.primary), ids(&pair.secondary));
     assert_eq!(pair.primary.volume.log.chain, pair.secondary.volume.log.chain);
 }
+
+/// A role that is given while the peer lacks what has ended here.
+fn lagging() -> PeerLog {
+    PeerLog { segment: Some(SegmentId(2)), appended: Lsn(1), durable: Lsn(1) }
+}
+
+/// P1. A primary that is given an epoch, or its own anew, still waits for the peer.
+#[test]
+fn a_primary_that_stays_one_acknowledges_nothing_that_the_peer_lacks() {
+    for epoch in [FIRST, SECOND] {
+        let mut pair = Pair::new();
+        pair.done(write(0, &[1; 4096], false)).unwrap();
+        let id = pair.primary.ask(write(0, &[7; 4096], false));
+        pair.primary.run();
+        pair.primary.give(Event::Role(Role::Primary { epoch, peer: lagging() }));
+        pair.primary.run();
+        assert!(!pair.primary.replies.contains_key(&id));
+        assert_eq!(pair.primary.read(0, 4096).unwrap(), [1; 4096]);
+    }
+}
+
+/// P1. A secondary that leads shows nothing of its tail that its peer lacks.
+#[test]
+fn who_takes_over_with_a_peer_shows_what_both_have() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], false)).unwrap();
+    pair.primary.ask(write(0, &[7; 4096], false));
+    pair.primary.run();
+    for buffers in std::mem::take(&mut pair.primary.sent) {
+        pair.secondary.give(Event::Replicated { buffers });
+        pair.secondary.run();
+    }
+    pair.secondary.give(Event::Role(Role::Primary { epoch: SECOND, peer: lagging() }));
+    pair.secondary.run();
+    assert_eq!(pair.secondary.read(0, 4096).unwrap(), [1; 4096]);
+}
+
+/// P1. A role that waits for appends does not outlive a newer one.
+#[test]
+fn the_newest_role_counts() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], false)).unwrap();
+    pair.primary.ask(write(4096, &[2; 4096], false));
+    pair.primary.run();
+    pair.secondary.holds_appends = true;
+    for buffers in std::mem::take(&mut pair.primary.sent) {
+        pair.secondary.give(Event::Replicated { buffers });
+        pair.secondary.run();
+    }
+    pair.secondary.give(Event::Role(Role::Alone { epoch: SECOND }));
+    pair.secondary.give(Event::Role(Role::Secondary { epoch: Epoch(3) }));
+    pair.secondary.holds_appends = false;
+    pair.secondary.run();
+    assert_eq!(pair.secondary.write(8192, &[9; 4096]), Err(ErrorKind::Fenced));
+}
+
+/// P6. A batch that is missing is noticed, though the next one says that it is durable.
+#[test]
+fn a_gap_is_noticed() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], true)).unwrap();
+    pair.primary.ask(write(4096, &[2; 4096], true));
+    pair.primary.run();
+    // Lost with the link.
+    pair.primary.sent.clear();
+    pair.primary.give(Event::Role(Role::Alone { epoch: FIRST }));
+    pair.primary.run();
+    let peer = PeerLog { durable: Lsn(u64::MAX), ..PeerLog::SAME };
+    pair.primary.give(Event::Role(Role::Primary { epoch: FIRST, peer }));
+    pair.primary.ask(write(4096, &[6; 4096], true));
+    pair.primary.run();
+    for buffers in std::mem::take(&mut pair.primary.sent) {
+        pair.secondary.give(Event::Replicated { buffers });
+        pair.secondary.run();
+    }
+    assert_eq!(pair.secondary.fell_out, [FellOut::NotNext]);
+}
