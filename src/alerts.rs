@@ -7,7 +7,7 @@ use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::{hmac, rand};
-use blockd::tls::TlsClientFiles;
+use certificates::ClientFiles;
 use control::{BudgetWatch, DueAlert, ErrorCode, Service};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -203,7 +203,7 @@ fn authorities() -> Option<PathBuf> {
 }
 
 fn tls(authorities: &Path) -> Option<Arc<ClientConfig>> {
-    let loaded = TlsClientFiles { authorities: authorities.to_owned(), identity: None }.load();
+    let loaded = ClientFiles { authorities: authorities.to_owned(), identity: None }.load();
     let warn = |error: &dyn std::fmt::Display| tracing::warn!(%error, "webhooks of https cannot be posted to");
     loaded.inspect_err(|error| warn(error)).ok()
 }

@@ -1,11 +1,11 @@
 //! TLS on a connection in the transmission phase: records in, plain bytes out, and the other way round.
 //!
 //! The handshake is over when this begins. No socket here: the shard brings what it received and sends what is sealed.
-//! Also reads the PEM files that make a server's configuration, or a client's.
+//! Also makes a server's configuration of PEM files.
 
 mod config;
 
-pub use config::{ClientCertificates, TlsClientFiles, TlsConfigError, TlsFiles};
+pub use config::{ClientCertificates, TlsConfigError, TlsFiles};
 
 use crate::memory::region_of;
 use crate::stream::Loan;

@@ -10,7 +10,7 @@ use crate::copy::CopyError;
 use crate::failure::{Exit, Failure};
 use crate::nbd::{Connection, Dialer, Host, NbdError, NbdUri};
 use crate::output::{Output, fields, rounded, sized, table};
-use blockd::tls::TlsClientFiles;
+use certificates::ClientFiles;
 use control::{Image, ImageList, ImageSharing, ImageState, Size};
 use serde_json::json;
 use std::net::IpAddr;
@@ -111,7 +111,7 @@ fn dialer(flags: &NbdFlags) -> Result<Dialer, Failure> {
     let Some(authorities) = flags.tls_ca.clone() else { return Ok(Dialer { tls: None, silence_max }) };
     // The command line has both or none.
     let identity = flags.tls_cert.clone().zip(flags.tls_key.clone());
-    let config = TlsClientFiles { authorities, identity }.load();
+    let config = ClientFiles { authorities, identity }.load();
     let config = config.map_err(|error| Failure::usage(format!("{:#}", anyhow::Error::new(error))))?;
     Ok(Dialer { tls: Some(config.into()), silence_max })
 }

@@ -6,7 +6,8 @@
 //! register:/PATH/OF/SOCKET
 //! ```
 
-use crate::etcd::{ENDPOINTS_MAX, EtcdConfig, HostPort, PREFIX_BYTES_MAX, TlsFiles};
+use crate::etcd::{ENDPOINTS_MAX, EtcdConfig, HostPort, PREFIX_BYTES_MAX};
+use certificates::ClientFiles;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -161,7 +162,7 @@ fn host_and_port(text: &str) -> Result<HostPort, String> {
     Ok(HostPort { host: host.to_ascii_lowercase(), port })
 }
 
-fn tls(query: &str, is_tls: bool) -> Result<Option<TlsFiles>, String> {
+fn tls(query: &str, is_tls: bool) -> Result<Option<ClientFiles>, String> {
     let (mut ca, mut cert, mut key) = (None, None, None);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -191,7 +192,7 @@ fn tls(query: &str, is_tls: bool) -> Result<Option<TlsFiles>, String> {
         (Some(_), None) => return Err("cert wants key, the key of that certificate".to_owned()),
         (None, Some(_)) => return Err("key wants cert, the certificate of that key".to_owned()),
     };
-    Ok(Some(TlsFiles { authorities, identity }))
+    Ok(Some(ClientFiles { authorities, identity }))
 }
 
 #[cfg(test)]
@@ -218,7 +219,7 @@ mod tests {
         let WitnessAddress::Etcd(config) = &whole else { panic!("{whole}") };
         assert_eq!((config.endpoints.as_slice(), config.prefix.as_str()), (&[host("h1", 2379)][..], "my/place"));
         let identity = Some(("/a/c".into(), "/a/k".into()));
-        assert_eq!(config.tls, Some(TlsFiles { authorities: "/a/ca.pem".into(), identity }));
+        assert_eq!(config.tls, Some(ClientFiles { authorities: "/a/ca.pem".into(), identity }));
         assert_eq!(read("register:/run/w.sock"), WitnessAddress::Register("/run/w.sock".into()));
         for address in [plain, whole, read("register:/run/w.sock"), read("etcds://h?ca=c")] {
             assert_eq!(read(&address.to_string()), address);

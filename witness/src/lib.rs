@@ -14,7 +14,7 @@ mod register;
 mod witness;
 
 pub use address::{AddressError, WitnessAddress};
-pub use etcd::{ClusterId, ENDPOINTS_MAX, Etcd, EtcdConfig, EtcdError, HostPort, NotAClusterId, TlsFiles};
+pub use etcd::{ClusterId, ENDPOINTS_MAX, Etcd, EtcdConfig, EtcdError, HostPort, NotAClusterId};
 pub use listing::{ListError, Listed};
 pub use register::{
     Answer, GROUPS_MAX, MessageError, Register, RegisterClient, RegisterError, RegisterOptions, RegisterServer,

@@ -1,4 +1,5 @@
 use super::*;
+use certificates::ClientFiles;
 use rustls::ClientConnection;
 use rustls_pki_types::ServerName;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ fn files(clients: ClientCertificates) -> TlsFiles {
 
 fn client(has_certificate: bool) -> ClientConnection {
     let identity = has_certificate.then(|| (pem("client.pem"), pem("client-key.pem")));
-    let config = TlsClientFiles { authorities: pem("authority.pem"), identity }.load().unwrap();
+    let config = ClientFiles { authorities: pem("authority.pem"), identity }.load().unwrap();
     let mut client = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
     client.set_buffer_limit(None);
     client
@@ -156,7 +157,7 @@ fn files_that_make_no_server_are_named() {
 fn files_that_make_no_client_are_named() {
     let client = |authorities: &str, identity: Option<(&str, &str)>| {
         let identity = identity.map(|(certificate, key)| (pem(certificate), pem(key)));
-        TlsClientFiles { authorities: pem(authorities), identity }.load()
+        ClientFiles { authorities: pem(authorities), identity }.load()
     };
     assert!(client("authority.pem", Some(("client.pem", "client-key.pem"))).is_ok());
     for (authorities, identity, named) in [

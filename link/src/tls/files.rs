@@ -2,13 +2,13 @@
 
 use super::site_name;
 use super::verify::PeerVerifier;
+use certificates::{FileError, authorities, chain, private_key};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use std::path::{Path, PathBuf};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 use units::SiteId;
@@ -36,14 +36,9 @@ pub enum Trust {
 /// The files are of no use.
 #[derive(Debug, Error)]
 pub enum TlsConfigError {
-    /// A file cannot be read, or holds no PEM section of its kind.
-    #[error("cannot use {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
+    /// One of them is of no use.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Certificate and key do not go together, or are of a kind that is not supported.
     #[error("the link's certificate and its key are of no use")]
     Key(#[source] rustls::Error),
@@ -54,14 +49,6 @@ pub enum TlsConfigError {
         path: PathBuf,
         /// Why.
         source: VerifierBuilderError,
-    },
-    /// An authority is no certificate of one.
-    #[error("an authority in {} is of no use", path.display())]
-    Authority {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
     },
 }
 
@@ -85,16 +72,15 @@ pub(crate) fn load(files: &TlsFiles, peer: SiteId) -> Result<TlsConfigs, TlsConf
         .dangerous()
         .with_custom_certificate_verifier(Arc::<PeerVerifier>::clone(&verifier));
     let mut client = client
-        .with_client_auth_cert(certificates(&files.certificate)?, private_key(&files.key)?)
+        .with_client_auth_cert(chain(&files.certificate)?, private_key(&files.key)?)
         .map_err(TlsConfigError::Key)?;
     client.resumption = rustls::client::Resumption::disabled();
     let server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsConfigError::Key)?
         .with_client_cert_verifier(verifier);
-    let mut server = server
-        .with_single_cert(certificates(&files.certificate)?, private_key(&files.key)?)
-        .map_err(TlsConfigError::Key)?;
+    let mut server =
+        server.with_single_cert(chain(&files.certificate)?, private_key(&files.key)?).map_err(TlsConfigError::Key)?;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     Ok(TlsConfigs { client: Arc::new(client), server: Arc::new(server), name })
@@ -107,47 +93,21 @@ fn verifier(
 ) -> Result<PeerVerifier, TlsConfigError> {
     match trust {
         Trust::Authority(path) => {
-            let roots = Arc::new(roots(path)?);
+            let roots = Arc::new(authorities(path)?);
             let refused = |source| TlsConfigError::Authorities { path: path.clone(), source };
             PeerVerifier::signed(&roots, name.clone(), provider).map_err(refused)
         }
         Trust::Pinned(path) => {
-            let mut found = certificates(path)?;
+            let mut found = chain(path)?;
             Ok(PeerVerifier::pinned(found.swap_remove(0), provider))
         }
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsConfigError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let refused = |source| TlsConfigError::Authority { path: path.to_owned(), source };
-        roots.add(certificate).map_err(refused)?;
-    }
-    Ok(roots)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|source| file_error(path, source))
-}
-
-/// At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match found {
-        Ok(found) if found.is_empty() => Err(file_error(path, pem::Error::NoItemsFound)),
-        Ok(found) => Ok(found),
-        Err(source) => Err(file_error(path, source)),
-    }
-}
-
-fn file_error(path: &Path, source: pem::Error) -> TlsConfigError {
-    TlsConfigError::File { path: path.to_owned(), source }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn pem(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pem").join(name)

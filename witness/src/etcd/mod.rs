@@ -7,22 +7,19 @@ mod endpoint;
 mod frailty;
 mod name;
 mod pin;
-mod tls;
 mod wire;
 
 pub use endpoint::HostPort;
 pub use pin::{ClusterId, NotAClusterId};
-pub use tls::TlsFiles;
 
 use crate::listing::{ListError, Listed};
+use certificates::{ClientError, ClientFiles};
 use endpoint::{Endpoint, Fault};
 use hyper::body::Bytes;
 use pin::Pin;
 use replication::times::WITNESS_PATIENCE;
 use replication::{ReadAnswer, Record, Revision, Seen, SwapAnswer};
-use rustls_pki_types::pem;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +28,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls;
 use units::GroupId;
 use wire::{Answer, AnswerError, Outcome, RangeAnswer, TxnAnswer};
 
@@ -64,7 +60,7 @@ pub struct EtcdConfig {
     /// What the keys of all groups begin with.
     pub prefix: String,
     /// How TLS is spoken; nothing for HTTP in clear.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ClientFiles>,
 }
 
 /// Why a cluster cannot be asked.
@@ -76,25 +72,9 @@ pub enum EtcdError {
         /// How many are.
         count: usize,
     },
-    /// A file cannot be read, or holds no PEM section of its kind.
-    #[error("cannot use {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// An authority is no certificate of one.
-    #[error("an authority in {} is of no use", path.display())]
-    Authority {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// Certificate and key do not go together, or are of a kind that is not supported.
-    #[error("the TLS certificate and its key are of no use")]
-    Tls(#[source] rustls::Error),
+    /// The files of TLS make no client.
+    #[error(transparent)]
+    Tls(#[from] ClientError),
 }
 
 /// A client of an etcd cluster. Looks at its members until dropped.
@@ -140,7 +120,7 @@ impl Etcd {
         if endpoints.is_empty() || endpoints.len() > ENDPOINTS_MAX {
             return Err(EtcdError::Endpoints { count: endpoints.len() });
         }
-        let tls = tls.map(|files| files.load()).transpose()?;
+        let tls = tls.map(|files| files.load()).transpose()?.map(TlsConnector::from);
         let pin = Arc::new(Pin::new(expected));
         let endpoint = |at| Arc::new(Endpoint::new(at, tls.clone(), Arc::clone(&pin)));
         let shared = Arc::new(Shared {

@@ -1,5 +1,6 @@
 //! A real cluster of etcd: its members' processes, and what they say to a client that is not ours.
 
+use certificates::ClientFiles;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -10,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use witness::{Etcd, EtcdConfig, HostPort, TlsFiles};
+use witness::{Etcd, EtcdConfig, HostPort};
 
 /// Prefix of all keys of these tests.
 pub(crate) const PREFIX: &str = "test/mirror";
@@ -122,7 +123,7 @@ impl Cluster {
         self.client_by(self.endpoints(), None)
     }
 
-    pub(crate) fn client_by(&self, endpoints: Vec<HostPort>, tls: Option<TlsFiles>) -> Etcd {
+    pub(crate) fn client_by(&self, endpoints: Vec<HostPort>, tls: Option<ClientFiles>) -> Etcd {
         Etcd::new(EtcdConfig { endpoints, prefix: PREFIX.to_owned(), tls }, None).unwrap()
     }
 

@@ -2,11 +2,12 @@
 
 use crate::answers::{GROUP, put, record, seen, wait_for_frailty};
 use crate::cluster::{Cluster, MemberTls, are_here};
+use certificates::{ClientError, ClientFiles, FileError};
 use replication::{ReadAnswer, SwapAnswer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use witness::{ClusterId, Etcd, EtcdConfig, EtcdError, TlsFiles, Witness, WitnessAddress};
+use witness::{ClusterId, Etcd, EtcdConfig, EtcdError, Witness, WitnessAddress};
 
 fn certtool(arguments: &[&str]) {
     let output = Command::new("certtool").args(arguments).output().unwrap();
@@ -95,7 +96,7 @@ async fn a_cluster_over_tls_is_asked() {
         (authority.clone(), Some((other_cert, other_key))),
         (at(folder, "stranger-cert.pem"), own),
     ] {
-        let refused = cluster.client_by(cluster.endpoints(), Some(TlsFiles { authorities, identity }));
+        let refused = cluster.client_by(cluster.endpoints(), Some(ClientFiles { authorities, identity }));
         assert_eq!(refused.read(GROUP).await, ReadAnswer::Unreachable);
         assert_eq!(refused.swap(GROUP, Some(there.revision), &record(2, 1)).await, SwapAnswer::Unknown);
         assert_eq!(refused.cluster(), None::<ClusterId>);
@@ -104,11 +105,12 @@ async fn a_cluster_over_tls_is_asked() {
     assert_eq!(seen(&etcd, GROUP).await, Some(there), "nothing has changed");
 
     let broken = |authorities: PathBuf| {
-        let tls = Some(TlsFiles { authorities, identity: None });
+        let tls = Some(ClientFiles { authorities, identity: None });
         Etcd::new(EtcdConfig { endpoints: cluster.endpoints(), prefix: "p".to_owned(), tls }, None).unwrap_err()
     };
     for path in [at(folder, "missing.pem"), at(folder, "ca.info")] {
         let error = broken(path.clone());
-        assert!(matches!(&error, EtcdError::File { path: told, .. } if *told == path), "{error}");
+        let EtcdError::Tls(ClientError::File(FileError::File { path: told, .. })) = &error else { panic!("{error}") };
+        assert_eq!(*told, path);
     }
 }
