@@ -1,68 +1,16 @@
 //! Base64 of keys and values in etcd's JSON. Spec: RFC 4648 section 4, with padding.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-const PADDING: u8 = b'=';
+use ::base64::Engine as _;
+use ::base64::engine::general_purpose::STANDARD;
 
 /// The text of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            // A chunk of n bytes has n + 1 digits.
-            let letter = if digit <= chunk.len() { letter_of(bits >> (18 - 6 * digit)) } else { PADDING };
-            text.push(char::from(letter));
-        }
-    }
-    text
+    STANDARD.encode(bytes)
 }
 
 /// The bytes of `text`; nothing when it is no Base64, or not as [`encode`] writes it.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let digits = text.trim_end_matches(char::from(PADDING));
-    if text.len() - digits.len() > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    let (mut bits, mut count) = (0_u32, 0_u32);
-    for letter in digits.bytes() {
-        bits = bits << 6 | value_of(letter)?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(low_byte(bits >> count));
-            bits &= (1 << count) - 1;
-        }
-    }
-    // What is left of the last digit is zeros, so that each content has one text.
-    (bits == 0).then_some(bytes)
-}
-
-fn letter_of(bits: u32) -> u8 {
-    let index = usize::from(low_byte(bits & 0x3f));
-    *ALPHABET.get(index).expect("six bits index 64 letters")
-}
-
-fn value_of(letter: u8) -> Option<u32> {
-    let value = match letter {
-        b'A'..=b'Z' => letter - b'A',
-        b'a'..=b'z' => letter - b'a' + 26,
-        b'0'..=b'9' => letter - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(u32::from(value))
-}
-
-fn low_byte(bits: u32) -> u8 {
-    let [.., byte] = bits.to_be_bytes();
-    byte
+    STANDARD.decode(text).ok()
 }
 
 #[cfg(test)]
