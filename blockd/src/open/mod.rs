@@ -15,7 +15,7 @@ pub use error::OpenError;
 pub use index::{OpenPool, PoolConfig, open_for_check, rebuild_index};
 pub use pool_file::{PoolFile, PoolShape};
 
-pub(crate) use past_cache::PastCache;
+pub(crate) use past_cache::{PastCache, open_past_cache};
 pub(crate) use pool_file::{fault_of, wall_ms};
 pub(crate) use recovery::{Notes, Recovery, recover_all};
 pub(crate) use space::Space;

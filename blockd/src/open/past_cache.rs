@@ -4,7 +4,18 @@ use super::PoolFile;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use units::BLOCK_LEN;
 use uring::file::Advice;
+use volume::buffer::Buffer;
+
+/// Opens a pool past the page cache. `None` where there is no such way: the file system has no direct I/O, or not of single blocks.
+pub(crate) fn open_past_cache(path: &Path) -> Option<File> {
+    let direct = uring::file::open(path, true).ok()?;
+    let read = direct.read_at(Buffer::zeroed(BLOCK_LEN).as_mut_slice(), 0);
+    let is_refused = read.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+    (!is_refused).then_some(direct)
+}
 
 /// A way past the page cache.
 #[derive(Debug)]
@@ -16,7 +27,7 @@ pub(crate) struct PastCache {
 impl PastCache {
     /// A way to the file of `pool`.
     pub(crate) fn new(pool: &PoolFile) -> Self {
-        Self { direct: uring::file::open(pool.path(), true).ok() }
+        Self { direct: open_past_cache(pool.path()) }
     }
 
     /// The file as it is read, for writes that are to go past the page cache too.

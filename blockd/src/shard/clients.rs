@@ -38,14 +38,13 @@ impl Shard {
     pub(super) fn take_requests(&mut self, key: usize) {
         let mut taken = 0;
         loop {
+            let held_bytes = self.held_as_seen();
             let Some(connection) = self.connections.get_mut(key) else { return };
             let is_held = connection.is_stalled || connection.held_in.is_some();
             if connection.phase != Phase::Open || connection.receiving.is_some() || is_held {
                 break;
             }
             let Some(standing) = self.volumes.get(connection.volume).map(|slot| slot.standing) else { break };
-            let held_bytes = self.held_as_seen();
-            let Some(connection) = self.connections.get_mut(key) else { return };
             let Room::Bytes(room) = connection.room(&self.limits, held_bytes) else {
                 self.stall(key);
                 break;

@@ -12,16 +12,15 @@ use super::Token;
 use super::stats::ShardStats;
 use crate::limits::Limits;
 use crate::memory::region_of;
+use crate::open::open_past_cache;
 use smallvec::SmallVec;
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use units::{BLOCK_LEN, Monotonic};
+use units::Monotonic;
 use uring::{DISCARDED_BYTES_MAX, ReadPiece, Ring};
 use volume::buffer::{Buffer, total_len};
 use volume::error::DiskFault;
@@ -63,7 +62,7 @@ pub(crate) struct Disk {
     /// Another opening, for early write-back: it takes note of failures for itself, and the sync must hear of them too.
     write_back_file: Rc<OwnedFd>,
     /// Another, past the page cache, for what went wrong through it: a page may be bad, or not readable for the sake of its neighbour.
-    /// Where the file system has none, the first one.
+    /// Where there is none, the first one.
     past_cache: Rc<OwnedFd>,
     /// A write-back or a sync has failed: what was in the page cache may be gone, whoever wrote it, and no later sync may
     /// say otherwise.
@@ -98,15 +97,9 @@ impl Disk {
     pub(crate) fn open(path: &Path, is_direct: bool) -> io::Result<Self> {
         let open = |is_direct| uring::file::open(path, is_direct).map(|file| Rc::new(OwnedFd::from(file)));
         let file = open(is_direct)?;
-        // There is none where the file system has no direct I/O, or not of single blocks.
-        let can_read = |direct: &File| match direct.read_at(Buffer::zeroed(BLOCK_LEN).as_mut_slice(), 0) {
-            Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::InvalidInput,
-        };
-        let direct = uring::file::open(path, true).ok().filter(can_read);
         Ok(Self {
             write_back_file: open(is_direct)?,
-            past_cache: direct.map_or_else(|| Rc::clone(&file), |direct| Rc::new(direct.into())),
+            past_cache: open_past_cache(path).map_or_else(|| Rc::clone(&file), |direct| Rc::new(direct.into())),
             file,
             has_lost: false,
             is_direct,

@@ -131,9 +131,11 @@ struct Shard {
     /// waiting writes that have given some back.
     ungranted: VecDeque<usize>,
     released: Vec<usize>,
-    /// Somebody was refused room since all who wait were looked at, which is done now, or not; and whose turn is first the next time.
+    /// Somebody was refused room since those who wait were last looked at.
     is_short: bool,
+    /// They are being looked at.
     is_resuming: bool,
+    /// Counts how often they were: units, iSCSI and NBD take turns at being first.
     turn: u8,
     /// What units have said to sessions of this shard.
     session_news: Vec<(SessionKey, SessionMessage)>,

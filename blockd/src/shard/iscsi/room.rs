@@ -28,12 +28,13 @@ impl Shard {
         }
         let (connection, missing) = (task.connection, missing_bytes(task));
         let Some(slot) = self.iscsi.get(connection) else { return false };
+        let is_first = !self.has_granted(connection);
         // Behind others that wait for their connection; past those that wait for the shard it may have what is always there.
         let (has_others, is_queued) = (!slot.ungranted.is_empty(), slot.is_queued);
-        let is_behind = has_others && !(is_queued && self.is_guaranteed(connection, missing));
-        let room = if is_behind { Room::NotOwn } else { self.room_for(connection, missing) };
+        let is_behind = has_others && !(is_queued && is_first && self.is_little(missing));
+        let room = if is_behind { Room::NotOwn } else { self.room_for(connection, missing, is_first) };
         if room == Room::There {
-            self.count(key, itt);
+            self.count(key, itt, is_first);
             return true;
         }
         if let Some(task) = self.task_mut(key, itt) {
@@ -48,18 +49,15 @@ impl Shard {
         false
     }
 
-    /// Counts all of a write.
-    fn count(&mut self, key: SessionKey, itt: u32) {
+    /// Counts all of a write; of its connection it may be the first.
+    fn count(&mut self, key: SessionKey, itt: u32, is_first: bool) {
         let now = self.now;
         let Some(task) = self.task_mut(key, itt) else { return };
         let (connection, missing) = (task.connection, missing_bytes(task));
-        let had_none = !self.has_granted(connection);
-        if let Some(task) = self.task_mut(key, itt) {
-            (task.is_granted, task.is_waiting) = (true, false);
-            task.held_bytes += missing;
-        }
+        (task.is_granted, task.is_waiting) = (true, false);
+        task.held_bytes += missing;
         self.hold_iscsi(connection, missing);
-        if let Some(connection) = self.iscsi.get_mut(connection).filter(|_| had_none) {
+        if let Some(connection) = self.iscsi.get_mut(connection).filter(|_| is_first) {
             connection.fed_at = now;
         }
     }
@@ -73,12 +71,12 @@ impl Shard {
     }
 
     /// Whether a write may have so much more. The first one of a connection may go beyond what that may have: what came unasked of
-    /// the others does not go before they do.
-    fn room_for(&self, connection: usize, bytes: u64) -> Room {
+    /// the others does not go before they do. And a little is always there for it.
+    fn room_for(&self, connection: usize, bytes: u64, is_first: bool) -> Room {
         let held_bytes = self.iscsi.get(connection).map_or(0, |connection| connection.held_bytes);
-        if self.is_guaranteed(connection, bytes) {
+        if is_first && self.is_little(bytes) {
             Room::There
-        } else if held_bytes >= self.limits.connection_bytes_max && self.has_granted(connection) {
+        } else if !is_first && held_bytes >= self.limits.connection_bytes_max {
             Room::NotOwn
         } else if self.held_as_seen() < self.limits.shard_bytes_max {
             Room::There
@@ -87,12 +85,11 @@ impl Shard {
         }
     }
 
-    /// Whether a write may have so much more in any case: a little, where its connection has been asked for no other, as long as
-    /// the shard does not hold twice what it may.
-    fn is_guaranteed(&self, connection: usize, bytes: u64) -> bool {
+    /// Whether the first write of a connection may have so much more in any case: as long as the shard does not hold twice what it
+    /// may.
+    fn is_little(&self, bytes: u64) -> bool {
         let limits = &self.limits;
-        let is_little = bytes <= limits.guaranteed_bytes && self.held_bytes < limits.shard_bytes_max.saturating_mul(2);
-        is_little && !self.has_granted(connection)
+        bytes <= limits.guaranteed_bytes && self.held_bytes < limits.shard_bytes_max.saturating_mul(2)
     }
 
     /// Puts a connection behind those that wait for the shard's room.
@@ -134,16 +131,12 @@ impl Shard {
 
     /// What is always there goes to the first write that needs no more, though larger ones wait before it.
     fn resume_guaranteed(&mut self, key: usize) {
-        if !self.is_guaranteed(key, 0) {
-            return;
-        }
         let Some((connection, session)) = self.open_with_session(key) else { return };
-        let is_little = |itt: &&u32| {
-            let task = session.tasks.get(itt);
-            task.is_some_and(|task| missing_bytes(task) <= self.limits.guaranteed_bytes)
-        };
-        if let Some(itt) = connection.ungranted.iter().find(is_little).copied() {
-            self.resume(key, itt);
+        let is_little = |itt: &&u32| session.tasks.get(itt).is_some_and(|task| self.is_little(missing_bytes(task)));
+        if let Some(itt) = connection.ungranted.iter().find(is_little).copied()
+            && !self.has_granted(key)
+        {
+            self.resume(key, itt, true);
         }
     }
 
@@ -151,10 +144,11 @@ impl Shard {
     fn resume_first(&mut self, key: usize) {
         let Some((connection, session)) = self.open_with_session(key) else { return };
         let Some(itt) = connection.ungranted.front().copied() else { return };
-        match session.tasks.get(&itt).map(missing_bytes).map(|bytes| self.room_for(key, bytes)) {
+        let is_first = !self.has_granted(key);
+        match session.tasks.get(&itt).map(missing_bytes).map(|bytes| self.room_for(key, bytes, is_first)) {
             // It waits for what its connection gives back.
             Some(Room::NotOwn) => return,
-            Some(Room::There) | None => self.resume(key, itt),
+            Some(Room::There) | None => self.resume(key, itt, is_first),
             Some(Room::NotHere) => {}
         }
         if self.iscsi.get(key).is_some_and(|connection| !connection.ungranted.is_empty()) {
@@ -163,11 +157,11 @@ impl Shard {
     }
 
     /// A write waits no more: all of it is counted, and it is asked for.
-    fn resume(&mut self, key: usize, itt: u32) {
+    fn resume(&mut self, key: usize, itt: u32, is_first: bool) {
         let Some(connection) = self.iscsi.get_mut(key) else { return };
         connection.ungranted.retain(|waiting| *waiting != itt);
         let session = connection.session;
-        self.count(session, itt);
+        self.count(session, itt, is_first);
         self.ask_for_data(session, itt);
     }
 
