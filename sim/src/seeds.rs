@@ -35,13 +35,17 @@ pub fn run(seed: u64, broken: Broken) -> Result<Outcome, Finding> {
 /// Runs one world, and tells what happened when `is_told`.
 pub fn run_told(seed: u64, broken: Broken, is_told: bool) -> (Result<Outcome, Finding>, Vec<String>) {
     let mut world = World::with(seed, broken, is_told);
-    let run = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let result = run.unwrap_or_else(|panic| {
+    let result = caught(|| world.run());
+    (result, world.lines().to_vec())
+}
+
+/// Runs a world whose panics are findings, too.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T, Finding>) -> Result<T, Finding> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(Finding(format!("panic: {}", text.unwrap_or_default())))
-    });
-    (result, world.lines().to_vec())
+    })
 }
 
 /// How many seeds a test runs.
@@ -148,11 +152,14 @@ pub fn replay(seed: u64) {
 
 fn tell(seed: u64) -> Option<Finding> {
     let (result, lines) = run_told(seed, Broken::Nothing, true);
-    let skipped = if wanted().is_some() { 0 } else { lines.len().saturating_sub(LINES_PRINTED) };
-    for line in lines.iter().skip(skipped) {
-        print(line);
-    }
+    print_end(&lines, LINES_PRINTED);
     result.err()
+}
+
+/// Prints the last lines of a world; all of the one that is wanted.
+pub(crate) fn print_end(lines: &[String], most: usize) {
+    let skipped = if wanted().is_some() { 0 } else { lines.len().saturating_sub(most) };
+    lines.iter().skip(skipped).for_each(|line| print(line));
 }
 
 /// The first of `count` seeds of a profile in which something that is switched off shows.
@@ -161,8 +168,9 @@ pub fn first_finding(profile: Profile, broken: Broken, count: u64) -> Option<(u6
     (0..count).map(|index| profile.seed(BASE + index)).find_map(|seed| Some((seed, run(seed, broken).err()?)))
 }
 
+/// Prints a line of a test.
 #[expect(clippy::print_stdout, reason = "a test's output")]
-fn print(line: &str) {
+pub fn print(line: &str) {
     println!("{line}");
 }
 

@@ -23,7 +23,7 @@ macro_rules! controls {
             fn $name() {
                 let finding = is_noticed(Safeguard::$safeguard, Case::$case, $count);
                 assert!(!finding.contains("panic"), "{finding}");
-                seeds::print(&finding);
+                sim::seeds::print(&finding);
             }
         )*
     };

@@ -3,7 +3,8 @@
 use super::bytes::Fields;
 use super::error::WireError;
 use super::frame::{
-    BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, END_BYTES, FELL_OUT_CODES, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX,
+    BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, END_BYTES, FELL_OUTS, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX,
+    fell_out_code,
 };
 use super::outgoing::is_log;
 use super::say::decode_message;
@@ -192,8 +193,8 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
         Kind::Has => Frame::Has { group, epoch, log: decode_log(&mut fields)? },
         Kind::FellOut => {
             let code = fields.u8()?;
-            let known = FELL_OUT_CODES.into_iter().find(|(known, _)| *known == code);
-            let (_, why) = known.ok_or(WireError::Value { field: "reason" })?;
+            let known = FELL_OUTS.into_iter().find(|why| fell_out_code(*why) == code);
+            let why = known.ok_or(WireError::Value { field: "reason" })?;
             Frame::FellOut { group, epoch, why }
         }
         Kind::Credit => {

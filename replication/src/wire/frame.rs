@@ -342,15 +342,15 @@ impl Frame {
     }
 }
 
-/// The codes of [`FellOut`], one a reason.
-pub(super) const FELL_OUT_CODES: [(u8, FellOut); 7] = [
-    (1, FellOut::BadBatch),
-    (2, FellOut::NotNext),
-    (3, FellOut::Disk),
-    (4, FellOut::NoSlot),
-    (5, FellOut::Shared),
-    (6, FellOut::TooMuch),
-    (7, FellOut::NotAtRest),
+/// Every reason to fall out.
+pub(super) const FELL_OUTS: [FellOut; 7] = [
+    FellOut::BadBatch,
+    FellOut::NotNext,
+    FellOut::Disk,
+    FellOut::NoSlot,
+    FellOut::Shared,
+    FellOut::TooMuch,
+    FellOut::NotAtRest,
 ];
 
 pub(super) const fn fell_out_code(why: FellOut) -> u8 {

@@ -106,7 +106,7 @@ fn of_group() -> impl Strategy<Value = Frame> {
         appended: Lsn(a.max(b)),
         durable: Lsn(a.min(b)),
     });
-    let why = prop::sample::select(frame::FELL_OUT_CODES.map(|(_, why)| why).to_vec());
+    let why = prop::sample::select(frame::FELL_OUTS.to_vec());
     prop_oneof![
         (any::<u64>(), message).prop_map(|(group, message)| Frame::Say { group: GroupId(group), message }),
         (ids(), any::<u64>(), prop::collection::vec(end(), 0..20))

@@ -2,8 +2,8 @@
 
 use super::plan::Case;
 use super::{Outcome, World};
+use crate::seeds::{caught, print, print_end};
 use crate::trace::Finding;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Where seeds begin.
 const BASE: u64 = 0x00a1_71be;
@@ -22,12 +22,7 @@ pub fn run(seed: u64) -> Result<Outcome, Finding> {
 /// Runs one world, and tells what happened when `is_told`.
 pub fn run_told(seed: u64, is_told: bool) -> (Result<Outcome, Finding>, Vec<String>) {
     let mut world = World::new(seed, is_told);
-    let run = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let result = run.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Finding(format!("panic: {}", text.unwrap_or_default())))
-    });
+    let result = caught(|| world.run());
     (result, world.lines().to_vec())
 }
 
@@ -55,10 +50,7 @@ pub fn check(case: Case, count: u64) -> Outcome {
 /// Prints what happens in the world of a seed.
 pub fn replay(seed: u64) {
     let (result, lines) = run_told(seed, true);
-    let skipped = if crate::seeds::wanted().is_some() { 0 } else { lines.len().saturating_sub(LINES_PRINTED) };
-    for line in lines.iter().skip(skipped) {
-        print(line);
-    }
+    print_end(&lines, LINES_PRINTED);
     print(&format!("seed {seed:#x}: {result:?}"));
 }
 
@@ -79,10 +71,4 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.branches += one.branches;
     total.excuses += one.excuses;
     total.trace ^= one.trace;
-}
-
-/// Prints a line of a test.
-#[expect(clippy::print_stdout, reason = "a test's output")]
-pub fn print(line: &str) {
-    println!("{line}");
 }

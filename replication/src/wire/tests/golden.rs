@@ -44,7 +44,7 @@ fn frames_of_the_log() {
     let log = PeerLog { segment: None, ..log };
     let has = format!("0600 0000 18000000 {HEAD} ffffffffffffffff 0800000000000000 0600000000000000");
     is_written(Frame::Has { group, epoch, log }, &has);
-    for (code, why) in frame::FELL_OUT_CODES {
+    for (code, why) in (1_u8..).zip(frame::FELL_OUTS) {
         is_written(Frame::FellOut { group, epoch, why }, &format!("0700 0000 01000000 {HEAD} {code:02x}"));
     }
 }
