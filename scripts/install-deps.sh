@@ -36,16 +36,24 @@ if [[ " ${wanted[*]} " == *" qemu-utils "* ]] && grep -q '^VERSION_ID="12"' /etc
     ! command -v qemu-storage-daemon >/dev/null; then
     missing+=(qemu-system-common)
 fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null && as_root=(sudo)
+fi
+# The witness's register tells machines apart by this, which a container may lack.
+if [[ " ${wanted[*]} " == *" etcd-server "* ]] && ! [ -s /etc/machine-id ] && ! [ -s /var/lib/dbus/machine-id ]; then
+    echo "install-deps: making /etc/machine-id"
+    tr -d - </proc/sys/kernel/random/uuid | "${as_root[@]}" tee /etc/machine-id >/dev/null
+fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
     echo "install-deps: this is no Debian; install the equivalents of: ${missing[*]}" >&2
     exit 1
 fi
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || { echo "install-deps: run as root: apt-get install ${missing[*]}" >&2; exit 1; }
-    as_root=(sudo)
+if [ "$(id -u)" -ne 0 ] && [ "${#as_root[@]}" -eq 0 ]; then
+    echo "install-deps: run as root: apt-get install ${missing[*]}" >&2
+    exit 1
 fi
 echo "install-deps: installing ${missing[*]}"
 "${as_root[@]}" apt-get -qq update

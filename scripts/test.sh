@@ -45,6 +45,9 @@ cargo test --release --locked --workspace --no-fail-fast 2>&1 | tee "$log" || st
 step "schemathesis"
 tests/api/schemathesis.sh || status=$?
 echo "== all steps took ${SECONDS} s"
+# The end of a long log is what is looked at first: it names what failed, and why.
+awk '/^test .* FAILED$/ || wanted || /^thread .* panicked at / { print }
+    { wanted = /^thread .* panicked at / }' "$log" | tail -n 60
 awk '/^test result: / {
         for (i = 1; i < NF; i++) {
             if ($(i + 1) ~ /^passed/) passed += $i
