@@ -1,13 +1,13 @@
 //! More at once than the link keeps: it is given back, and goes when there is room.
 
 use crate::carrying::{bytes_of, say, send_all};
-use crate::losing::apart;
-use crate::site::pair;
-use link::{LifeNumber, LinkHandle, News, Rejected};
+use crate::losing::apart_with;
+use crate::site::{STANDSTILL_MAX, pair, times};
+use link::{LifeNumber, LinkHandle, News, Rejected, Times};
 use replication::wire::{ENDS_MAX, Frame};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use units::{Epoch, GroupId, Lsn};
 use volume::feed::BatchEnd;
 
@@ -35,9 +35,10 @@ fn send_some(handle: &LinkHandle, life: LifeNumber, frames: Vec<Frame>) -> Vec<F
 #[tokio::test]
 async fn many_groups_align_at_once_over_a_slow_line() {
     const GROUPS: u64 = 300;
-    let ([mut one, mut two], relay) = apart();
-    relay.slow_down(Duration::from_millis(10));
+    let ([mut one, mut two], relay) = apart_with(Times { silence: STANDSTILL_MAX, ..times() });
+    relay.slow_down(Duration::from_millis(20));
     let lives = [one.up().await, two.up().await];
+    let began = Instant::now();
     let mut left = send_some(&one.handle, lives[0], (0..GROUPS).map(align).collect());
     assert!(left.len() > 100, "{}", left.len());
     let sender = tokio::spawn(async move {
@@ -56,6 +57,7 @@ async fn many_groups_align_at_once_over_a_slow_line() {
         let group = frame.group().unwrap();
         assert!(bytes_of(frame) == bytes_of(align(group.0)) && came.insert(group));
     }
+    assert!(began.elapsed() > STANDSTILL_MAX, "{:?}", began.elapsed());
     let one = sender.await.unwrap();
     for site in [&one, &two] {
         assert_eq!(site.handle.statistics().lives.load(Ordering::Relaxed), 1);

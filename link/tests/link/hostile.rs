@@ -1,7 +1,7 @@
 //! Somebody with a good certificate who breaks the protocol in a life, or takes nothing.
 
 use crate::raw;
-use crate::site::{Site, config, times};
+use crate::site::{STANDSTILL_MAX, Site, config, times};
 use link::{LifeNumber, LinkConfig, Rejected, Times, Why};
 use replication::wire::{ByeCode, Frame, Incoming, Kind, Outgoing, WireError};
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ async fn frames_in_the_wrong_place_end_a_life() {
 /// silence may last the life ends, and says why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_who_reads_nothing_ends_the_life_by_its_backlog() {
-    let silence = Duration::from_secs(1);
+    let silence = STANDSTILL_MAX;
     let mut two = Site::start(LinkConfig { times: Times { silence, ..times() }, ..config(2, None) });
     let mut streams = raw::link(&two.address(), 1).await;
     let life = two.up().await;

@@ -1,7 +1,7 @@
 //! Who comes up, who does not, and why.
 
 use crate::raw;
-use crate::site::{Site, authority, config, files, pair, pem, times};
+use crate::site::{STANDSTILL_MAX, Site, authority, config, files, pair, pem, times};
 use link::{LifeNumber, LinkConfig, News, Times, Trust, Why};
 use replication::wire::{ByeCode, Hello, Opening, RefusalCode, Versions};
 use std::time::{Duration, Instant};
@@ -156,7 +156,7 @@ async fn nobody_there_is_told_and_tried_again() {
 /// Garbage instead of TLS, TLS without a hello, and half an opening do no harm to those who come next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_at_the_door_is_told_and_harms_nobody() {
-    let times = Times { opening: Duration::from_millis(500), ..times() };
+    let times = Times { opening: STANDSTILL_MAX, ..times() };
     let mut two = Site::start(LinkConfig { times, ..config(2, None) });
     let mut tcp = TcpStream::connect(two.address()).await.unwrap();
     tcp.write_all(&[0x5a; 1000]).await.unwrap();

@@ -24,9 +24,14 @@ pub(crate) fn authority() -> Trust {
     Trust::Authority(pem("authority.pem"))
 }
 
+/// How long a machine may stand still before a test takes it for silence: its clock goes on meanwhile, and nobody asks or answers.
+pub(crate) const STANDSTILL_MAX: Duration = Duration::from_secs(3);
+
+/// A site that is not tired of silence before a test is over. One that waits for that says how long it takes.
 pub(crate) fn times() -> Times {
     Times {
         ping: Duration::from_millis(50),
+        silence: PATIENCE,
         backoff_min: Duration::from_millis(20),
         backoff_max: Duration::from_millis(50),
         ..Times::default()
@@ -95,6 +100,11 @@ impl Site {
     /// What is told already.
     pub(crate) fn told(&mut self) -> Option<News> {
         self.news.try_recv().ok()
+    }
+
+    /// What else is told already than that the way is slow, or is so no more.
+    pub(crate) fn told_but_slowness(&mut self) -> Option<News> {
+        std::iter::from_fn(|| self.told()).find(|news| !matches!(news, News::Slow { .. }))
     }
 
     /// The next life; tries that fail before are passed over.
