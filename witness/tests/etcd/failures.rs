@@ -159,12 +159,19 @@ async fn an_answer_that_is_lost() {
     let etcd = cluster.client_by(relays.iter().map(|relay| relay.at.clone()).collect(), None);
     let first = put(&etcd, GROUP, &record(1, 1)).await;
     relays.iter().for_each(|relay| relay.orders.cuts.store(true, Ordering::SeqCst));
-    for epoch in 2..=10 {
+    let until = Instant::now() + PATIENCE;
+    let (mut epoch, mut sent) = (1, 0);
+    while sent < 9 {
+        assert!(Instant::now() < until, "only {sent} changes were sent");
+        epoch += 1;
         let before = seen(&etcd, GROUP).await.unwrap();
         let changes = relays.iter().map(Relay::changes).sum::<usize>();
         let answer = etcd.swap(GROUP, Some(before.revision), &record(epoch, 2)).await;
         assert_eq!(answer, SwapAnswer::Unknown);
-        assert_eq!(relays.iter().map(Relay::changes).sum::<usize>(), changes + 1, "a change is sent once");
+        // It is sent to nobody where the machine is so busy that no connection is had in time.
+        let more = relays.iter().map(Relay::changes).sum::<usize>() - changes;
+        assert!(more <= 1, "a change is sent once");
+        sent += more;
         // The member took it, or was without a leader; a read tells which.
         let there = seen(&etcd, GROUP).await.unwrap();
         assert!(there == before || there.record == record(epoch, 2), "{there:?}");
@@ -172,7 +179,7 @@ async fn an_answer_that_is_lost() {
     let there = seen(&etcd, GROUP).await.unwrap();
     assert!(there.revision > first.revision, "no change has come into force of which the answer was lost");
     relays.iter().for_each(|relay| relay.orders.cuts.store(false, Ordering::SeqCst));
-    put(&etcd, GROUP, &record(11, 1)).await;
+    put(&etcd, GROUP, &record(epoch + 1, 1)).await;
 }
 
 /// P4. A member that cannot be connected to, or that says nothing on a new connection, has got nothing of a change: that goes to
