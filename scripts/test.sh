@@ -45,9 +45,15 @@ cargo test --release --locked --workspace --no-fail-fast 2>&1 | tee "$log" || st
 step "schemathesis"
 tests/api/schemathesis.sh || status=$?
 echo "== all steps took ${SECONDS} s"
-# The end of a long log is what is looked at first: it names what failed, and why.
-awk '/^test .* FAILED$/ || wanted || /^thread .* panicked at / { print }
-    { wanted = /^thread .* panicked at / }' "$log" | tail -n 60
+# Of a long log the end is what is kept: it tells what failed and why. What went wrong first, then the names, which are fewer.
+awk '/^thread .* panicked at / { left = 4 }
+    /^stack backtrace:|^note: |^$/ { left = 0 }
+    left > 0 || /^error(\[E[0-9]+\])?: |^  process didn.t exit successfully/ { print; left-- }' "$log" | tail -n 40
+# There are two lists, first with what was printed.
+awk '/^failures:$/ { names = "" }
+    /^    [^ ]+$/ { names = names "FAILED:" $0 "\n" }
+    /^test result: FAILED/ { printf "%s", names }
+    /^test result: / { names = "" }' "$log" | tail -n 20
 awk '/^test result: / {
         for (i = 1; i < NF; i++) {
             if ($(i + 1) ~ /^passed/) passed += $i
