@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 const FILE_LINES_MAX: usize = 800;
@@ -440,7 +440,7 @@ fn modules_of(file: &Path, text: &str) -> Vec<PathBuf> {
     let mut path_attribute = None;
     for line in text.lines().map(str::trim) {
         if let Some(path) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
-            path_attribute = Some(folder.join(path));
+            path_attribute = Some(beside(folder, path));
             continue;
         }
         let name = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod ")).map(|(_, name)| name);
@@ -452,6 +452,19 @@ fn modules_of(file: &Path, text: &str) -> Vec<PathBuf> {
                     .into_iter()
                     .flat_map(|at| [at.join(format!("{name}.rs")), at.join(name).join("mod.rs")]),
             );
+        }
+    }
+    found
+}
+
+/// Where a path leads that begins in a folder, as the list of files names it: without `..`.
+fn beside(folder: &Path, path: &str) -> PathBuf {
+    let mut found = folder.to_owned();
+    for part in Path::new(path).components() {
+        if part == Component::ParentDir {
+            found.pop();
+        } else {
+            found.push(part);
         }
     }
     found
