@@ -1,12 +1,13 @@
 //! What is answered is so: reads, changes, races, lists. And what the other tests ask by.
 
-use crate::cluster::{Cluster, PATIENCE, are_here};
-use replication::{ReadAnswer, Record, Revision, Seen, SwapAnswer};
+use crate::asking::{self, PATIENCE, listed, lost};
+use crate::cluster::{Cluster, are_here};
+use replication::{Record, Revision, Seen, SwapAnswer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use units::{Epoch, GroupId, SiteId};
-use witness::{Etcd, Listed, Witness};
+use witness::{Etcd, Witness};
 
 pub(crate) const GROUP: GroupId = GroupId(7);
 
@@ -21,17 +22,8 @@ pub(crate) fn record(epoch: u64, primary: u8) -> Record {
     }
 }
 
-/// What a read tells, once it tells anything: a cluster on a busy machine may be without a leader for a while.
 async fn told(etcd: &Etcd, group: GroupId) -> (Option<Seen>, bool) {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match etcd.read(group).await {
-            ReadAnswer::Found { seen, is_frail } => return (Some(seen), is_frail),
-            ReadAnswer::Nothing => return (None, false),
-            ReadAnswer::Unreachable => assert!(Instant::now() < until, "the cluster never answers"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
+    asking::told(|| etcd.read(group)).await
 }
 
 pub(crate) async fn seen(etcd: &Etcd, group: GroupId) -> Option<Seen> {
@@ -62,29 +54,6 @@ pub(crate) async fn put(etcd: &Etcd, group: GroupId, record: &Record) -> Seen {
     }
 }
 
-/// Asks for a change that cannot win, until it is told so; what it lost to.
-async fn lose(etcd: &Etcd, group: GroupId, expected: Option<Revision>, record: &Record) -> Option<Seen> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match etcd.swap(group, expected, record).await {
-            SwapAnswer::Lost { found } => return found,
-            SwapAnswer::Won { revision } => panic!("won {revision:?}"),
-            SwapAnswer::Unknown => assert!(Instant::now() < until, "the change is never answered"),
-        }
-    }
-}
-
-/// What is listed, once a list comes.
-pub(crate) async fn listed(witness: &Witness) -> Vec<Listed> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match witness.list().await {
-            Ok(listed) => return listed,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-    }
-}
-
 /// P4. A change names what it replaces. Who loses is told what is there, also when that is the very record that it wanted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_names_what_it_replaces() {
@@ -94,15 +63,17 @@ async fn a_change_names_what_it_replaces() {
     let cluster = Cluster::start(3);
     let etcd = cluster.client();
     assert_eq!(seen(&etcd, GROUP).await, None);
-    assert_eq!(lose(&etcd, GROUP, Some(Revision(5)), &record(1, 1)).await, None);
-    let first = put(&etcd, GROUP, &record(1, 1)).await;
+    let wanted = record(1, 1);
+    assert_eq!(lost(|| etcd.swap(GROUP, Some(Revision(5)), &wanted)).await, None);
+    let first = put(&etcd, GROUP, &wanted).await;
     assert_eq!(seen(&etcd, GROUP).await, Some(first));
     for wanted in [record(1, 1), record(2, 2)] {
-        assert_eq!(lose(&etcd, GROUP, None, &wanted).await, Some(first));
+        assert_eq!(lost(|| etcd.swap(GROUP, None, &wanted)).await, Some(first));
     }
     let second = put(&etcd, GROUP, &record(2, 2)).await;
     assert!(second.revision > first.revision);
-    assert_eq!(lose(&etcd, GROUP, Some(first.revision), &record(3, 1)).await, Some(second));
+    let late = record(3, 1);
+    assert_eq!(lost(|| etcd.swap(GROUP, Some(first.revision), &late)).await, Some(second));
     assert_eq!(seen(&etcd, GroupId(8)).await, None);
     // What is there is what another client sees, and the text that docs/mirror.md shows.
     let range = cluster.post(0, "/v3/kv/range", r#"{"key":"dGVzdC9taXJyb3IvZ3JvdXAvNy9yZWNvcmQ="}"#);
@@ -171,7 +142,7 @@ async fn all_groups_are_listed() {
     }
     let cluster = Cluster::start(1);
     let witness = Witness::Etcd(cluster.client());
-    assert_eq!(listed(&witness).await, []);
+    assert_eq!(listed(|| witness.list()).await, []);
     let Witness::Etcd(etcd) = &witness else { unreachable!() };
     // More than two pages of 64.
     for group in 1..=150 {
@@ -181,7 +152,7 @@ async fn all_groups_are_listed() {
     for key in ["dGVzdC9taXJyb3IvZ3JvdXAvNy9vdGhlcg==", "dGVzdC9taXJyb3IvZ3JvdXBz"] {
         cluster.post(0, "/v3/kv/put", &format!(r#"{{"key":"{key}","value":"eA=="}}"#));
     }
-    let listed = listed(&witness).await;
+    let listed = listed(|| witness.list()).await;
     let found: Vec<_> = listed.iter().map(|listed| (listed.group, listed.seen.as_ref().unwrap().record)).collect();
     let wanted: Vec<_> = (1..=150).map(|group| (GroupId(group), record(group, 1))).collect();
     assert_eq!(found, wanted);

@@ -1,5 +1,6 @@
 //! A real cluster of etcd: its members' processes, and what they say to a client that is not ours.
 
+use crate::asking::PATIENCE;
 use certificates::ClientFiles;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -15,9 +16,6 @@ use witness::{Etcd, EtcdConfig, HostPort};
 
 /// Prefix of all keys of these tests.
 pub(crate) const PREFIX: &str = "test/mirror";
-
-/// What nothing takes that is not broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One cluster at a time: several on two processors lose their leaders for want of time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

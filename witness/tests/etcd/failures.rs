@@ -1,7 +1,8 @@
 //! Members that are killed or stopped, answers that are lost, clusters that are made anew.
 
 use crate::answers::{GROUP, put, record, seen, wait_for_frailty};
-use crate::cluster::{Cluster, PATIENCE, are_here, free_addresses, host_port};
+use crate::asking::PATIENCE;
+use crate::cluster::{Cluster, are_here, free_addresses, host_port};
 use crate::relay::Relay;
 use replication::{ReadAnswer, Seen, SwapAnswer};
 use rustix::process::Signal;

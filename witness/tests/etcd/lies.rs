@@ -1,12 +1,13 @@
 //! Answers that are none: what is there is no record, or the other side is no etcd, or a broken one.
 
-use crate::answers::{GROUP, listed, put, record, seen};
-use crate::cluster::{Cluster, PATIENCE, are_here};
+use crate::answers::{GROUP, put, record, seen};
+use crate::asking::{PATIENCE, listed, told};
+use crate::cluster::{Cluster, are_here};
 use crate::relay::Relay;
-use replication::{ReadAnswer, RecordError, Revision, SwapAnswer};
+use replication::{ReadAnswer, RecordError, Revision, Seen, SwapAnswer};
 use tokio::time::Instant;
 use units::GroupId;
-use witness::{Etcd, EtcdConfig, Witness};
+use witness::{Etcd, EtcdConfig};
 
 /// `test/mirror/group/7/record`
 const KEY: &str = "dGVzdC9taXJyb3IvZ3JvdXAvNy9yZWNvcmQ=";
@@ -18,17 +19,16 @@ async fn what_is_no_record_is_not_read() {
         return;
     }
     let cluster = Cluster::start(1);
-    let witness = Witness::Etcd(cluster.client());
-    let Witness::Etcd(etcd) = &witness else { unreachable!() };
-    let other = put(etcd, GroupId(8), &record(1, 1)).await;
+    let etcd = cluster.client();
+    let other = put(&etcd, GroupId(8), &record(1, 1)).await;
     // "garbage", and 100 KiB of it: more than an answer may have.
     for value in ["Z2FyYmFnZQ==".to_owned(), "Z2Fy".repeat(25 << 10)] {
         cluster.post(0, "/v3/kv/put", &format!(r#"{{"key":"{KEY}","value":"{value}"}}"#));
         assert_eq!(etcd.read(GROUP).await, ReadAnswer::Unreachable);
         assert_eq!(etcd.swap(GROUP, None, &record(1, 1)).await, SwapAnswer::Unknown);
-        assert_eq!(seen(etcd, GroupId(8)).await, Some(other), "another group is none the worse");
+        assert_eq!(seen(&etcd, GroupId(8)).await, Some(other), "another group is none the worse");
         if value.len() < 100 {
-            let listed = listed(&witness).await;
+            let listed = listed(|| etcd.list()).await;
             assert_eq!(listed[0].seen, Err(RecordError::Missing { name: "aljibe-mirror" }));
             assert_eq!((listed[1].group, listed[1].seen.clone()), (GroupId(8), Ok(other)));
         } else {
@@ -36,8 +36,8 @@ async fn what_is_no_record_is_not_read() {
         }
     }
     cluster.post(0, "/v3/kv/deleterange", &format!(r#"{{"key":"{KEY}"}}"#));
-    assert_eq!(seen(etcd, GROUP).await, None);
-    put(etcd, GROUP, &record(1, 1)).await;
+    assert_eq!(seen(&etcd, GROUP).await, None);
+    put(&etcd, GROUP, &record(1, 1)).await;
 }
 
 /// What a healthy member of cluster 9 answers to a read, and to a change that is won.
@@ -99,16 +99,9 @@ async fn what_is_no_outcome_leaves_a_change_unknown() {
     }
 }
 
-/// Waits until one read of a new client, which is begun anew on a machine that is too busy for it, tells that nothing is there.
-async fn read_nothing(client: impl Fn() -> Etcd) {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match client().read(GROUP).await {
-            ReadAnswer::Nothing => return,
-            ReadAnswer::Unreachable => assert!(Instant::now() < until, "no read is answered"),
-            ReadAnswer::Found { seen, .. } => panic!("found {seen:?}"),
-        }
-    }
+/// What a read of a client tells that is new each time.
+async fn told_new(client: impl Fn() -> Etcd) -> Option<Seen> {
+    told(|| async { client().read(GROUP).await }).await.0
 }
 
 /// P4. A read goes on to the next member when one tells nothing, is silent or is of another cluster.
@@ -123,13 +116,14 @@ async fn a_read_is_asked_of_the_next_member() {
         Relay::silent(),
     ] {
         let honest = honest();
-        read_nothing(|| client(&[&liar, &honest])).await;
-        read_nothing(|| client(&[&honest, &liar])).await;
+        assert_eq!(told_new(|| client(&[&liar, &honest])).await, None);
+        assert_eq!(told_new(|| client(&[&honest, &liar])).await, None);
     }
     let (stranger, honest) = (Relay::answering(8, "200 OK", good("").replace(r#""9""#, r#""8""#)), honest());
     let endpoints = vec![stranger.at.clone(), honest.at.clone()];
     let config = EtcdConfig { endpoints, prefix: "p".to_owned(), tls: None };
-    read_nothing(|| Etcd::new(config.clone(), Some("9".parse().unwrap())).unwrap()).await;
+    let expected = Some("9".parse().unwrap());
+    assert_eq!(told_new(|| Etcd::new(config.clone(), expected).unwrap()).await, None);
 }
 
 /// P4, P8. A list in which keys do not ascend, or are others than those that were asked for, is none: it might never end.

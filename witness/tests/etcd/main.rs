@@ -7,6 +7,9 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+#[path = "../asking/mod.rs"]
+mod asking;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod failures;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
-mod patience;
+#[path = "../asking/mod.rs"]
+mod asking;
 #[cfg(test)]
 mod sharing;

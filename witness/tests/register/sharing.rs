@@ -1,6 +1,6 @@
 //! Through its socket, through kills, and with clients and servers that are none.
 
-use crate::patience::{PATIENCE, lose, memory_folder, seen, win};
+use crate::asking::{PATIENCE, listed, lost, told};
 use replication::{ReadAnswer, Record, Revision, Seen, SwapAnswer};
 use std::fs;
 use std::io::{Read, Write};
@@ -20,6 +20,31 @@ const GROUP: GroupId = GroupId(7);
 
 /// Tells this program that it is the server which a test kills, and of which folder.
 const CHILD: &str = "ALJIBE_TEST_REGISTER";
+
+/// A folder of which the disk is never waited for, where there is one: all that is done to a server here is `kill -9`.
+fn memory_folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+async fn seen(client: &RegisterClient, group: GroupId) -> Option<Seen> {
+    let (seen, is_frail) = told(|| client.read(group)).await;
+    assert!(!is_frail, "a register is never frail");
+    seen
+}
+
+/// Has a change won that nobody else is in the way of: one of which nobody knows is looked for, and asked for again.
+async fn win<A: Future<Output = SwapAnswer>>(swap: impl Fn() -> A, wanted: Seen) {
+    let until = Instant::now() + PATIENCE;
+    let mut is_unsure = false;
+    loop {
+        match swap().await {
+            SwapAnswer::Won { revision } => return assert_eq!(revision, wanted.revision),
+            SwapAnswer::Lost { found } => return assert!(is_unsure && found == Some(wanted), "lost to {found:?}"),
+            SwapAnswer::Unknown => assert!(Instant::now() < until, "the change is never answered"),
+        }
+        is_unsure = true;
+    }
+}
 
 fn record(epoch: u64, primary: u8) -> Record {
     Record { epoch: Epoch(epoch), primary: SiteId(primary), partner: None, is_sole: false, lineage: 1, fork: None }
@@ -73,24 +98,24 @@ impl Server {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_share_a_register() {
     let server = Server::start().await;
-    let (one, other) = (server.client(), server.client());
-    assert_eq!(seen(&one, GROUP).await, None);
-    let first = win(&one, GROUP, None, &record(1, 1)).await;
-    assert_eq!(first, Seen { revision: Revision(1), record: record(1, 1) });
-    assert_eq!(seen(&other, GROUP).await, Some(first));
-    assert_eq!(lose(&other, GROUP, None, &record(1, 2)).await, Some(first));
-    assert_eq!(lose(&other, GROUP, None, &record(1, 1)).await, Some(first));
+    let (one, other) = (Witness::Register(server.client()), Witness::Register(server.client()));
+    let is_there = |seen| (Some(seen), false);
+    assert_eq!(told(|| one.read(GROUP)).await, (None, false));
+    let first = Seen { revision: Revision(1), record: record(1, 1) };
+    win(|| one.swap(GROUP, None, &first.record), first).await;
+    assert_eq!(told(|| other.read(GROUP)).await, is_there(first));
+    for late in [record(1, 2), first.record] {
+        assert_eq!(lost(|| other.swap(GROUP, None, &late)).await, Some(first));
+    }
     let folder = server.stop().await;
-    let witness = Witness::Register(one);
-    assert_eq!(witness.read(GROUP).await, ReadAnswer::Unreachable);
-    assert_eq!(witness.swap(GROUP, Some(Revision(1)), &record(2, 1)).await, SwapAnswer::Unknown);
-    witness.list().await.unwrap_err();
+    assert_eq!(one.read(GROUP).await, ReadAnswer::Unreachable);
+    assert_eq!(one.swap(GROUP, Some(first.revision), &record(2, 1)).await, SwapAnswer::Unknown);
+    one.list().await.unwrap_err();
     let server = Server::start_in(folder).await;
-    let Witness::Register(one) = &witness else { unreachable!() };
-    assert_eq!(seen(one, GROUP).await, Some(first));
-    let second = win(&other, GROUP, Some(Revision(1)), &record(2, 2)).await;
-    assert_eq!(second.revision, Revision(2));
-    assert_eq!((witness.cluster(), server.stop().await.path().exists()), (None, true));
+    assert_eq!(told(|| one.read(GROUP)).await, is_there(first));
+    let second = Seen { revision: Revision(2), record: record(2, 2) };
+    win(|| other.swap(GROUP, Some(first.revision), &second.record), second).await;
+    assert_eq!((one.cluster(), server.stop().await.path().exists()), (None, true));
 }
 
 /// P4. Of many that change one revision at once exactly one wins, and the others are told who.
@@ -188,13 +213,8 @@ async fn all_groups_are_listed() {
     }
     drop(register);
     let server = Server::start_in(folder).await;
-    let until = Instant::now() + PATIENCE;
-    let listed = loop {
-        match server.client().list().await {
-            Ok(listed) => break listed,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-    };
+    let client = server.client();
+    let listed = listed(|| client.list()).await;
     let found: Vec<_> = listed.into_iter().map(|listed| (listed.group.0, listed.seen.unwrap().record)).collect();
     assert_eq!(found, (0..300).map(|group| (group, record(group + 1, 1))).collect::<Vec<_>>());
 }
@@ -204,7 +224,8 @@ async fn all_groups_are_listed() {
 async fn a_client_that_is_none_harms_nobody() {
     let server = Server::start().await;
     let client = server.client();
-    let there = win(&client, GROUP, None, &record(1, 1)).await;
+    let there = Seen { revision: Revision(1), record: record(1, 1) };
+    win(|| client.swap(GROUP, None, &there.record), there).await;
     let too_long = [&[0xff, 0xff][..], &[b'x'; 100]].concat();
     let noise: Vec<u8> = (0..40).collect();
     for bytes in [&[0, 0][..], &[0, 1, 99], &[0, 9, 1, 0], &too_long, &noise, b"GET / HTTP/1.1\r\n\r\n"] {
