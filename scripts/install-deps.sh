@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building and testing need and that this machine lacks.
+# Installs the Debian packages that building and testing need and that this machine lacks, and gives it the id that tests need.
 # Quick and silent when nothing is missing; needs root or sudo only when something is.
 # Usage: scripts/install-deps.sh [build|test|demo]...   (default: test; each includes those before it)
 set -euo pipefail
@@ -36,14 +36,21 @@ if [[ " ${wanted[*]} " == *" qemu-utils "* ]] && grep -q '^VERSION_ID="12"' /etc
     ! command -v qemu-storage-daemon >/dev/null; then
     missing+=(qemu-system-common)
 fi
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null && as_root=(sudo)
-fi
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "install-deps: run this as root, it has to: $*" >&2
+        return 1
+    fi
+}
+
 # The witness's register tells machines apart by this, which a container may lack.
 if [[ " ${wanted[*]} " == *" etcd-server "* ]] && ! [ -s /etc/machine-id ] && ! [ -s /var/lib/dbus/machine-id ]; then
     echo "install-deps: making /etc/machine-id"
-    tr -d - </proc/sys/kernel/random/uuid | "${as_root[@]}" tee /etc/machine-id >/dev/null
+    tr -d - </proc/sys/kernel/random/uuid | as_root tee /etc/machine-id >/dev/null
 fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
@@ -51,10 +58,6 @@ if ! command -v apt-get >/dev/null; then
     echo "install-deps: this is no Debian; install the equivalents of: ${missing[*]}" >&2
     exit 1
 fi
-if [ "$(id -u)" -ne 0 ] && [ "${#as_root[@]}" -eq 0 ]; then
-    echo "install-deps: run as root: apt-get install ${missing[*]}" >&2
-    exit 1
-fi
 echo "install-deps: installing ${missing[*]}"
-"${as_root[@]}" apt-get -qq update
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null
+as_root apt-get -qq update
+as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" </dev/null
