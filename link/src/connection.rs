@@ -154,6 +154,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             Frame::Align { group, .. }
             | Frame::Aligned { group, .. }
             | Frame::Want { group, .. }
+            | Frame::Begins { group, .. }
             | Frame::Batch { group, .. }
             | Frame::Committed { group, .. }
             | Frame::MakeDurable { group, .. }

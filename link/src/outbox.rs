@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn small() -> Frame {
-        Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) }
+        Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) }
     }
 
     fn write(outbox: &Outbox) -> (usize, bool) {
@@ -369,7 +369,7 @@ mod tests {
             outbox.push(small()).unwrap();
         }
         for _ in 0..2 {
-            assert!(matches!(outbox.push(small()), Err(Refused::Room(Frame::Committed { .. }))));
+            assert!(matches!(outbox.push(small()), Err(Refused::Room(Frame::MakeDurable { .. }))));
         }
         let (mut written, mut told) = (0, Vec::new());
         loop {
@@ -398,7 +398,7 @@ mod tests {
         let mut out = Vec::new();
         outbox.take(&mut out);
         let kinds: Vec<u8> = out.iter().take(4).map(|frame| frame.slices().next().unwrap()[0]).collect();
-        assert_eq!(kinds, [8, 10, 9, 4], "credit, pong and ping before what waits");
+        assert_eq!(kinds, [8, 10, 9, 5], "credit, pong and ping before what waits");
         outbox.close(Some(Bye { code: ByeCode::Backlog, text: Text::default() }));
         out.clear();
         assert!(outbox.take(&mut out).is_last && out.len() == 1);

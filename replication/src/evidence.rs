@@ -6,7 +6,7 @@ use crate::record::Record;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
-use units::Monotonic;
+use units::{Lsn, Monotonic};
 
 /// How much evidence a site keeps in memory.
 const KEPT_MAX: usize = 256;
@@ -62,8 +62,8 @@ pub enum Decision {
     RolledBack,
     /// What the log has behind `from` is a branch.
     Branch {
-        /// The last position that stays.
-        from: Position,
+        /// The last operation that stays.
+        from: Lsn,
         /// The end of the branch.
         to: Position,
     },
@@ -100,7 +100,7 @@ impl fmt::Display for Evidence {
             Decision::Refuse(command) => write!(f, "refuses {command:?}")?,
             Decision::CallOff => f.write_str("calls the switch off")?,
             Decision::RolledBack => f.write_str("finds that the witness has gone back")?,
-            Decision::Branch { from, to } => write!(f, "keeps {from} to {to} as a branch")?,
+            Decision::Branch { from, to } => write!(f, "keeps what is behind {from} up to {to} as a branch")?,
             Decision::Hold => f.write_str("holds writes")?,
         }
         let sight = &self.sight;

@@ -53,9 +53,11 @@ pub enum Event {
     Aligned {
         /// Of the question.
         number: u64,
-        /// The last position that both logs have.
-        common: Position,
+        /// The last operation that both logs have.
+        common: Lsn,
     },
+    /// The log was opened anew, or its end is not what the primary has: where it parts from that one's is not known any more.
+    Reopened,
     /// A promise of [`Action::Promise`] is on stable storage; promises become so in their order.
     Promised,
     /// An operator wants something.
@@ -154,6 +156,21 @@ pub struct LogState {
     pub end: Position,
     /// On stable storage up to here.
     pub durable: Lsn,
+    /// How far the other site has it, when it follows this one's.
+    pub peer: Option<PeerAck>,
+    /// What is waited for to be on stable storage there, too.
+    pub awaited: Lsn,
+}
+
+/// How far the other site has a log, by what that site says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerAck {
+    /// The epoch in which it said so.
+    pub epoch: Epoch,
+    /// It has everything up to here.
+    pub appended: Lsn,
+    /// And this on stable storage.
+    pub durable: Lsn,
 }
 
 /// What a site does with its log.
@@ -180,8 +197,8 @@ pub enum Role {
     },
     /// Cut the log behind `to`, which is a branch now, and go on in a new segment. Appends nothing.
     SealAndCut {
-        /// What stays.
-        to: Position,
+        /// The last operation that stays.
+        to: Lsn,
     },
 }
 
@@ -271,8 +288,8 @@ pub enum Action {
     },
     /// Keep what lies behind `from` up to `to` as a named branch, before anything is cut.
     KeepBranch {
-        /// The last position that stays in the log.
-        from: Position,
+        /// The last operation that stays in the log.
+        from: Lsn,
         /// The end of the branch.
         to: Position,
     },

@@ -1,7 +1,8 @@
 //! Who may write a mirrored consistency group: the role machine of one site, sans-io.
 //!
 //! [`Member`] is told what happens ([`Event`]) and tells what to do ([`Action`]); time is an argument. It owns no file, socket,
-//! clock, thread or random source, so that the simulator runs the very same code. The protocol is in docs/mirror.md.
+//! clock, thread or random source, so that the simulator runs the very same code. The
+//! protocol is in docs/mirror.md.
 //! [`wire`] has the bytes of what two sites send each other.
 
 #![forbid(unsafe_code)]
@@ -20,9 +21,11 @@ pub mod times;
 pub mod wire;
 
 pub use evidence::{Decision, Evidence, Sight};
-pub use io::{Action, AskId, Command, DiskState, Event, LogState, ReadAnswer, Reads, Role, Seen, SwapAnswer, Why};
+pub use io::{
+    Action, AskId, Command, DiskState, Event, LogState, PeerAck, ReadAnswer, Reads, Role, Seen, SwapAnswer, Why,
+};
 pub use member::{Committed, Config, Member, Policy, Start};
 pub use message::{Body, Message};
 pub use position::Position;
 pub use promise::{Life, Promise};
-pub use record::{RECORD_BYTES_MAX, Record, RecordError, Revision};
+pub use record::{Fork, RECORD_BYTES_MAX, Record, RecordError, Revision};

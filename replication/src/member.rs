@@ -100,6 +100,8 @@ pub struct Member {
     secondary: Secondary,
     command: Option<(Command, Monotonic)>,
     is_preferred: bool,
+    /// The other site has heard of this life of this one, which made no promise that it knows of: its disk was lost.
+    life_heard: Life,
     kept: Kept,
 }
 
@@ -130,6 +132,7 @@ impl Member {
             secondary: Secondary::new(now),
             command: None,
             is_preferred: true,
+            life_heard: Life(0),
             kept: Kept::default(),
         }
     }
@@ -145,6 +148,7 @@ impl Member {
             Event::Link { is_up } => self.peer.on_link(self.now, is_up),
             Event::Log(log) => self.log = log,
             Event::Aligned { number, common } => self.on_aligned(number, common, actions),
+            Event::Reopened => self.secondary.align_anew(),
             Event::Promised => self.on_promised(actions),
             Event::Command(Command::Reads(reads)) => self.config.reads = reads,
             Event::Command(command) => self.on_command(command, actions),
@@ -153,6 +157,7 @@ impl Member {
             Event::Preferred(is_preferred) => self.is_preferred = is_preferred,
             Event::ReadWaits => self.peer.is_news_due = true,
         }
+        self.note_moved();
         self.settle(actions);
         self.commit();
         self.speak(actions);
@@ -210,8 +215,22 @@ impl Member {
         self.promise.seen.map(|seen| seen.record)
     }
 
-    fn epoch(&self) -> Epoch {
+    /// The epoch that is promised.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
         self.promise.epoch()
+    }
+
+    /// The life of the site, as it is promised.
+    #[must_use]
+    pub const fn life(&self) -> Life {
+        self.promise.life
+    }
+
+    /// From when on what this site appends may be answered and shown; `None` while it does not lead.
+    #[must_use]
+    pub fn leads_from(&self) -> Option<Monotonic> {
+        self.lead.as_ref().map(|lead| lead.acknowledges_from)
     }
 
     /// Looks at all that is known, and decides.
@@ -244,12 +263,14 @@ impl Member {
     /// S2. Whatever newer record is known is promised before anything is done by it.
     fn keep_promise(&mut self, actions: &mut Vec<Action>) {
         let is_newer = self.witness.known.is_some_and(|known| known.record.epoch > self.epoch());
-        let is_other = is_newer || self.is_certain != self.promise.is_certain;
+        let is_lost = self.life_heard > self.promise.life;
+        let is_other = is_newer || is_lost || self.is_certain != self.promise.is_certain;
         if self.writing.is_some() || !is_other {
             return;
         }
         let seen = self.witness.known.or(self.promise.seen);
-        let writing = Promise { seen, life: self.promise.life, is_certain: self.is_certain };
+        let life = if is_lost { Life(self.life_heard.0.saturating_add(1)) } else { self.promise.life };
+        let writing = Promise { seen, life, is_certain: self.is_certain };
         actions.push(Action::Promise(writing.clone()));
         self.writing = Some(writing);
     }

@@ -3,7 +3,7 @@
 use crate::io::{DiskState, Seen};
 use crate::position::Position;
 use crate::promise::Life;
-use units::{Epoch, Lsn};
+use units::Epoch;
 
 /// A message, with what tells whether it still counts: connections reorder, and a site may have restarted since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,6 @@ pub enum Body {
     Word {
         /// The number of the heartbeat.
         of: u64,
-    },
-    /// How far the log of the promised epoch's secondary is. Sent whenever that grows.
-    Ack {
-        /// Appended up to here.
-        appended: Lsn,
-        /// On stable storage up to here.
-        durable: Lsn,
     },
     /// Planned switch: the sender reads and acknowledges nothing more for now. Be ready at `end`.
     HandOver {

@@ -43,7 +43,22 @@ pub struct Record {
     /// Raised when an operator decides what no protocol can: a failover by force, a witness made anew.
     pub lineage: u64,
     /// Where the primary's log parted from its predecessor's, when it took over without it.
-    pub fork: Option<Position>,
+    pub fork: Option<Fork>,
+}
+
+/// The end of a log, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The epoch of its last operation.
+    pub epoch: Epoch,
+    /// And its place.
+    pub lsn: Lsn,
+}
+
+impl From<Position> for Fork {
+    fn from(Position { epoch, lsn, .. }: Position) -> Self {
+        Self { epoch, lsn }
+    }
 }
 
 impl Record {
@@ -59,7 +74,7 @@ impl Record {
         let mut text = format!("aljibe-mirror {VERSION}\nepoch {}\nprimary {}\n", self.epoch, self.primary);
         let partner = self.partner.map(|site| format!(" {site}")).unwrap_or_default();
         let sole = if self.is_sole { "yes" } else { "no" };
-        let fork = self.fork.map_or_else(|| "none".to_owned(), |fork| fork.to_string());
+        let fork = self.fork.map_or_else(|| "none".to_owned(), |Fork { epoch, lsn }| format!("{epoch}/{lsn}"));
         // Writing to a String cannot fail.
         let _ = write!(text, "in-sync {}{partner}\nsole {sole}\nlineage {}\nfork {fork}\n", self.primary, self.lineage);
         text
@@ -153,13 +168,13 @@ fn partner(primary: SiteId, text: &str) -> Result<Option<SiteId>, RecordError> {
     Ok(partner)
 }
 
-fn fork(text: &str) -> Result<Option<Position>, RecordError> {
+fn fork(text: &str) -> Result<Option<Fork>, RecordError> {
     let name = "fork";
     if text == "none" {
         return Ok(None);
     }
     let (epoch, lsn) = text.split_once('/').ok_or(RecordError::Value { name })?;
-    Ok(Some(Position { epoch: Epoch(number(name, epoch)?), lsn: Lsn(number(name, lsn)?) }))
+    Ok(Some(Fork { epoch: Epoch(number(name, epoch)?), lsn: Lsn(number(name, lsn)?) }))
 }
 
 #[cfg(test)]
@@ -178,7 +193,7 @@ mod tests {
                 partner: apart.map(|apart| SiteId(primary.wrapping_add(apart))),
                 is_sole,
                 lineage,
-                fork: fork.map(|(epoch, lsn)| Position { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
+                fork: fork.map(|(epoch, lsn)| Fork { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
             },
         )
     }

@@ -33,7 +33,7 @@ controls! {
     /// P1. S1: what is acknowledged by the primary alone is missed at the other site.
     an_acknowledgement_without_the_partner_is_noticed: AllInSync in KillPrimary, 100;
     /// P4. S2: a secondary that takes appends of any epoch lets a stale primary go on.
-    appends_of_another_epoch_are_noticed: PromisedEpoch in StalePrimary, 300;
+    appends_of_another_epoch_are_noticed: PromisedEpoch in StalePrimary, 3000;
     /// P1. S3: a site that is not in sync becomes primary.
     a_primary_that_was_not_in_sync_is_noticed: Eligible in StaleSite, 20;
     /// P1, P4. S4: a change of which the outcome is not known is taken for made.
@@ -53,5 +53,5 @@ controls! {
     /// P1. A primary that lost part of its log in a power cut leads without asking.
     a_primary_that_does_not_compare_is_noticed: Comparison in KillPrimary, 300;
     /// P1. A primary that restarts writes again in the epoch in which it wrote before.
-    an_epoch_that_is_used_twice_is_noticed: FreshEpoch in StalePrimary, 300;
+    an_epoch_that_is_used_twice_is_noticed: FreshEpoch in StalePrimary, 2000;
 }

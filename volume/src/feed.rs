@@ -1,7 +1,5 @@
 //! The log as it was written, batch by batch, for a secondary that lacks the end of it: it appends them as it does those that
 //! come while they are written.
-//!
-//! Where two logs part is told by the ends of their batches: one place, one epoch and one chain are one history.
 
 use crate::buffer::Buffer;
 use crate::engine::is_whole;
@@ -44,12 +42,14 @@ impl fmt::Display for FeedError {
 impl std::error::Error for FeedError {}
 
 /// Where a batch ends, and what is before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BatchEnd {
     /// Its last operation.
     pub lsn: Lsn,
     /// The right under which it was written.
     pub epoch: Epoch,
+    /// The segment that it is in; none where there is no batch.
+    pub segment: Option<SegmentId>,
     /// CRC of its header, which covers that of the one before.
     pub chain: u32,
 }
@@ -144,7 +144,8 @@ impl Feed {
             if header.last_lsn() > up_to {
                 break;
             }
-            ends.push(BatchEnd { lsn: header.last_lsn(), epoch: header.epoch, chain });
+            let (lsn, epoch, segment) = (header.last_lsn(), header.epoch, Some(header.segment));
+            ends.push(BatchEnd { lsn, epoch, segment, chain });
             self.pass(&header);
         }
         Ok(ends)
@@ -189,10 +190,4 @@ impl Feed {
             block += header.total_blocks();
         }
     }
-}
-
-/// The newest end that two logs have in common; `None` where they have none among these.
-#[must_use]
-pub fn common_end(ours: &[BatchEnd], theirs: &[BatchEnd]) -> Option<BatchEnd> {
-    ours.iter().rev().find(|end| theirs.contains(end)).copied()
 }

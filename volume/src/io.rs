@@ -289,11 +289,8 @@ pub enum Event {
         /// Its header in the first one, and its payload in whole blocks.
         buffers: Vec<Buffer>,
     },
-    /// The primary has told what counts.
-    Committed {
-        /// Everything up to here.
-        lsn: Lsn,
-    },
+    /// The primary has told what counts of its log, and what of that is on stable storage at both sites.
+    Committed(PeerLog),
     /// The primary waits until what it has sent is durable.
     MakeDurable {
         /// Everything up to here.

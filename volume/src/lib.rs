@@ -12,6 +12,7 @@ pub mod format;
 pub mod history;
 pub mod io;
 pub mod map;
+pub mod parting;
 pub mod pool;
 pub mod rebuild;
 pub mod recover;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use units::{Epoch, GroupId, Lsn};
 use volume::buffer::Buffer;
 use volume::engine::PeerLog;
-use volume::feed::BatchEnd;
 use volume::io::FellOut;
 
 pub(crate) fn bytes_of(frame: Frame) -> Vec<u8> {
@@ -24,18 +23,20 @@ pub(crate) fn batch(group: u64, epoch: u64, blocks: usize) -> Frame {
 /// The frames of the log that a group sends in epoch `number`.
 fn log_frames(group: u64, number: u64) -> Vec<Frame> {
     let (group, epoch) = (GroupId(group), Epoch(number));
+    let log = PeerLog { segment: None, appended: Lsn(number), durable: Lsn(number) };
     vec![
-        Frame::Want { group, epoch, after: BatchEnd { lsn: Lsn(number), epoch, chain: 7 } },
+        Frame::Want { group, epoch, number, segment: None, lsn: Lsn(number) },
+        Frame::Begins { group, epoch, number },
         batch(group.0, number, 1 + number as usize % 40),
-        Frame::Committed { group, epoch, lsn: Lsn(number) },
+        Frame::Committed { group, epoch, log },
         Frame::MakeDurable { group, epoch, lsn: Lsn(number) },
-        Frame::Has { group, epoch, log: PeerLog { segment: None, appended: Lsn(number), durable: Lsn(number) } },
+        Frame::Has { group, epoch, log },
         Frame::FellOut { group, epoch, why: FellOut::NoSlot },
     ]
 }
 
 pub(crate) fn say(group: u64, number: u64) -> Frame {
-    let body = Body::HandOver { end: Position { epoch: Epoch(1), lsn: Lsn(number) } };
+    let body = Body::HandOver { end: Position { epoch: Epoch(1), segment: None, lsn: Lsn(number) } };
     let message = Message { life: Life(1), heard: Life(2), number, epoch: Epoch(number), body };
     Frame::Say { group: GroupId(group), message: Box::new(message) }
 }
@@ -169,8 +170,8 @@ async fn a_receiver_that_consumes_nothing_stops_the_sender() {
     assert_eq!(one.handle.unacknowledged(lives[0], GroupId(1)), window);
     // Small frames of the group, and batches on another connection, pass.
     assert_ne!(one.handle.connection_of(lives[0], GroupId(1)), one.handle.connection_of(lives[0], GroupId(2)));
-    one.handle.send(lives[0], Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(9) }).unwrap();
-    assert!(matches!(two.frame(lives[1]).await, Frame::Committed { lsn: Lsn(9), .. }));
+    one.handle.send(lives[0], Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(9) }).unwrap();
+    assert!(matches!(two.frame(lives[1]).await, Frame::MakeDurable { lsn: Lsn(9), .. }));
     one.handle.send(lives[0], batch(2, 1, 1)).unwrap();
     assert!(matches!(two.frame(lives[1]).await, Frame::Batch { group: GroupId(2), .. }));
     // Half of it consumed is room.

@@ -4,17 +4,17 @@ use crate::carrying::{bytes_of, say, send_all};
 use crate::losing::apart_with;
 use crate::site::{STANDSTILL_MAX, pair, times};
 use link::{LifeNumber, LinkHandle, News, Rejected, Times};
-use replication::wire::{ENDS_MAX, Frame};
+use replication::wire::{Frame, STRETCHES_MAX};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use units::{Epoch, GroupId, Lsn};
-use volume::feed::BatchEnd;
+use units::{Epoch, GroupId, Lsn, SegmentId};
+use volume::parting::Stretch;
 
 /// The longest that a group says as the link comes up.
 fn align(group: u64) -> Frame {
-    let end = BatchEnd { lsn: Lsn(1), epoch: Epoch(1), chain: 0 };
-    Frame::Align { group: GroupId(group), epoch: Epoch(1), number: 1, ends: vec![end; ENDS_MAX] }
+    let stretch = Stretch { segment: SegmentId(1), first_lsn: Lsn(1), last_lsn: Lsn(1) };
+    Frame::Align { group: GroupId(group), epoch: Epoch(1), number: 1, stretches: vec![stretch; STRETCHES_MAX] }
 }
 
 /// Sends what may go; what comes back is left.

@@ -85,7 +85,7 @@ async fn frames_that_are_too_long_end_a_life_before_they_come() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_in_the_wrong_place_end_a_life() {
-    let committed = Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) };
+    let committed = Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) };
     let cases = [(0, committed), (0, batch(1)), (0, Frame::Credit { bytes: 1 }), (1, Frame::Credit { bytes: 1 })];
     for (connection, frame) in cases {
         let why = say(connection, &bytes_of(frame)).await;
@@ -104,7 +104,7 @@ async fn one_who_reads_nothing_ends_the_life_by_its_backlog() {
     let ping = bytes_of(Frame::Ping { number: 1 });
     let (mut sent, mut rejected, mut last_sent) = (0_u64, 0_u64, Instant::now());
     loop {
-        let frame = Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(sent) };
+        let frame = Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(sent) };
         match two.handle.send(life, frame) {
             Ok(()) => (sent, last_sent) = (sent + 1, Instant::now()),
             Err(Rejected::NoRoom(_)) => {

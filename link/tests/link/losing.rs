@@ -102,7 +102,7 @@ async fn a_cut_ends_a_life_and_nothing_of_it_comes_later() {
             }
         }
         one.down(lives[0]).await;
-        let stale = one.handle.send(lives[0], Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) });
+        let stale = one.handle.send(lives[0], Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(1) });
         assert!(stale.is_err());
         loop {
             match two.next().await {
@@ -117,9 +117,9 @@ async fn a_cut_ends_a_life_and_nothing_of_it_comes_later() {
             }
         }
         lives = [one.up().await, two.up().await];
-        let frame = Frame::Committed { group: GroupId(1), epoch: Epoch(lives[0].0), lsn: Lsn(1) };
+        let frame = Frame::MakeDurable { group: GroupId(1), epoch: Epoch(lives[0].0), lsn: Lsn(1) };
         one.handle.send(lives[0], frame).unwrap();
-        let Frame::Committed { epoch, .. } = two.frame(lives[1]).await else { panic!("something old") };
+        let Frame::MakeDurable { epoch, .. } = two.frame(lives[1]).await else { panic!("something old") };
         assert_eq!(epoch.0, lives[0].0);
     }
 }
@@ -156,11 +156,11 @@ async fn nothing_is_told_behind_the_end_of_a_life() {
     let mut one = Site::start(config(1, Some(two.address())));
     let lives = [one.up().await, two.up().await];
     for number in 0..FRAMES {
-        let frame = Frame::Committed { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(number) };
+        let frame = Frame::MakeDurable { group: GroupId(1), epoch: Epoch(1), lsn: Lsn(number) };
         one.handle.send(lives[0], frame).unwrap();
     }
     // One has come, so those behind it are there or on their way.
-    assert!(matches!(two.frame(lives[1]).await, Frame::Committed { lsn: Lsn(0), .. }));
+    assert!(matches!(two.frame(lives[1]).await, Frame::MakeDurable { lsn: Lsn(0), .. }));
     one.link.close().await;
     let mut told = 1;
     while let News::Frame { .. } = two.next().await {
@@ -169,8 +169,8 @@ async fn nothing_is_told_behind_the_end_of_a_life() {
     assert!(told < FRAMES);
     let mut one = Site::start(config(1, Some(two.address())));
     let lives = [one.up().await, two.up().await];
-    one.handle.send(lives[0], Frame::Committed { group: GroupId(1), epoch: Epoch(2), lsn: Lsn(1) }).unwrap();
-    assert!(matches!(two.frame(lives[1]).await, Frame::Committed { epoch: Epoch(2), .. }));
+    one.handle.send(lives[0], Frame::MakeDurable { group: GroupId(1), epoch: Epoch(2), lsn: Lsn(1) }).unwrap();
+    assert!(matches!(two.frame(lives[1]).await, Frame::MakeDurable { epoch: Epoch(2), .. }));
 }
 
 /// A site that is lost without a word, as by kill -9, is noticed at once, and comes back as a new life.

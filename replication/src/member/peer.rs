@@ -1,21 +1,13 @@
 //! What the other site says, and what it is told.
 
 use super::Member;
-use crate::io::{Action, DiskState, Role};
+use crate::io::{Action, DiskState};
 use crate::message::{Body, Message};
 use crate::position::Position;
 use crate::promise::Life;
 use crate::times::{HEARTBEAT, LEASE_GIVEN, SILENCE};
 use std::time::Duration;
-use units::{Epoch, Lsn, Monotonic};
-
-/// How far the other site's log is, in an epoch that this site leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) epoch: Epoch,
-    pub(super) appended: Lsn,
-    pub(super) durable: Lsn,
-}
+use units::{Epoch, Monotonic};
 
 /// What is known of the other site.
 #[derive(Debug)]
@@ -32,12 +24,10 @@ pub(super) struct Peer {
     pub(super) epoch: Epoch,
     pub(super) disk: DiskState,
     pub(super) is_slow: bool,
-    pub(super) ack: Option<Ack>,
     /// There is something that it should hear before the next heartbeat is due.
     pub(super) is_news_due: bool,
     spoken_at: Option<Monotonic>,
     spoken_number: u64,
-    acked: Option<Ack>,
 }
 
 impl Peer {
@@ -52,11 +42,9 @@ impl Peer {
             epoch: Epoch(0),
             disk: DiskState::Good,
             is_slow: false,
-            ack: None,
             is_news_due: false,
             spoken_at: None,
             spoken_number: 0,
-            acked: None,
         }
     }
 
@@ -76,7 +64,6 @@ impl Peer {
     pub(super) const fn on_link(&mut self, now: Monotonic, is_up: bool) {
         self.well_since = now;
         self.is_news_due = is_up;
-        self.acked = None;
     }
 
     pub(super) const fn on_slow(&mut self, now: Monotonic, is_slow: bool) {
@@ -95,8 +82,6 @@ impl Peer {
         self.has_heard_me = false;
         self.end = Position::ZERO;
         self.epoch = Epoch(0);
-        self.ack = None;
-        self.acked = None;
         self.is_news_due = true;
     }
 }
@@ -106,6 +91,7 @@ impl Member {
         if message.life < self.peer.life || !self.has_started {
             return;
         }
+        self.life_heard = self.life_heard.max(message.heard);
         if message.life > self.peer.life {
             self.peer.restart(message.life);
         }
@@ -120,7 +106,6 @@ impl Member {
         let is_to_me = message.heard == self.promise.life && message.epoch == self.epoch();
         match message.body {
             Body::Heartbeat { .. } => self.on_heartbeat(&message, actions),
-            Body::Ack { appended, durable } => self.on_ack(message.epoch, appended, durable),
             Body::Word { of } if is_to_me => {
                 if let Some(lead) = &mut self.lead {
                     lead.unanswered_since = lead.lease.answer(of).unwrap_or(lead.unanswered_since);
@@ -161,29 +146,12 @@ impl Member {
         }
     }
 
-    fn on_ack(&mut self, epoch: Epoch, appended: Lsn, durable: Lsn) {
-        let before = self.peer.ack.filter(|ack| ack.epoch >= epoch);
-        if before.is_some_and(|ack| ack.epoch > epoch) {
-            return;
-        }
-        let most = |new: Lsn, old: Option<Lsn>| old.map_or(new, |old| old.max(new));
-        self.peer.ack = Some(Ack {
-            epoch,
-            appended: most(appended, before.map(|ack| ack.appended)),
-            durable: most(durable, before.map(|ack| ack.durable)),
-        });
-    }
-
     /// Tells the other site what it should hear now.
     pub(super) fn speak(&mut self, actions: &mut Vec<Action>) {
         if !self.has_started {
             return;
         }
         let is_due = self.peer.spoken_at.is_none_or(|at| self.now.since(at) >= HEARTBEAT);
-        if is_due {
-            self.peer.acked = None;
-        }
-        self.acknowledge(actions);
         if !is_due && !self.peer.is_news_due && !self.wants_alignment() {
             return;
         }
@@ -203,16 +171,6 @@ impl Member {
         let now = self.now;
         if let Some(lead) = self.lead.as_mut().filter(|_| asks_word) {
             lead.lease.ask(number, now);
-        }
-    }
-
-    /// Says how far the log of a secondary is, when that has changed.
-    fn acknowledge(&mut self, actions: &mut Vec<Action>) {
-        let Role::Follow { epoch, .. } = self.role else { return };
-        let ack = Ack { epoch, appended: self.log.end.lsn, durable: self.log.durable };
-        if self.has_taken_on() && self.peer.acked != Some(ack) {
-            self.peer.acked = Some(ack);
-            self.send(Body::Ack { appended: ack.appended, durable: ack.durable }, actions);
         }
     }
 

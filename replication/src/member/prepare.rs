@@ -70,7 +70,7 @@ impl Member {
     fn next_to_lead(&self, record: Record, is_all_there_is: bool) -> Option<Record> {
         let epoch = Epoch(record.epoch.0 + 1);
         if self.is_behind() && !is_all_there_is {
-            let fork = Some(self.peer.end);
+            let fork = Some(self.peer.end.into());
             return Some(Record { epoch, primary: self.config.peer, partner: None, is_sole: false, fork, ..record });
         }
         let has_partner = record.partner.is_some() && !record.is_sole;

@@ -4,7 +4,7 @@ use super::switch::Switch;
 use super::{Committed, Member, Policy};
 use crate::controls::{Safeguard, is_missing};
 use crate::evidence::Decision;
-use crate::io::{Action, DiskState, Role, Why};
+use crate::io::{Action, DiskState, PeerAck, Role, Why};
 use crate::lease::Lease;
 use crate::pause::Pause;
 use crate::record::Record;
@@ -35,6 +35,8 @@ pub(super) struct Lead {
     held_since: Option<Monotonic>,
     is_hold_told: bool,
     is_held: bool,
+    /// The most that the other site had, and when that last grew or nothing was waited for.
+    moved: (PeerAck, Monotonic),
     pause: Pause,
 }
 
@@ -63,6 +65,7 @@ impl Member {
             held_since: None,
             is_hold_told: false,
             is_held: false,
+            moved: (PeerAck::default(), self.now),
             pause: Pause::default(),
         });
         if let Some(lead) = self.lead.as_mut().filter(|_| is_missing(Safeguard::LeaseRunsOut)) {
@@ -85,7 +88,7 @@ impl Member {
             return;
         }
         let counts_peer = self.counts_peer();
-        if counts_peer && (self.is_peer_lost() || self.peer.is_bad()) {
+        if counts_peer && (self.is_peer_lost() || self.peer.is_bad() || self.is_peer_stuck()) {
             self.eject(record, actions);
         } else if record.partner.is_none() || self.is_alone() {
             self.join(record, actions);
@@ -100,6 +103,27 @@ impl Member {
     fn is_peer_lost(&self) -> bool {
         let is_deaf = self.lead.as_ref().is_some_and(|lead| self.now.since(lead.unanswered_since) >= SILENCE);
         self.peer.is_lost(self.now) || self.counts_peer() && is_deaf
+    }
+
+    /// It is heard, and its log does not come on though something waits for that.
+    fn is_peer_stuck(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| self.now.since(lead.moved.1) >= SILENCE)
+    }
+
+    /// The log has changed, or time has passed.
+    pub(super) fn note_moved(&mut self) {
+        let (end, awaited, now) = (self.log.end.lsn, self.log.awaited, self.now);
+        let Some(lead) = &mut self.lead else { return };
+        let (most, since) = &mut lead.moved;
+        // What was given up is appended again under the same LSNs.
+        (most.appended, most.durable) = (most.appended.min(end), most.durable.min(end));
+        let Some(ack) = self.log.peer else { return };
+        let has_all = ack.appended >= end && ack.durable >= awaited;
+        // That it asks for the log again and again is no progress.
+        if has_all || ack.appended > most.appended || ack.durable > most.durable {
+            *since = now;
+            (most.appended, most.durable) = (most.appended.max(ack.appended), most.durable.max(ack.durable));
+        }
     }
 
     fn is_alone(&self) -> bool {
@@ -130,7 +154,7 @@ impl Member {
     /// Takes in what is acknowledged now.
     pub(super) fn commit(&mut self) {
         let needs_peer = self.needs_peer();
-        let ack = self.peer.ack;
+        let ack = self.log.peer;
         let Some(lead) = &mut self.lead else { return };
         if self.now < lead.acknowledges_from {
             return;
@@ -183,7 +207,7 @@ impl Member {
     /// site from before it is asked for until it is known what became of it.
     fn join(&mut self, record: Record, actions: &mut Vec<Action>) {
         let (now, well_since) = (self.now, self.peer.well_since);
-        let ack = self.peer.ack.filter(|ack| ack.epoch == record.epoch);
+        let ack = self.log.peer.filter(|ack| ack.epoch == record.epoch);
         let is_well = self.peer.is_heard(now) && !self.peer.is_bad();
         let is_ready = self.witness.is_ready() && self.witness.is_frail(now).is_some();
         let end = self.log.end.lsn;

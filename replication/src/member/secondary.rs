@@ -59,6 +59,12 @@ impl Secondary {
         self.taking = None;
     }
 
+    /// The logs are to be compared again.
+    pub(super) const fn align_anew(&mut self) {
+        self.aligned = None;
+        self.asked = None;
+    }
+
     pub(super) const fn is_taking_over(&self) -> bool {
         self.taking.is_some()
     }
@@ -134,12 +140,12 @@ impl Member {
     }
 
     /// The primary says where. What lies behind is a branch: nobody acknowledged it, unless an operator forced a failover.
-    pub(super) fn on_aligned(&mut self, number: u64, common: Position, actions: &mut Vec<Action>) {
+    pub(super) fn on_aligned(&mut self, number: u64, common: Lsn, actions: &mut Vec<Action>) {
         if !self.is_aligning() || number != self.role_number {
             return;
         }
         let end = self.log.end;
-        if common.lsn < end.lsn {
+        if common < end.lsn {
             self.tell(Decision::Branch { from: common, to: end }, actions);
             actions.push(Action::KeepBranch { from: common, to: end });
             self.set_role(Role::SealAndCut { to: common }, actions);
@@ -156,7 +162,8 @@ impl Member {
         if self.secondary.primary_end.is_some_and(|primary| end.lsn >= primary) {
             self.is_certain = true;
         }
-        let is_ready = |(_, at): &(u64, Position)| *at == end && self.log.durable == end.lsn;
+        // What the primary gave up since its disk failed it may be here: it was never acknowledged, and does no harm.
+        let is_ready = |(_, at): &(u64, Position)| end.continues(*at) && self.log.durable >= end.lsn;
         if let Some((of, _)) = self.secondary.hand_over.take_if(|hand_over| is_ready(hand_over)) {
             self.send(Body::Ready { of }, actions);
         }
@@ -194,7 +201,7 @@ impl Member {
             partner: None,
             is_sole: false,
             lineage: record.lineage + 1,
-            fork: Some(self.log.end),
+            fork: Some(self.log.end.into()),
         };
         let expected = self.witness.latest_revision();
         if self.swap_at(expected, next, actions) {
@@ -244,7 +251,7 @@ impl Member {
             partner: None,
             is_sole: false,
             lineage: record.lineage + u64::from(taking.is_forced),
-            fork: Some(self.log.end),
+            fork: Some(self.log.end.into()),
         };
         if self.swap(next, actions) && taking.is_forced {
             // The operator answers for what this log may lack.

@@ -35,7 +35,7 @@ impl Member {
         }
         self.freeze(Why::Switching, actions);
         let end = self.log.end;
-        let is_there = self.peer.ack.is_some_and(|ack| ack.epoch == record.epoch && ack.appended >= end.lsn);
+        let is_there = self.log.peer.is_some_and(|ack| ack.epoch == record.epoch && ack.appended >= end.lsn);
         if switch.handed.is_none() && self.has_taken_on() && is_there {
             let number = self.send(Body::HandOver { end }, actions);
             self.set_switch(Some(Switch { handed: Some(number), ..switch }));
@@ -77,8 +77,8 @@ impl Member {
     fn may_switch(&self, record: Record) -> bool {
         let end = self.log.end.lsn.0;
         let is_near = self
+            .log
             .peer
-            .ack
             .is_some_and(|ack| ack.epoch == record.epoch && end.saturating_sub(ack.appended.0) <= JOIN_LAG_MAX);
         record.partner.is_some()
             && self.counts_peer()

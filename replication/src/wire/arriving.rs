@@ -3,16 +3,16 @@
 use super::bytes::Fields;
 use super::error::WireError;
 use super::frame::{
-    BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, END_BYTES, FELL_OUTS, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX,
+    BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, FELL_OUTS, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX, STRETCH_BYTES,
     fell_out_code,
 };
-use super::outgoing::is_log;
+use super::outgoing::{is_log, is_stretch};
 use super::say::decode_message;
 use super::text::Text;
-use units::{BLOCK_LEN, Epoch, GroupId, SegmentId};
+use units::{BLOCK_LEN, Epoch, GroupId, Lsn};
 use volume::buffer::Buffer;
 use volume::engine::PeerLog;
-use volume::feed::BatchEnd;
+use volume::parting::{Parting, Stretch};
 
 /// A header, its length within the bounds of its kind.
 #[derive(Debug, Clone, Copy)]
@@ -179,16 +179,20 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
         Kind::Align => {
             let number = fields.u64()?;
             // What the header allows bounds their number.
-            let mut ends = Vec::with_capacity(fields.0.len() / END_BYTES);
+            let mut stretches = Vec::with_capacity(fields.0.len() / STRETCH_BYTES);
             while !fields.0.is_empty() {
-                ends.push(decode_end(&mut fields)?);
+                stretches.push(decode_stretch(&mut fields)?);
             }
-            Frame::Align { group, epoch, number, ends }
+            Frame::Align { group, epoch, number, stretches }
         }
-        Kind::Aligned => Frame::Aligned { group, epoch, number: fields.u64()?, common: decode_end(&mut fields)? },
-        Kind::Want => Frame::Want { group, epoch, after: decode_end(&mut fields)? },
+        Kind::Aligned => Frame::Aligned { group, epoch, number: fields.u64()?, parting: decode_parting(&mut fields)? },
+        Kind::Want => {
+            let (number, segment, lsn) = (fields.u64()?, fields.segment()?, fields.lsn()?);
+            Frame::Want { group, epoch, number, segment, lsn }
+        }
+        Kind::Begins => Frame::Begins { group, epoch, number: fields.u64()? },
         Kind::Batch => return Err(WireError::Cut),
-        Kind::Committed => Frame::Committed { group, epoch, lsn: fields.lsn()? },
+        Kind::Committed => Frame::Committed { group, epoch, log: decode_log(&mut fields)? },
         Kind::MakeDurable => Frame::MakeDurable { group, epoch, lsn: fields.lsn()? },
         Kind::Has => Frame::Has { group, epoch, log: decode_log(&mut fields)? },
         Kind::FellOut => {
@@ -212,14 +216,22 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
     Ok(frame)
 }
 
-fn decode_end(fields: &mut Fields<'_>) -> Result<BatchEnd, WireError> {
-    let (position, chain) = (fields.position()?, fields.u32()?);
-    Ok(BatchEnd { lsn: position.lsn, epoch: position.epoch, chain })
+fn decode_stretch(fields: &mut Fields<'_>) -> Result<Stretch, WireError> {
+    let wrong = WireError::Value { field: "segment" };
+    let (segment, first_lsn, last_lsn) = (fields.segment()?.ok_or(wrong)?, fields.lsn()?, fields.lsn()?);
+    Some(Stretch { segment, first_lsn, last_lsn }).filter(|stretch| is_stretch(*stretch)).ok_or(wrong)
+}
+
+fn decode_parting(fields: &mut Fields<'_>) -> Result<Parting, WireError> {
+    match (fields.u8()?, fields.lsn()?) {
+        (1, lsn) => Ok(Parting::Behind(lsn)),
+        (0, Lsn::ZERO) => Ok(Parting::Untold),
+        _ => Err(WireError::Value { field: "parting" }),
+    }
 }
 
 fn decode_log(fields: &mut Fields<'_>) -> Result<PeerLog, WireError> {
-    let (segment, appended, durable) = (fields.u64()?, fields.lsn()?, fields.lsn()?);
-    let segment = Some(SegmentId(segment)).filter(|segment| segment.0 != u64::MAX);
+    let (segment, appended, durable) = (fields.segment()?, fields.lsn()?, fields.lsn()?);
     let log = PeerLog { segment, appended, durable };
     if is_log(log) { Ok(log) } else { Err(WireError::Value { field: "log" }) }
 }

@@ -2,7 +2,7 @@
 
 use super::error::WireError;
 use crate::position::Position;
-use units::{Epoch, Lsn};
+use units::{Epoch, Lsn, SegmentId};
 
 /// What is left of a body.
 #[derive(Debug)]
@@ -39,8 +39,17 @@ impl<'a> Fields<'a> {
         self.u64().map(Lsn)
     }
 
+    /// A segment, or none.
+    pub(super) fn segment(&mut self) -> Result<Option<SegmentId>, WireError> {
+        match self.u64()? {
+            u64::MAX => Ok(None),
+            id if id <= SegmentId::MAX.0 => Ok(Some(SegmentId(id))),
+            _ => Err(WireError::Value { field: "segment" }),
+        }
+    }
+
     pub(super) fn position(&mut self) -> Result<Position, WireError> {
-        Ok(Position { epoch: Epoch(self.u64()?), lsn: self.lsn()? })
+        Ok(Position { epoch: Epoch(self.u64()?), segment: self.segment()?, lsn: self.lsn()? })
     }
 
     /// All that is left.
@@ -54,8 +63,14 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Appends a segment, or that there is none.
+pub(super) fn put_segment(out: &mut Vec<u8>, segment: Option<SegmentId>) {
+    out.extend_from_slice(&segment.map_or(u64::MAX, |segment| segment.0).to_le_bytes());
+}
+
 /// Appends a position.
 pub(super) fn put_position(out: &mut Vec<u8>, position: Position) {
     out.extend_from_slice(&position.epoch.0.to_le_bytes());
+    put_segment(out, position.segment);
     out.extend_from_slice(&position.lsn.0.to_le_bytes());
 }

@@ -4,11 +4,11 @@ use super::say::{SAY_BYTES_MAX, SAY_BYTES_MIN};
 use super::text::{TEXT_BYTES_MAX, Text};
 use crate::message::Message;
 use std::ops::RangeInclusive;
-use units::{BLOCK_LEN, Epoch, GroupId, Lsn};
+use units::{BLOCK_LEN, Epoch, GroupId, Lsn, SegmentId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
-use volume::feed::BatchEnd;
 use volume::io::FellOut;
+use volume::parting::{Parting, Stretch};
 
 /// Length of a frame's header.
 pub const HEADER_BYTES: usize = 24;
@@ -19,14 +19,14 @@ pub const BATCH_BYTES_MAX: usize = 33 << 20;
 /// Most buffers of a batch: each holds a block at least.
 pub const BUFFERS_MAX: usize = BATCH_BYTES_MAX / BLOCK_LEN;
 
-/// Most ends of batches that a site tells of its log.
-pub const ENDS_MAX: usize = 1024;
+/// Most segments of its log that a site tells of.
+pub const STRETCHES_MAX: usize = 1024;
 
-/// Bytes of the end of a batch: epoch, LSN, chain.
-pub(super) const END_BYTES: usize = 20;
+/// Bytes of what a log has in a segment: the segment, the first and the last operation.
+pub(super) const STRETCH_BYTES: usize = 24;
 
-/// The longest body but that of a batch: all ends that a site tells of.
-pub(super) const SMALL_BYTES_MAX: usize = 8 + END_BYTES * ENDS_MAX;
+/// The longest body but that of a batch: all segments that a site tells of.
+pub(super) const SMALL_BYTES_MAX: usize = 8 + STRETCH_BYTES * STRETCHES_MAX;
 
 const _: () = assert!(SMALL_BYTES_MAX >= SAY_BYTES_MAX && SMALL_BYTES_MAX >= 2 + TEXT_BYTES_MAX);
 
@@ -48,8 +48,8 @@ pub enum Frame {
         epoch: Epoch,
         /// Comes back in the answer.
         number: u64,
-        /// Where the batches of its log end, the last of them, in order: [`ENDS_MAX`] at most.
-        ends: Vec<BatchEnd>,
+        /// What its log has in its newest segments, newest first: [`STRETCHES_MAX`] at most.
+        stretches: Vec<Stretch>,
     },
     /// There.
     Aligned {
@@ -59,17 +59,30 @@ pub enum Frame {
         epoch: Epoch,
         /// Of the question.
         number: u64,
-        /// The last of the ends that the primary's log has, too; all zero where it has none.
-        common: BatchEnd,
+        /// Where.
+        parting: Parting,
     },
-    /// A secondary asks for the log behind the end of a batch that it has.
+    /// A secondary, of which nothing is being appended, asks for the log behind the end of its own.
     Want {
         /// Of which group.
         group: GroupId,
         /// The epoch that it follows.
         epoch: Epoch,
-        /// Where its log ends; all zero where it has none.
-        after: BatchEnd,
+        /// Greater each time, in all lives of the site: the newest counts.
+        number: u64,
+        /// The segment in which its log ends; none where it has none.
+        segment: Option<SegmentId>,
+        /// Its last operation.
+        lsn: Lsn,
+    },
+    /// The batches that come now are what was asked for by the newest [`Frame::Want`]; what came before is not.
+    Begins {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch in which the sender leads.
+        epoch: Epoch,
+        /// Of the question.
+        number: u64,
     },
     /// A batch of the primary's log, as it is.
     Batch {
@@ -80,14 +93,14 @@ pub enum Frame {
         /// Its header and its payload: whole blocks each, [`BATCH_BYTES_MAX`] together.
         buffers: Vec<Buffer>,
     },
-    /// What counts: everything up to here.
+    /// What counts, and what of that is on stable storage at both sites.
     Committed {
         /// Of which group.
         group: GroupId,
         /// The primary's.
         epoch: Epoch,
-        /// Up to here.
-        lsn: Lsn,
+        /// Up to `appended`, which is in `segment`.
+        log: PeerLog,
     },
     /// The primary waits until this is durable.
     MakeDurable {
@@ -212,12 +225,15 @@ pub enum Kind {
     Align = 12,
     /// [`Frame::Aligned`].
     Aligned = 13,
+    /// [`Frame::Begins`].
+    Begins = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Align,
         Self::Aligned,
+        Self::Begins,
         Self::Say,
         Self::Want,
         Self::Batch,
@@ -243,6 +259,7 @@ impl Kind {
             | Self::Align
             | Self::Aligned
             | Self::Want
+            | Self::Begins
             | Self::Batch
             | Self::Committed
             | Self::MakeDurable
@@ -257,11 +274,10 @@ impl Kind {
         match self {
             Self::Say => SAY_BYTES_MIN..=SAY_BYTES_MAX,
             Self::Align => 8..=SMALL_BYTES_MAX,
-            Self::Aligned => 8 + END_BYTES..=8 + END_BYTES,
-            Self::Want => END_BYTES..=END_BYTES,
+            Self::Aligned => 17..=17,
             Self::Batch => 8 + BLOCK_LEN..=4 + 4 * BUFFERS_MAX + BATCH_BYTES_MAX,
-            Self::Committed | Self::MakeDurable | Self::Credit | Self::Ping | Self::Pong => 8..=8,
-            Self::Has => 24..=24,
+            Self::Begins | Self::MakeDurable | Self::Credit | Self::Ping | Self::Pong => 8..=8,
+            Self::Want | Self::Committed | Self::Has => 24..=24,
             Self::FellOut => 1..=1,
             Self::Bye => 2..=2 + TEXT_BYTES_MAX,
         }
@@ -277,6 +293,7 @@ impl Frame {
             Self::Align { .. } => Kind::Align,
             Self::Aligned { .. } => Kind::Aligned,
             Self::Want { .. } => Kind::Want,
+            Self::Begins { .. } => Kind::Begins,
             Self::Batch { .. } => Kind::Batch,
             Self::Committed { .. } => Kind::Committed,
             Self::MakeDurable { .. } => Kind::MakeDurable,
@@ -297,6 +314,7 @@ impl Frame {
             | Self::Align { group, .. }
             | Self::Aligned { group, .. }
             | Self::Want { group, .. }
+            | Self::Begins { group, .. }
             | Self::Batch { group, .. }
             | Self::Committed { group, .. }
             | Self::MakeDurable { group, .. }
@@ -312,6 +330,7 @@ impl Frame {
             Self::Align { epoch, .. }
             | Self::Aligned { epoch, .. }
             | Self::Want { epoch, .. }
+            | Self::Begins { epoch, .. }
             | Self::Batch { epoch, .. }
             | Self::Committed { epoch, .. }
             | Self::MakeDurable { epoch, .. }
@@ -330,6 +349,7 @@ impl Frame {
             | Self::Align { .. }
             | Self::Aligned { .. }
             | Self::Want { .. }
+            | Self::Begins { .. }
             | Self::Committed { .. }
             | Self::MakeDurable { .. }
             | Self::Has { .. }

@@ -25,7 +25,7 @@ mod text;
 
 pub use arriving::Incoming;
 pub use error::{OpeningError, WireError};
-pub use frame::{BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, ENDS_MAX, Frame, HEADER_BYTES, Kind};
+pub use frame::{BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, Frame, HEADER_BYTES, Kind, STRETCHES_MAX};
 pub use opening::{
     CONNECTIONS_MAX, Hello, LinkId, OPENING_BYTES_MAX, Opening, Refusal, RefusalCode, VERSIONS, Versions,
 };

@@ -1,13 +1,12 @@
 //! A frame as it goes out: its head in one piece, and the buffers of a batch as they are.
 
-use super::bytes::put_position;
-use super::frame::{BATCH_BYTES_MAX, ENDS_MAX, Frame, HEADER_BYTES, fell_out_code};
+use super::bytes::put_segment;
+use super::frame::{BATCH_BYTES_MAX, Frame, HEADER_BYTES, STRETCHES_MAX, fell_out_code};
 use super::say::encode_message;
-use crate::position::Position;
-use units::{BLOCK_LEN, GroupId, SegmentId};
+use units::{BLOCK_LEN, GroupId, Lsn, SegmentId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
-use volume::feed::BatchEnd;
+use volume::parting::{Parting, Stretch};
 
 /// A frame's bytes, of which a batch's payload was not copied.
 #[derive(Debug)]
@@ -18,18 +17,20 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Whether a frame says what its receiver takes: of a batch whole blocks in each buffer, none empty, and not more than
-    /// [`BATCH_BYTES_MAX`] together; of an alignment [`ENDS_MAX`] ends at most.
+    /// [`BATCH_BYTES_MAX`] together; of an alignment [`STRETCHES_MAX`] segments at most.
     #[must_use]
     pub fn is_sound(frame: &Frame) -> bool {
         match frame {
             Frame::Batch { buffers, .. } => is_batch(buffers),
-            Frame::Has { log, .. } => is_log(*log),
+            Frame::Has { log, .. } | Frame::Committed { log, .. } => is_log(*log),
             Frame::Credit { bytes } => *bytes > 0,
-            Frame::Align { ends, .. } => ends.len() <= ENDS_MAX,
+            Frame::Align { stretches, .. } => {
+                stretches.len() <= STRETCHES_MAX && stretches.iter().all(|stretch| is_stretch(*stretch))
+            }
+            Frame::Want { segment, .. } => is_segment(*segment),
             Frame::Say { .. }
             | Frame::Aligned { .. }
-            | Frame::Want { .. }
-            | Frame::Committed { .. }
+            | Frame::Begins { .. }
             | Frame::MakeDurable { .. }
             | Frame::FellOut { .. }
             | Frame::Ping { .. }
@@ -91,7 +92,16 @@ fn is_batch(buffers: &[Buffer]) -> bool {
 
 /// Whether a site can have such a log.
 pub(super) fn is_log(log: PeerLog) -> bool {
-    log.durable <= log.appended && log.segment.is_none_or(|segment| segment <= SegmentId::MAX)
+    log.durable <= log.appended && is_segment(log.segment)
+}
+
+/// Whether a log can have that.
+pub(super) fn is_stretch(stretch: Stretch) -> bool {
+    is_segment(Some(stretch.segment)) && stretch.first_lsn <= stretch.last_lsn
+}
+
+fn is_segment(segment: Option<SegmentId>) -> bool {
+    segment.is_none_or(|segment| segment <= SegmentId::MAX)
 }
 
 /// Appends what stands before a batch's buffers, or all of another body; returns the buffers.
@@ -102,19 +112,35 @@ fn encode_body(frame: Frame, out: &mut Vec<u8>) -> Vec<Buffer> {
             return buffers;
         }
         Frame::Say { message, .. } => encode_message(&message, out),
-        Frame::Align { number, ends, .. } => {
+        Frame::Align { number, stretches, .. } => {
             out.extend_from_slice(&number.to_le_bytes());
-            ends.iter().for_each(|end| encode_end(*end, out));
+            for Stretch { segment, first_lsn, last_lsn } in stretches {
+                put_segment(out, Some(segment));
+                out.extend_from_slice(&first_lsn.0.to_le_bytes());
+                out.extend_from_slice(&last_lsn.0.to_le_bytes());
+            }
         }
-        Frame::Aligned { number, common, .. } => {
+        Frame::Aligned { number, parting, .. } => {
             out.extend_from_slice(&number.to_le_bytes());
-            encode_end(common, out);
+            let (is_told, lsn) = match parting {
+                Parting::Behind(lsn) => (1, lsn),
+                Parting::Untold => (0, Lsn::ZERO),
+            };
+            out.push(is_told);
+            out.extend_from_slice(&lsn.0.to_le_bytes());
         }
-        Frame::Want { after, .. } => encode_end(after, out),
-        Frame::Committed { lsn, .. } | Frame::MakeDurable { lsn, .. } => out.extend_from_slice(&lsn.0.to_le_bytes()),
-        Frame::Has { log, .. } => encode_log(log, out),
+        Frame::Want { number, segment, lsn, .. } => {
+            out.extend_from_slice(&number.to_le_bytes());
+            put_segment(out, segment);
+            out.extend_from_slice(&lsn.0.to_le_bytes());
+        }
+        Frame::MakeDurable { lsn, .. } => out.extend_from_slice(&lsn.0.to_le_bytes()),
+        Frame::Committed { log, .. } | Frame::Has { log, .. } => encode_log(log, out),
         Frame::FellOut { why, .. } => out.push(fell_out_code(why)),
-        Frame::Credit { bytes: number } | Frame::Ping { number } | Frame::Pong { number } => {
+        Frame::Credit { bytes: number }
+        | Frame::Ping { number }
+        | Frame::Pong { number }
+        | Frame::Begins { number, .. } => {
             out.extend_from_slice(&number.to_le_bytes());
         }
         Frame::Bye(bye) => {
@@ -123,11 +149,6 @@ fn encode_body(frame: Frame, out: &mut Vec<u8>) -> Vec<Buffer> {
         }
     }
     Vec::new()
-}
-
-fn encode_end(end: BatchEnd, out: &mut Vec<u8>) {
-    put_position(out, Position { epoch: end.epoch, lsn: end.lsn });
-    out.extend_from_slice(&end.chain.to_le_bytes());
 }
 
 /// How many buffers there are, and of how many blocks each is.
@@ -140,7 +161,7 @@ fn encode_sizes(buffers: &[Buffer], out: &mut Vec<u8>) {
 
 fn encode_log(log: PeerLog, out: &mut Vec<u8>) {
     let PeerLog { segment, appended, durable } = log;
-    out.extend_from_slice(&segment.map_or(u64::MAX, |segment| segment.0).to_le_bytes());
+    put_segment(out, segment);
     out.extend_from_slice(&appended.0.to_le_bytes());
     out.extend_from_slice(&durable.0.to_le_bytes());
 }

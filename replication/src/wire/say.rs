@@ -5,7 +5,7 @@
 //! | 0 | 8 + 8 + 8 | life, heard life, number |
 //! | 24 | 1 | which |
 //! | 25 | | 1 heartbeat: flags (1 leads, 2 asks for the word, 4 knows a record), disk, end; of the record its revision and text |
-//! | | | 2 word: number; 3 ack: appended, durable; 4 hand-over: position; 5 ready: number |
+//! | | | 2 word: number; 3 hand-over: position; 4 ready: number |
 
 use super::bytes::{Fields, put_position};
 use super::error::WireError;
@@ -22,13 +22,12 @@ const HEAD_BYTES: usize = 25;
 pub(super) const SAY_BYTES_MIN: usize = HEAD_BYTES + 8;
 
 /// The longest one: a heartbeat with a record.
-pub(super) const SAY_BYTES_MAX: usize = HEAD_BYTES + 26 + RECORD_BYTES_MAX;
+pub(super) const SAY_BYTES_MAX: usize = HEAD_BYTES + 34 + RECORD_BYTES_MAX;
 
 const HEARTBEAT: u8 = 1;
 const WORD: u8 = 2;
-const ACK: u8 = 3;
-const HAND_OVER: u8 = 4;
-const READY: u8 = 5;
+const HAND_OVER: u8 = 3;
+const READY: u8 = 4;
 
 const LEADS: u8 = 1;
 const ASKS_WORD: u8 = 2;
@@ -56,10 +55,6 @@ pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
             }
         }
         Body::Word { of } => word(out, WORD, *of),
-        Body::Ack { appended, durable } => {
-            word(out, ACK, appended.0);
-            out.extend_from_slice(&durable.0.to_le_bytes());
-        }
         Body::HandOver { end } => {
             out.push(HAND_OVER);
             put_position(out, *end);
@@ -73,7 +68,6 @@ pub(super) fn decode_message(epoch: Epoch, fields: &mut Fields<'_>) -> Result<Me
     let body = match fields.u8()? {
         HEARTBEAT => decode_heartbeat(fields)?,
         WORD => Body::Word { of: fields.u64()? },
-        ACK => Body::Ack { appended: fields.lsn()?, durable: fields.lsn()? },
         HAND_OVER => Body::HandOver { end: fields.position()? },
         READY => Body::Ready { of: fields.u64()? },
         _ => return Err(WireError::Value { field: "message" }),

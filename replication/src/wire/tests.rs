@@ -3,13 +3,13 @@ use crate::io::{DiskState, Seen};
 use crate::message::{Body, Message};
 use crate::position::Position;
 use crate::promise::Life;
-use crate::record::{Record, Revision};
+use crate::record::{Fork, Record, Revision};
 use proptest::prelude::*;
 use units::{BLOCK_LEN, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
-use volume::feed::BatchEnd;
 use volume::io::FellOut;
+use volume::parting::{Parting, Stretch};
 
 mod golden;
 
@@ -53,11 +53,31 @@ fn read_all(bytes: &[u8], piece_bytes: usize) -> Result<Vec<Frame>, WireError> {
 }
 
 fn position() -> impl Strategy<Value = Position> {
-    (any::<u64>(), any::<u64>()).prop_map(|(epoch, lsn)| Position { epoch: Epoch(epoch), lsn: Lsn(lsn) })
+    (any::<u64>(), segment(), any::<u64>()).prop_map(|(epoch, segment, lsn)| Position {
+        epoch: Epoch(epoch),
+        segment,
+        lsn: Lsn(lsn),
+    })
 }
 
-fn end() -> impl Strategy<Value = BatchEnd> {
-    (position(), any::<u32>()).prop_map(|(at, chain)| BatchEnd { lsn: at.lsn, epoch: at.epoch, chain })
+fn segment() -> impl Strategy<Value = Option<SegmentId>> {
+    prop::option::of((0..=SegmentId::MAX.0).prop_map(SegmentId))
+}
+
+fn stretch() -> impl Strategy<Value = Stretch> {
+    (0..=SegmentId::MAX.0, any::<[u64; 2]>()).prop_map(|(segment, [a, b])| Stretch {
+        segment: SegmentId(segment),
+        first_lsn: Lsn(a.min(b)),
+        last_lsn: Lsn(a.max(b)),
+    })
+}
+
+fn log() -> impl Strategy<Value = PeerLog> {
+    (segment(), any::<[u64; 2]>()).prop_map(|(segment, [a, b])| PeerLog {
+        segment,
+        appended: Lsn(a.max(b)),
+        durable: Lsn(a.min(b)),
+    })
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
@@ -70,7 +90,7 @@ fn seen() -> impl Strategy<Value = Seen> {
                 partner: Some(SiteId(primary.wrapping_add(1))),
                 is_sole,
                 lineage: revision,
-                fork,
+                fork: fork.map(Fork::from),
             },
         },
     )
@@ -82,8 +102,6 @@ fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         heartbeat.prop_map(|(seen, end, leads, asks_word, disk)| Body::Heartbeat { seen, end, leads, asks_word, disk }),
         any::<u64>().prop_map(|of| Body::Word { of }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(appended, durable)| Body::Ack { appended: Lsn(appended), durable: Lsn(durable) }),
         position().prop_map(|end| Body::HandOver { end }),
         any::<u64>().prop_map(|of| Body::Ready { of }),
     ]
@@ -100,28 +118,23 @@ fn of_group() -> impl Strategy<Value = Frame> {
     let message = (any::<[u64; 4]>(), body()).prop_map(|([life, heard, number, epoch], body)| {
         Box::new(Message { life: Life(life), heard: Life(heard), number, epoch: Epoch(epoch), body })
     });
-    let segment = prop::option::of((0..=SegmentId::MAX.0).prop_map(SegmentId));
-    let log = (segment, any::<[u64; 2]>()).prop_map(|(segment, [a, b])| PeerLog {
-        segment,
-        appended: Lsn(a.max(b)),
-        durable: Lsn(a.min(b)),
-    });
     let why = prop::sample::select(frame::FELL_OUTS.to_vec());
     prop_oneof![
         (any::<u64>(), message).prop_map(|(group, message)| Frame::Say { group: GroupId(group), message }),
-        (ids(), any::<u64>(), prop::collection::vec(end(), 0..20))
-            .prop_map(|((group, epoch), number, ends)| Frame::Align { group, epoch, number, ends }),
-        (ids(), any::<u64>(), end()).prop_map(|((group, epoch), number, common)| Frame::Aligned {
-            group,
-            epoch,
-            number,
-            common
+        (ids(), any::<u64>(), prop::collection::vec(stretch(), 0..20))
+            .prop_map(|((group, epoch), number, stretches)| Frame::Align { group, epoch, number, stretches }),
+        (ids(), any::<u64>(), prop::option::of(any::<u64>())).prop_map(|((group, epoch), number, lsn)| {
+            let parting = lsn.map_or(Parting::Untold, |lsn| Parting::Behind(Lsn(lsn)));
+            Frame::Aligned { group, epoch, number, parting }
         }),
-        (ids(), end()).prop_map(|((group, epoch), after)| Frame::Want { group, epoch, after }),
+        (ids(), any::<u64>(), segment(), any::<u64>()).prop_map(|((group, epoch), number, segment, lsn)| {
+            Frame::Want { group, epoch, number, segment, lsn: Lsn(lsn) }
+        }),
+        (ids(), any::<u64>()).prop_map(|((group, epoch), number)| Frame::Begins { group, epoch, number }),
         (ids(), buffers()).prop_map(|((group, epoch), buffers)| Frame::Batch { group, epoch, buffers }),
-        (ids(), any::<u64>()).prop_map(|((group, epoch), lsn)| Frame::Committed { group, epoch, lsn: Lsn(lsn) }),
+        (ids(), log()).prop_map(|((group, epoch), log)| Frame::Committed { group, epoch, log }),
         (ids(), any::<u64>()).prop_map(|((group, epoch), lsn)| Frame::MakeDurable { group, epoch, lsn: Lsn(lsn) }),
-        (ids(), log).prop_map(|((group, epoch), log)| Frame::Has { group, epoch, log }),
+        (ids(), log()).prop_map(|((group, epoch), log)| Frame::Has { group, epoch, log }),
         (ids(), why).prop_map(|((group, epoch), why)| Frame::FellOut { group, epoch, why }),
     ]
 }
@@ -192,7 +205,7 @@ proptest! {
 
     /// P4. Bytes of any kind do no harm, and what is kept of them is bounded.
     #[test]
-    fn any_bytes_do_no_harm(kind in 0_u8..13, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
+    fn any_bytes_do_no_harm(kind in 0_u8..16, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
         let mut frame = vec![kind, 0, 0, 0];
         frame.extend(u32::from(body_bytes).to_le_bytes());
         frame.extend([0; 16]);
@@ -235,8 +248,9 @@ fn the_longest_frames_are_read() {
     let many = bytes_of(batch((0..BUFFERS_MAX).map(|_| Buffer::zeroed(BLOCK_LEN)).collect()));
     let [Frame::Batch { buffers, .. }] = &read_all(&many, 1 << 20).unwrap()[..] else { panic!("one batch") };
     assert_eq!((buffers.len(), total_len(buffers)), (BUFFERS_MAX, BATCH_BYTES_MAX as u64));
-    let ends = (1..=ENDS_MAX as u64).map(|at| BatchEnd { lsn: Lsn(at), epoch: Epoch(1), chain: 7 }).collect();
-    let align = bytes_of(Frame::Align { group: GroupId(1), epoch: Epoch(1), number: 2, ends });
+    let stretch = |at| Stretch { segment: SegmentId(at), first_lsn: Lsn(at), last_lsn: Lsn(at) };
+    let stretches = (1..=STRETCHES_MAX as u64).rev().map(stretch).collect();
+    let align = bytes_of(Frame::Align { group: GroupId(1), epoch: Epoch(1), number: 2, stretches });
     assert_eq!(read_all(&align, 1000).unwrap().len(), 1);
 }
 
@@ -265,7 +279,7 @@ fn what_breaks_a_rule_is_refused() {
     let ping = || Frame::Ping { number: 1 };
     let small = || batch(vec![Buffer::zeroed(4096), Buffer::zeroed(4096)]);
     let fell = || Frame::FellOut { group: GroupId(1), epoch: Epoch(1), why: FellOut::Disk };
-    assert_eq!(changed(ping(), 0, 14), WireError::UnknownKind { kind: 14 });
+    assert_eq!(changed(ping(), 0, 15), WireError::UnknownKind { kind: 15 });
     assert_eq!(changed(ping(), 1, 1), WireError::UnknownKind { kind: 265 });
     assert_eq!(changed(ping(), 2, 1), WireError::Reserved);
     assert_eq!(changed(ping(), 4, 9), WireError::Length { kind: Kind::Ping, body_bytes: 9 });
@@ -339,8 +353,8 @@ fn a_message_that_cannot_be_is_refused() {
         (heartbeat, 50, 4, value("disk")),
         // It says that there is a record, and there is none.
         (heartbeat, 49, 4, WireError::Cut),
-        (Body::HandOver { end: Position::ZERO }, 48, 1, WireError::Cut),
-        (Body::Ack { appended: Lsn(1), durable: Lsn(1) }, 48, 2, WireError::Tail),
+        (Body::Word { of: 1 }, 48, 3, WireError::Cut),
+        (Body::HandOver { end: Position::ZERO }, 48, 2, WireError::Tail),
     ] {
         let mut bytes = say(body);
         bytes[at] = byte;

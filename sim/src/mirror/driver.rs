@@ -4,7 +4,7 @@ use super::clients::Answer;
 use super::log::Entry;
 use super::site::{PromiseFile, Request, Wish};
 use super::{Happening, MICROSECOND, MILLISECOND, Next, World};
-use replication::{Action, AskId, Decision, Event, Promise, ReadAnswer, Record, Revision, Role, SwapAnswer};
+use replication::{Action, AskId, Decision, Event, LogState, Promise, ReadAnswer, Record, Revision, Role, SwapAnswer};
 use units::Lsn;
 
 impl World {
@@ -24,7 +24,8 @@ impl World {
             }
             Next::Report => {
                 let number = self.sites[site].process.as_ref().map_or(0, |process| process.role_number);
-                let state = self.sites[site].log.state(number);
+                let peer = self.sites[site].process.as_ref().and_then(|process| process.ack);
+                let state = LogState { peer, ..self.sites[site].log.state(number) };
                 self.tell(site, Event::Log(state));
             }
             Next::Appended => self.on_appended(site),
@@ -189,7 +190,7 @@ impl World {
             }
         }
         match role {
-            Role::SealAndCut { to } => self.sites[site].log.cut(to.lsn),
+            Role::SealAndCut { to } => self.sites[site].log.cut(to),
             Role::Follow { .. } => self.want(site),
             Role::Lead { epoch, .. } => self.on_lead(site, epoch),
             Role::Freeze { .. } => {}
@@ -260,6 +261,7 @@ impl World {
             process.is_syncing = true;
             self.site_at(self.time + delay, site, Next::Synced { upto: upto.0 });
         }
+        self.say_what_it_has(site);
         self.site_at(self.time, site, Next::Report);
     }
 

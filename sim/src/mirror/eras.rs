@@ -16,7 +16,7 @@ impl Eras {
     /// What is behind everything written.
     #[must_use]
     pub(super) fn end(&self) -> Position {
-        self.firsts.last().map_or(Position::ZERO, |first| Position { epoch: first.epoch, lsn: self.end })
+        self.firsts.last().map_or(Position::ZERO, |first| Position { lsn: self.end, ..*first })
     }
 
     /// Takes in that `position` was appended.
@@ -41,7 +41,7 @@ impl Eras {
         let Some(first) = shared else { return Position::ZERO };
         let ends = [self, other].map(|log| log.last_of(first.epoch).map_or(first.lsn, |(_, last)| last));
         let [mine, theirs] = ends;
-        Position { epoch: first.epoch, lsn: mine.min(theirs) }
+        Position { lsn: mine.min(theirs), ..*first }
     }
 
     fn last_of(&self, epoch: Epoch) -> Option<(Lsn, Lsn)> {
@@ -59,7 +59,7 @@ mod tests {
     fn eras(epochs: &[u64]) -> Eras {
         let mut eras = Eras::default();
         for (index, epoch) in epochs.iter().enumerate() {
-            eras.append(Position { epoch: Epoch(*epoch), lsn: Lsn(index as u64 + 1) });
+            eras.append(Position { epoch: Epoch(*epoch), segment: None, lsn: Lsn(index as u64 + 1) });
         }
         eras
     }
@@ -67,7 +67,7 @@ mod tests {
     /// P4. The fork point of two logs is the last position that both have.
     #[test]
     fn logs_part_where_their_epochs_do() {
-        let at = |epoch, lsn| Position { epoch: Epoch(epoch), lsn: Lsn(lsn) };
+        let at = |epoch, lsn| Position { epoch: Epoch(epoch), segment: None, lsn: Lsn(lsn) };
         assert_eq!(eras(&[1, 1, 2]).common(&eras(&[1, 1, 2])), at(2, 3));
         assert_eq!(eras(&[1, 1, 1, 1]).common(&eras(&[1, 1, 3])), at(1, 2));
         assert_eq!(eras(&[1, 2, 2]).common(&eras(&[1, 3, 3])), at(1, 1));

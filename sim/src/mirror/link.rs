@@ -4,7 +4,7 @@ use super::eras::Eras;
 use super::log::Entry;
 use super::site::Stream;
 use super::{Happening, MICROSECOND, MILLISECOND, Next, World};
-use replication::{Event, Message, Position, Role};
+use replication::{Event, Message, PeerAck, Position, Role};
 use units::{Epoch, Lsn, SiteId};
 
 /// Most operations that are sent at once.
@@ -38,6 +38,8 @@ pub(super) enum Data {
     Want { connection: u64, epoch: Epoch, after: Position },
     /// This is what is behind `after`.
     Batch { from: SiteId, epoch: Epoch, after: Position, entries: Vec<Entry> },
+    /// So far is the log of the follower.
+    Has { connection: u64, ack: PeerAck },
 }
 
 impl World {
@@ -109,6 +111,7 @@ impl World {
         process.quiet_at = end;
         if process.quiet_ticks % 10 == 9 {
             self.want(site);
+            self.say_what_it_has(site);
         }
     }
 
@@ -116,11 +119,30 @@ impl World {
         match data {
             Data::Align { connection, number, epoch, eras } => self.on_align(site, (connection, number, epoch), &eras),
             Data::Aligned { connection, number, common } if connection == self.link.connection => {
-                self.tell(site, Event::Aligned { number, common });
+                self.tell(site, Event::Aligned { number, common: common.lsn });
             }
             Data::Aligned { .. } => {}
             Data::Want { connection, epoch, after } => self.on_want(site, connection, epoch, after),
             Data::Batch { from, epoch, after, entries } => self.on_batch(site, from, epoch, (after, &entries)),
+            Data::Has { connection, ack } => self.on_has(site, connection, ack),
+        }
+    }
+
+    /// The follower says how far its log is.
+    pub(super) fn say_what_it_has(&mut self, site: usize) {
+        let Some(process) = &self.sites[site].process else { return };
+        let Role::Follow { epoch, .. } = process.role else { return };
+        let (log, connection) = (&self.sites[site].log, self.link.connection);
+        let ack = PeerAck { epoch, appended: log.end().lsn, durable: log.durable() };
+        self.send(site, Next::Data(Data::Has { connection, ack }));
+    }
+
+    fn on_has(&mut self, site: usize, connection: u64, ack: PeerAck) {
+        let is_now = connection == self.link.connection;
+        let Some(process) = &mut self.sites[site].process else { return };
+        if is_now && process.ack.is_none_or(|before| before.epoch <= ack.epoch) {
+            process.ack = Some(ack);
+            self.site_at(self.time, site, Next::Report);
         }
     }
 

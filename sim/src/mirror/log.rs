@@ -24,7 +24,7 @@ impl Entry {
     pub(super) fn after(before: Option<&Self>, epoch: Epoch, block: u8, value: u64) -> Self {
         let lsn = before.map_or(Lsn(1), |entry| entry.position.lsn.next());
         let chain = mix(before.map_or(0, |entry| entry.chain) ^ mix(epoch.0) ^ mix(value) ^ u64::from(block));
-        Self { position: Position { epoch, lsn }, block, value, chain }
+        Self { position: Position { epoch, segment: None, lsn }, block, value, chain }
     }
 }
 
@@ -70,7 +70,7 @@ impl Log {
     /// What a site's role machine is told, of a log that has taken on role `role`.
     #[must_use]
     pub(super) fn state(&self, role: u64) -> LogState {
-        LogState { role, end: self.end(), durable: self.durable() }
+        LogState { role, end: self.end(), durable: self.durable(), ..LogState::default() }
     }
 
     /// Appends.

@@ -1,7 +1,7 @@
 //! A site: what survives its process, and the process.
 
 use super::log::{Entry, Log};
-use replication::{Config, Member, Position, Promise, Role, Start, Why};
+use replication::{Config, Member, PeerAck, Position, Promise, Role, Start, Why};
 use units::{Epoch, Lsn, Monotonic};
 
 /// What a site's disk holds of its promise.
@@ -77,6 +77,8 @@ pub(super) struct Process {
     pub(super) reads: Vec<(Request, Monotonic)>,
     /// The sending of the log.
     pub(super) stream: Option<Stream>,
+    /// What the other site has said of its log.
+    pub(super) ack: Option<PeerAck>,
     /// A sync is under way.
     pub(super) is_syncing: bool,
     /// For how many ticks its log has ended where it does.
@@ -135,6 +137,7 @@ impl Site {
             flushes: Vec::new(),
             reads: Vec::new(),
             stream: None,
+            ack: None,
             is_syncing: false,
             quiet_ticks: 0,
             quiet_at: Position::ZERO,

@@ -3,7 +3,7 @@
 //! is what the witness is for, elsewhere.
 
 mod model;
-mod site;
+pub(crate) mod site;
 
 use crate::random::Random;
 use crate::trace::{Finding, Trace};
@@ -14,8 +14,9 @@ use std::ops::Range;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch, Lsn, MeterTime, Monotonic, SegmentId, SnapshotId};
 use volume::buffer::{Buffer, BufferPool};
 use volume::engine::{Context, PeerLog, Role};
-use volume::feed::{Feed, common_end};
+use volume::feed::Feed;
 use volume::io::{Action, Event, IoId};
+use volume::parting::{Parting, parting};
 use volume::request::{Completion, Reply, Request, RequestId};
 
 /// What a negative control switches off.
@@ -54,7 +55,7 @@ enum Happening {
 enum Message {
     Batch(Vec<Buffer>),
     Sync(Lsn),
-    Committed(Lsn),
+    Committed(PeerLog),
     Told(PeerLog),
 }
 
@@ -92,7 +93,7 @@ pub struct Twins {
     has_peer: bool,
     /// When the last message to each site arrives: the link keeps their order.
     arrives_at: [u64; 2],
-    committed_told: Lsn,
+    committed_told: PeerLog,
     /// What the secondary is sent next.
     stream: Feed,
     /// What the secondary has told of its log.
@@ -129,7 +130,7 @@ impl Twins {
             epoch: 0,
             has_peer: true,
             arrives_at: [0; 2],
-            committed_told: Lsn::ZERO,
+            committed_told: PeerLog::default(),
             stream: Feed::new(Lsn(1)),
             told: PeerLog::default(),
             model: Model::default(),
@@ -182,10 +183,13 @@ impl Twins {
     /// has all it counts again.
     fn rejoin(&mut self) -> Checked {
         let (primary, back) = (self.primary, 1 - self.primary);
-        let theirs = self.sites[back].ends_at_rest()?;
-        let common = common_end(&self.sites[primary].ends_served()?, &theirs);
-        let mut limit = common.map_or(Lsn::ZERO, |end| end.lsn);
-        let is_part = theirs.last().copied() == common;
+        let theirs = self.sites[back].stretches_at_rest()?;
+        let ours = self.sites[primary].volume.as_ref().map(volume::engine::Volume::stretches).unwrap_or_default();
+        let Parting::Behind(mut limit) = parting(&ours, &theirs) else {
+            return Err(Finding("P1: segments stay, and where the logs part is not told".to_owned()));
+        };
+        self.check_parting(limit)?;
+        let is_part = theirs.first().is_none_or(|newest| newest.last_lsn <= limit);
         self.trace.note(&[4, self.now, limit.0, u64::from(is_part)]);
         if is_part {
             self.sites[back].recover(None)?;
@@ -200,7 +204,7 @@ impl Twins {
         }
         self.after(TICK, back, Happening::Tick(back));
         self.has_peer = true;
-        self.committed_told = Lsn::ZERO;
+        self.committed_told = PeerLog::default();
         self.told = PeerLog { segment: None, appended: limit, durable: limit };
         self.tell(back, Event::Role(Role::Secondary { epoch: Epoch(self.epoch) }))?;
         self.stream = Feed::new(limit.next());
@@ -219,6 +223,15 @@ impl Twins {
         self.join()?;
         self.requests_left = 0;
         Ok(())
+    }
+
+    /// Where the logs part is told by their segments alone; the ends of all batches must say the same.
+    fn check_parting(&self, limit: Lsn) -> Checked {
+        let (ours, theirs) = (self.sites[self.primary].ends_served()?, self.sites[1 - self.primary].ends_at_rest()?);
+        let common = ours.iter().rev().find(|end| theirs.contains(end)).map_or(Lsn::ZERO, |end| end.lsn);
+        let told = self.sites[self.primary].volume.as_ref().map_or(Lsn::ZERO, |volume| volume.counted_end().lsn);
+        let is_same = common == limit.min(told);
+        if is_same { Ok(()) } else { Err(Finding(format!("P1: the logs part at {common}, and {limit} is told"))) }
     }
 
     /// The site that comes back is lost again while it is fed, and comes back again.
@@ -455,7 +468,7 @@ impl Twins {
             match message {
                 Message::Batch(buffers) => Event::Replicated { buffers },
                 Message::Sync(lsn) => Event::MakeDurable { lsn },
-                Message::Committed(lsn) => Event::Committed { lsn },
+                Message::Committed(log) => Event::Committed(log),
                 Message::Told(log) => Event::PeerHas(log),
             },
         )
@@ -492,15 +505,16 @@ impl Twins {
         let (now, milliseconds) = (Monotonic(self.now), self.now / MS);
         let (wall_ms, meter) = (milliseconds, MeterTime(milliseconds));
         call(&mut volume, &mut Context { now, wall_ms, meter, buffers: &mut self.buffers, actions: &mut actions });
-        let applied = volume.status().applied_lsn;
+        let (end, durable) = (volume.counted_end(), volume.status().durable_lsn.min(self.told.durable));
+        let counted = PeerLog { segment: end.segment, appended: end.lsn, durable: durable.min(end.lsn) };
         self.sites[site].volume = Some(volume);
         for action in actions {
             let wishes = self.sites[site].begin(action, &mut self.random);
             wishes.into_iter().try_for_each(|wish| self.grant(site, wish))?;
         }
-        if site == self.primary && self.has_peer && applied > self.committed_told {
-            self.committed_told = applied;
-            self.send(site, Message::Committed(applied));
+        if site == self.primary && self.has_peer && counted != self.committed_told {
+            self.committed_told = counted;
+            self.send(site, Message::Committed(counted));
         }
         if site == self.primary { self.feed() } else { Ok(()) }
     }

@@ -10,31 +10,33 @@ use units::{BLOCK_LEN, Lsn, PoolId, SegmentId, VolumeId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::{Volume, VolumeConfig};
 use volume::error::DiskFault;
-use volume::feed::{BatchEnd, Feed};
-use volume::format::{Geometry, Superblock};
+use volume::feed::{BatchEnd, Feed, FeedError};
+use volume::format::{Geometry, SlotHeader, Superblock};
 use volume::io::{Action, Event, FetchPiece, IoId, ToPeer};
+use volume::parting::{Stretch, stretches};
 use volume::pool::{Index, LeaseClass, SegmentRow};
 use volume::recover::{self, Damage, Recovered, Terms};
+use volume::store::{Durability, Store};
 
 /// The volume that both sites have.
-pub(super) const VOLUME: VolumeId = VolumeId(3);
+pub(crate) const VOLUME: VolumeId = VolumeId(3);
 
 /// Its size, which every client stays in.
-pub(super) const SIZE_BYTES: u64 = 1 << 20;
+pub(crate) const SIZE_BYTES: u64 = 1 << 20;
 
 const GEOMETRY: Geometry = Geometry { slot_bytes: 128 << 10, slot_count: 360 };
 
 /// What is under way at a disk.
 #[derive(Debug)]
-pub(super) enum Transfer {
-    Append { buffers: Vec<Buffer>, number: WriteNumber },
+pub(crate) enum Transfer {
+    Append { buffers: Vec<Buffer>, number: Option<WriteNumber>, result: Result<(), DiskFault> },
     Fetch { buffer: Buffer, pieces: Vec<FetchPiece> },
-    Sync { covered: BTreeSet<WriteNumber> },
+    Sync { covered: BTreeSet<WriteNumber>, is_failed: bool },
 }
 
 /// What a volume wants of others than its disk and its store.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// The transfer is under way.
     Transfer(IoId),
     /// The store has something to do.
@@ -43,23 +45,38 @@ pub(super) enum Wish {
     Other(Action),
 }
 
+/// What goes wrong at a disk: none of it by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Faults {
+    /// Appends of a thousand that fail.
+    pub(crate) appends: u32,
+    /// Every append fails since there is no room.
+    pub(crate) is_full: bool,
+    /// The next sync fails.
+    pub(crate) is_sync_failing: bool,
+}
+
 #[derive(Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     disk: SimDisk,
     store: SimStore,
     superblock: Superblock,
     index: Option<Index<SimStore>>,
-    pub(super) volume: Option<Volume>,
+    pub(crate) volume: Option<Volume>,
     transfers: BTreeMap<IoId, Transfer>,
     asked: VecDeque<Action>,
     appends_in_flight_max: usize,
     number: u8,
+    pub(crate) faults: Faults,
+    /// With fewer free slots segments of which nothing is live leave, and these are under way.
+    pub(crate) slots_wanted: u32,
+    leaving: BTreeSet<SegmentId>,
     /// Of this life: what comes of an earlier one is for nobody.
-    pub(super) life: u64,
+    pub(crate) life: u64,
 }
 
 impl Site {
-    pub(super) fn new(number: u8, random: &mut Random) -> Result<Self, Finding> {
+    pub(crate) fn new(number: u8, random: &mut Random) -> Result<Self, Finding> {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&random.bits().to_le_bytes());
         let superblock = Superblock { pool: PoolId(id), geometry: GEOMETRY, generation: 1, created_ms: 0 };
@@ -76,6 +93,9 @@ impl Site {
             asked: VecDeque::new(),
             appends_in_flight_max: *random.pick(&[1, 1, 4]),
             number,
+            faults: Faults::default(),
+            slots_wanted: 0,
+            leaving: BTreeSet::new(),
             life: 0,
         };
         site.open(recover::fresh(VOLUME, SIZE_BYTES));
@@ -99,10 +119,11 @@ impl Site {
     }
 
     /// Ends its life: what its disk has not got may be gone with the power.
-    pub(super) fn die(&mut self, is_power_cut: bool, random: &mut Random) {
+    pub(crate) fn die(&mut self, is_power_cut: bool, random: &mut Random) {
         self.life += 1;
         self.volume = None;
         self.index = None;
+        self.leaving.clear();
         self.transfers.clear();
         self.asked.clear();
         if is_power_cut {
@@ -112,7 +133,7 @@ impl Site {
     }
 
     /// Where the batches of its log end, as it lies on the disk of a site that is down.
-    pub(super) fn ends_at_rest(&self) -> Result<Vec<BatchEnd>, Finding> {
+    pub(crate) fn ends_at_rest(&self) -> Result<Vec<BatchEnd>, Finding> {
         let known = self.open_index()?.known(VOLUME, SIZE_BYTES);
         let terms = Terms::default();
         let recovered =
@@ -120,14 +141,22 @@ impl Site {
         self.ends(&recovered.segments, Lsn(recovered.next_lsn.0 - 1))
     }
 
+    /// What its log has in its segments, as it lies on the disk of a site that is down.
+    pub(crate) fn stretches_at_rest(&self) -> Result<Vec<Stretch>, Finding> {
+        let known = self.open_index()?.known(VOLUME, SIZE_BYTES);
+        let recovered = recover::recover_by(&self.disk, &self.superblock, &known, Terms::default());
+        let recovered = recovered.map_err(|damage| unexplained(&damage))?;
+        Ok(stretches(&recovered.segments, Lsn(recovered.next_lsn.0 - 1)))
+    }
+
     /// How far its stored map goes.
-    pub(super) fn folded_at_rest(&self) -> Result<Lsn, Finding> {
+    pub(crate) fn folded_at_rest(&self) -> Result<Lsn, Finding> {
         let known = self.open_index()?.known(VOLUME, SIZE_BYTES);
         Ok(known.row.map_or(Lsn::ZERO, |row| row.folded_to))
     }
 
     /// Takes its place with an empty pool, which gives out no id up to the newest that the other site has.
-    pub(super) fn replace(&mut self, newest: Option<SegmentId>, random: &mut Random) -> Result<(), Finding> {
+    pub(crate) fn replace(&mut self, newest: Option<SegmentId>, random: &mut Random) -> Result<(), Finding> {
         let life = self.life + 1;
         *self = Self { life, ..Self::new(self.number, random)? };
         if let (Some(index), Some(newest)) = (&mut self.index, newest) {
@@ -137,7 +166,7 @@ impl Site {
     }
 
     /// The same of one that serves, up to what counts.
-    pub(super) fn ends_served(&self) -> Result<Vec<BatchEnd>, Finding> {
+    pub(crate) fn ends_served(&self) -> Result<Vec<BatchEnd>, Finding> {
         let Some(volume) = &self.volume else { return Ok(Vec::new()) };
         self.ends(&volume.segments(), volume.status().applied_lsn)
     }
@@ -147,11 +176,16 @@ impl Site {
         ends.map_err(|error| Finding(format!("P1: the log cannot be told: {error}")))
     }
 
-    /// The next batch that a peer lacks, of what is appended.
-    pub(super) fn feed(&self, feed: &mut Feed) -> Result<Option<Vec<Buffer>>, Finding> {
+    /// The next batch of what is appended, up to an operation.
+    pub(crate) fn read_on(&self, feed: &mut Feed, up_to: Lsn) -> Result<Option<Vec<Buffer>>, FeedError> {
         let Some(volume) = &self.volume else { return Ok(None) };
-        let wanted = (volume.segments(), volume.status().ended_lsn);
-        let batch = feed.next_batch(&self.disk, &self.superblock, (&wanted.0, wanted.1));
+        feed.next_batch(&self.disk, &self.superblock, (&volume.segments(), up_to))
+    }
+
+    /// The next batch that a peer lacks, of what is appended.
+    pub(crate) fn feed(&self, feed: &mut Feed) -> Result<Option<Vec<Buffer>>, Finding> {
+        let Some(volume) = &self.volume else { return Ok(None) };
+        let batch = self.read_on(feed, volume.status().ended_lsn);
         batch.map_err(|error| Finding(format!("P1: the log cannot be fed: {error}")))
     }
 
@@ -163,7 +197,7 @@ impl Site {
     }
 
     /// Finds out what its log says, up to an operation where one is told, and opens the volume without a role.
-    pub(super) fn recover(&mut self, end: Option<Lsn>) -> Result<(), Finding> {
+    pub(crate) fn recover(&mut self, end: Option<Lsn>) -> Result<(), Finding> {
         let mut index = self.open_index()?;
         let known = index.known(VOLUME, SIZE_BYTES);
         let (disk, superblock) = (&self.disk, &self.superblock);
@@ -188,17 +222,18 @@ impl Site {
     }
 
     /// Begins what the volume wants.
-    pub(super) fn begin(&mut self, action: Action, random: &mut Random) -> Vec<Wish> {
+    pub(crate) fn begin(&mut self, action: Action, random: &mut Random) -> Vec<Wish> {
         match action {
             Action::Append { id, pool_offset, buffers, to_peer } => {
                 let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
                 debug_assert_eq!(bytes.len() as u64, total_len(&buffers));
-                let number = self.disk.write(pool_offset, bytes);
+                let result = self.fault_of_append(random).map_or(Ok(()), Err);
+                let number = self.write(pool_offset, bytes, result.is_ok(), random);
                 let sent = to_peer.map(|to_peer| {
                     let sent = buffers.iter().skip(to_peer.first_buffer);
                     Wish::Ship(sent.map(|buffer| Buffer::copy_of(buffer.as_slice())).collect(), to_peer)
                 });
-                self.transfers.insert(id, Transfer::Append { buffers, number });
+                self.transfers.insert(id, Transfer::Append { buffers, number, result });
                 sent.into_iter().chain([Wish::Transfer(id)]).collect()
             }
             Action::Fetch { id, buffer, pieces, .. } => {
@@ -207,7 +242,11 @@ impl Site {
             }
             Action::Sync { id } => {
                 let covered = self.disk.begin_sync(random);
-                self.transfers.insert(id, Transfer::Sync { covered });
+                let is_failed = std::mem::take(&mut self.faults.is_sync_failing);
+                if is_failed {
+                    self.disk.fail_sync(&covered, random);
+                }
+                self.transfers.insert(id, Transfer::Sync { covered, is_failed });
                 vec![Wish::Transfer(id)]
             }
             asked @ (Action::LoadPage { .. }
@@ -232,12 +271,27 @@ impl Site {
         }
     }
 
+    fn fault_of_append(&self, random: &mut Random) -> Option<DiskFault> {
+        if self.faults.is_full {
+            return Some(DiskFault::NoSpace);
+        }
+        (self.faults.appends > 0 && random.chance(self.faults.appends)).then_some(DiskFault::Io)
+    }
+
+    /// Writes, all of it or, where it fails, as much as may be there then: all of it, too.
+    fn write(&mut self, offset: u64, mut bytes: Vec<u8>, is_whole: bool, random: &mut Random) -> Option<WriteNumber> {
+        if !is_whole {
+            bytes.truncate(random.below(bytes.len() as u64 / BLOCK_LEN as u64 + 1) as usize * BLOCK_LEN);
+        }
+        (!bytes.is_empty()).then(|| self.disk.write(offset, bytes))
+    }
+
     /// Ends a transfer.
-    pub(super) fn end(&mut self, id: IoId) -> Option<Event> {
+    pub(crate) fn end(&mut self, id: IoId) -> Option<Event> {
         Some(match self.transfers.remove(&id)? {
-            Transfer::Append { buffers, number } => {
-                self.disk.end_write(number);
-                Event::Appended { id, buffers, result: Ok(()) }
+            Transfer::Append { buffers, number, result } => {
+                number.into_iter().for_each(|number| self.disk.end_write(number));
+                Event::Appended { id, buffers, result }
             }
             Transfer::Fetch { mut buffer, pieces } => {
                 for FetchPiece { pool_offset, buffer_offset, len } in pieces {
@@ -246,7 +300,8 @@ impl Site {
                 }
                 Event::Fetched { id, buffer, result: Ok(()) }
             }
-            Transfer::Sync { covered } => {
+            Transfer::Sync { is_failed: true, .. } => Event::Synced { id, result: Err(DiskFault::Io) },
+            Transfer::Sync { covered, is_failed: false } => {
                 self.disk.end_sync(&covered);
                 Event::Synced { id, result: Ok(()) }
             }
@@ -254,7 +309,7 @@ impl Site {
     }
 
     /// Answers the oldest question to the store.
-    pub(super) fn take_store_turn(&mut self) -> Option<Event> {
+    pub(crate) fn take_store_turn(&mut self) -> Option<Event> {
         let index = self.index.as_mut()?;
         match self.asked.pop_front()? {
             Action::LoadPage { page } => Some(Event::PageLoaded { page, result: index.load_page(VOLUME, page) }),
@@ -271,10 +326,16 @@ impl Site {
             Action::NoteBoundary(boundary) => none(index.note_boundary(VOLUME, boundary)),
             Action::NoteLoans { segment, loans, .. } => none(index.note_loans(segment, &loans)),
             Action::Release { segment } => none(index.release(segment)),
-            // Segments stay, since there are slots enough, and no other volume is there.
-            Action::Settle(_)
-            | Action::Unpinned { .. }
-            | Action::Pledge { .. }
+            Action::Settle(settled) => {
+                index.settle(VOLUME, settled);
+                self.next_to_leave()
+            }
+            Action::Unpinned { segment } => {
+                self.give_back(segment);
+                None
+            }
+            // No other volume is there.
+            Action::Pledge { .. }
             | Action::LoadPlace { .. }
             | Action::LoadChanges { .. }
             | Action::Append { .. }
@@ -287,8 +348,34 @@ impl Site {
         }
     }
 
+    /// A segment of which nothing is live, when there are few slots.
+    fn next_to_leave(&mut self) -> Option<Event> {
+        let index = self.index.as_ref()?;
+        if index.slot_counts().1 >= self.slots_wanted {
+            return None;
+        }
+        let dead = index.dead_segments(VOLUME);
+        let segment = dead.iter().map(|row| row.segment).find(|segment| !self.leaving.contains(segment))?;
+        self.leaving.insert(segment);
+        Some(Event::Leaves { segment })
+    }
+
+    /// What the segment says is durable in the store, then its header is void, then its slot is free.
+    fn give_back(&mut self, segment: SegmentId) {
+        let Some(index) = self.index.as_mut() else { return };
+        self.leaving.remove(&segment);
+        let Some(row) = index.segment(segment).filter(|row| row.volume == VOLUME) else { return };
+        let Some(slot) = row.own_slot() else { return };
+        self.store.commit(Vec::new(), Durability::Durable).expect("the store of this world does not fail");
+        let mut void = vec![0; BLOCK_LEN];
+        SlotHeader::void(self.superblock.pool, segment, VOLUME, row.first_lsn).encode(&mut void);
+        let number = self.disk.write(GEOMETRY.slot_offset(slot), void);
+        self.disk.end_sync(&std::iter::once(number).collect());
+        index.release(segment).expect("the store of this world does not fail");
+    }
+
     /// The ids of its segments, in order.
-    pub(super) fn segments(&self) -> Vec<SegmentId> {
+    pub(crate) fn segments(&self) -> Vec<SegmentId> {
         self.index
             .as_ref()
             .map(|index| index.segments(VOLUME).iter().map(|row| row.segment).collect())
@@ -307,6 +394,6 @@ fn none(result: Result<(), DiskFault>) -> Option<Event> {
 }
 
 /// A block full of a value.
-pub(super) fn block_of(value: u64) -> Vec<u8> {
+pub(crate) fn block_of(value: u64) -> Vec<u8> {
     value.to_le_bytes().repeat(BLOCK_LEN / 8)
 }

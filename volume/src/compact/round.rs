@@ -460,7 +460,7 @@ impl Round {
             | Event::Role(_)
             | Event::PeerHas(_)
             | Event::Replicated { .. }
-            | Event::Committed { .. }
+            | Event::Committed(_)
             | Event::MakeDurable { .. }
             | Event::PageLoaded { .. }
             | Event::Place { .. }

@@ -5,6 +5,7 @@ use super::request::{Pending, Shared};
 use super::{Context, Volume};
 use crate::buffer::{Buffer, total_len};
 use crate::error::{DiskFault, Error, ErrorKind};
+use crate::feed::BatchEnd;
 use crate::format::{
     BATCH_OPERATIONS_MAX, BatchHeader, OperationKind, SlotHeader, SlotUse, batch_header_blocks, block_check,
     encode_batch, encode_footer, moved_checks,
@@ -165,6 +166,7 @@ impl Volume {
             payload_block,
             first_lsn: header.first_lsn,
             chain_before: header.chain,
+            end: BatchEnd { lsn: header.last_lsn(), epoch, segment: Some(open.segment), chain },
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
             mark,
             operations,
@@ -222,7 +224,7 @@ impl Volume {
             return false;
         };
         self.seal(context);
-        let open = OpenSegment::new(spare, self.log.next_lsn, self.log.chain);
+        let open = OpenSegment::new(spare, self.epoch, self.log.next_lsn, self.log.chain);
         let row = SegmentRow {
             segment: open.segment,
             volume: self.id,
@@ -252,7 +254,7 @@ impl Volume {
             row.has_holes = open.has_holes;
             context.actions.push(Action::NoteSegment(Box::new(*row)));
         }
-        let footer = open.footer((self.config.pool, self.id, self.epoch), self.size_bytes, self.log.chain);
+        let footer = open.footer((self.config.pool, self.id), self.size_bytes, self.log.chain);
         let bytes = encode_footer(&footer);
         let blocks = (bytes.len() / BLOCK_LEN) as u32;
         let pool_offset = self.config.geometry.block_offset(open.slot, self.config.geometry.slot_blocks() - blocks);
@@ -411,6 +413,7 @@ impl Volume {
         // First of all, so that one sync covers everything that is taken in here.
         if let Some(last) = self.log.in_flight.iter().take_while(|batch| counts(batch)).last() {
             self.applied_lsn = last.last_lsn();
+            self.applied_end = last.end;
         }
         while self.log.in_flight.front().is_some_and(counts) {
             let Some(batch) = self.log.in_flight.pop_front() else { break };

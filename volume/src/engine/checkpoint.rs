@@ -166,12 +166,15 @@ impl Volume {
         let Some((capture, size_bytes)) = self.checkpoint.captured.take() else { return };
         // A segment that is folded is not looked into by recovery: its footer must be there.
         let has_footers = self.log.has_footers_to(capture.folded_to);
-        if capture.complete_at > self.durable_lsn || !has_footers {
+        let complete_at = capture.complete_at;
+        if complete_at > self.stable_lsn() || !has_footers {
             self.checkpoint.captured = Some((capture, size_bytes));
-            // A footer that is on its way calls again when it has been written.
-            if has_footers || !self.log.is_writing_footers() {
+            // A footer that is on its way calls again when it has been written, and the peer when it has told more.
+            let is_on_its_way = !has_footers && self.log.is_writing_footers();
+            if (complete_at > self.durable_lsn || !has_footers) && !is_on_its_way {
                 self.want_sync(context);
             }
+            self.want_peer_sync(context, complete_at);
             return;
         }
         let id = self.next_io();
@@ -193,6 +196,7 @@ impl Volume {
                 self.settle(context);
                 self.map.shrink_to(self.config.map_limit_bytes);
                 self.checkpoint_if_due(context, false);
+                self.append_received(context);
             }
             Err(fault) => {
                 self.status.store_faults += 1;

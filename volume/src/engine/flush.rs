@@ -49,9 +49,7 @@ impl Volume {
 
     /// Everything up to here has ended well, whether it counts or not.
     pub(super) fn ended_lsn(&self) -> Lsn {
-        let has_ended = |batch: &&super::log::Batch| batch.ended == Some(Ok(()));
-        let last = self.log.in_flight.iter().take_while(has_ended).last();
-        last.map_or(self.applied_lsn, super::log::Batch::last_lsn)
+        self.end().lsn
     }
 
     /// Answers `id` once everything up to `lsn`, which has been taken in, is on stable storage.

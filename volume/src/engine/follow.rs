@@ -11,6 +11,7 @@ use super::request::Pending;
 use super::time::Mark;
 use super::{Context, Volume};
 use crate::buffer::{Buffer, total_len};
+use crate::feed::BatchEnd;
 use crate::format::{BatchHeader, OperationKind, block_check, decode_batch};
 use crate::io::{Action, FellOut, IoId};
 use crate::pool::{Home, Lease, LeaseClass, Loan, SegmentRow};
@@ -30,6 +31,8 @@ const SEGMENT_MAX: SegmentId = SegmentId(SegmentId::MAX.0 / 4 * 3);
 pub(super) struct Following {
     epoch: Epoch,
     committed: Lsn,
+    /// What of that is on stable storage at the primary, too.
+    stable: Lsn,
     /// Batches that wait for the slot of the segment that the first of them begins, or for a sync.
     waiting: VecDeque<Received>,
     waiting_bytes: u64,
@@ -38,6 +41,8 @@ pub(super) struct Following {
     /// The segment for which a slot was asked for, and the slot.
     wanted: Option<SegmentId>,
     lease: Option<Lease>,
+    /// It appends nothing until there is another role.
+    is_still: bool,
     /// It appends nothing any more.
     has_fallen_out: bool,
     /// The role that it takes once all that it appends has ended.
@@ -61,8 +66,22 @@ impl Following {
         self.committed
     }
 
+    pub(super) const fn stable(&self) -> Lsn {
+        self.stable
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.wanted.is_none() && self.cut.is_empty()
+    }
+
+    pub(super) fn is_still(&self) -> bool {
+        self.is_still && self.cut.is_empty()
+    }
+
+    /// Forgets what waits to be appended. A slot that was leased for the segment that it begins bears the primary's id, under which that
+    /// may have been written: it is had again with that.
+    pub(super) fn forget(self, context: &mut Context<'_>) {
+        self.waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
     }
 }
 
@@ -73,30 +92,50 @@ impl Volume {
         if let Mirror::Secondary(following) = &mut self.mirror {
             following.epoch = following.epoch.max(epoch);
             (following.next, following.wanted_durable) = (None, Lsn::ZERO);
-            following.told = None;
+            (following.told, following.is_still) = (None, false);
             self.tell_primary(context);
+        } else if self.follows_from_here(context, epoch, false) {
+            self.tell_primary(context);
+        }
+    }
+
+    /// Takes no more from the primary, and forgets what waits.
+    pub(super) fn rest(&mut self, context: &mut Context<'_>) {
+        if self.is_frozen() {
             return;
         }
-        let has_requests = !self.writes.is_empty() || !self.subblock.is_empty() || self.flush.has_waiters();
-        if !self.log.rests() || has_requests || self.resize.is_some() || self.hold.is_on() {
+        if let Mirror::Secondary(following) = &mut self.mirror {
+            (following.next, following.is_still) = (None, true);
+            (following.wanted, following.lease, following.waiting_bytes) = (None, None, 0);
+            let waiting = std::mem::take(&mut following.waiting);
+            waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
+        } else {
+            self.follows_from_here(context, self.epoch, true);
+        }
+    }
+
+    /// Makes a volume that serves a secondary; `false` while something is under way.
+    fn follows_from_here(&mut self, context: &mut Context<'_>, epoch: Epoch, is_still: bool) -> bool {
+        if !self.is_at_rest() {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
-            return;
+            return false;
         }
-        let end = self.end_of_log();
         self.mirror = Mirror::Secondary(Following {
             epoch,
-            committed: end,
+            committed: self.end_of_log(),
+            stable: Lsn::ZERO,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             cut: Vec::new(),
             wanted: None,
             lease: None,
+            is_still,
             has_fallen_out: false,
             next: None,
             told: None,
             wanted_durable: Lsn::ZERO,
         });
-        self.tell_primary(context);
+        true
     }
 
     /// Takes a role once what is being appended has ended: what came from a primary cannot be appended again.
@@ -116,12 +155,6 @@ impl Volume {
         next.into_iter().for_each(|role| self.on_role(context, role));
     }
 
-    /// What was got ready for the primary's next batch is of no use any more.
-    pub(super) fn stop_following(&mut self, context: &mut Context<'_>, following: Following) {
-        // A slot that was leased for the primary's next segment bears its id, under which that may have been written.
-        following.waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
-    }
-
     /// A batch came from the primary: its header in the first buffer, its payload in the others.
     pub(super) fn on_replicated(&mut self, context: &mut Context<'_>, buffers: Vec<Buffer>) {
         let judged = self.judge_received(&buffers);
@@ -131,7 +164,7 @@ impl Volume {
         };
         let bytes = total_len(&buffers);
         let refusal = match judged {
-            Ok(_) if following.has_fallen_out => None,
+            Ok(_) if following.has_fallen_out || following.is_still => None,
             Ok(_) if following.waiting_bytes + bytes > WAITING_BYTES_MAX => Some(FellOut::TooMuch),
             Ok((header, chain)) => {
                 following.waiting_bytes += bytes;
@@ -171,6 +204,11 @@ impl Volume {
             let Some(received) = following.waiting.front().filter(|_| following.next.is_none()) else { return };
             if self.is_poisoned {
                 self.fall_out(context, FellOut::Disk);
+                return;
+            }
+            if self.map.dirty_bytes() > 2 * self.config.map_limit_bytes {
+                // What comes waits for the store rather than take memory without bound.
+                self.checkpoint_if_due(context, false);
                 return;
             }
             let begins = received.header.block == 1;
@@ -256,7 +294,7 @@ impl Volume {
         self.seal(context);
         self.epoch = epoch;
         let spare = Spare { lease, class: LeaseClass::Data };
-        let open = OpenSegment::new(spare, first_lsn, self.log.chain);
+        let open = OpenSegment::new(spare, epoch, first_lsn, self.log.chain);
         let home = Home::Own(open.slot);
         let row = SegmentRow { segment, volume: self.id, home, first_lsn, last_lsn: None, has_holes: false };
         self.segments.insert(segment, row);
@@ -307,6 +345,7 @@ impl Volume {
             payload_block,
             first_lsn: header.first_lsn,
             chain_before: header.chain,
+            end: BatchEnd { lsn: header.last_lsn(), epoch: header.epoch, segment: Some(header.segment), chain },
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
             mark,
             operations: operations.map(|operation| Pending::of_nobody(*operation)).collect(),
@@ -352,14 +391,18 @@ impl Volume {
         }
     }
 
-    /// What the primary has committed.
-    pub(super) fn on_committed(&mut self, context: &mut Context<'_>, lsn: Lsn) {
-        let end = self.end_of_log();
+    /// What the primary has committed. Where its log ends in a segment that is not the newest here, that has not come yet, and what
+    /// there is instead may be given up; or it is an older one, of which all counts anyway.
+    pub(super) fn on_committed(&mut self, context: &mut Context<'_>, told: PeerLog) {
+        let (end, newest) = (self.end_of_log(), self.newest_segment());
         let Mirror::Secondary(following) = &mut self.mirror else { return };
-        following.committed = following.committed.max(lsn.min(end));
+        if told.segment == newest {
+            following.committed = following.committed.max(told.appended.min(end));
+        }
+        following.stable = following.stable.max(told.durable.min(following.committed));
         self.take_in_ended(context);
         self.append_received(context);
-        self.note_durable(context);
+        self.store_captured(context);
     }
 
     /// The primary waits until what it has sent up to `lsn` is durable here.
@@ -385,7 +428,7 @@ impl Volume {
         let appended = self.ended_lsn();
         let now = PeerLog { segment: self.newest_segment(), appended, durable: self.synced_lsn.min(appended) };
         let Mirror::Secondary(following) = &mut self.mirror else { return };
-        if following.has_fallen_out || following.told.replace(now) == Some(now) {
+        if following.has_fallen_out || following.is_still || following.told.replace(now) == Some(now) {
             return;
         }
         context.actions.push(Action::TellPrimary(now));

@@ -2,6 +2,7 @@
 
 use super::request::Pending;
 use crate::buffer::Buffer;
+use crate::feed::BatchEnd;
 use crate::format::{Footer, Operation, footer_blocks};
 use crate::io::IoId;
 use crate::pool::{Lease, LeaseClass};
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     pub(super) first_lsn: Lsn,
     /// CRC of the header before.
     pub(super) chain_before: u32,
+    /// Where it ends.
+    pub(super) end: BatchEnd,
     /// Its first operation, where that tells the time; it is not among `operations`.
     pub(super) mark: Option<Operation>,
     /// The operations; their payload is with the driver.
@@ -31,8 +34,8 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Its last operation.
-    pub(super) fn last_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0 + u64::from(self.mark.is_some()) + self.operations.len() as u64 - 1)
+    pub(super) const fn last_lsn(&self) -> Lsn {
+        self.end.lsn
     }
 }
 
@@ -80,6 +83,8 @@ pub(super) enum FooterState {
 pub(super) struct OpenSegment {
     pub(super) segment: SegmentId,
     pub(super) slot: SlotIndex,
+    /// The right under which all of it is written.
+    pub(super) epoch: Epoch,
     pub(super) first_lsn: Lsn,
     pub(super) chain_before: u32,
     /// Blocks given out from the start of the slot.
@@ -92,19 +97,20 @@ pub(super) struct OpenSegment {
     pub(super) takes_data: bool,
 }
 
-impl From<Tail> for OpenSegment {
-    fn from(tail: Tail) -> Self {
+impl OpenSegment {
+    /// The segment that a log goes on in that was opened anew, which was written under `epoch`.
+    pub(super) fn of_tail(tail: Tail, epoch: Epoch) -> Self {
         let Tail { segment, slot, first_lsn, chain_before, filled_blocks, entries, checks } = tail;
         let has_holes = entries.iter().any(|(operation, _)| operation.makes_holes());
-        Self { segment, slot, first_lsn, chain_before, filled_blocks, entries, checks, has_holes, takes_data: true }
+        let takes_data = true;
+        Self { segment, slot, epoch, first_lsn, chain_before, filled_blocks, entries, checks, has_holes, takes_data }
     }
-}
 
-impl OpenSegment {
-    pub(super) const fn new(spare: Spare, first_lsn: Lsn, chain_before: u32) -> Self {
+    pub(super) const fn new(spare: Spare, epoch: Epoch, first_lsn: Lsn, chain_before: u32) -> Self {
         Self {
             segment: spare.lease.segment,
             slot: spare.lease.slot,
+            epoch,
             takes_data: matches!(spare.class, LeaseClass::Data),
             first_lsn,
             chain_before,
@@ -122,13 +128,13 @@ impl OpenSegment {
         self.filled_blocks + header + batch_blocks + footer <= slot_blocks
     }
 
-    pub(super) fn footer(&self, identity: (PoolId, VolumeId, Epoch), size_bytes: u64, chain_after: u32) -> Footer {
-        let (pool, volume, epoch) = identity;
+    pub(super) fn footer(&self, identity: (PoolId, VolumeId), size_bytes: u64, chain_after: u32) -> Footer {
+        let (pool, volume) = identity;
         Footer {
             pool,
             segment: self.segment,
             volume,
-            epoch,
+            epoch: self.epoch,
             first_lsn: self.first_lsn,
             size_bytes,
             filled_blocks: self.filled_blocks,

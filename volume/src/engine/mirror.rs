@@ -10,6 +10,7 @@
 use super::follow::Following;
 use super::{Context, Volume, reply};
 use crate::error::{Error, ErrorKind};
+use crate::feed::BatchEnd;
 use crate::io::{Action, FellOut};
 use crate::request::{Request, RequestId};
 use std::ops::Bound;
@@ -36,6 +37,9 @@ pub enum Role {
         /// The highest right to write that counts.
         epoch: Epoch,
     },
+    /// Append nothing any more, and forget what waits for that: once what is under way has ended ([`Volume::is_still`]), the log
+    /// ends where it ends until there is another role.
+    Still,
 }
 
 /// How far the peer's log is.
@@ -80,6 +84,57 @@ impl Volume {
         }
     }
 
+    /// Where what is appended ends, with all before it, whether it counts or not.
+    #[must_use]
+    pub fn end(&self) -> BatchEnd {
+        let has_ended = |batch: &&super::log::Batch| batch.ended == Some(Ok(()));
+        let last = self.log.in_flight.iter().take_while(has_ended).last();
+        last.map_or(self.applied_end, |batch| batch.end)
+    }
+
+    /// Where what counts ends.
+    #[must_use]
+    pub const fn counted_end(&self) -> BatchEnd {
+        self.applied_end
+    }
+
+    /// The operation that is appended next.
+    #[must_use]
+    pub const fn next_lsn(&self) -> Lsn {
+        self.log.next_lsn
+    }
+
+    /// On stable storage is everything up to here, whether or not it counts.
+    #[must_use]
+    pub const fn synced_lsn(&self) -> Lsn {
+        self.synced_lsn
+    }
+
+    /// Whether no change is under way, and nobody waits for stable storage.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let has_requests = !self.writes.is_empty() || !self.subblock.is_empty() || self.flush.has_waiters();
+        self.log.rests() && !has_requests && self.resize.is_none() && !self.hold.is_on()
+    }
+
+    /// Whether the log grows by nothing that is under way.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        let has_ended = self.log.in_flight.iter().all(|batch| batch.ended.is_some());
+        match &self.mirror {
+            Mirror::Frozen => true,
+            Mirror::Secondary(following) => following.is_still() && has_ended,
+            Mirror::Alone | Mirror::Primary(_) => false,
+        }
+    }
+
+    /// What of this log a site has that tells this of its own.
+    #[must_use]
+    pub fn shared_with(&self, told: PeerLog) -> PeerLog {
+        let limit = self.end_behind(told.segment);
+        PeerLog { appended: told.appended.min(limit), durable: told.durable.min(limit), ..told }
+    }
+
     /// Whether batches go to a peer as well.
     pub(super) const fn has_peer(&self) -> bool {
         matches!(self.mirror, Mirror::Primary(_))
@@ -109,14 +164,16 @@ impl Volume {
     pub(super) fn stable_lsn(&self) -> Lsn {
         match &self.mirror {
             Mirror::Primary(peer) => self.durable_lsn.min(peer.durable),
-            Mirror::Alone | Mirror::Secondary(_) | Mirror::Frozen => self.durable_lsn,
+            // What only one site has on stable storage may be cut off after a power cut: a stored map could not go back.
+            Mirror::Secondary(following) => self.durable_lsn.min(following.stable()),
+            Mirror::Alone => self.durable_lsn,
+            Mirror::Frozen => Lsn::ZERO,
         }
     }
 
     /// Refuses what a volume does not answer in its role; what it may answer comes back.
     pub(super) fn refuse_by_role(&self, context: &mut Context<'_>, id: RequestId, request: Request) -> Option<Request> {
-        let may_store = matches!(request, Request::Checkpoint) && !self.is_frozen();
-        if self.may_write() || may_store {
+        if self.may_write() {
             return Some(request);
         }
         context.buffers.put_all(request.into_buffers());
@@ -127,17 +184,12 @@ impl Volume {
     }
 
     pub(super) fn on_role(&mut self, context: &mut Context<'_>, role: Role) {
-        if !matches!(role, Role::Secondary { .. }) && self.lead_later(role) {
-            return;
-        }
         match role {
-            Role::Primary { epoch, peer } => {
-                let limit = self.end_behind(peer.segment);
-                let (appended, durable) = (peer.appended.min(limit), peer.durable.min(limit));
-                self.lead(context, epoch, Mirror::Primary(PeerLog { segment: peer.segment, appended, durable }));
-            }
+            Role::Primary { .. } | Role::Alone { .. } if self.lead_later(role) => {}
+            Role::Primary { epoch, peer } => self.lead(context, epoch, Mirror::Primary(self.shared_with(peer))),
             Role::Alone { epoch } => self.lead(context, epoch, Mirror::Alone),
             Role::Secondary { epoch } => self.begin_to_follow(context, epoch),
+            Role::Still => self.rest(context),
         }
     }
 
@@ -149,18 +201,19 @@ impl Volume {
             context.actions.push(Action::FellOut { why: FellOut::NotAtRest });
             return;
         }
-        // First of all: what has ended here counts as far as the new role has it.
-        if let Mirror::Secondary(following) = std::mem::replace(&mut self.mirror, mirror) {
-            self.stop_following(context, following);
-        }
-        if epoch > self.epoch {
-            self.log.is_turning_over = true;
-            self.epoch = epoch;
+        // First of all: what has ended here counts as far as the new role has it. In the segment that the log of a volume that was opened
+        // anew ends in, there may be batches behind that end, which the peer has: what comes now is not put in their place.
+        let before = std::mem::replace(&mut self.mirror, mirror);
+        self.log.is_turning_over |= epoch > self.epoch || matches!(before, Mirror::Frozen);
+        self.epoch = self.epoch.max(epoch);
+        if let Mirror::Secondary(following) = before {
+            following.forget(context);
         }
         self.take_in_ended(context);
         self.turn_over_if_due(context);
         self.want_sync(context);
         self.note_durable(context);
+        self.store_captured(context);
         self.want_peer_sync_again(context);
     }
 
@@ -174,12 +227,13 @@ impl Volume {
 
     /// The peer has told how far its log is.
     pub(super) fn on_peer_has(&mut self, context: &mut Context<'_>, told: PeerLog) {
-        let limit = self.end_behind(told.segment);
+        let shared = self.shared_with(told);
         let Mirror::Primary(peer) = &mut self.mirror else { return };
-        peer.appended = peer.appended.max(told.appended.min(limit));
-        peer.durable = peer.durable.max(told.durable.min(limit));
+        peer.appended = peer.appended.max(shared.appended);
+        peer.durable = peer.durable.max(shared.durable);
         self.take_in_ended(context);
         self.note_durable(context);
+        self.store_captured(context);
     }
 
     /// What was appended from `first_lsn` on is appended anew, and what the peer has of it counts no more.

@@ -39,6 +39,7 @@ pub(crate) use time::Mark;
 
 use crate::buffer::BufferPool;
 use crate::error::{DiskFault, Error, ErrorKind};
+use crate::feed::BatchEnd;
 use crate::format::{Geometry, OperationKind};
 use crate::io::{Action, Event, IoId, PageIndex};
 use crate::map::Map;
@@ -152,6 +153,8 @@ pub struct Volume {
     places: places::Places,
     /// Everything up to here is in the map, and answered.
     applied_lsn: Lsn,
+    /// Where the batch of that ends.
+    applied_end: BatchEnd,
     /// Everything up to here is in the map and on stable storage.
     durable_lsn: Lsn,
     /// On stable storage is everything up to here, whether or not it counts.
@@ -200,7 +203,16 @@ impl Volume {
             epoch: recovered.epoch,
             size_bytes: recovered.size_bytes,
             map: recovered.map,
-            log: Log { open: recovered.tail.map(OpenSegment::from), ..Log::new(recovered.next_lsn, recovered.chain) },
+            log: Log {
+                open: recovered.tail.map(|tail| OpenSegment::of_tail(tail, recovered.epoch)),
+                ..Log::new(recovered.next_lsn, recovered.chain)
+            },
+            applied_end: BatchEnd {
+                lsn: applied_lsn,
+                epoch: recovered.epoch,
+                segment: recovered.segments.iter().map(|row| row.segment).max(),
+                chain: recovered.chain,
+            },
             segments: recovered.segments.into_iter().map(|row| (row.segment, row)).collect(),
             survivors: recovered.survivors,
             loans: recovered.loans,
@@ -251,6 +263,10 @@ impl Volume {
         self.segments.values().copied().collect()
     }
 
+    pub(crate) fn segment(&self, segment: SegmentId) -> Option<&SegmentRow> {
+        self.segments.get(&segment)
+    }
+
     /// Its figures.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -297,7 +313,7 @@ impl Volume {
             Event::Role(role) => self.on_role(context, role),
             Event::PeerHas(log) => self.on_peer_has(context, log),
             Event::Replicated { buffers } => self.on_replicated(context, buffers),
-            Event::Committed { lsn } => self.on_committed(context, lsn),
+            Event::Committed(log) => self.on_committed(context, log),
             Event::MakeDurable { lsn } => self.on_make_durable(context, lsn),
             Event::SlotsFew => self.on_slots_few(context),
             Event::Awaited { segment } => self.on_awaited(context, segment),

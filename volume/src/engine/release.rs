@@ -84,7 +84,9 @@ impl Volume {
     }
 
     fn is_settled(&self, row: &SegmentRow) -> bool {
-        row.last_lsn.is_some_and(|last| last <= self.folded_to) && !self.log.has_footer_of(row.segment)
+        // The last one of a mirrored volume tells where its log ends, by which logs are compared.
+        let is_kept = self.is_mirrored && self.end().segment == Some(row.segment);
+        !is_kept && row.last_lsn.is_some_and(|last| last <= self.folded_to) && !self.log.has_footer_of(row.segment)
     }
 
     /// Nothing maps the segment any more. It is forgotten once no read uses it.

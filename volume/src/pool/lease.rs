@@ -59,13 +59,25 @@ impl<S: Store> Index<S> {
         Ok(())
     }
 
-    /// Gives a lease the id under which another site writes the segment.
+    /// Gives a lease, or one like it that was had before and not used, the id under which another site writes the segment.
     ///
     /// # Errors
     /// [`DiskFault::Io`] when the store failed, or the id is in use here; [`DiskFault::NoSpace`] when it leaves no others. The
-    /// lease stays as it was.
+    /// lease is given back.
     pub fn rename_lease(&mut self, lease: Lease, segment: SegmentId) -> Result<Lease, DiskFault> {
-        if self.entry(segment).is_some() || self.slots.is_leased(segment) {
+        if let Some(before) = self.slots.leased(segment) {
+            self.give_back(lease);
+            return Ok(before);
+        }
+        let renamed = self.renamed(lease, segment);
+        if renamed.is_err() {
+            self.give_back(lease);
+        }
+        renamed
+    }
+
+    fn renamed(&mut self, lease: Lease, segment: SegmentId) -> Result<Lease, DiskFault> {
+        if self.entry(segment).is_some() {
             return Err(DiskFault::Io);
         }
         let renamed = self.slots.renamed(lease, segment)?;

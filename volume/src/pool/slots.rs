@@ -115,8 +115,9 @@ impl Slots {
         Some(Lease { slot, segment })
     }
 
-    pub(super) fn is_leased(&self, segment: SegmentId) -> bool {
-        self.leased.contains_key(&segment)
+    /// The lease under this id, of which nothing is noted yet.
+    pub(super) fn leased(&self, segment: SegmentId) -> Option<Lease> {
+        self.leased.get(&segment).map(|slot| Lease { slot: *slot, segment })
     }
 
     /// The slot that is leased next.

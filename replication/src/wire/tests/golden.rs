@@ -23,24 +23,29 @@ const HEAD: &str = "0201000000000000 0700000000000000";
 #[test]
 fn frames_of_the_log() {
     let (group, epoch) = IDS;
-    let after = BatchEnd { lsn: Lsn(0x1234), epoch: Epoch(6), chain: 0xdead_beef };
-    let want = format!("0200 0000 14000000 {HEAD} 0600000000000000 3412000000000000 efbeadde");
-    is_written(Frame::Want { group, epoch, after }, &want);
-    let end = "0600000000000000 3412000000000000 efbeadde";
-    let align = format!("0c00 0000 30000000 {HEAD} 0900000000000000 {end} {end}");
-    is_written(Frame::Align { group, epoch, number: 9, ends: vec![after, after] }, &align);
-    let aligned = format!("0d00 0000 1c000000 {HEAD} 0900000000000000 {end}");
-    is_written(Frame::Aligned { group, epoch, number: 9, common: after }, &aligned);
+    let want = format!("0200 0000 18000000 {HEAD} 0700000000000000 0600000000000000 3412000000000000");
+    let (segment, lsn) = (Some(SegmentId(6)), Lsn(0x1234));
+    is_written(Frame::Want { group, epoch, number: 7, segment, lsn }, &want);
+    let want = format!("0200 0000 18000000 {HEAD} 0700000000000000 ffffffffffffffff 0000000000000000");
+    is_written(Frame::Want { group, epoch, number: 7, segment: None, lsn: Lsn::ZERO }, &want);
+    is_written(Frame::Begins { group, epoch, number: 7 }, &format!("0e00 0000 08000000 {HEAD} 0700000000000000"));
+    let stretch = Stretch { segment: SegmentId(6), first_lsn: Lsn(0x1200), last_lsn: Lsn(0x1234) };
+    let bytes = "0600000000000000 0012000000000000 3412000000000000";
+    let align = format!("0c00 0000 38000000 {HEAD} 0900000000000000 {bytes} {bytes}");
+    is_written(Frame::Align { group, epoch, number: 9, stretches: vec![stretch, stretch] }, &align);
+    let aligned = format!("0d00 0000 11000000 {HEAD} 0900000000000000 01 3412000000000000");
+    is_written(Frame::Aligned { group, epoch, number: 9, parting: Parting::Behind(lsn) }, &aligned);
+    let untold = format!("0d00 0000 11000000 {HEAD} 0900000000000000 00 0000000000000000");
+    is_written(Frame::Aligned { group, epoch, number: 9, parting: Parting::Untold }, &untold);
     let buffers = vec![Buffer::copy_of(&[0xaa; 4096]), Buffer::copy_of(&[0xbb; 8192])];
     let batch = format!("0300 0000 0c300000 {HEAD} 02000000 01000000 02000000 aaaa");
     is_written(Frame::Batch { group, epoch, buffers }, &batch);
-    let committed = format!("0400 0000 08000000 {HEAD} 0500000000000000");
-    is_written(Frame::Committed { group, epoch, lsn: Lsn(5) }, &committed);
     let durable = format!("0500 0000 08000000 {HEAD} 0500000000000000");
     is_written(Frame::MakeDurable { group, epoch, lsn: Lsn(5) }, &durable);
     let log = PeerLog { segment: Some(SegmentId(9)), appended: Lsn(8), durable: Lsn(6) };
     let has = format!("0600 0000 18000000 {HEAD} 0900000000000000 0800000000000000 0600000000000000");
     is_written(Frame::Has { group, epoch, log }, &has);
+    is_written(Frame::Committed { group, epoch, log }, &has.replacen("0600", "0400", 1));
     let log = PeerLog { segment: None, ..log };
     let has = format!("0600 0000 18000000 {HEAD} ffffffffffffffff 0800000000000000 0600000000000000");
     is_written(Frame::Has { group, epoch, log }, &has);
@@ -79,28 +84,26 @@ fn messages() {
     let said = |bytes: &str, body: &str| {
         format!("0100 0000 {bytes} {HEAD} 0100000000000000 0200000000000000 0300000000000000 {body}")
     };
-    let at = Position { epoch: Epoch(6), lsn: Lsn(0x1234) };
-    let at_hex = "0600000000000000 3412000000000000";
+    let at = Position { epoch: Epoch(6), segment: Some(SegmentId(5)), lsn: Lsn(0x1234) };
+    let at_hex = "0600000000000000 0500000000000000 3412000000000000";
     let record = Record {
         epoch: Epoch(7),
         primary: SiteId(1),
         partner: Some(SiteId(2)),
         is_sole: false,
         lineage: 1,
-        fork: Some(at),
+        fork: Some(at.into()),
     };
     let text = hex(record.encode().as_bytes());
     let seen = Some(Seen { revision: Revision(9), record });
     let heartbeat = Body::Heartbeat { seen, end: at, leads: true, asks_word: true, disk: DiskState::Full };
-    let vector = said("7f000000", &format!("01 07 02 {at_hex} 0900000000000000 {text}"));
+    let vector = said("87000000", &format!("01 07 02 {at_hex} 0900000000000000 {text}"));
     is_written(say(heartbeat), &vector);
     let heartbeat = Body::Heartbeat { seen: None, end: at, leads: false, asks_word: false, disk: DiskState::Good };
-    is_written(say(heartbeat), &said("2b000000", &format!("01 00 00 {at_hex}")));
+    is_written(say(heartbeat), &said("33000000", &format!("01 00 00 {at_hex}")));
     is_written(say(Body::Word { of: 8 }), &said("21000000", "02 0800000000000000"));
-    let ack = Body::Ack { appended: Lsn(5), durable: Lsn(4) };
-    is_written(say(ack), &said("29000000", "03 0500000000000000 0400000000000000"));
-    is_written(say(Body::HandOver { end: at }), &said("29000000", &format!("04 {at_hex}")));
-    is_written(say(Body::Ready { of: 8 }), &said("21000000", "05 0800000000000000"));
+    is_written(say(Body::HandOver { end: at }), &said("31000000", &format!("03 {at_hex}")));
+    is_written(say(Body::Ready { of: 8 }), &said("21000000", "04 0800000000000000"));
 }
 
 /// P4. An opening is these bytes, in every version.

@@ -36,7 +36,9 @@ impl Pair {
 
     /// Carries what there is to the other site, once.
     fn carry(&mut self) -> bool {
-        let committed = self.primary.volume.status().applied_lsn;
+        let counted = self.primary.volume.counted_end();
+        let committed = counted.lsn;
+        let stable = self.primary.volume.stable_lsn();
         let before = self.secondary.volume.status().applied_lsn;
         let (batches, syncs) = (std::mem::take(&mut self.primary.sent), std::mem::take(&mut self.primary.asked_syncs));
         let told = self.secondary.told_primary.take();
@@ -46,7 +48,8 @@ impl Pair {
             self.secondary.run();
         }
         syncs.into_iter().for_each(|lsn| self.secondary.give(Event::MakeDurable { lsn }));
-        self.secondary.give(Event::Committed { lsn: committed });
+        let log = PeerLog { segment: counted.segment, appended: committed, durable: stable };
+        self.secondary.give(Event::Committed(log));
         told.into_iter().for_each(|log| self.primary.give(Event::PeerHas(log)));
         is_news
     }
@@ -452,4 +455,85 @@ fn a_gap_is_noticed() {
         pair.secondary.run();
     }
     assert_eq!(pair.secondary.fell_out, [FellOut::NotNext]);
+}
+
+/// P1. A log that was opened anew goes on in a new segment when it leads, in the same epoch too: behind its end there may be batches that
+/// the peer has.
+#[test]
+fn who_was_opened_anew_leads_in_a_new_segment() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], false)).unwrap();
+    let before = pair.primary.volume.end();
+    pair.primary.volume.freeze();
+    pair.primary.give(Event::Role(Role::Alone { epoch: FIRST }));
+    pair.primary.run();
+    pair.primary.done(write(4096, &[2; 4096], false)).unwrap();
+    assert!(pair.primary.volume.end().segment > before.segment);
+}
+
+/// P1. What a power cut may take from the primary is not in the secondary's stored map: its log could not be cut of it.
+#[test]
+fn a_secondary_stores_what_is_durable_at_both_sites() {
+    let mut pair = Pair::new();
+    pair.primary.ask(write(0, &[1; 4096], false));
+    pair.run();
+    let end = pair.primary.volume.counted_end();
+    let stored = |pair: &Pair| pair.secondary.volume.status().folded_to;
+    for _ in 0..3 {
+        pair.secondary.give(Event::Tick);
+        pair.secondary.run();
+    }
+    assert_eq!((pair.secondary.volume.status().applied_lsn, stored(&pair)), (end.lsn, Lsn::ZERO));
+    let log = PeerLog { segment: end.segment, appended: end.lsn, durable: end.lsn };
+    pair.secondary.give(Event::Committed(log));
+    pair.secondary.run();
+    assert_eq!(stored(&pair), end.lsn);
+}
+
+/// P1. What counts is named with its segment: what the primary's disk failed, and it wrote again, is not counted as it was first.
+#[test]
+fn what_was_given_up_is_not_counted() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], false)).unwrap();
+    pair.primary.append_faults.push(DiskFault::Io);
+    pair.primary.ask(write(0, &[2; 4096], false));
+    pair.primary.run();
+    let given_up = pair.primary.sent.pop_front().unwrap();
+    pair.secondary.give(Event::Replicated { buffers: given_up });
+    pair.secondary.run();
+    // The primary goes on alone, and tells what counts before the batch has come.
+    pair.primary.give(Event::Role(Role::Alone { epoch: FIRST }));
+    pair.primary.run();
+    let (end, before) = (pair.primary.volume.counted_end(), pair.secondary.volume.status().applied_lsn);
+    assert_eq!(end.lsn, pair.secondary.volume.end().lsn);
+    pair.secondary.give(Event::Committed(PeerLog { segment: end.segment, appended: end.lsn, durable: Lsn::ZERO }));
+    pair.secondary.run();
+    assert_eq!(pair.secondary.volume.status().applied_lsn, before);
+}
+
+/// P6. A secondary that waits for what does not come is still as soon as it is told to be, and tells where it ends; what came later, and
+/// what waited, is not there.
+#[test]
+fn a_secondary_is_still_when_it_is_told_to_be() {
+    let mut pair = Pair::new();
+    pair.done(write(0, &[1; 4096], true)).unwrap();
+    let end = pair.secondary.volume.end();
+    pair.secondary.holds_appends = true;
+    pair.primary.ask(write(4096, &[2; 4096], false));
+    pair.primary.run();
+    let batch = pair.primary.sent.pop_front().unwrap();
+    pair.secondary.give(Event::Replicated { buffers: batch });
+    pair.secondary.run();
+    pair.secondary.give(Event::Role(Role::Still));
+    assert!(!pair.secondary.volume.is_still(), "an append is under way");
+    pair.secondary.holds_appends = false;
+    pair.secondary.run();
+    assert!(pair.secondary.volume.is_still());
+    assert!(pair.secondary.volume.end().lsn > end.lsn);
+    pair.primary.ask(write(8192, &[3; 4096], false));
+    pair.primary.run();
+    let (late, at) = (pair.primary.sent.pop_front().unwrap(), pair.secondary.volume.end());
+    pair.secondary.give(Event::Replicated { buffers: late });
+    pair.secondary.run();
+    assert_eq!((pair.secondary.volume.end(), pair.secondary.fell_out.as_slice()), (at, &[][..]));
 }
