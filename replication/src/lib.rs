@@ -1,7 +1,7 @@
 //! Who may write a mirrored consistency group: the role machine of one site, sans-io.
 //!
 //! [`Member`] is told what happens ([`Event`]) and tells what to do ([`Action`]); time is an argument. It owns no file, socket,
-//! clock, thread or random source, so that the simulator runs the very same code. The
+//! clock, thread or random source, so that the simulator runs the very same code. [`seat`] has it and a volume work together. The
 //! protocol is in docs/mirror.md.
 //! [`wire`] has the bytes of what two sites send each other.
 
@@ -17,6 +17,7 @@ mod pause;
 mod position;
 mod promise;
 mod record;
+pub mod seat;
 pub mod times;
 pub mod wire;
 

@@ -17,6 +17,7 @@ pub mod fuse;
 pub mod meter;
 pub mod mirror;
 pub mod oracle;
+pub mod pair;
 pub mod pattern;
 pub mod plan;
 pub mod random;

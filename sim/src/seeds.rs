@@ -157,7 +157,7 @@ fn tell(seed: u64) -> Option<Finding> {
 }
 
 /// Prints the last lines of a world; all of the one that is wanted.
-pub(crate) fn print_end(lines: &[String], most: usize) {
+pub fn print_end(lines: &[String], most: usize) {
     let skipped = if wanted().is_some() { 0 } else { lines.len().saturating_sub(most) };
     lines.iter().skip(skipped).for_each(|line| print(line));
 }

@@ -12,17 +12,17 @@ const NEVER: u64 = u64::MAX;
 
 /// A question of a client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Operation {
+pub(crate) struct Operation {
     /// The block.
-    pub(super) block: u8,
+    pub(crate) block: u8,
     /// What was written, or was read.
-    pub(super) value: u64,
+    pub(crate) value: u64,
     /// Whether it is a write.
-    pub(super) is_write: bool,
+    pub(crate) is_write: bool,
     /// When it was asked for the first time; its retries are the same operation.
-    pub(super) asked: u64,
+    pub(crate) asked: u64,
     /// When it was answered, if it was.
-    pub(super) answered: Option<u64>,
+    pub(crate) answered: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ struct Cluster {
 
 /// Everything that clients asked since the beginning, or since what they knew was lost with an excuse.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     operations: Vec<Operation>,
     /// Values of before the beginning: what is left of them is in no order with the others.
     carried: BTreeSet<u64>,
@@ -42,19 +42,19 @@ pub(super) struct History {
 
 impl History {
     /// Adds a question; tells where its answer belongs.
-    pub(super) fn ask(&mut self, operation: Operation) -> usize {
+    pub(crate) fn ask(&mut self, operation: Operation) -> usize {
         self.operations.push(operation);
         self.operations.len() - 1
     }
 
     /// An operation.
-    pub(super) fn operation(&mut self, index: usize) -> &mut Operation {
+    pub(crate) fn operation(&mut self, index: usize) -> &mut Operation {
         &mut self.operations[index]
     }
 
     /// Begins anew, with what may be left of everything before. Questions that are still waited for, at `waited`, go on;
     /// tells where they are now.
-    pub(super) fn begin_anew(&mut self, waited: &[usize]) -> Vec<usize> {
+    pub(crate) fn begin_anew(&mut self, waited: &[usize]) -> Vec<usize> {
         let goes_on: Vec<Operation> = waited.iter().map(|index| self.operations[*index]).collect();
         self.carried.extend(self.operations.iter().filter(|operation| operation.is_write).map(|write| write.value));
         self.carried.insert(0);
@@ -62,9 +62,20 @@ impl History {
         (0..waited.len()).collect()
     }
 
+    /// Power is lost: what reads have shown of writes that are not answered may be gone.
+    pub(crate) fn forget_unsure(&mut self) {
+        let is_open = |operation: &&Operation| operation.is_write && operation.answered.is_none();
+        let open: BTreeSet<u64> = self.operations.iter().filter(is_open).map(|write| write.value).collect();
+        let is_unsure = |operation: &Operation| !operation.is_write && open.contains(&operation.value);
+        // Whoever waits for an answer knows it by its place.
+        for operation in self.operations.iter_mut().filter(|operation| is_unsure(operation)) {
+            operation.answered = None;
+        }
+    }
+
     /// Says what no order explains.
     #[must_use]
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(crate) fn fault(&self) -> Option<String> {
         let blocks: BTreeSet<u8> = self.operations.iter().map(|operation| operation.block).collect();
         blocks.into_iter().find_map(|block| self.fault_of(block))
     }

@@ -9,14 +9,14 @@ mod clients;
 mod driver;
 mod eras;
 mod faults;
-mod history;
+pub(crate) mod history;
 mod judge;
 mod link;
 mod log;
 pub mod plan;
 pub mod seeds;
 mod site;
-mod witness;
+pub(crate) mod witness;
 
 use crate::random::Random;
 use crate::trace::{Finding, Trace};

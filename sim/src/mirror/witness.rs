@@ -4,30 +4,30 @@ use replication::{Record, Revision, Seen, SwapAnswer};
 
 /// The register.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(crate) struct Witness {
     revision: u64,
     record: Option<Record>,
     /// Everything that was ever there, for a restore from a backup.
     past: Vec<Seen>,
     /// Nobody reaches it.
-    pub(super) is_down: bool,
+    pub(crate) is_down: bool,
     /// Sites that do not reach it.
-    pub(super) is_cut: [bool; 2],
+    pub(crate) is_cut: [bool; 2],
     /// A cut of the link takes its quorum away.
-    pub(super) is_frail: bool,
+    pub(crate) is_frail: bool,
     /// Requests and answers are late, lost or repeated.
-    pub(super) is_slow: bool,
+    pub(crate) is_slow: bool,
 }
 
 impl Witness {
     /// What is there.
     #[must_use]
-    pub(super) fn seen(&self) -> Option<Seen> {
+    pub(crate) fn seen(&self) -> Option<Seen> {
         self.record.map(|record| Seen { revision: Revision(self.revision), record })
     }
 
     /// Changes it, if `expected` is what is there.
-    pub(super) fn swap(&mut self, expected: Option<Revision>, record: Record) -> SwapAnswer {
+    pub(crate) fn swap(&mut self, expected: Option<Revision>, record: Record) -> SwapAnswer {
         if self.seen().map(|seen| seen.revision) != expected {
             return SwapAnswer::Lost { found: self.seen() };
         }
@@ -38,7 +38,7 @@ impl Witness {
     }
 
     /// Restores it as it was `changes` changes ago.
-    pub(super) fn restore(&mut self, changes: usize) {
+    pub(crate) fn restore(&mut self, changes: usize) {
         let kept = self.past.len().saturating_sub(changes);
         let Some(seen) = self.past.get(kept).copied() else { return };
         self.past.truncate(kept);
