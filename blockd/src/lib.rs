@@ -11,6 +11,7 @@ mod limits;
 pub mod listener;
 mod memory;
 mod metering;
+pub mod mirror;
 mod nbd;
 pub mod open;
 mod payload;

@@ -28,5 +28,5 @@ pub use io::{
 pub use member::{Committed, Config, Member, Policy, Start};
 pub use message::{Body, Message};
 pub use position::Position;
-pub use promise::{Life, Promise};
-pub use record::{Fork, RECORD_BYTES_MAX, Record, RecordError, Revision};
+pub use promise::{KeptPromise, Life, PROMISE_BYTES_MAX, Promise, PromiseError};
+pub use record::{EPOCH_MAX, Fork, RECORD_BYTES_MAX, Record, RecordError, Revision};

@@ -146,12 +146,12 @@ impl Shard {
             Action::Pledge { pledge, runs } => self.store.ask(StoreAsk::Pledge { volume, pledge, runs }),
             Action::NoteBoundary(boundary) => self.store.ask(StoreAsk::NoteBoundary { volume, boundary }),
             Action::Lease { class } => self.store.ask(StoreAsk::Lease { volume, class }),
+            Action::LeaseFor { segment } => self.store.ask(StoreAsk::LeaseFor { volume, segment }),
             Action::NoteSegment(row) => self.store.ask(StoreAsk::NoteSegment(row)),
             Action::Settle(settled) => self.store.ask(StoreAsk::Settle { volume, settled }),
             Action::Unpinned { segment } => self.store.ask(StoreAsk::Unpinned { volume, segment }),
             Action::Release { segment } => self.store.ask(StoreAsk::Release { volume, segment }),
             Action::Append { to_peer: Some(_), .. }
-            | Action::LeaseFor { .. }
             | Action::SyncPeer { .. }
             | Action::TellPrimary(_)
             | Action::FellOut { .. } => unreachable!("only a link to another site gives a volume a role"),

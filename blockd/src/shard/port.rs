@@ -91,6 +91,13 @@ pub enum StoreAsk {
         /// Which slots may be used.
         class: LeaseClass,
     },
+    /// Lease a slot for a segment whose id the other site of a mirror has given. Answered by [`volume::io::Event::LeasedFor`].
+    LeaseFor {
+        /// Who asks.
+        volume: VolumeId,
+        /// The segment.
+        segment: SegmentId,
+    },
     /// Note a segment. No answer.
     NoteSegment(Box<SegmentRow>),
     /// Note how far a volume has no more use for its segments as a tail of its log. No answer.
@@ -135,6 +142,7 @@ impl StoreAsk {
             | Self::NoteLoans { volume, .. }
             | Self::Pledge { volume, .. }
             | Self::Lease { volume, .. }
+            | Self::LeaseFor { volume, .. }
             | Self::Settle { volume, .. }
             | Self::Unpinned { volume, .. }
             | Self::Closed { volume }

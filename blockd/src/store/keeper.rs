@@ -65,6 +65,15 @@ pub(super) struct Helpers {
     pub(super) throttle: Arc<Throttle>,
 }
 
+/// A slot that a volume asks for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// With an id of this site.
+    Own(LeaseClass),
+    /// For a segment of the other site's.
+    For(SegmentId),
+}
+
 /// The index and what is leased ahead of it.
 pub(super) struct Keeper {
     index: Index<RocksStore>,
@@ -91,7 +100,7 @@ pub(super) struct Keeper {
     /// Whether the host's file system had no space for a slot at the last try.
     is_host_full: bool,
     /// Leases that found no slot while some were being freed.
-    parked: VecDeque<(VolumeId, LeaseClass)>,
+    parked: VecDeque<(VolumeId, Asked)>,
     /// Questions of clones that wait for what these inherit.
     waiting: Waiting<MapAsk>,
     /// Called when a volume waits for a slot that only history can give up.
@@ -282,7 +291,7 @@ impl Keeper {
             }
         }
         let parked = std::mem::take(&mut self.parked);
-        parked.into_iter().for_each(|(volume, class)| self.answer_lease(volume, class));
+        parked.into_iter().for_each(|(volume, asked)| self.answer_lease(volume, asked));
     }
 
     fn lease_for_compactor(&mut self) {
@@ -330,7 +339,8 @@ impl Keeper {
                 drop(pledges);
             }
             StoreAsk::Pledge { pledge, runs, .. } => self.index.pledge(pledge, runs),
-            StoreAsk::Lease { volume, class } => self.answer_lease(volume, class),
+            StoreAsk::Lease { volume, class } => self.answer_lease(volume, Asked::Own(class)),
+            StoreAsk::LeaseFor { volume, segment } => self.answer_lease(volume, Asked::For(segment)),
             StoreAsk::NoteSegment(row) => {
                 self.not_spare(row.volume, row.segment);
                 // Nothing is lost when it is not noted: the next start finds the segment by its header.
@@ -347,6 +357,8 @@ impl Keeper {
                 self.waiting.forget(volume);
                 let failed = self.waiting.take_failed(&self.index, volume);
                 self.fail(failed);
+                self.parked.retain(|(asker, _)| *asker != volume);
+                self.give_back_spare(volume);
                 self.with_compactor(|compactor, context| compactor.closed(context, volume));
             }
             StoreAsk::Release { segment, .. } => {
@@ -407,25 +419,43 @@ impl Keeper {
     }
 
     /// Leases a slot, now or when one has been freed.
-    fn answer_lease(&mut self, volume: VolumeId, class: LeaseClass) {
-        let result = self.lease(class);
+    fn answer_lease(&mut self, volume: VolumeId, asked: Asked) {
+        let result = match asked {
+            Asked::Own(class) => self.lease(class),
+            Asked::For(segment) => {
+                self.lease(LeaseClass::Data).and_then(|lease| self.index.rename_lease(lease, segment))
+            }
+        };
         match result {
-            Ok(lease) => self.spare.entry(volume).or_default().push(lease),
+            // What bears another site's id is had again under that id, if it is not used.
+            Ok(lease) if matches!(asked, Asked::Own(_)) => self.spare.entry(volume).or_default().push(lease),
+            Ok(_) => {}
             Err(DiskFault::NoSpace) if self.may_gain_slots(volume) || self.jobs.is_deleting() => {
-                self.parked.push_back((volume, class));
+                self.parked.push_back((volume, asked));
                 return;
             }
             // No write fails for history's sake. The system volume does not wait: what gives history up is written there.
             Err(DiskFault::NoSpace)
                 if volume != VolumeId::SYSTEM && self.index.has_history() && self.on_starving.is_some() =>
             {
-                self.parked.push_back((volume, class));
+                self.parked.push_back((volume, asked));
                 self.on_starving.iter().for_each(|call| call());
                 return;
             }
             Err(_) => {}
         }
-        self.events.push((volume, Event::Leased { result }));
+        let event = match asked {
+            Asked::Own(_) => Event::Leased { result },
+            Asked::For(segment) => Event::LeasedFor { segment, result },
+        };
+        self.events.push((volume, event));
+    }
+
+    /// What a volume that is closed has leased and not begun to fill.
+    fn give_back_spare(&mut self, volume: VolumeId) {
+        for lease in self.spare.remove(&volume).unwrap_or_default() {
+            self.index.give_back(lease);
+        }
     }
 
     /// Whether slots may become free soon.
@@ -560,9 +590,7 @@ impl Keeper {
     fn on_erased(&mut self, volume: VolumeId, result: Result<(), EraseError>) {
         if result.is_ok() {
             // The volume's engine is gone, and nothing was written to these.
-            for lease in self.spare.remove(&volume).unwrap_or_default() {
-                self.index.give_back(lease);
-            }
+            self.give_back_spare(volume);
         }
         if let Some(done) = self.erasing.remove(&volume) {
             done(result);

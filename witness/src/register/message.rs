@@ -315,7 +315,7 @@ mod tests {
     use units::{Epoch, SiteId};
 
     fn records() -> impl Strategy<Value = Record> {
-        (1..=u64::MAX, any::<u8>(), any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
+        (1..=replication::EPOCH_MAX.0, any::<u8>(), any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
             |(epoch, primary, has_partner, is_sole, lineage)| Record {
                 epoch: Epoch(epoch),
                 primary: SiteId(primary),

@@ -633,7 +633,7 @@ mod tests {
     proptest! {
         /// P4. What is written is read, for its own group only.
         #[test]
-        fn what_is_written_is_read(group: u64, revision in 1..=REVISION_MAX, epoch in 1..=u64::MAX) {
+        fn what_is_written_is_read(group: u64, revision in 1..=REVISION_MAX, epoch in 1..=replication::EPOCH_MAX.0) {
             let text = encode(GroupId(group), &seen(revision, epoch));
             prop_assert!(text.len() <= FILE_BYTES_MAX);
             prop_assert_eq!(decode(GroupId(group), text.as_bytes()), Ok(seen(revision, epoch)));

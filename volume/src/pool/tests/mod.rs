@@ -104,6 +104,25 @@ fn a_renewed_lease_keeps_its_slot_and_bears_an_id_above_all_that_were_given_out(
     assert_eq!(world.index.figures().slots_free, 100, "it is given back");
 }
 
+/// P1, P6. A slot that was leased under another site's id is had again under it by who asks anew, and no other slot is used up; ids of
+/// this site lie behind it.
+#[test]
+fn a_slot_for_another_sites_segment_is_had_again() {
+    let mut world = World::new(100);
+    let theirs = SegmentId(1_000_000);
+    let lease = world.index.lease(LeaseClass::Data).unwrap();
+    let first = world.index.rename_lease(lease, theirs).unwrap();
+    assert_eq!((first.segment, first.slot), (theirs, lease.slot));
+    let lease = world.index.lease(LeaseClass::Data).unwrap();
+    assert!(lease.segment > theirs);
+    assert_eq!(world.index.rename_lease(lease, theirs), Ok(first));
+    assert_eq!(world.index.figures().slots_free, 99);
+    let lease = world.index.lease(LeaseClass::Data).unwrap();
+    world.index.store.fails = true;
+    assert_eq!(world.index.rename_lease(lease, SegmentId(2_000_000)), Err(DiskFault::Io));
+    assert_eq!(world.index.figures().slots_free, 99, "it is given back");
+}
+
 #[test]
 fn freed_slots_are_used_again_in_the_order_in_which_they_were_freed() {
     let mut world = World::new(8);
