@@ -160,6 +160,8 @@ pub struct LogState {
     pub peer: Option<PeerAck>,
     /// What is waited for to be on stable storage there, too.
     pub awaited: Lsn,
+    /// The end that was handed over ([`crate::Member::hand_over`]), when the log has that.
+    pub handed: Option<Position>,
 }
 
 /// How far the other site has a log, by what that site says.

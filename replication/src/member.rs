@@ -109,7 +109,7 @@ impl Member {
     /// Starts a site: frozen, until the witness or the other site tells it what it is.
     pub fn start(config: Config, now: Monotonic, start: Start, actions: &mut Vec<Action>) -> Self {
         let is_certain = start.promise.is_certain && start.is_log_whole;
-        let life = Life(start.promise.life.0 + 1);
+        let life = start.promise.life.next();
         let writing = Promise { seen: start.promise.seen, life, is_certain };
         actions.push(Action::Promise(writing.clone()));
         Self {
@@ -269,7 +269,7 @@ impl Member {
             return;
         }
         let seen = self.witness.known.or(self.promise.seen);
-        let life = if is_lost { Life(self.life_heard.0.saturating_add(1)) } else { self.promise.life };
+        let life = if is_lost { self.life_heard.next() } else { self.promise.life };
         let writing = Promise { seen, life, is_certain: self.is_certain };
         actions.push(Action::Promise(writing.clone()));
         self.writing = Some(writing);

@@ -28,12 +28,6 @@ impl From<BatchEnd> for Position {
 impl Position {
     /// Before everything.
     pub const ZERO: Self = Self { epoch: Epoch(0), segment: None, lsn: Lsn::ZERO };
-
-    /// Whether a log that ends here has `other`: it is of the same segment, and not behind.
-    #[must_use]
-    pub fn continues(self, other: Self) -> bool {
-        (self.epoch, self.segment) == (other.epoch, other.segment) && self.lsn >= other.lsn
-    }
 }
 
 impl fmt::Display for Position {

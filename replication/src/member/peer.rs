@@ -9,6 +9,9 @@ use crate::times::{HEARTBEAT, LEASE_GIVEN, SILENCE};
 use std::time::Duration;
 use units::{Epoch, Monotonic};
 
+/// How many more starts than its promise tells the other site may have heard of: it was on a disk that was lost.
+const LIVES_LOST_MAX: u64 = 1 << 20;
+
 /// What is known of the other site.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -91,7 +94,10 @@ impl Member {
         if message.life < self.peer.life || !self.has_started {
             return;
         }
-        self.life_heard = self.life_heard.max(message.heard);
+        // More starts than a site can have had while the other one did not hear of them are a mistake of that one.
+        if message.heard.0.saturating_sub(self.promise.life.0) <= LIVES_LOST_MAX {
+            self.life_heard = self.life_heard.max(message.heard);
+        }
         if message.life > self.peer.life {
             self.peer.restart(message.life);
         }

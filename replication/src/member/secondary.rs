@@ -93,6 +93,12 @@ impl Secondary {
 }
 
 impl Member {
+    /// The end of the primary's log, which hands its role over and waits until that is durable here.
+    #[must_use]
+    pub fn hand_over(&self) -> Option<Position> {
+        self.secondary.hand_over.map(|(_, at)| at)
+    }
+
     pub(super) const fn is_following(&self) -> bool {
         matches!(self.role, Role::Follow { .. })
     }
@@ -162,8 +168,8 @@ impl Member {
         if self.secondary.primary_end.is_some_and(|primary| end.lsn >= primary) {
             self.is_certain = true;
         }
-        // What the primary gave up since its disk failed it may be here: it was never acknowledged, and does no harm.
-        let is_ready = |(_, at): &(u64, Position)| end.continues(*at) && self.log.durable >= end.lsn;
+        // What the primary gave up since its disk failed it may be here as well: it was never acknowledged, and does no harm.
+        let is_ready = |(_, at): &(u64, Position)| self.log.handed == Some(*at) && self.log.durable >= end.lsn;
         if let Some((of, _)) = self.secondary.hand_over.take_if(|hand_over| is_ready(hand_over)) {
             self.send(Body::Ready { of }, actions);
         }

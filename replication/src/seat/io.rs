@@ -110,6 +110,11 @@ pub enum Action {
     /// Send this, if there is a link and room. One batch at most comes of an event; where that has no room, answer with
     /// [`Event::NoRoom`].
     Send(Frame),
+    /// So many bytes of batches have been done with: the other site may send as many more (credit of the link).
+    Consumed {
+        /// How many.
+        bytes: u64,
+    },
     /// Give the volume this event. What it wants then comes back as events.
     Volume(volume::io::Event),
     /// Close the volume: whatever it was asked ends with an error, unless the role says to wait. Once nothing of it is under way, open it

@@ -72,8 +72,9 @@ pub struct Seat {
     number: u64,
     taken: u64,
     given: Given,
-    /// Where the log ended as it came to lead: nothing is served before all of that counts.
+    /// Where the log ended as it came to lead, and whether all of that counts: nothing is served before.
     lead_start: Lsn,
+    shows_all: bool,
     told: LogState,
     disk: (DiskState, DiskState),
     sending: Sending,
@@ -82,6 +83,9 @@ pub struct Seat {
     /// When it fell out last, and how long it was left alone then.
     fallen: Option<(Monotonic, Duration)>,
     reopen_at: Option<Monotonic>,
+    /// What the volume is being opened up to, while it is.
+    limit: Option<Lsn>,
+    is_poisoned: bool,
     /// The role machine asks where the logs part.
     aligns: Option<(u64, Epoch)>,
 }
@@ -109,6 +113,7 @@ impl Seat {
             taken: 0,
             given: Given::Still,
             lead_start: Lsn::ZERO,
+            shows_all: false,
             told,
             disk: (DiskState::Good, DiskState::Good),
             sending: Sending::default(),
@@ -116,6 +121,8 @@ impl Seat {
             ticks: 0,
             fallen: None,
             reopen_at: None,
+            limit: None,
+            is_poisoned: false,
             aligns: None,
         };
         seat.carry_out(wanted, actions);
@@ -127,6 +134,9 @@ impl Seat {
         self.now = self.now.max(now);
         // What is decided now is decided of the log as it is now.
         self.report(volume, actions);
+        if !matches!(event, Event::Link { .. }) {
+            self.consume(volume, actions);
+        }
         self.take(event, volume, actions);
         // A few roles may follow one another, none of which waits for anything.
         for _ in 0..8 {
@@ -147,11 +157,10 @@ impl Seat {
 
     /// What becomes of a request that comes now.
     #[must_use]
-    pub fn admits(&self, volume: &Volume) -> Admission {
+    pub fn admits(&self) -> Admission {
         let is_taken = self.taken == self.number;
         match self.role {
-            // Any of what was in the log when it came to lead may have been acknowledged.
-            Role::Lead { .. } if is_taken && volume.counted_end().lsn >= self.lead_start => Admission::Serve,
+            Role::Lead { .. } if is_taken && self.shows_all => Admission::Serve,
             Role::Lead { .. } | Role::SealAndCut { .. } => Admission::Wait,
             Role::Freeze { why } if !why.ends_requests() => Admission::Wait,
             Role::Freeze { .. } | Role::Follow { .. } => Admission::Refuse,
@@ -161,7 +170,7 @@ impl Seat {
     /// S5. Whether what a read that came at `arrived` has found may be shown now. To be asked just before it goes out.
     #[must_use]
     pub fn may_read(&self, now: Monotonic, arrived: Monotonic) -> bool {
-        self.taken == self.number && self.member.may_read(now, arrived)
+        self.taken == self.number && self.shows_all && self.member.may_read(now, arrived)
     }
 
     /// The role machine, which tells what it decided and why.
@@ -178,8 +187,8 @@ impl Seat {
 
     /// Why the other site cannot be sent the log, where that is so.
     #[must_use]
-    pub const fn gone(&self) -> Option<FeedError> {
-        self.sending.gone
+    pub fn gone(&self) -> Option<FeedError> {
+        self.sending.gone()
     }
 
     fn take(&mut self, event: Event, volume: Option<&Volume>, actions: &mut Vec<Action>) {
@@ -202,13 +211,13 @@ impl Seat {
             Event::ReadWaits => self.tell(crate::Event::ReadWaits, actions),
             Event::Opened => {
                 self.given = Given::Still;
+                if !self.is_poisoned && std::mem::take(&mut self.disk.1) != DiskState::Good {
+                    self.tell_disk(actions);
+                }
                 // What was known of the end of the log was so of the one that was closed.
                 self.tell(crate::Event::Reopened, actions);
             }
-            Event::OpenFailed => {
-                self.disk.1 = DiskState::Failing;
-                self.tell_disk(actions);
-            }
+            Event::OpenFailed => self.on_open_failed(actions),
             Event::Fed { id, feed, batch } => self.on_fed((id, feed), batch, actions),
             Event::Shipped { buffers, batch } => self.on_shipped(buffers, &batch, actions),
             Event::SyncPeer(lsn) => self.on_sync_peer(lsn, actions),
@@ -222,13 +231,13 @@ impl Seat {
         self.ticks += 1;
         self.tell(crate::Event::Tick, actions);
         if self.reopen_at.take_if(|at| *at <= self.now).is_some() {
-            self.reopen(None, actions);
+            if self.given == Given::Nothing {
+                actions.push(Action::Reopen { limit: self.limit });
+            } else {
+                self.reopen(None, actions);
+            }
         }
         let Some(volume) = volume else { return };
-        if volume.status().is_poisoned && self.disk.1 == DiskState::Good {
-            self.disk.1 = DiskState::Failing;
-            self.tell_disk(actions);
-        }
         self.tick_of_secondary(volume, actions);
         if self.is_time_to_say_again() && matches!(self.given, Given::Lead { .. }) {
             self.say_to_secondary_again(volume, actions);
@@ -241,6 +250,7 @@ impl Seat {
 
     fn on_link(&mut self, is_up: bool, actions: &mut Vec<Action>) {
         self.tell(crate::Event::Link { is_up }, actions);
+        self.receiving.forget_credit();
         match self.given {
             Given::Lead { .. } => {
                 self.sending.forget();
@@ -256,6 +266,9 @@ impl Seat {
         if let Frame::Say { message, .. } = frame {
             return self.tell(crate::Event::Heard(*message), actions);
         }
+        if let Frame::Batch { epoch, buffers, .. } = frame {
+            return self.on_batch(epoch, buffers, actions);
+        }
         let Some(volume) = volume.filter(|_| self.given != Given::Nothing) else { return };
         match frame {
             Frame::Align { epoch, number, stretches, .. } => {
@@ -269,7 +282,6 @@ impl Seat {
                 self.on_want(volume, (epoch, number), (segment, lsn), actions);
             }
             Frame::Begins { epoch, number, .. } => self.on_begins(epoch, number),
-            Frame::Batch { epoch, buffers, .. } => self.on_batch(epoch, buffers, actions),
             Frame::Committed { epoch, log, .. } => self.on_committed(epoch, log, actions),
             Frame::MakeDurable { epoch, lsn, .. } => self.on_make_durable(epoch, lsn, actions),
             Frame::Has { epoch, log, .. } => self.on_has(epoch, log, actions),
@@ -279,7 +291,12 @@ impl Seat {
                 Given::Follow { epoch: followed } if followed == epoch => self.tell(crate::Event::Reopened, actions),
                 Given::Follow { .. } | Given::Nothing | Given::Still => {}
             },
-            Frame::Say { .. } | Frame::Credit { .. } | Frame::Ping { .. } | Frame::Pong { .. } | Frame::Bye(_) => {}
+            Frame::Say { .. }
+            | Frame::Batch { .. }
+            | Frame::Credit { .. }
+            | Frame::Ping { .. }
+            | Frame::Pong { .. }
+            | Frame::Bye(_) => {}
         }
     }
 
@@ -288,14 +305,37 @@ impl Seat {
         if let Role::Follow { epoch, .. } = self.role {
             self.send(actions, |group| Frame::FellOut { group, epoch, why });
         }
+        self.note_poison(volume, actions);
+        if self.is_poisoned {
+            return;
+        }
         if why == FellOut::NotAtRest {
             return self.reopen(None, actions);
         }
-        if volume.is_some_and(|volume| volume.status().is_poisoned) {
-            // What a sync has failed may be gone though it can be read: nobody opens it anew but a start of the daemon.
-            self.disk.1 = DiskState::Failing;
-            return self.tell_disk(actions);
+        self.reopen_later();
+    }
+
+    /// A volume that does not open is tried again; one whose stored map goes beyond what is common cannot be.
+    fn on_open_failed(&mut self, actions: &mut Vec<Action>) {
+        if let Some(limit) = self.limit.take() {
+            self.receiving.apart = Some(Apart::Stored(limit));
         }
+        self.disk.1 = DiskState::Failing;
+        self.tell_disk(actions);
+        self.reopen_later();
+    }
+
+    /// What a sync has failed may be gone though it can be read: nobody opens it anew in this boot of the machine.
+    fn note_poison(&mut self, volume: Option<&Volume>, actions: &mut Vec<Action>) {
+        let is_new = !self.is_poisoned && volume.is_some_and(|volume| volume.status().is_poisoned);
+        if is_new {
+            self.is_poisoned = true;
+            self.disk.1 = DiskState::Failing;
+            self.tell_disk(actions);
+        }
+    }
+
+    fn reopen_later(&mut self) {
         let is_fresh = |(at, _): &(Monotonic, Duration)| self.now.since(*at) < 2 * REOPEN_AFTER_MAX;
         let before = self.fallen.filter(is_fresh);
         let pause = before.map_or(REOPEN_AFTER, |(_, pause)| (2 * pause).min(REOPEN_AFTER_MAX));
@@ -304,13 +344,16 @@ impl Seat {
     }
 
     fn reopen(&mut self, limit: Option<Lsn>, actions: &mut Vec<Action>) {
-        if self.given == Given::Nothing {
+        if self.given == Given::Nothing || self.is_poisoned {
             return;
         }
         self.reopen_at = None;
+        self.limit = limit;
         self.given = Given::Nothing;
         self.taken = self.taken.min(self.number.saturating_sub(1));
+        self.shows_all = false;
         self.sending.forget();
+        self.sending.await_nothing();
         self.receiving.stop();
         actions.push(Action::Reopen { limit });
     }
@@ -328,12 +371,16 @@ impl Seat {
             (Role::Lead { epoch, with_peer }, Given::Still) => {
                 let may_be = volume.is_still() && self.member.leads_from().is_some_and(|from| from <= self.now);
                 if may_be {
+                    // What it fell out of is over.
+                    self.reopen_at = None;
                     self.lead_start = volume.end().lsn;
                     self.sending.forget();
                     self.give_lead(volume, (epoch, with_peer), actions);
                 }
                 may_be
             }
+            // One that fell out takes nothing before it has been opened anew.
+            (Role::Follow { .. }, Given::Still) if self.reopen_at.is_some() => false,
             (Role::Follow { epoch, .. }, Given::Still) => {
                 if volume.is_still() {
                     self.give_follow(volume, epoch, actions);
@@ -363,8 +410,10 @@ impl Seat {
 
     fn give_still(&mut self, actions: &mut Vec<Action>) {
         self.given = Given::Still;
+        self.shows_all = false;
         self.taken = self.taken.min(self.number.saturating_sub(1));
         self.sending.forget();
+        self.sending.await_nothing();
         self.receiving.stop();
         actions.push(Action::Volume(volume::io::Event::Role(volume::engine::Role::Still)));
     }
@@ -404,17 +453,30 @@ impl Seat {
     /// Tells the role machine how the log is, when that has changed.
     fn report(&mut self, volume: Option<&Volume>, actions: &mut Vec<Action>) {
         let Some(volume) = volume.filter(|_| self.given != Given::Nothing) else { return };
+        self.note_poison(Some(volume), actions);
         let leads = matches!(self.given, Given::Lead { .. });
+        self.note_shown(volume);
+        // Who has fallen out does not follow, whatever it was told.
+        let is_out = self.reopen_at.is_some() && matches!(self.role, Role::Follow { .. });
         let now = LogState {
-            role: self.taken,
+            role: if is_out { self.taken.min(self.number.saturating_sub(1)) } else { self.taken },
             end: volume.end().into(),
             durable: volume.synced_lsn().min(volume.end().lsn),
             peer: self.sending.ack(volume).filter(|_| leads),
             awaited: self.sending.awaited(),
+            handed: self.member.hand_over().filter(|at| volume.has(at.lsn, at.segment)),
         };
         if std::mem::replace(&mut self.told, now) != now {
             self.tell(crate::Event::Log(now), actions);
         }
+    }
+
+    /// Any of what was in the log when it came to lead may have been acknowledged, and a volume that was opened anew shows all that it has:
+    /// nothing is shown or served before all of that is where it has to be.
+    fn note_shown(&mut self, volume: &Volume) {
+        let Given::Lead { with_peer, .. } = self.given else { return };
+        let is_there = !with_peer || volume.shared_with(self.sending.told()).appended >= self.lead_start;
+        self.shows_all |= is_there && volume.counted_end().lsn >= self.lead_start;
     }
 
     fn tell_disk(&mut self, actions: &mut Vec<Action>) {

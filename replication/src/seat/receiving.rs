@@ -4,7 +4,7 @@ use super::io::Action;
 use super::{Given, Seat};
 use crate::wire::{Frame, STRETCHES_MAX};
 use units::{Epoch, Lsn};
-use volume::buffer::Buffer;
+use volume::buffer::{Buffer, total_len};
 use volume::engine::{PeerLog, Volume};
 use volume::parting::Parting;
 
@@ -34,19 +34,36 @@ struct Want {
     ticks_max: u32,
 }
 
+/// A question where the logs part.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    number: u64,
+    /// The role, by its number, that it was asked for.
+    role: u64,
+    ticks: u32,
+    is_answered: bool,
+}
+
 /// What a secondary knows.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
-    /// Where the logs part was asked by this number, for the role of that one; and how many ticks ago.
-    asked: Option<(u64, u64, u32)>,
+    /// The last one.
+    asked: Option<Asked>,
     want: Option<Want>,
     /// Of the questions of this life.
     questions: u32,
     told: Option<PeerLog>,
+    /// Bytes of batches that came in this life of the link, and were not told to be consumed.
+    unconsumed: u64,
     pub(super) apart: Option<Apart>,
 }
 
 impl Receiving {
+    /// Credit is of a life of the link.
+    pub(super) const fn forget_credit(&mut self) {
+        self.unconsumed = 0;
+    }
+
     /// Nothing is taken any more until it was asked for.
     pub(super) fn stop(&mut self) {
         self.want = None;
@@ -63,11 +80,13 @@ impl Receiving {
 impl Seat {
     /// Asks the primary where this log leaves its own.
     pub(super) fn ask_parting(&mut self, volume: &Volume, (role, epoch): (u64, Epoch), actions: &mut Vec<Action>) {
-        if self.receiving.asked.is_some_and(|(_, of, ticks)| of == role && ticks < ASK_AGAIN_TICKS) {
+        // What nobody can tell now, nobody can soon.
+        let pause = if self.receiving.apart.is_some() { ASK_AGAIN_TICKS_MAX } else { ASK_AGAIN_TICKS };
+        if self.receiving.asked.is_some_and(|asked| asked.role == role && asked.ticks < pause) {
             return;
         }
         let number = self.receiving.next_number(self.member.life().0);
-        self.receiving.asked = Some((number, role, 0));
+        self.receiving.asked = Some(Asked { number, role, ticks: 0, is_answered: false });
         let mut stretches = volume.stretches();
         stretches.truncate(STRETCHES_MAX);
         self.send(actions, |group| Frame::Align { group, epoch, number, stretches });
@@ -80,7 +99,9 @@ impl Seat {
         (epoch, number): (Epoch, u64),
         parting: Parting,
     ) -> Option<crate::Event> {
-        let (_, role, _) = self.receiving.asked.take_if(|(asked, ..)| *asked == number)?;
+        let asked = self.receiving.asked.as_mut().filter(|asked| asked.number == number && !asked.is_answered)?;
+        asked.is_answered = true;
+        let role = asked.role;
         if epoch != self.member.epoch() {
             return None;
         }
@@ -117,9 +138,20 @@ impl Seat {
         is_asked && self.given == (Given::Follow { epoch }) && self.role.accepts(self.config.peer, epoch)
     }
 
-    pub(super) fn on_batch(&self, epoch: Epoch, buffers: Vec<Buffer>, actions: &mut Vec<Action>) {
+    pub(super) fn on_batch(&mut self, epoch: Epoch, buffers: Vec<Buffer>, actions: &mut Vec<Action>) {
+        self.receiving.unconsumed += total_len(&buffers);
         if self.takes(epoch) {
             actions.push(Action::Volume(volume::io::Event::Replicated { buffers }));
+        }
+    }
+
+    /// Tells what has been done with of all that came, the event of now not among it.
+    pub(super) fn consume(&mut self, volume: Option<&Volume>, actions: &mut Vec<Action>) {
+        let held = volume.map_or(0, Volume::held_bytes);
+        let bytes = self.receiving.unconsumed.saturating_sub(held);
+        if bytes > 0 {
+            self.receiving.unconsumed -= bytes;
+            actions.push(Action::Consumed { bytes });
         }
     }
 
@@ -145,8 +177,8 @@ impl Seat {
 
     /// Asks and says again what may have found no room.
     pub(super) fn tick_of_secondary(&mut self, volume: &Volume, actions: &mut Vec<Action>) {
-        if let Some((_, _, ticks)) = &mut self.receiving.asked {
-            *ticks = ticks.saturating_add(1);
+        if let Some(asked) = &mut self.receiving.asked {
+            asked.ticks = asked.ticks.saturating_add(1);
         }
         let Given::Follow { epoch } = self.given else { return };
         let Some(want) = &mut self.receiving.want else { return };

@@ -7,12 +7,16 @@ use super::io::{Action, FeedId};
 use super::{Given, Seat};
 use crate::io::PeerAck;
 use crate::wire::Frame;
-use units::{Epoch, Lsn, SegmentId};
+use std::time::Duration;
+use units::{Epoch, Lsn, Monotonic, SegmentId};
 use volume::buffer::Buffer;
 use volume::engine::{PeerLog, Volume};
 use volume::feed::{Feed, FeedError};
 use volume::io::{FellOut, ToPeer};
 use volume::parting::{Stretch, parting};
+
+/// When the log is tried to be read again for the other site, after that went wrong.
+const FEED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// What is being sent.
 #[derive(Debug)]
@@ -39,8 +43,8 @@ pub(super) struct Sending {
     awaited: Lsn,
     /// What it was told that counts.
     committed: PeerLog,
-    /// Why it cannot be sent the log.
-    pub(super) gone: Option<FeedError>,
+    /// Why it cannot be sent the log, and when that was found.
+    gone: Option<(FeedError, Monotonic)>,
 }
 
 impl Sending {
@@ -51,9 +55,16 @@ impl Sending {
 
     /// What the role machine is told of it.
     pub(super) fn ack(&self, volume: &Volume) -> Option<PeerAck> {
+        // Who asks for nothing, or has fallen out, does not follow.
+        self.stream.as_ref()?;
         let (epoch, log) = self.told?;
         let PeerLog { appended, durable, .. } = volume.shared_with(log);
         Some(PeerAck { epoch, appended, durable })
+    }
+
+    /// Why it cannot be sent the log.
+    pub(super) fn gone(&self) -> Option<FeedError> {
+        self.gone.map(|(error, _)| error)
     }
 
     pub(super) const fn awaited(&self) -> Lsn {
@@ -90,8 +101,11 @@ impl Seat {
             return;
         }
         // It is about to cut, and what it has told before may go with that.
-        self.sending.forget();
-        self.give_engine_lead(actions);
+        if self.sending.told.is_some() {
+            self.sending.forget();
+            self.give_engine_lead(actions);
+        }
+        self.sending.stop();
         let parting = parting(&volume.stretches(), stretches);
         self.send(actions, |group| Frame::Aligned { group, epoch, number, parting });
     }
@@ -104,7 +118,7 @@ impl Seat {
         (segment, lsn): (Option<SegmentId>, Lsn),
         actions: &mut Vec<Action>,
     ) {
-        if !self.leads_in(epoch) || number <= self.sending.wanted {
+        if !self.leads_in(epoch) || number <= self.sending.wanted || self.is_feed_failing() {
             return;
         }
         self.sending.wanted = number;
@@ -116,7 +130,6 @@ impl Seat {
         self.sending.told = Some((epoch, PeerLog { segment, appended: lsn, durable: Lsn::ZERO }));
         let feed = Feed::new(lsn.next());
         self.sending.stream = Some(Stream { epoch, feed, sent: lsn.next(), reading: None, is_blocked: false });
-        self.sending.gone = None;
         self.give_engine_lead(actions);
         self.send(actions, |group| Frame::Begins { group, epoch, number });
         self.want_durable(actions);
@@ -127,7 +140,10 @@ impl Seat {
             return;
         }
         if self.sending.stream.is_none() {
-            // It does not know that it is sent nothing any more.
+            // It does not know that it is sent nothing any more. What could not be read is not tried again at once.
+            if self.is_feed_failing() {
+                return;
+            }
             self.send(actions, |group| Frame::FellOut { group, epoch, why: FellOut::NotNext });
             return;
         }
@@ -138,11 +154,20 @@ impl Seat {
     /// A batch is being appended: it goes to the other site at once, when that has all before it.
     pub(super) fn on_shipped(&mut self, buffers: Vec<Buffer>, batch: &ToPeer, actions: &mut Vec<Action>) {
         let Some(stream) = &mut self.sending.stream else { return };
-        let may_go = stream.reading.is_none() && !stream.is_blocked;
-        if may_go && stream.feed.passes(batch) {
+        if stream.reading.is_some() || stream.is_blocked {
+            if batch.lsns.0 < stream.feed.next_lsn() {
+                // What was sent was given up, and is appended again.
+                (stream.feed, stream.reading) = (Feed::new(batch.lsns.0), None);
+            }
+        } else if stream.feed.passes(batch) {
             stream.sent = batch.lsns.0;
             self.send_batch(buffers, actions);
         }
+    }
+
+    /// Whether the log could not be read for the other site a while ago.
+    fn is_feed_failing(&self) -> bool {
+        self.sending.gone.is_some_and(|(_, at)| self.now.since(at) < FEED_AGAIN_AFTER)
     }
 
     fn send_batch(&mut self, buffers: Vec<Buffer>, actions: &mut Vec<Action>) {
@@ -177,13 +202,14 @@ impl Seat {
         }
         match batch {
             Ok(Some(buffers)) => {
+                self.sending.gone = None;
                 stream.sent = stream.feed.next_lsn();
                 stream.feed = feed;
                 self.send_batch(buffers, actions);
             }
             Ok(None) => {}
             Err(error) => {
-                self.sending.gone = Some(error);
+                self.sending.gone = Some((error, self.now));
                 self.sending.stop();
             }
         }

@@ -64,7 +64,7 @@ pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
 }
 
 pub(super) fn decode_message(epoch: Epoch, fields: &mut Fields<'_>) -> Result<Message, WireError> {
-    let (life, heard, number) = (Life(fields.u64()?), Life(fields.u64()?), fields.u64()?);
+    let (life, heard, number) = (decode_life(fields)?, decode_life(fields)?, fields.u64()?);
     let body = match fields.u8()? {
         HEARTBEAT => decode_heartbeat(fields)?,
         WORD => Body::Word { of: fields.u64()? },
@@ -73,6 +73,10 @@ pub(super) fn decode_message(epoch: Epoch, fields: &mut Fields<'_>) -> Result<Me
         _ => return Err(WireError::Value { field: "message" }),
     };
     Ok(Message { life, heard, number, epoch, body })
+}
+
+fn decode_life(fields: &mut Fields<'_>) -> Result<Life, WireError> {
+    Some(Life(fields.u64()?)).filter(|life| *life <= Life::MAX).ok_or(WireError::Value { field: "life" })
 }
 
 fn decode_heartbeat(fields: &mut Fields<'_>) -> Result<Body, WireError> {

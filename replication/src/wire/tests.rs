@@ -3,7 +3,7 @@ use crate::io::{DiskState, Seen};
 use crate::message::{Body, Message};
 use crate::position::Position;
 use crate::promise::Life;
-use crate::record::{Fork, Record, Revision};
+use crate::record::{EPOCH_MAX, Fork, Record, Revision};
 use proptest::prelude::*;
 use units::{BLOCK_LEN, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId};
 use volume::buffer::{Buffer, total_len};
@@ -81,7 +81,7 @@ fn log() -> impl Strategy<Value = PeerLog> {
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
-    (any::<u64>(), 1..u64::MAX, any::<u8>(), any::<bool>(), prop::option::of(position())).prop_map(
+    (any::<u64>(), 1..=EPOCH_MAX.0, any::<u8>(), any::<bool>(), prop::option::of(position())).prop_map(
         |(revision, epoch, primary, is_sole, fork)| Seen {
             revision: Revision(revision),
             record: Record {
@@ -115,7 +115,8 @@ fn buffers() -> impl Strategy<Value = Vec<Buffer>> {
 
 fn of_group() -> impl Strategy<Value = Frame> {
     let ids = || (any::<u64>(), any::<u64>()).prop_map(|(group, epoch)| (GroupId(group), Epoch(epoch)));
-    let message = (any::<[u64; 4]>(), body()).prop_map(|([life, heard, number, epoch], body)| {
+    let lives = (0..=Life::MAX.0, 0..=Life::MAX.0);
+    let message = (lives, any::<[u64; 2]>(), body()).prop_map(|((life, heard), [number, epoch], body)| {
         Box::new(Message { life: Life(life), heard: Life(heard), number, epoch: Epoch(epoch), body })
     });
     let why = prop::sample::select(frame::FELL_OUTS.to_vec());
@@ -349,6 +350,8 @@ fn a_message_that_cannot_be_is_refused() {
     let value = |field| WireError::Value { field };
     for (body, at, byte, error) in [
         (Body::Word { of: 1 }, 48, 99, value("message")),
+        (Body::Word { of: 1 }, 31, 255, value("life")),
+        (Body::Word { of: 1 }, 36, 255, value("life")),
         (heartbeat, 49, 8, value("flags")),
         (heartbeat, 50, 4, value("disk")),
         // It says that there is a record, and there is none.

@@ -4,7 +4,9 @@ use super::clients::Answer;
 use super::log::Entry;
 use super::site::{PromiseFile, Request, Wish};
 use super::{Happening, MICROSECOND, MILLISECOND, Next, World};
-use replication::{Action, AskId, Decision, Event, LogState, Promise, ReadAnswer, Record, Revision, Role, SwapAnswer};
+use replication::{
+    Action, AskId, Decision, Event, LogState, Position, Promise, ReadAnswer, Record, Revision, Role, SwapAnswer,
+};
 use units::Lsn;
 
 impl World {
@@ -25,7 +27,12 @@ impl World {
             Next::Report => {
                 let number = self.sites[site].process.as_ref().map_or(0, |process| process.role_number);
                 let peer = self.sites[site].process.as_ref().and_then(|process| process.ack);
-                let state = LogState { peer, ..self.sites[site].log.state(number) };
+                let log = &self.sites[site].log;
+                let has =
+                    |at: &Position| *at == Position::ZERO || log.entries().iter().any(|entry| entry.position == *at);
+                let process = self.sites[site].process.as_ref();
+                let handed = process.and_then(|process| process.member.hand_over()).filter(has);
+                let state = LogState { peer, handed, ..log.state(number) };
                 self.tell(site, Event::Log(state));
             }
             Next::Appended => self.on_appended(site),

@@ -44,8 +44,12 @@ impl Pair {
                 return self.tell(node, Event::Promised);
             }
             Next::Frame(life, frame) => return self.on_frame(node, life, *frame),
+            Next::Link(life) => {
+                self.nodes[node].link_life = life;
+                return self.tell(node, Event::Link { is_up: life.is_some() });
+            }
             Next::Room(life) => {
-                if life == self.link.life {
+                if self.nodes[node].link_life == Some(life) {
                     return self.tell(node, Event::Room);
                 }
             }
@@ -123,6 +127,7 @@ impl Pair {
                         self.nodes[node].news.push_front(Event::NoRoom);
                     }
                 }
+                Action::Consumed { bytes } => self.on_consumed(node, bytes),
                 Action::Volume(event) => {
                     self.give(node, event);
                     self.nodes[node].news.push_back(Event::Looked);
@@ -221,7 +226,7 @@ impl Pair {
     fn admission(&self, node: usize) -> Admission {
         let one = &self.nodes[node];
         match (&one.seat, &one.site.volume) {
-            (Some(seat), Some(volume)) => seat.admits(volume),
+            (Some(seat), Some(_)) => seat.admits(),
             (Some(_), None) => Admission::Wait,
             (None, _) => Admission::Refuse,
         }

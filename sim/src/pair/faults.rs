@@ -1,10 +1,11 @@
 //! What goes wrong, and when.
 
+use super::node::PromiseFile;
 use super::{Happening, MILLISECOND, Next, Pair};
 use crate::random::Random;
 use crate::twins::site::Faults;
 use replication::seat::Event;
-use replication::{Command, Reads};
+use replication::{Command, DiskState, Reads};
 
 /// How a world is, and what happens to it.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(super) enum Fault {
     Full { who: Who, is_full: bool },
     /// The next sync fails; the process ends a while later, and what the sync lost is gone.
     Sync { who: Who, back_ms: u64 },
+    /// The disk is lost with all that is on it, and another one takes its place, where the other site has all that counts.
+    LoseDisk { who: Who, back_ms: u64 },
     /// A planned switch.
     Switch,
 }
@@ -103,7 +106,7 @@ fn any_fault(random: &mut Random) -> (Fault, Option<(u64, Fault)>) {
     let is_power_cut = random.chance(400);
     let back_ms = *random.pick(&[20, 500, 3000, 12_000]);
     let ms = *random.pick(&[100, 1000, 2500, 5000, 12_000]);
-    match random.below(14) {
+    match random.below(15) {
         0 | 1 => (Fault::Kill { who, is_power_cut, back_ms }, None),
         2 => {
             let back_ms = [back_ms, *random.pick(&[20, 1000, 6000])];
@@ -133,6 +136,7 @@ fn any_fault(random: &mut Random) -> (Fault, Option<(u64, Fault)>) {
         }
         10 => (Fault::Full { who, is_full: true }, Some((ms, Fault::Full { who, is_full: false }))),
         11 => (Fault::Sync { who, back_ms }, None),
+        12 => (Fault::LoseDisk { who, back_ms }, None),
         _ => (Fault::Switch, None),
     }
 }
@@ -185,11 +189,7 @@ impl Pair {
                 self.nodes.iter_mut().for_each(|node| node.site.faults.appends = 0);
                 self.nodes[node].site.faults.appends = per_mille;
             }
-            Fault::Full { who, is_full } => {
-                let node = self.index(who);
-                self.nodes.iter_mut().for_each(|node| node.site.faults.is_full = false);
-                self.nodes[node].site.faults.is_full = is_full;
-            }
+            Fault::Full { who, is_full } => self.fill(self.index(who), is_full),
             Fault::Sync { who, back_ms } => {
                 let node = self.index(who);
                 if self.excuses_nothing(node) {
@@ -200,11 +200,22 @@ impl Pair {
                     );
                 }
             }
+            Fault::LoseDisk { who, back_ms } => self.lose_disk(self.index(who), back_ms),
             Fault::Switch => {
                 let node = self.index(Who::Primary);
                 let event = Event::Command(Command::Switch);
                 self.node_at(self.time, node, Next::Seat(Box::new(event)));
             }
+        }
+    }
+
+    /// The disk of `node` is full or not any more, and that of the other site is not.
+    fn fill(&mut self, node: usize, is_full: bool) {
+        for index in 0..2 {
+            let is_full = is_full && index == node;
+            self.nodes[index].site.faults.is_full = is_full;
+            let disk = if is_full { DiskState::Full } else { DiskState::Good };
+            self.node_at(self.time, index, Next::Seat(Box::new(Event::Disk(disk))));
         }
     }
 
@@ -214,6 +225,21 @@ impl Pair {
         if needs_excuse {
             self.excuse();
         }
+    }
+
+    fn lose_disk(&mut self, node: usize, back_ms: u64) {
+        if !self.is_elsewhere(node) || self.nodes[node].seat.is_none() {
+            return;
+        }
+        self.kill(node, true, back_ms);
+        // Who makes a site anew asks the other one for the ids that are in its log.
+        let rows = self.nodes[1 - node].site.segments();
+        let one = &mut self.nodes[node];
+        one.file = PromiseFile::default();
+        if let Err(finding) = one.site.replace(rows.last().copied(), &mut self.random) {
+            self.find(finding.0);
+        }
+        self.nodes[node].site.die(false, &mut self.random);
     }
 
     fn kill_both(&mut self, is_power_cut: bool, back_ms: [u64; 2]) {
@@ -245,11 +271,16 @@ impl Pair {
 
     /// Whether a power cut of this site may lose nothing that was answered: all of it is durable, or the other site has it.
     fn excuses_nothing(&self, node: usize) -> bool {
+        self.is_durable || self.is_elsewhere(node)
+    }
+
+    /// Whether the other site has all that was answered.
+    fn is_elsewhere(&self, node: usize) -> bool {
         let other = &self.nodes[1 - node];
         let Some(record) = self.witness.seen().map(|seen| seen.record) else { return false };
         let is_in_sync = record.partner.is_some() && !record.is_sole;
         let is_out = record.partner.is_none() && usize::from(record.primary.0 - 1) != node;
-        self.is_durable || !other.has_lost && !other.site.faults.is_sync_failing && (is_in_sync || is_out)
+        !other.has_lost && !other.site.faults.is_sync_failing && (is_in_sync || is_out)
     }
 
     fn kill(&mut self, node: usize, is_power_cut: bool, back_ms: u64) {
@@ -293,7 +324,7 @@ impl Pair {
             self.reply(request, super::Answer::Refused);
         }
         let one = &mut self.nodes[node];
-        (one.seat, one.stalled_until) = (None, 0);
+        (one.seat, one.stalled_until, one.link_life) = (None, 0, None);
         one.run += 1;
         one.news.clear();
         one.site.die(false, &mut self.random);
@@ -312,9 +343,10 @@ impl Pair {
             let is_poisoned = self.nodes[node].site.volume.as_ref().is_some_and(|volume| volume.status().is_poisoned);
             if is_poisoned || self.nodes[node].site.faults.is_sync_failing {
                 // What a sync has failed is gone: an operator has seen to the disk, and starts the daemon.
-                self.kill(node, true, 100);
+                self.kill_one(node, true, 100);
             }
             self.nodes[node].site.faults = Faults::default();
+            self.node_at(self.time, node, Next::Seat(Box::new(Event::Disk(DiskState::Good))));
             self.at(self.time + 200 * MILLISECOND, Happening::Start(node));
         }
     }

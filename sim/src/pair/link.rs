@@ -21,7 +21,7 @@ pub(super) struct Link {
     pub(super) delay_us: u64,
     /// When the last of what a site sent arrives, on each connection.
     arrival: [[u64; 2]; 2],
-    /// Bytes of batches on the way from this site, and how many may be.
+    /// Bytes of batches of this site that the other one has not consumed, and how many may be.
     bytes: [u64; 2],
     window: u64,
     wants_room: [bool; 2],
@@ -50,7 +50,7 @@ impl Pair {
     /// Sends a frame; `false` when a batch found no room.
     pub(super) fn send_frame(&mut self, from: usize, frame: Frame) -> bool {
         let bytes = frame.batch_bytes();
-        if !self.link.is_up {
+        if !self.is_in_life(from) {
             return true;
         }
         if bytes > 0 && self.link.bytes[from] > 0 && self.link.bytes[from] + bytes > self.link.window {
@@ -82,16 +82,31 @@ impl Pair {
 
     /// A frame has arrived at `node`.
     pub(super) fn on_frame(&mut self, node: usize, life: u64, frame: Frame) {
-        if life != self.link.life || !self.link.is_up {
+        if life != self.link.life || !self.is_in_life(node) {
             return;
         }
-        let from = 1 - node;
-        self.link.bytes[from] -= frame.batch_bytes();
+        self.tell(node, seat::Event::Frame(frame));
+    }
+
+    /// Whether a site has been told of the life that the link has.
+    fn is_in_life(&self, node: usize) -> bool {
+        self.link.is_up && self.nodes[node].link_life == Some(self.link.life)
+    }
+
+    /// What came from the other site has been done with at `node`.
+    pub(super) fn on_consumed(&mut self, node: usize, bytes: u64) {
+        let (from, life) = (1 - node, self.link.life);
+        if !self.is_in_life(node) {
+            return;
+        }
+        if self.link.bytes[from] < bytes {
+            self.find(format!("P6: site {} has consumed more than was sent", node + 1));
+        }
+        self.link.bytes[from] = self.link.bytes[from].saturating_sub(bytes);
         if self.link.wants_room[from] && self.link.bytes[from] <= self.link.window / 2 {
             self.link.wants_room[from] = false;
-            self.node_at(self.time + 100 * MICROSECOND, from, Next::Room(life));
+            self.node_at(self.time + 200 * MICROSECOND, from, Next::Room(life));
         }
-        self.tell(node, seat::Event::Frame(frame));
     }
 
     pub(super) fn cut_link(&mut self, is_cut: [bool; 2]) {
@@ -127,7 +142,7 @@ impl Pair {
         self.link.stuck = [Vec::new(), Vec::new()];
         (self.link.bytes, self.link.wants_room, self.link.arrival) = ([0; 2], [false; 2], [[0; 2]; 2]);
         for node in 0..2 {
-            self.node_at(self.time, node, Next::Seat(Box::new(seat::Event::Link { is_up: false })));
+            self.node_at(self.time, node, Next::Link(None));
         }
         self.seek_link();
     }
@@ -149,7 +164,8 @@ impl Pair {
         }
         self.link.is_up = true;
         for node in 0..2 {
-            self.node_at(self.time, node, Next::Seat(Box::new(seat::Event::Link { is_up: true })));
+            let life = Some(self.link.life);
+            self.node_at(self.time, node, Next::Link(life));
         }
     }
 }

@@ -19,7 +19,7 @@ use clients::{Answer, Client, Request};
 use faults::{Fault, Plan};
 use link::Link;
 use node::Node;
-use replication::seat::{self, Admission, Apart, FeedId};
+use replication::seat::{self, Admission, Apart, FeedId, Seat};
 use replication::{AskId, Record, Revision};
 use std::collections::BTreeMap;
 use units::{Epoch, Lsn, SiteId};
@@ -69,6 +69,8 @@ enum Next {
     Seat(Box<seat::Event>),
     Promised(node::PromiseFile),
     Frame(u64, Box<replication::wire::Frame>),
+    /// The link is up in this life, or down.
+    Link(Option<u64>),
     Room(u64),
     Fed(FeedId, Feed, Lsn),
     Reopened(Option<Lsn>),
@@ -313,7 +315,7 @@ impl Pair {
                 |seat| format!("{}, apart {:?}, gone {:?}", seat.member().role(), seat.apart(), seat.gone()),
             );
             let end = node.site.volume.as_ref().map(|volume| (volume.end(), volume.counted_end().lsn));
-            let admits = node.site.volume.as_ref().zip(node.seat.as_ref()).map(|(volume, seat)| seat.admits(volume));
+            let admits = node.seat.as_ref().map(Seat::admits);
             format!("{seat}, log {end:?}, {:?}", admits.unwrap_or(Admission::Refuse))
         };
         let [one, other] = self.nodes.each_ref().map(role);

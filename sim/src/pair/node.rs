@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) offset: u64,
     /// A power cut took from its log, and it has not joined since.
     pub(super) has_lost: bool,
+    /// The life of the link that it was told of.
+    pub(super) link_life: Option<u64>,
     /// What the volume was asked, and when that came.
     pub(super) asked: BTreeMap<RequestId, (Request, Monotonic)>,
     pub(super) next_request: u64,
@@ -69,6 +71,7 @@ impl Node {
             rate: plan.rates[usize::from(index)],
             offset: random.below(1 << 40),
             has_lost: false,
+            link_life: None,
             asked: BTreeMap::new(),
             next_request: 0,
             held: Vec::new(),

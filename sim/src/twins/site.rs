@@ -158,7 +158,7 @@ impl Site {
     /// Takes its place with an empty pool, which gives out no id up to the newest that the other site has.
     pub(crate) fn replace(&mut self, newest: Option<SegmentId>, random: &mut Random) -> Result<(), Finding> {
         let life = self.life + 1;
-        *self = Self { life, ..Self::new(self.number, random)? };
+        *self = Self { life, slots_wanted: self.slots_wanted, ..Self::new(self.number, random)? };
         if let (Some(index), Some(newest)) = (&mut self.index, newest) {
             index.pass_ids(newest).map_err(|fault| Finding(format!("the store fails by itself: {fault}")))?;
         }

@@ -167,6 +167,7 @@ impl Volume {
             first_lsn: header.first_lsn,
             chain_before: header.chain,
             end: BatchEnd { lsn: header.last_lsn(), epoch, segment: Some(open.segment), chain },
+            received_bytes: 0,
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
             mark,
             operations,
@@ -325,6 +326,7 @@ impl Volume {
             return;
         };
         let is_for_primary = !self.may_write();
+        self.end_received(at);
         let is_next = self.log.in_flight.iter().take(at).all(|batch| batch.ended == Some(Ok(())));
         let Some(batch) = self.log.in_flight.get_mut(at) else { return };
         batch.ended = Some(result);

@@ -36,8 +36,10 @@ pub(super) struct Following {
     /// Batches that wait for the slot of the segment that the first of them begins, or for a sync.
     waiting: VecDeque<Received>,
     waiting_bytes: u64,
-    /// Appends under way of what was cut off: nothing else is done with their segment before they have ended.
-    cut: Vec<IoId>,
+    /// Bytes of all that came and is not on the disk: of what waits, and of appends under way.
+    held_bytes: u64,
+    /// Appends under way of what was cut off, and their bytes: nothing else is done with their segment before they have ended.
+    cut: Vec<(IoId, u64)>,
     /// The segment for which a slot was asked for, and the slot.
     wanted: Option<SegmentId>,
     lease: Option<Lease>,
@@ -106,7 +108,8 @@ impl Volume {
         }
         if let Mirror::Secondary(following) = &mut self.mirror {
             (following.next, following.is_still) = (None, true);
-            (following.wanted, following.lease, following.waiting_bytes) = (None, None, 0);
+            (following.wanted, following.lease) = (None, None);
+            following.held_bytes -= std::mem::take(&mut following.waiting_bytes);
             let waiting = std::mem::take(&mut following.waiting);
             waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
         } else {
@@ -126,6 +129,7 @@ impl Volume {
             stable: Lsn::ZERO,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            held_bytes: 0,
             cut: Vec::new(),
             wanted: None,
             lease: None,
@@ -168,6 +172,7 @@ impl Volume {
             Ok(_) if following.waiting_bytes + bytes > WAITING_BYTES_MAX => Some(FellOut::TooMuch),
             Ok((header, chain)) => {
                 following.waiting_bytes += bytes;
+                following.held_bytes += bytes;
                 following.waiting.push_back(Received { header, chain, buffers });
                 self.append_received(context);
                 return;
@@ -314,7 +319,8 @@ impl Volume {
         self.synced_lsn = self.synced_lsn.min(end);
         self.flush.cut_to(end);
         if let Mirror::Secondary(following) = &mut self.mirror {
-            following.cut.extend(cut.iter().filter(|batch| batch.ended.is_none()).map(|batch| batch.io));
+            let under_way = cut.iter().filter(|batch| batch.ended.is_none());
+            following.cut.extend(under_way.map(|batch| (batch.io, batch.received_bytes)));
         }
         if let Some(open) = &mut self.log.open {
             open.cut(first_lsn);
@@ -323,6 +329,7 @@ impl Volume {
 
     fn append_one(&mut self, context: &mut Context<'_>, received: Received) {
         let Received { header, chain, mut buffers } = received;
+        let received_bytes = total_len(&buffers);
         let io = self.next_io();
         let identity = (self.id, self.epoch, self.size_bytes);
         let Some(open) = &mut self.log.open else { return };
@@ -346,6 +353,7 @@ impl Volume {
             first_lsn: header.first_lsn,
             chain_before: header.chain,
             end: BatchEnd { lsn: header.last_lsn(), epoch: header.epoch, segment: Some(header.segment), chain },
+            received_bytes,
             checks: header.checks.iter().flat_map(|check| check.to_le_bytes()).collect(),
             mark,
             operations: operations.map(|operation| Pending::of_nobody(*operation)).collect(),
@@ -367,8 +375,27 @@ impl Volume {
     /// An append of what was cut off has ended; whether it was one.
     pub(super) fn end_cut_append(&mut self, id: IoId) -> bool {
         let Mirror::Secondary(following) = &mut self.mirror else { return false };
-        let cut = following.cut.iter().position(|cut| *cut == id);
-        cut.is_some_and(|at| following.cut.swap_remove(at) == id)
+        let Some(at) = following.cut.iter().position(|(cut, _)| *cut == id) else { return false };
+        let (_, bytes) = following.cut.swap_remove(at);
+        following.held_bytes -= bytes;
+        true
+    }
+
+    /// The append of the batch in flight at this place has ended.
+    pub(super) fn end_received(&mut self, at: usize) {
+        let bytes = self.log.in_flight.get_mut(at).map_or(0, |batch| std::mem::take(&mut batch.received_bytes));
+        if let Mirror::Secondary(following) = &mut self.mirror {
+            following.held_bytes -= bytes;
+        }
+    }
+
+    /// Bytes of what came from the primary that are held in memory until they are on the disk.
+    #[must_use]
+    pub const fn held_bytes(&self) -> u64 {
+        match &self.mirror {
+            Mirror::Secondary(following) => following.held_bytes,
+            Mirror::Alone | Mirror::Primary(_) | Mirror::Frozen => 0,
+        }
     }
 
     /// A slot for the segment that the next batch begins. One for another segment, of another time, is of no use.
@@ -438,7 +465,7 @@ impl Volume {
     pub(super) fn fall_out(&mut self, context: &mut Context<'_>, why: FellOut) {
         let Mirror::Secondary(following) = &mut self.mirror else { return };
         let waiting = std::mem::take(&mut following.waiting);
-        following.waiting_bytes = 0;
+        following.held_bytes -= std::mem::take(&mut following.waiting_bytes);
         if !std::mem::replace(&mut following.has_fallen_out, true) {
             context.actions.push(Action::FellOut { why });
         }

@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) mark: Option<Operation>,
     /// The operations; their payload is with the driver.
     pub(super) operations: Vec<Pending>,
+    /// Bytes that came from a primary for it; none of what is the volume's own.
+    pub(super) received_bytes: u64,
     /// Check values of the payload blocks, four bytes each.
     pub(super) checks: Vec<u8>,
     /// How it ended, when it has.
