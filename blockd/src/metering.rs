@@ -1,5 +1,6 @@
 //! The machine's clocks as the meter reads them, and the meter's time for whoever stamps operations with it.
 
+use crate::mirror::boot_id;
 use metering::{Clocks, MeterClock};
 use std::io;
 use std::sync::Arc;
@@ -34,8 +35,7 @@ fn since_boot_ms() -> u64 {
 /// # Errors
 /// When the system does not tell its boot's id.
 pub(crate) fn clocks() -> io::Result<Clocks> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let digits: String = boot_id()?.chars().filter(char::is_ascii_hexdigit).collect();
     let boot = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
     Ok(Clocks { boot, since_boot_ms: since_boot_ms(), wall_ms: crate::open::wall_ms() })
 }

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::io::Seen;
-use crate::record::{RECORD_BYTES_MAX, Record, RecordError, Revision};
+use crate::record::{RECORD_BYTES_MAX, Record, RecordError, Revision, read_number};
 use std::fmt::Write as _;
 use thiserror::Error;
 use units::Epoch;
@@ -130,9 +130,8 @@ impl KeptPromise {
     }
 }
 
-/// A number as `encode` writes it, so that one promise has one text.
 fn number(name: &'static str, text: &str) -> Result<u64, PromiseError> {
-    text.parse::<u64>().ok().filter(|number| number.to_string() == text).ok_or(PromiseError::Value { name })
+    read_number(text).ok_or(PromiseError::Value { name })
 }
 
 /// Why a text is no promise.

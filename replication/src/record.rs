@@ -156,9 +156,13 @@ pub enum RecordError {
     Ending,
 }
 
-/// A number as `encode` writes it: no sign, no zeros in front, so that one record has one text.
+/// A number as it is written: no sign, no zeros in front, so that one record has one text.
+pub(crate) fn read_number<N: std::str::FromStr + std::fmt::Display>(text: &str) -> Option<N> {
+    text.parse::<N>().ok().filter(|number| number.to_string() == text)
+}
+
 fn number<N: std::str::FromStr + std::fmt::Display>(name: &'static str, text: &str) -> Result<N, RecordError> {
-    text.parse::<N>().ok().filter(|number| number.to_string() == text).ok_or(RecordError::Value { name })
+    read_number(text).ok_or(RecordError::Value { name })
 }
 
 fn partner(primary: SiteId, text: &str) -> Result<Option<SiteId>, RecordError> {

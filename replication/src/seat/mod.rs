@@ -327,7 +327,7 @@ impl Seat {
 
     /// What a sync has failed may be gone though it can be read: nobody opens it anew in this boot of the machine.
     fn note_poison(&mut self, volume: Option<&Volume>, actions: &mut Vec<Action>) {
-        let is_new = !self.is_poisoned && volume.is_some_and(|volume| volume.status().is_poisoned);
+        let is_new = !self.is_poisoned && volume.is_some_and(Volume::is_poisoned);
         if is_new {
             self.is_poisoned = true;
             self.disk.1 = DiskState::Failing;

@@ -101,11 +101,11 @@ impl Seat {
             return;
         }
         // It is about to cut, and what it has told before may go with that.
-        if self.sending.told.is_some() {
-            self.sending.forget();
+        let has_told = self.sending.told.is_some();
+        self.sending.forget();
+        if has_told {
             self.give_engine_lead(actions);
         }
-        self.sending.stop();
         let parting = parting(&volume.stretches(), stretches);
         self.send(actions, |group| Frame::Aligned { group, epoch, number, parting });
     }
@@ -235,7 +235,7 @@ impl Seat {
     fn tell_committed(&mut self, volume: &Volume, is_again: bool, actions: &mut Vec<Action>) {
         let Some(epoch) = self.sending.stream.as_ref().map(|stream| stream.epoch) else { return };
         let (end, peer) = (volume.counted_end(), volume.shared_with(self.sending.told()));
-        let durable = volume.status().durable_lsn.min(peer.durable).min(end.lsn);
+        let durable = volume.durable_lsn().min(peer.durable).min(end.lsn);
         let log = PeerLog { segment: end.segment, appended: end.lsn, durable };
         if is_again || log != self.sending.committed {
             self.sending.committed = log;

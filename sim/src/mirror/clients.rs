@@ -165,14 +165,7 @@ impl World {
 
     /// The history begins anew, with what clients wait for.
     pub(super) fn begin_history_anew(&mut self) {
-        let mut open: Vec<(usize, usize)> =
-            (0..self.clients.len()).filter_map(|client| Some((self.clients[client].wish?.1?, client))).collect();
-        open.sort_unstable();
-        let indices = self.judge.history.begin_anew(&open.iter().map(|(index, _)| *index).collect::<Vec<_>>());
-        for ((_, client), index) in open.into_iter().zip(indices) {
-            if let Some((_, place)) = &mut self.clients[client].wish {
-                *place = Some(index);
-            }
-        }
+        let waited = self.clients.iter_mut().filter_map(|client| client.wish.as_mut()?.1.as_mut());
+        self.judge.history.begin_anew(waited.collect());
     }
 }

@@ -4,9 +4,7 @@ use super::clients::Answer;
 use super::log::Entry;
 use super::site::{PromiseFile, Request, Wish};
 use super::{Happening, MICROSECOND, MILLISECOND, Next, World};
-use replication::{
-    Action, AskId, Decision, Event, LogState, Position, Promise, ReadAnswer, Record, Revision, Role, SwapAnswer,
-};
+use replication::{Action, AskId, Decision, Event, LogState, Position, Promise, Record, Revision, Role, SwapAnswer};
 use units::Lsn;
 
 impl World {
@@ -143,12 +141,7 @@ impl World {
     }
 
     pub(super) fn on_witness_read(&mut self, site: usize, run: u64, id: AskId) {
-        let is_frail = self.witness.is_frail;
-        let answer = match self.witness.seen() {
-            _ if !self.is_witness_reached(site) => ReadAnswer::Unreachable,
-            Some(seen) => ReadAnswer::Found { seen, is_frail },
-            None => ReadAnswer::Nothing,
-        };
+        let answer = self.witness.answer(self.is_witness_reached(site));
         self.reply_of_witness(site, run, Event::Read { id, answer });
     }
 

@@ -1,16 +1,28 @@
 //! What goes wrong, and what operators do.
 
+use super::witness::Witness;
 use super::{Happening, MILLISECOND, Next, World};
 use replication::{Command, DiskState, Event};
 use units::Lsn;
 
 /// Whom a fault is about, as the witness's record says when it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(crate) enum Who {
     /// Who is primary.
     Primary,
     /// The other one.
     Secondary,
+}
+
+impl Who {
+    /// Which of the two sites that is.
+    pub(crate) fn site(self, witness: &Witness) -> usize {
+        let primary = witness.seen().map_or(0, |seen| usize::from(seen.record.primary.0 - 1));
+        match self {
+            Self::Primary => primary,
+            Self::Secondary => 1 - primary,
+        }
+    }
 }
 
 /// What happens to a world.
@@ -151,11 +163,7 @@ impl World {
     }
 
     fn index(&self, who: Who) -> usize {
-        let primary = self.witness.seen().map_or(0, |seen| usize::from(seen.record.primary.0 - 1));
-        match who {
-            Who::Primary => primary,
-            Who::Secondary => 1 - primary,
-        }
+        who.site(&self.witness)
     }
 
     fn kill(&mut self, site: usize, is_power_cut: bool, back_ms: u64) {

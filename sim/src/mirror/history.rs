@@ -52,14 +52,15 @@ impl History {
         &mut self.operations[index]
     }
 
-    /// Begins anew, with what may be left of everything before. Questions that are still waited for, at `waited`, go on;
-    /// tells where they are now.
-    pub(crate) fn begin_anew(&mut self, waited: &[usize]) -> Vec<usize> {
-        let goes_on: Vec<Operation> = waited.iter().map(|index| self.operations[*index]).collect();
+    /// Begins anew, with what may be left of everything before. Questions that are still waited for, at `waited`, go on, and these are
+    /// their places from now on.
+    pub(crate) fn begin_anew(&mut self, mut waited: Vec<&mut usize>) {
+        waited.sort_unstable();
+        let goes_on: Vec<Operation> = waited.iter().map(|place| self.operations[**place]).collect();
         self.carried.extend(self.operations.iter().filter(|operation| operation.is_write).map(|write| write.value));
         self.carried.insert(0);
         self.operations = goes_on;
-        (0..waited.len()).collect()
+        waited.into_iter().enumerate().for_each(|(index, place)| *place = index);
     }
 
     /// Power is lost: what reads have shown of writes that are not answered may be gone.

@@ -8,14 +8,14 @@
 mod clients;
 mod driver;
 mod eras;
-mod faults;
+pub(crate) mod faults;
 pub(crate) mod history;
 mod judge;
 mod link;
 mod log;
 pub mod plan;
 pub mod seeds;
-mod site;
+pub(crate) mod site;
 pub(crate) mod witness;
 
 use crate::random::Random;

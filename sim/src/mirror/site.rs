@@ -6,11 +6,11 @@ use units::{Epoch, Lsn, Monotonic};
 
 /// What a site's disk holds of its promise.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PromiseFile {
+pub(crate) struct PromiseFile {
     /// The promise.
-    pub(super) promise: Promise,
+    pub(crate) promise: Promise,
     /// The boot of the machine in which it was written: after another one the log may lack what was appended.
-    pub(super) boot: u64,
+    pub(crate) boot: u64,
 }
 
 /// A request of a client, as a site has it.

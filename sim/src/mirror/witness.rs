@@ -1,6 +1,6 @@
 //! The witness: a register that is read and changed linearizably, over a network that loses, delays and repeats.
 
-use replication::{Record, Revision, Seen, SwapAnswer};
+use replication::{ReadAnswer, Record, Revision, Seen, SwapAnswer};
 
 /// The register.
 #[derive(Debug, Default)]
@@ -24,6 +24,15 @@ impl Witness {
     #[must_use]
     pub(crate) fn seen(&self) -> Option<Seen> {
         self.record.map(|record| Seen { revision: Revision(self.revision), record })
+    }
+
+    /// What whoever reads it is told, if it is reached.
+    pub(crate) fn answer(&self, is_reached: bool) -> ReadAnswer {
+        match self.seen() {
+            _ if !is_reached => ReadAnswer::Unreachable,
+            Some(seen) => ReadAnswer::Found { seen, is_frail: self.is_frail },
+            None => ReadAnswer::Nothing,
+        }
     }
 
     /// Changes it, if `expected` is what is there.

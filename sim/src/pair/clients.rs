@@ -172,15 +172,8 @@ impl Pair {
         for client in &mut self.clients {
             client.unsure = client.halves.keys().copied().collect();
         }
-        let mut open: Vec<(usize, usize)> =
-            (0..self.clients.len()).filter_map(|client| Some((self.clients[client].wish?.1?, client))).collect();
-        open.sort_unstable();
-        let indices = self.history.begin_anew(&open.iter().map(|(index, _)| *index).collect::<Vec<_>>());
-        for ((_, client), index) in open.into_iter().zip(indices) {
-            if let Some((_, place)) = &mut self.clients[client].wish {
-                *place = Some(index);
-            }
-        }
+        let waited = self.clients.iter_mut().filter_map(|client| client.wish.as_mut()?.1.as_mut());
+        self.history.begin_anew(waited.collect());
     }
 
     /// Every block is read, at `node` first.

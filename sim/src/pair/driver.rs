@@ -2,12 +2,12 @@
 //! shown yet.
 
 use super::clients::{Answer, Request, Wish};
-use super::node::PromiseFile;
 use super::{Happening, MICROSECOND, MILLISECOND, Next, Pair};
+use crate::mirror::site::PromiseFile;
 use crate::trace::Finding;
 use crate::twins::site::{Wish as SiteWish, block_of};
 use replication::seat::{Action, Admission, Event, Seat};
-use replication::{AskId, ReadAnswer, Record, Revision, SwapAnswer};
+use replication::{AskId, Record, Revision, SwapAnswer};
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Lsn, MeterTime};
 use volume::buffer::{Buffer, BufferPool};
 use volume::engine::{Context, Volume};
@@ -325,11 +325,7 @@ impl Pair {
     }
 
     pub(super) fn on_witness_read(&mut self, node: usize, run: u64, id: AskId) {
-        let answer = match self.witness.seen() {
-            _ if !self.is_witness_reached(node) => ReadAnswer::Unreachable,
-            Some(seen) => ReadAnswer::Found { seen, is_frail: self.witness.is_frail },
-            None => ReadAnswer::Nothing,
-        };
+        let answer = self.witness.answer(self.is_witness_reached(node));
         self.reply_of_witness(node, run, Event::Read { id, answer });
     }
 

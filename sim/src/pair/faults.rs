@@ -1,7 +1,8 @@
 //! What goes wrong, and when.
 
-use super::node::PromiseFile;
 use super::{Happening, MILLISECOND, Next, Pair};
+use crate::mirror::faults::Who;
+use crate::mirror::site::PromiseFile;
 use crate::random::Random;
 use crate::twins::site::Faults;
 use replication::seat::Event;
@@ -22,13 +23,6 @@ pub(super) struct Plan {
     pub(super) slots_wanted: u32,
     pub(super) faults: Vec<(u64, Fault)>,
     pub(super) end: u64,
-}
-
-/// Whom a fault is about, as the witness's record says when it comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
-    Primary,
-    Secondary,
 }
 
 /// What happens to a world.
@@ -252,11 +246,7 @@ impl Pair {
     }
 
     fn index(&self, who: Who) -> usize {
-        let primary = self.witness.seen().map_or(0, |seen| usize::from(seen.record.primary.0 - 1));
-        match who {
-            Who::Primary => primary,
-            Who::Secondary => 1 - primary,
-        }
+        who.site(&self.witness)
     }
 
     /// What was not flushed may be lost with the power that was.

@@ -11,6 +11,7 @@ mod link;
 mod node;
 
 use crate::mirror::history::History;
+use crate::mirror::site::PromiseFile;
 use crate::mirror::witness::Witness;
 use crate::random::Random;
 use crate::seeds::caught;
@@ -67,7 +68,7 @@ enum Next {
     TransferEnds(u64, IoId),
     StoreTurn(u64),
     Seat(Box<seat::Event>),
-    Promised(node::PromiseFile),
+    Promised(PromiseFile),
     Frame(u64, Box<replication::wire::Frame>),
     /// The link is up in this life, or down.
     Link(Option<u64>),

@@ -2,22 +2,15 @@
 
 use super::clients::Request;
 use super::faults::Plan;
+use crate::mirror::site::PromiseFile;
 use crate::random::Random;
 use crate::trace::Finding;
 use crate::twins::site::Site;
 use replication::seat::{self, Seat};
-use replication::{Config, Policy, Promise};
+use replication::{Config, Policy};
 use std::collections::{BTreeMap, VecDeque};
 use units::{GroupId, Monotonic, SiteId};
 use volume::request::RequestId;
-
-/// What a site's disk holds of its promise.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PromiseFile {
-    pub(super) promise: Promise,
-    /// The boot in which it was written: after another one the log may lack what was appended.
-    pub(super) boot: u64,
-}
 
 /// A site.
 #[derive(Debug)]

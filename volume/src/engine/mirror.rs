@@ -110,6 +110,18 @@ impl Volume {
         self.synced_lsn
     }
 
+    /// On stable storage is everything up to here that counts.
+    #[must_use]
+    pub const fn durable_lsn(&self) -> Lsn {
+        self.durable_lsn
+    }
+
+    /// Whether it takes no writes any more since a sync failed.
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        self.is_poisoned
+    }
+
     /// Whether no change is under way, and nobody waits for stable storage.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
