@@ -13,18 +13,33 @@ const BLOB_BYTES_MAX: u64 = 256 * 1024;
 const PROMISES: [&str; 8] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"];
 
 /// Which crates of this workspace a crate may name, in its dependencies and those of its tests.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("units", &[]),
     ("proto", &[]),
     ("uring", &[]),
     ("volume", &["units"]),
     ("replication", &["units", "proto", "volume"]),
     ("certificates", &[]),
+    ("replaced-files", &[]),
     ("link", &["units", "volume", "replication", "certificates"]),
     ("object-tier", &["units", "volume"]),
     ("metering", &["units"]),
-    ("witness", &["units", "replication", "certificates"]),
-    ("blockd", &["units", "proto", "uring", "volume", "replication", "certificates", "link", "witness", "metering"]),
+    ("witness", &["units", "replication", "certificates", "replaced-files"]),
+    (
+        "blockd",
+        &[
+            "units",
+            "proto",
+            "uring",
+            "volume",
+            "replication",
+            "certificates",
+            "replaced-files",
+            "link",
+            "witness",
+            "metering",
+        ],
+    ),
     ("nfs-gateway", &["units", "proto", "volume"]),
     ("control", &["units", "metering"]),
     ("sim", &["units", "proto", "volume", "replication", "object-tier", "metering"]),
@@ -37,6 +52,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "volume",
             "replication",
             "certificates",
+            "replaced-files",
             "link",
             "witness",
             "object-tier",

@@ -3,10 +3,10 @@
 //! A file that cannot be read, or is not as it was written, is no promise: the group takes no part until an operator has seen to it, since
 //! the site may have promised more than is known.
 
+use replaced_files::{ReplaceError, new_name};
 use replication::{KeptPromise, PROMISE_BYTES_MAX, PromiseError};
-use rustix::fs::{Mode, OFlags};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use units::GroupId;
@@ -77,7 +77,7 @@ impl Promises {
     pub fn load(&self, group: GroupId) -> Result<Option<KeptPromise>, KeepError> {
         let name = name_of(group);
         let path = self.path.join(&name);
-        let bytes = match self.read_bounded(&name) {
+        let bytes = match replaced_files::read(&self.folder, &name, CHECKSUM_LINE_BYTES + PROMISE_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(KeepError::System { what: "read", path, source }),
@@ -94,32 +94,16 @@ impl Promises {
             return Err(KeepError::Poisoned { path: self.path.clone() });
         }
         let name = name_of(group);
-        let new = format!("{name}.new");
-        let path = self.path.join(&new);
-        self.write_synced(&new, &encode(kept)).map_err(|source| KeepError::System { what: "write", path, source })?;
-        let moved = rustix::fs::renameat(&self.folder, &new, &self.folder, &name).map_err(io::Error::from);
-        moved.and_then(|()| self.folder.sync_all()).map_err(|error| {
-            tracing::error!(path = %self.path.display(), %error, "a promise cannot be made durable");
-            self.is_poisoned = true;
-            KeepError::Poisoned { path: self.path.clone() }
+        replaced_files::replace(&self.folder, &name, encode(kept).as_bytes()).map_err(|error| match error {
+            ReplaceError::Write(source) => {
+                KeepError::System { what: "write", path: self.path.join(new_name(&name)), source }
+            }
+            ReplaceError::Unsure(error) => {
+                tracing::error!(path = %self.path.display(), %error, "a promise cannot be made durable");
+                self.is_poisoned = true;
+                KeepError::Poisoned { path: self.path.clone() }
+            }
         })
-    }
-
-    fn write_synced(&self, name: &str, text: &str) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?);
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    }
-
-    /// A file's bytes, at most one more than any promise has.
-    fn read_bounded(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // Of a pipe, nothing is waited for.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?);
-        file.take((CHECKSUM_LINE_BYTES + PROMISE_BYTES_MAX + 1) as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 }
 

@@ -349,12 +349,7 @@ impl Seat {
         }
         self.reopen_at = None;
         self.limit = limit;
-        self.given = Given::Nothing;
-        self.taken = self.taken.min(self.number.saturating_sub(1));
-        self.shows_all = false;
-        self.sending.forget();
-        self.sending.await_nothing();
-        self.receiving.stop();
+        self.take_back(Given::Nothing);
         actions.push(Action::Reopen { limit });
     }
 
@@ -408,13 +403,18 @@ impl Seat {
         }
     }
 
-    fn give_still(&mut self, actions: &mut Vec<Action>) {
-        self.given = Given::Still;
-        self.shows_all = false;
+    /// Whatever role the volume had is over, and what belongs to that.
+    fn take_back(&mut self, given: Given) {
+        self.given = given;
         self.taken = self.taken.min(self.number.saturating_sub(1));
+        self.shows_all = false;
         self.sending.forget();
         self.sending.await_nothing();
         self.receiving.stop();
+    }
+
+    fn give_still(&mut self, actions: &mut Vec<Action>) {
+        self.take_back(Given::Still);
         actions.push(Action::Volume(volume::io::Event::Role(volume::engine::Role::Still)));
     }
 
@@ -458,10 +458,11 @@ impl Seat {
         self.note_shown(volume);
         // Who has fallen out does not follow, whatever it was told.
         let is_out = self.reopen_at.is_some() && matches!(self.role, Role::Follow { .. });
+        let end = volume.end();
         let now = LogState {
             role: if is_out { self.taken.min(self.number.saturating_sub(1)) } else { self.taken },
-            end: volume.end().into(),
-            durable: volume.synced_lsn().min(volume.end().lsn),
+            end: end.into(),
+            durable: volume.synced_lsn().min(end.lsn),
             peer: self.sending.ack(volume).filter(|_| leads),
             awaited: self.sending.awaited(),
             handed: self.member.hand_over().filter(|at| volume.has(at.lsn, at.segment)),

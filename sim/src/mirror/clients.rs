@@ -16,7 +16,7 @@ const TRIES_MAX: u64 = 12;
 
 /// What a site answers.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Done,
     Content(u64),
     /// Not here, or not now.

@@ -5,7 +5,7 @@
 //! acknowledged; after the last fault the group serves within [`SERVED_WITHIN`] and its logs become equal (P6); each change
 //! of roles has its evidence.
 
-mod clients;
+pub(crate) mod clients;
 mod driver;
 mod eras;
 pub(crate) mod faults;

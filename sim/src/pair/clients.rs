@@ -2,6 +2,7 @@
 //! is not answered any more. A block has one writer and many readers.
 
 use super::{BLOCKS, Happening, MICROSECOND, MILLISECOND, Next, Pair};
+use crate::mirror::clients::Answer;
 use crate::mirror::history::Operation;
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,15 +30,6 @@ pub(super) enum Wish {
     },
     /// All that was answered is to be on stable storage.
     Flush,
-}
-
-/// What a site answers.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
-    Done,
-    Content(u64),
-    /// Not here, or not now.
-    Refused,
 }
 
 /// A client.

@@ -1,8 +1,9 @@
 //! What a site's driver does: it carries out what the seat and the volume want, keeps requests that wait, and holds back what may not be
 //! shown yet.
 
-use super::clients::{Answer, Request, Wish};
+use super::clients::{Request, Wish};
 use super::{Happening, MICROSECOND, MILLISECOND, Next, Pair};
+use crate::mirror::clients::Answer;
 use crate::mirror::site::PromiseFile;
 use crate::trace::Finding;
 use crate::twins::site::{Wish as SiteWish, block_of};

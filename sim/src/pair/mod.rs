@@ -10,13 +10,14 @@ mod faults;
 mod link;
 mod node;
 
+use crate::mirror::clients::Answer;
 use crate::mirror::history::History;
 use crate::mirror::site::PromiseFile;
 use crate::mirror::witness::Witness;
 use crate::random::Random;
 use crate::seeds::caught;
 use crate::trace::{Finding, Trace};
-use clients::{Answer, Client, Request};
+use clients::{Client, Request};
 use faults::{Fault, Plan};
 use link::Link;
 use node::Node;

@@ -82,8 +82,9 @@ impl Following {
 
     /// Forgets what waits to be appended. A slot that was leased for the segment that it begins bears the primary's id, under which that
     /// may have been written: it is had again with that.
-    pub(super) fn forget(self, context: &mut Context<'_>) {
-        self.waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
+    pub(super) fn forget_waiting(&mut self, context: &mut Context<'_>) {
+        self.held_bytes -= std::mem::take(&mut self.waiting_bytes);
+        self.waiting.drain(..).for_each(|received| context.buffers.put_all(received.buffers));
     }
 }
 
@@ -109,9 +110,7 @@ impl Volume {
         if let Mirror::Secondary(following) = &mut self.mirror {
             (following.next, following.is_still) = (None, true);
             (following.wanted, following.lease) = (None, None);
-            following.held_bytes -= std::mem::take(&mut following.waiting_bytes);
-            let waiting = std::mem::take(&mut following.waiting);
-            waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
+            following.forget_waiting(context);
         } else {
             self.follows_from_here(context, self.epoch, true);
         }
@@ -464,12 +463,10 @@ impl Volume {
     /// A batch that was appended for the primary has failed: what comes behind it cannot be taken.
     pub(super) fn fall_out(&mut self, context: &mut Context<'_>, why: FellOut) {
         let Mirror::Secondary(following) = &mut self.mirror else { return };
-        let waiting = std::mem::take(&mut following.waiting);
-        following.held_bytes -= std::mem::take(&mut following.waiting_bytes);
+        following.forget_waiting(context);
         if !std::mem::replace(&mut following.has_fallen_out, true) {
             context.actions.push(Action::FellOut { why });
         }
-        waiting.into_iter().for_each(|received| context.buffers.put_all(received.buffers));
     }
 }
 

@@ -218,8 +218,8 @@ impl Volume {
         let before = std::mem::replace(&mut self.mirror, mirror);
         self.log.is_turning_over |= epoch > self.epoch || matches!(before, Mirror::Frozen);
         self.epoch = self.epoch.max(epoch);
-        if let Mirror::Secondary(following) = before {
-            following.forget(context);
+        if let Mirror::Secondary(mut following) = before {
+            following.forget_waiting(context);
         }
         self.take_in_ended(context);
         self.turn_over_if_due(context);

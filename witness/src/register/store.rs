@@ -22,12 +22,13 @@
 //! was moved is never mistaken for the one that was made in its place. Once another one is there nothing is answered any more.
 
 use super::machine::{Machine, shared_kind};
+use replaced_files::{ReplaceError, new_name};
 use replication::{RECORD_BYTES_MAX, Record, RecordError, Revision, Seen};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::AtFlags;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -283,7 +284,8 @@ impl Register {
             let damaged = |reason: String| RegisterError::Damaged { path: path.clone(), reason };
             let group = rest.parse().ok().map(GroupId).filter(|group| file_name(*group) == name);
             let group = group.ok_or_else(|| damaged("its name is no group's".to_owned()))?;
-            let bytes = self.read_bounded(&name).map_err(RegisterError::system("read", &path))?;
+            let bytes = replaced_files::read(&self.directory, &name, FILE_BYTES_MAX)
+                .map_err(RegisterError::system("read", &path))?;
             records.insert(group, decode(group, &bytes).map_err(damaged)?);
             if records.len() > GROUPS_MAX {
                 return Err(RegisterError::Full { path: self.path.clone() });
@@ -298,7 +300,7 @@ impl Register {
         let path = self.path.join("machine");
         let ours = Machine::this();
         let kind = shared_kind(&self.directory).map_err(RegisterError::system("look at", &self.path))?;
-        let theirs = match self.read_bounded("machine") {
+        let theirs = match replaced_files::read(&self.directory, "machine", FILE_BYTES_MAX) {
             // What is too long or no text names no machine.
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -344,37 +346,17 @@ impl Register {
 
     /// Replaces a file as a whole, durably. Up to the move a failure leaves everything as it was.
     fn replace(&mut self, name: &str, content: &[u8]) -> Result<(), RegisterError> {
-        let (path, new) = (self.path.join(name), format!("{name}.new"));
-        let written = self.write_synced(&new, content);
-        written.map_err(RegisterError::system("write", &self.path.join(&new)))?;
-        // From here on the file may be the new one, and a second sync after a failed one proves nothing (P1).
-        let moved = rustix::fs::renameat(&self.directory, &new, &self.directory, name).map_err(io::Error::from);
-        moved.and_then(|()| self.directory.sync_all()).map_err(|error| {
-            let path = path.display().to_string();
-            tracing::error!(path, %error, "the register cannot make a change durable, and answers nothing until it is started anew");
-            self.is_poisoned = true;
-            RegisterError::Poisoned { path: self.path.clone() }
+        replaced_files::replace(&self.directory, name, content).map_err(|error| match error {
+            ReplaceError::Write(error) => RegisterError::system("write", &self.path.join(new_name(name)))(error),
+            ReplaceError::Unsure(error) => {
+                let path = self.path.join(name).display().to_string();
+                tracing::error!(path, %error, "the register cannot make a change durable, and answers nothing until it is started anew");
+                self.is_poisoned = true;
+                RegisterError::Poisoned { path: self.path.clone() }
+            }
         })?;
         // Moved away meanwhile, another process may serve another one by now.
         self.check().inspect_err(|_| self.is_poisoned = true)
-    }
-
-    fn write_synced(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut file = File::from(opened);
-        file.write_all(content)?;
-        file.sync_all()
-    }
-
-    /// A file's bytes, at most one more than any file that is read has.
-    fn read_bounded(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // Of a pipe, nothing is waited for.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
-        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 }
 
