@@ -159,7 +159,9 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             | Frame::Committed { group, .. }
             | Frame::MakeDurable { group, .. }
             | Frame::Has { group, .. }
-            | Frame::FellOut { group, .. } => {
+            | Frame::FellOut { group, .. }
+            | Frame::Enrol { group, .. }
+            | Frame::Enrolled { group, .. } => {
                 self.check_place(group)?;
                 outbox.received(frame.batch_bytes());
                 self.hand_on(frame);

@@ -211,8 +211,24 @@ impl Member {
     }
 
     /// The promised record, once there is one.
-    fn record(&self) -> Option<Record> {
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
         self.promise.seen.map(|seen| seen.record)
+    }
+
+    /// Whether nobody else can come to lead by itself, whatever becomes of this site: it leads alone, and no change that was asked for may
+    /// yet come into force.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let is_alone = |record: Record| record.primary == self.config.me && record.partner.is_none();
+        let leads = matches!(self.role, Role::Lead { with_peer: false, .. });
+        leads && self.record().is_some_and(is_alone) && self.witness.is_settled()
+    }
+
+    /// Whether it may come to lead by what was decided already: a change that was asked for may yet come into force.
+    #[must_use]
+    pub fn may_lead(&self) -> bool {
+        self.lead.is_some() || !self.witness.is_settled()
     }
 
     /// The epoch that is promised.

@@ -76,6 +76,11 @@ impl Witness {
         at >= moment && self.known.is_some_and(|known| known.record == seen.record)
     }
 
+    /// Whether nothing that was asked for may yet come into force.
+    pub(super) fn is_settled(&self) -> bool {
+        self.may_land.is_empty() && !self.is_undecided() && !self.has_gone_back
+    }
+
     /// Whether the answer to a change is waited for.
     pub(super) const fn is_waited_for(&self) -> bool {
         self.swapping.is_some()

@@ -161,7 +161,9 @@ impl Seat {
         let is_taken = self.taken == self.number;
         match self.role {
             Role::Lead { .. } if is_taken && self.shows_all => Admission::Serve,
-            Role::Lead { .. } | Role::SealAndCut { .. } => Admission::Wait,
+            // The other one is primary: who asks is better off there.
+            Role::Freeze { why: Why::Aligning } | Role::SealAndCut { .. } => Admission::Refuse,
+            Role::Lead { .. } => Admission::Wait,
             Role::Freeze { why } if !why.ends_requests() => Admission::Wait,
             Role::Freeze { .. } | Role::Follow { .. } => Admission::Refuse,
         }
@@ -177,6 +179,12 @@ impl Seat {
     #[must_use]
     pub const fn member(&self) -> &Member {
         &self.member
+    }
+
+    /// Bytes of batches that came and of which [`Action::Consumed`] has not told.
+    #[must_use]
+    pub const fn unconsumed(&self) -> u64 {
+        self.receiving.unconsumed()
     }
 
     /// Why the log cannot follow the primary's, where that is so.
@@ -293,6 +301,8 @@ impl Seat {
             },
             Frame::Say { .. }
             | Frame::Batch { .. }
+            | Frame::Enrol { .. }
+            | Frame::Enrolled { .. }
             | Frame::Credit { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }
@@ -382,7 +392,14 @@ impl Seat {
                 }
                 volume.is_still()
             }
-            (Role::Freeze { why: Why::Switching }, Given::Lead { .. }) => volume.is_at_rest(),
+            (Role::Freeze { why: Why::Switching }, Given::Lead { .. }) => {
+                let is_taken = volume.is_at_rest();
+                if is_taken {
+                    // The other site takes over once all of it is durable there: nobody else may be waiting for that.
+                    self.on_sync_peer(volume.end().lsn, actions);
+                }
+                is_taken
+            }
             (Role::Freeze { why: Why::Alone }, Given::Lead { .. }) => true,
             (Role::Freeze { .. }, Given::Still) => volume.is_still(),
             (Role::SealAndCut { to }, Given::Still) if volume.end().lsn <= to => volume.is_still(),

@@ -3,6 +3,7 @@
 use super::io::Action;
 use super::{Given, Seat};
 use crate::wire::{Frame, STRETCHES_MAX};
+use std::fmt;
 use units::{Epoch, Lsn};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::{PeerLog, Volume};
@@ -21,6 +22,15 @@ pub enum Apart {
     Untold,
     /// They part at this operation, and the stored map goes beyond it.
     Stored(Lsn),
+}
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untold => f.write_str("nobody can tell any more where the two part"),
+            Self::Stored(lsn) => write!(f, "they part at operation {lsn}, and the stored map here goes beyond it"),
+        }
+    }
 }
 
 /// A question for the log.
@@ -59,6 +69,10 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
+    pub(super) const fn unconsumed(&self) -> u64 {
+        self.unconsumed
+    }
+
     /// Credit is of a life of the link.
     pub(super) const fn forget_credit(&mut self) {
         self.unconsumed = 0;

@@ -1,6 +1,7 @@
 //! Frames as they come in: whole ones off the front of what was received, batches straight into buffers of their own.
 
 use super::bytes::Fields;
+use super::enrolment::Enrolment;
 use super::error::WireError;
 use super::frame::{
     BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, FELL_OUTS, Frame, HEADER_BYTES, Kind, SMALL_BYTES_MAX, STRETCH_BYTES,
@@ -34,7 +35,7 @@ impl Header {
         if reserved != 0 {
             return Err(WireError::Reserved);
         }
-        if !kind.is_of_group() && (group, epoch) != (GroupId(0), Epoch(0)) {
+        if !kind.is_of_group() && group != GroupId(0) || !kind.is_of_epoch() && epoch != Epoch(0) {
             return Err(WireError::OfGroup { kind });
         }
         if kind.body_bytes().contains(&body_bytes) { Ok(Self { kind, body_bytes, group, epoch }) } else { Err(length) }
@@ -201,6 +202,11 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
             let why = known.ok_or(WireError::Value { field: "reason" })?;
             Frame::FellOut { group, epoch, why }
         }
+        Kind::Enrol => {
+            let (number, volume) = Enrolment::decode(&mut fields)?;
+            Frame::Enrol { group, number, volume: Box::new(volume) }
+        }
+        Kind::Enrolled => Frame::Enrolled { group, number: fields.u64()?, result: decode_enrolled(&mut fields)? },
         Kind::Credit => {
             let bytes = Some(fields.u64()?).filter(|bytes| *bytes > 0).ok_or(WireError::Value { field: "credit" })?;
             Frame::Credit { bytes }
@@ -214,6 +220,14 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
     };
     fields.end()?;
     Ok(frame)
+}
+
+fn decode_enrolled(fields: &mut Fields<'_>) -> Result<Result<(), Text>, WireError> {
+    match fields.u8()? {
+        1 => Ok(Ok(())),
+        0 => Text::decode(fields.rest()).map(Err),
+        _ => Err(WireError::Value { field: "answer" }),
+    }
 }
 
 fn decode_stretch(fields: &mut Fields<'_>) -> Result<Stretch, WireError> {

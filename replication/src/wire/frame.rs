@@ -1,5 +1,6 @@
 //! The frames: what they are, and the bounds of their bodies.
 
+use super::enrolment::{ENROLMENT_BYTES_MAX, ENROLMENT_BYTES_MIN, Enrolment};
 use super::say::{SAY_BYTES_MAX, SAY_BYTES_MIN};
 use super::text::{TEXT_BYTES_MAX, Text};
 use crate::message::Message;
@@ -129,6 +130,24 @@ pub enum Frame {
         /// Why.
         why: FellOut,
     },
+    /// The other site is to hold a copy of a volume, whose group this is.
+    Enrol {
+        /// The group.
+        group: GroupId,
+        /// Comes back in the answer.
+        number: u64,
+        /// What is to be known of the volume.
+        volume: Box<Enrolment>,
+    },
+    /// It does, or will not.
+    Enrolled {
+        /// The group.
+        group: GroupId,
+        /// Of the question.
+        number: u64,
+        /// Why not, when it will not.
+        result: Result<(), Text>,
+    },
     /// So many more bytes of batches may be sent on this connection.
     Credit {
         /// Bytes; not zero.
@@ -227,10 +246,16 @@ pub enum Kind {
     Aligned = 13,
     /// [`Frame::Begins`].
     Begins = 14,
+    /// [`Frame::Enrol`].
+    Enrol = 15,
+    /// [`Frame::Enrolled`].
+    Enrolled = 16,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
+        Self::Enrol,
+        Self::Enrolled,
         Self::Align,
         Self::Aligned,
         Self::Begins,
@@ -264,9 +289,16 @@ impl Kind {
             | Self::Committed
             | Self::MakeDurable
             | Self::Has
-            | Self::FellOut => true,
+            | Self::FellOut
+            | Self::Enrol
+            | Self::Enrolled => true,
             Self::Credit | Self::Ping | Self::Pong | Self::Bye => false,
         }
+    }
+
+    /// Whether it is of an epoch.
+    pub(super) const fn is_of_epoch(self) -> bool {
+        self.is_of_group() && !matches!(self, Self::Enrol | Self::Enrolled)
     }
 
     /// Bytes that a body has.
@@ -279,6 +311,8 @@ impl Kind {
             Self::Begins | Self::MakeDurable | Self::Credit | Self::Ping | Self::Pong => 8..=8,
             Self::Want | Self::Committed | Self::Has => 24..=24,
             Self::FellOut => 1..=1,
+            Self::Enrol => ENROLMENT_BYTES_MIN..=ENROLMENT_BYTES_MAX,
+            Self::Enrolled => 9..=9 + TEXT_BYTES_MAX,
             Self::Bye => 2..=2 + TEXT_BYTES_MAX,
         }
     }
@@ -299,6 +333,8 @@ impl Frame {
             Self::MakeDurable { .. } => Kind::MakeDurable,
             Self::Has { .. } => Kind::Has,
             Self::FellOut { .. } => Kind::FellOut,
+            Self::Enrol { .. } => Kind::Enrol,
+            Self::Enrolled { .. } => Kind::Enrolled,
             Self::Credit { .. } => Kind::Credit,
             Self::Ping { .. } => Kind::Ping,
             Self::Pong { .. } => Kind::Pong,
@@ -319,7 +355,9 @@ impl Frame {
             | Self::Committed { group, .. }
             | Self::MakeDurable { group, .. }
             | Self::Has { group, .. }
-            | Self::FellOut { group, .. } => Some(*group),
+            | Self::FellOut { group, .. }
+            | Self::Enrol { group, .. }
+            | Self::Enrolled { group, .. } => Some(*group),
             Self::Credit { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye(_) => None,
         }
     }
@@ -336,7 +374,12 @@ impl Frame {
             | Self::MakeDurable { epoch, .. }
             | Self::Has { epoch, .. }
             | Self::FellOut { epoch, .. } => *epoch,
-            Self::Credit { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye(_) => Epoch(0),
+            Self::Enrol { .. }
+            | Self::Enrolled { .. }
+            | Self::Credit { .. }
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::Bye(_) => Epoch(0),
         }
     }
 
@@ -354,6 +397,8 @@ impl Frame {
             | Self::MakeDurable { .. }
             | Self::Has { .. }
             | Self::FellOut { .. }
+            | Self::Enrol { .. }
+            | Self::Enrolled { .. }
             | Self::Credit { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }

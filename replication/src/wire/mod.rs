@@ -16,6 +16,7 @@
 
 mod arriving;
 mod bytes;
+mod enrolment;
 mod error;
 mod frame;
 mod opening;
@@ -24,6 +25,7 @@ mod say;
 mod text;
 
 pub use arriving::Incoming;
+pub use enrolment::Enrolment;
 pub use error::{OpeningError, WireError};
 pub use frame::{BATCH_BYTES_MAX, BUFFERS_MAX, Bye, ByeCode, Frame, HEADER_BYTES, Kind, STRETCHES_MAX};
 pub use opening::{

@@ -28,11 +28,13 @@ impl Outgoing {
                 stretches.len() <= STRETCHES_MAX && stretches.iter().all(|stretch| is_stretch(*stretch))
             }
             Frame::Want { segment, .. } => is_segment(*segment),
+            Frame::Enrol { volume, .. } => volume.is_sound(),
             Frame::Say { .. }
             | Frame::Aligned { .. }
             | Frame::Begins { .. }
             | Frame::MakeDurable { .. }
             | Frame::FellOut { .. }
+            | Frame::Enrolled { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Bye(_) => true,
@@ -137,6 +139,12 @@ fn encode_body(frame: Frame, out: &mut Vec<u8>) -> Vec<Buffer> {
         Frame::MakeDurable { lsn, .. } => out.extend_from_slice(&lsn.0.to_le_bytes()),
         Frame::Committed { log, .. } | Frame::Has { log, .. } => encode_log(log, out),
         Frame::FellOut { why, .. } => out.push(fell_out_code(why)),
+        Frame::Enrol { number, volume, .. } => volume.encode(number, out),
+        Frame::Enrolled { number, result, .. } => {
+            out.extend_from_slice(&number.to_le_bytes());
+            out.push(u8::from(result.is_ok()));
+            result.err().into_iter().for_each(|text| out.extend_from_slice(text.as_str().as_bytes()));
+        }
         Frame::Credit { bytes: number }
         | Frame::Ping { number }
         | Frame::Pong { number }

@@ -5,7 +5,7 @@ use crate::position::Position;
 use crate::promise::Life;
 use crate::record::{EPOCH_MAX, Fork, Record, Revision};
 use proptest::prelude::*;
-use units::{BLOCK_LEN, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId};
+use units::{BLOCK_LEN, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId, VolumeId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
 use volume::io::FellOut;
@@ -137,6 +137,15 @@ fn of_group() -> impl Strategy<Value = Frame> {
         (ids(), any::<u64>()).prop_map(|((group, epoch), lsn)| Frame::MakeDurable { group, epoch, lsn: Lsn(lsn) }),
         (ids(), log()).prop_map(|((group, epoch), log)| Frame::Has { group, epoch, log }),
         (ids(), why).prop_map(|((group, epoch), why)| Frame::FellOut { group, epoch, why }),
+        (any::<u64>(), any::<[u64; 4]>(), "[!-~]{1,256}", "[!-~]{1,256}").prop_map(|(group, numbers, name, class)| {
+            let [number, id, created_bytes, created_ms] = numbers;
+            let volume = Box::new(Enrolment { volume: VolumeId(id), name, class, created_bytes, created_ms });
+            Frame::Enrol { group: GroupId(group), number, volume }
+        }),
+        (any::<[u64; 2]>(), any::<Result<(), String>>()).prop_map(|([group, number], result)| {
+            let result = result.map_err(|words| Text::new(&words));
+            Frame::Enrolled { group: GroupId(group), number, result }
+        }),
     ]
 }
 
@@ -206,7 +215,7 @@ proptest! {
 
     /// P4. Bytes of any kind do no harm, and what is kept of them is bounded.
     #[test]
-    fn any_bytes_do_no_harm(kind in 0_u8..16, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
+    fn any_bytes_do_no_harm(kind in 0_u8..18, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
         let mut frame = vec![kind, 0, 0, 0];
         frame.extend(u32::from(body_bytes).to_le_bytes());
         frame.extend([0; 16]);
@@ -280,7 +289,7 @@ fn what_breaks_a_rule_is_refused() {
     let ping = || Frame::Ping { number: 1 };
     let small = || batch(vec![Buffer::zeroed(4096), Buffer::zeroed(4096)]);
     let fell = || Frame::FellOut { group: GroupId(1), epoch: Epoch(1), why: FellOut::Disk };
-    assert_eq!(changed(ping(), 0, 15), WireError::UnknownKind { kind: 15 });
+    assert_eq!(changed(ping(), 0, 17), WireError::UnknownKind { kind: 17 });
     assert_eq!(changed(ping(), 1, 1), WireError::UnknownKind { kind: 265 });
     assert_eq!(changed(ping(), 2, 1), WireError::Reserved);
     assert_eq!(changed(ping(), 4, 9), WireError::Length { kind: Kind::Ping, body_bytes: 9 });

@@ -54,6 +54,20 @@ fn frames_of_the_log() {
     }
 }
 
+/// P4. The frames by which a copy of a volume is asked for are these bytes.
+#[test]
+fn frames_of_an_enrolment() {
+    let (group, head) = (GroupId(0x0102), "0201000000000000 0000000000000000");
+    let (name, class) = ("ab".to_owned(), "c".to_owned());
+    let volume = Box::new(Enrolment { volume: VolumeId(8), name, class, created_bytes: 0x1000, created_ms: 5 });
+    let body = "0900000000000000 0800000000000000 0010000000000000 0500000000000000 0200 6162 63";
+    is_written(Frame::Enrol { group, number: 9, volume }, &format!("0f00 0000 25000000 {head} {body}"));
+    let taken = format!("1000 0000 09000000 {head} 0900000000000000 01");
+    is_written(Frame::Enrolled { group, number: 9, result: Ok(()) }, &taken);
+    let refused = format!("1000 0000 0b000000 {head} 0900000000000000 00 6e6f");
+    is_written(Frame::Enrolled { group, number: 9, result: Err(Text::new("no")) }, &refused);
+}
+
 /// P4. The frames of a connection are these bytes.
 #[test]
 fn frames_of_a_connection() {
