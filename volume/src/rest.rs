@@ -2,13 +2,13 @@
 
 use crate::error::DiskFault;
 use crate::format::{Superblock, block_check};
-use crate::map::{Location, Map, ResolvedRun};
+use crate::map::{Location, Map, PAGE_BLOCKS, ResolvedRun};
 use crate::pool::{Index, Loans, Stretch};
 use crate::recover::{Damage, Known, recover};
 use crate::store::{PoolReader, Store};
 use std::collections::BTreeMap;
 use std::fmt;
-use units::{BLOCK_LEN, BlockIndex, BlockRange, SegmentId, VolumeId};
+use units::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, BlockRange, SegmentId, VolumeId};
 
 /// Why a block cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,26 @@ impl<'a, S: Store> AtRest<'a, S> {
         is_whole.then_some(content).ok_or(RestError::Corrupt)
     }
 
+    /// The first block from one on that is not a hole; none where all are up to the volume's end.
+    ///
+    /// # Errors
+    /// [`RestError`].
+    pub fn next_written(&mut self, from: BlockIndex) -> Result<Option<BlockIndex>, RestError> {
+        let end = self.size_bytes / BLOCK_BYTES;
+        let mut at = from.0;
+        while at < end {
+            // To the end of its page.
+            let next = (at / u64::from(PAGE_BLOCKS) + 1) * u64::from(PAGE_BLOCKS);
+            let count = next.min(end) - at;
+            let runs = self.runs_of(BlockRange::new(BlockIndex(at), count))?.0;
+            if let Some(run) = runs.iter().find(|run| run.location.is_some()) {
+                return Ok(Some(BlockIndex(at + u64::from(run.at))));
+            }
+            at += count;
+        }
+        Ok(None)
+    }
+
     /// Where a block is, by the index or, where a copy is not folded, by the log.
     fn at(&self, location: Location) -> Option<Stretch> {
         let loans = self.loans.get(&location.segment);
@@ -92,13 +112,18 @@ impl<'a, S: Store> AtRest<'a, S> {
     }
 
     fn locate(&mut self, block: BlockIndex) -> Result<Option<(Location, u32)>, RestError> {
+        let (runs, checks) = self.runs_of(BlockRange::new(block, 1))?;
+        Ok(runs.first().and_then(|run| run.location).zip(checks.first().copied()))
+    }
+
+    fn runs_of(&mut self, range: BlockRange) -> Result<(Vec<ResolvedRun>, Vec<u32>), RestError> {
         let (mut runs, mut checks): (Vec<ResolvedRun>, Vec<u32>) = (Vec::new(), Vec::new());
-        while let Err(page) = self.map.resolve(BlockRange::new(block, 1), &mut runs, &mut checks) {
+        while let Err(page) = self.map.resolve(range, &mut runs, &mut checks) {
             (runs, checks) = (Vec::new(), Vec::new());
             let loaded = self.index.load_page(self.volume, page)?;
             self.map.loaded(page, &loaded).map_err(|_| RestError::Corrupt)?;
         }
-        Ok(runs.first().and_then(|run| run.location).zip(checks.first().copied()))
+        Ok((runs, checks))
     }
 }
 
@@ -121,6 +146,8 @@ mod tests {
         let blocks: Vec<_> = (0..3).map(|block| volume.read(BlockIndex(block)).unwrap()).collect();
         assert_eq!(blocks, [content_of(Lsn(1), 0), content_of(Lsn(2), 0), vec![0; BLOCK_LEN]]);
         assert_eq!(volume.read(BlockIndex(1 << 20)).unwrap(), vec![0; BLOCK_LEN]);
+        let next = [0, 1, 2].map(|from| volume.next_written(BlockIndex(from)).unwrap());
+        assert_eq!(next, [Some(BlockIndex(0)), Some(BlockIndex(1)), None]);
         world.rot(folded.a_slot(), 2);
         let mut volume = AtRest::find(&world.index, &world.pool, &known).unwrap();
         assert_eq!(volume.read(BlockIndex(0)), Err(RestError::Corrupt));

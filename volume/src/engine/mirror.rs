@@ -183,6 +183,15 @@ impl Volume {
         }
     }
 
+    /// The other site surely has everything up to here on stable storage, and so has this one; nothing while that is not told.
+    #[must_use]
+    pub fn shared_lsn(&self) -> Option<Lsn> {
+        match &self.mirror {
+            Mirror::Primary(_) | Mirror::Secondary(_) => Some(self.stable_lsn()),
+            Mirror::Alone | Mirror::Frozen => None,
+        }
+    }
+
     /// Refuses what a volume does not answer in its role; what it may answer comes back.
     pub(super) fn refuse_by_role(&self, context: &mut Context<'_>, id: RequestId, request: Request) -> Option<Request> {
         if self.may_write() {
