@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model bench-qos bench-iscsi soak fmt lint doc
+.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model bench-qos bench-iscsi bench-mirror soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: ## A disk image in a volume: written, read back, checked; servers made of 
 	cargo build --release --locked
 	@scripts/demo.sh
 
-bench: bench-peers bench-limits bench-snapshots bench-compaction bench-qos bench-iscsi ## Every benchmark with a peer or a promised number, one after the other (some hours)
+bench: bench-peers bench-limits bench-snapshots bench-compaction bench-qos bench-iscsi bench-mirror ## Every benchmark with a peer or a promised number, one after the other (some hours)
 
 bench-peers: ## The fio matrix against nbdkit, qemu-nbd, qemu-storage-daemon and nbd-server (over an hour)
 	@scripts/install-deps.sh test
@@ -55,6 +55,11 @@ bench-qos: ## What a flooding neighbour costs a quiet volume, and what ceilings 
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	python3 benches/qos/run.py $(BENCH_ARGS)
+
+bench-mirror: ## What a mirror of two sites costs, and how long switches and failovers take, against their promised numbers
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	/usr/bin/python3 benches/mirror/run.py $(BENCH_ARGS)
 
 bench-iscsi: ## iSCSI beside Debian's tgt on the same disk: speed, and processor time of each I/O, against the promised ratios (root)
 	@scripts/install-deps.sh test

@@ -2,12 +2,14 @@
 
 mod billing;
 mod iscsi;
+mod mirror;
 
 pub(crate) use billing::{
     BillingOptions, BudgetCommand, BudgetVerb, ClassCommand, ClassVerb, InvoiceCommand, InvoiceFormat, InvoiceVerb,
     RateCardCommand, RateCardVerb, UsageCommand, UsageVerb,
 };
 pub(crate) use iscsi::{ChapOptions, TargetCommand, TargetVerb};
+pub(crate) use mirror::{SiteCommand, SiteVerb, WhyCommand};
 
 use crate::address::Address;
 use crate::config::ServeOptions;
@@ -36,8 +38,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the daemon.
     Serve(Box<ServeOptions>),
-    /// Create, list, show, resize and delete volumes.
+    /// Create, list, show, resize, mirror, move and delete volumes.
     Volume(VolumeCommand),
+    /// Tell how a mirrored volume is at this site, and what the site decided lately and why.
+    Why(WhyCommand),
+    /// Tell how the mirrored volumes are at this site, and make it a volume's primary by force.
+    Site(SiteCommand),
     /// Take, list, show and delete snapshots.
     Snapshot(SnapshotCommand),
     /// Look at the pool; check it or make its index anew while the daemon is stopped.
@@ -152,6 +158,27 @@ pub(crate) enum VolumeVerb {
         /// Cut attached clients off first.
         #[arg(long)]
         force: bool,
+    },
+    /// Have a volume mirrored to another site. It is in sync when all that was acknowledged before is there, too.
+    Mirror {
+        /// The volume.
+        name: VolumeName,
+        /// The other site's number.
+        #[arg(long, value_name = "SITE")]
+        to: u8,
+    },
+    /// End the mirroring of a volume at this site, which has it for itself from then on.
+    Unmirror {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// Have another site be the primary of a mirrored volume, without a write lost or refused.
+    Move {
+        /// The volume.
+        name: VolumeName,
+        /// That site's number.
+        #[arg(long, value_name = "SITE")]
+        to: u8,
     },
     /// Delete a volume, its snapshots and all its data. What clones of it need is kept for them.
     Delete {
@@ -750,6 +777,18 @@ mod tests {
         assert!(refusal("aljibe volume list --api nonsense").contains("HOST:PORT"));
         assert!(refusal("aljibe volume list --api 127.0.0.1:1 --data /d").contains("cannot be used with"));
         assert!(refusal("aljibe serve --shards 0").contains("--shards"));
+    }
+
+    #[test]
+    fn a_mirror_is_told_by_its_site() {
+        for line in ["volume mirror vm --to 2", "volume move vm --to 2", "volume unmirror vm", "why vm", "site status"]
+        {
+            assert!(parse(&format!("aljibe {line} --data /d --json")).is_ok(), "{line}");
+        }
+        assert!(parse("aljibe site failover acme/vm").is_ok());
+        assert!(refusal("aljibe volume mirror vm").contains("--to"));
+        assert!(refusal("aljibe volume move vm --to 256").contains("--to"));
+        assert!(refusal("aljibe why vm@monday").contains("letters, digits"));
     }
 
     #[test]

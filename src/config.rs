@@ -1,5 +1,9 @@
 //! The daemon's settings: flags win over the file, the file over defaults. The file is TOML with the flags' names.
 
+mod mirror;
+
+pub(crate) use mirror::MirrorSettings;
+
 use crate::address::Address;
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
@@ -86,6 +90,33 @@ pub(crate) struct ServeOptions {
     /// Between whom each shard is shared fairly [default: tenants].
     #[arg(long, value_name = "WHOM")]
     fair_shares: Option<FairShares>,
+    /// The number of this site, of those that volumes are mirrored between: 1 to 3. No volume is mirrored without it.
+    #[arg(long, value_name = "N")]
+    site: Option<u8>,
+    /// The number of the other site.
+    #[arg(long, value_name = "N")]
+    peer_site: Option<u8>,
+    /// Where the other site may connect to, as IP:PORT; leave it out where it cannot.
+    #[arg(long, value_name = "IP:PORT")]
+    mirror_listen: Option<String>,
+    /// Where the other site listens, as HOST:PORT; leave it out where it cannot be reached.
+    #[arg(long, value_name = "HOST:PORT")]
+    mirror_peer: Option<String>,
+    /// This site's certificate chain for the other one, PEM.
+    #[arg(long, value_name = "FILE")]
+    mirror_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    mirror_key: Option<PathBuf>,
+    /// The authorities that sign the other site's certificate, which is for site-N.aljibe, PEM.
+    #[arg(long, value_name = "FILE")]
+    mirror_ca: Option<PathBuf>,
+    /// In place of authorities: the other site's certificate itself, PEM.
+    #[arg(long, value_name = "FILE")]
+    mirror_pin: Option<PathBuf>,
+    /// Who decides which site is primary: etcd://HOST:PORT,HOST:PORT,HOST:PORT/PREFIX, etcds://... or register:/PATH/OF/SOCKET.
+    #[arg(long, value_name = "URL")]
+    witness: Option<String>,
     /// How log lines look [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -148,6 +179,7 @@ pub(crate) struct Settings {
     pub(crate) api_rate: u32,
     pub(crate) api_refusal_rate: u32,
     pub(crate) fair_shares: FairShares,
+    pub(crate) mirror: Option<MirrorSettings>,
     pub(crate) log_format: LogFormat,
 }
 
@@ -201,12 +233,22 @@ impl ServeOptions {
             api_rate: self.api_rate.or(file.api_rate),
             api_refusal_rate: self.api_refusal_rate.or(file.api_refusal_rate),
             fair_shares: self.fair_shares.or(file.fair_shares),
+            site: self.site.or(file.site),
+            peer_site: self.peer_site.or(file.peer_site),
+            mirror_listen: self.mirror_listen.or(file.mirror_listen),
+            mirror_peer: self.mirror_peer.or(file.mirror_peer),
+            mirror_cert: self.mirror_cert.or(file.mirror_cert),
+            mirror_key: self.mirror_key.or(file.mirror_key),
+            mirror_ca: self.mirror_ca.or(file.mirror_ca),
+            mirror_pin: self.mirror_pin.or(file.mirror_pin),
+            witness: self.witness.or(file.witness),
             log_format: self.log_format.or(file.log_format),
         }
     }
 
     fn complete(self) -> Result<Settings, Failure> {
         let tls = self.tls_settings()?;
+        let mirror = self.mirror_settings()?;
         let shards = self.shards.unwrap_or_else(default_shards);
         if shards == 0 || i64::from(shards) > SHARDS_MAX {
             return Err(Failure::usage(format!("shards is {shards}: it must be 1 to {SHARDS_MAX}")));
@@ -243,6 +285,7 @@ impl ServeOptions {
             api_rate: self.api_rate.unwrap_or(API_RATE),
             api_refusal_rate: self.api_refusal_rate.unwrap_or(API_REFUSAL_RATE),
             fair_shares: self.fair_shares.unwrap_or_default(),
+            mirror,
             log_format: self.log_format.unwrap_or_default(),
             data,
         })
@@ -303,19 +346,19 @@ mod tests {
     use clap::Parser;
     use std::io::Write;
 
-    fn flags(line: &str) -> ServeOptions {
+    pub(super) fn flags(line: &str) -> ServeOptions {
         let cli = Cli::try_parse_from(["aljibe", "serve"].into_iter().chain(line.split_whitespace())).unwrap();
         let Command::Serve(options) = cli.command else { panic!("not serve") };
         *options
     }
 
-    fn resolve(line: &str, file: &str) -> Result<Settings, Failure> {
+    pub(super) fn resolve(line: &str, file: &str) -> Result<Settings, Failure> {
         let mut on_disk = tempfile::NamedTempFile::new().unwrap();
         on_disk.write_all(file.as_bytes()).unwrap();
         Settings::resolve(ServeOptions { config: Some(on_disk.path().to_owned()), ..flags(line) })
     }
 
-    fn refusal(line: &str, file: &str) -> String {
+    pub(super) fn refusal(line: &str, file: &str) -> String {
         resolve(line, file).unwrap_err().detail
     }
 
@@ -327,7 +370,7 @@ mod tests {
         assert_eq!(settings.pool, PathBuf::from("/d/pool"));
         assert_eq!(settings.slot_size.bytes(), 32 << 20);
         assert!(settings.shards >= 1);
-        assert!(!settings.direct && !settings.insecure_no_auth && settings.tls.is_none());
+        assert!(!settings.direct && !settings.insecure_no_auth && settings.tls.is_none() && settings.mirror.is_none());
     }
 
     #[test]

@@ -109,6 +109,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::InvalidName | ErrorCode::InvalidSize | ErrorCode::InvalidRequest => Exit::Usage,
         ErrorCode::VolumeNotFound
+        | ErrorCode::VolumeNotMirrored
         | ErrorCode::SnapshotNotFound
         | ErrorCode::HistoryNotFound
         | ErrorCode::TenantNotFound
@@ -123,6 +124,7 @@ const fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::NotSigned
         | ErrorCode::ImageNotFound => Exit::NotFound,
         ErrorCode::VolumeExists
+        | ErrorCode::MirrorRefused
         | ErrorCode::VolumeInUse
         | ErrorCode::SnapshotExists
         | ErrorCode::SnapshotInUse
@@ -199,6 +201,7 @@ mod tests {
     fn every_api_code_has_the_exit_that_help_promises() {
         let expected = |code| match code {
             ErrorCode::VolumeNotFound
+            | ErrorCode::VolumeNotMirrored
             | ErrorCode::SnapshotNotFound
             | ErrorCode::HistoryNotFound
             | ErrorCode::TenantNotFound
@@ -213,6 +216,7 @@ mod tests {
             | ErrorCode::NotSigned
             | ErrorCode::ImageNotFound => 3,
             ErrorCode::VolumeExists
+            | ErrorCode::MirrorRefused
             | ErrorCode::VolumeInUse
             | ErrorCode::SnapshotExists
             | ErrorCode::SnapshotInUse

@@ -48,6 +48,8 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve::run(*options),
         Command::Volume(command) => cmd::volume::run(command, output),
+        Command::Why(command) => cmd::mirror::why(command, output),
+        Command::Site(command) => cmd::site::run(command, output),
         Command::Snapshot(command) => cmd::snapshot::run(command, output),
         Command::Pool(command) => cmd::pool::run(command, output),
         Command::Image(command) => cmd::image::run(command, output),

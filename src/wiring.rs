@@ -10,12 +10,13 @@ pub(crate) use bootstrap::bootstrap;
 pub(crate) use offline::{check, rebuild};
 
 use crate::address::Address;
-use crate::config::{FairShares, Settings, TlsMode, TlsSettings};
+use crate::config::{FairShares, MirrorSettings, Settings, TlsMode, TlsSettings};
 use crate::data_dir::DataDir;
 use crate::failure::{Exit, Failure};
 use anyhow::Context;
 use blockd::catalogue::MeterConfig;
 use blockd::listener::{self, Inherited, Listener, Portal, SocketFolder};
+use blockd::mirror::MirrorConfig;
 use blockd::open::{OpenError, OpenPool, PoolConfig, PoolShape};
 use blockd::qos;
 use blockd::tls::{ClientCertificates, TlsFiles};
@@ -76,7 +77,7 @@ pub(crate) async fn start(settings: &Settings, data: &DataDir) -> Result<Engine,
     let config = pool_config(settings, data);
     let pool = tokio::task::spawn_blocking(move || OpenPool::open_or_make(&config)).await;
     let pool = pool.context("opening the pool panicked")?.map_err(failure_of)?;
-    let serving = Arc::new(Serving::start(pool, serving_config(settings)).await.map_err(failure_of)?);
+    let serving = Arc::new(Serving::start(pool, serving_config(settings, data)).await.map_err(failure_of)?);
 
     let (stop, stopping) = watch::channel(false);
     let listener = match folder {
@@ -165,7 +166,7 @@ fn pool_config(settings: &Settings, data: &DataDir) -> PoolConfig {
     }
 }
 
-fn serving_config(settings: &Settings) -> ServingConfig {
+fn serving_config(settings: &Settings, data: &DataDir) -> ServingConfig {
     ServingConfig {
         shard_count: usize::from(settings.shards),
         is_direct: settings.direct,
@@ -173,6 +174,19 @@ fn serving_config(settings: &Settings) -> ServingConfig {
         scrub_bytes_per_second: settings.scrub_rate.bytes(),
         limits: Limits { fair_shares: fair_shares(settings.fair_shares), ..Limits::default() },
         meter: meter_config(settings),
+        mirror: settings.mirror.as_ref().map(|mirror| mirror_config(mirror, data)),
+    }
+}
+
+fn mirror_config(mirror: &MirrorSettings, data: &DataDir) -> MirrorConfig {
+    MirrorConfig {
+        site: mirror.site,
+        peer: mirror.peer,
+        listen: mirror.listen,
+        peer_address: mirror.peer_address.as_ref().map(ToString::to_string),
+        tls: mirror.tls.clone(),
+        witness: mirror.witness.clone(),
+        promises: data.path().join("promises"),
     }
 }
 

@@ -3,11 +3,12 @@
 use crate::catalogue::{Beginning, Catalogue, MeterConfig};
 use crate::limits::Limits;
 use crate::metering::MeterTimes;
+use crate::mirror::{Hosted, MirrorConfig, MirrorHost};
 use crate::open::{OpenError, OpenPool, PoolFile, Space};
 use crate::qos::decode;
 use crate::scrub::{ScrubHandle, ScrubThread};
 use crate::shard::{Message, ShardConfig, ShardThread};
-use crate::store::StoreThread;
+use crate::store::{StoreHandle, StoreThread};
 use crate::throttle::Throttle;
 use crate::unit::{KeepReservations, Registrar};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use volume::engine::VolumeConfig;
 
 /// How a pool is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServingConfig {
     /// Number of shards; at least 1.
     pub shard_count: usize,
@@ -32,6 +33,8 @@ pub struct ServingConfig {
     pub limits: Limits,
     /// How readings of the meter are taken.
     pub meter: MeterConfig,
+    /// What this site is in a mirror, when it is in one.
+    pub mirror: Option<MirrorConfig>,
 }
 
 /// Appends of a volume under way at once: those that the ring writes keep the device busy.
@@ -49,12 +52,37 @@ fn unfolded_segments_max(slots: u32) -> usize {
     usize::try_from(slots / 32).unwrap_or(UNFOLDED_SEGMENTS_MAX).clamp(2, UNFOLDED_SEGMENTS_MAX)
 }
 
+/// How volumes of a pool work.
+fn volume_config(pool: &PoolFile, config: &ServingConfig) -> VolumeConfig {
+    VolumeConfig {
+        pool: pool.superblock().pool,
+        geometry: pool.superblock().geometry,
+        appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
+        map_limit_bytes: config.map_cache_bytes,
+        unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
+        write_back_pages_max: WRITE_BACK_PAGES_MAX,
+        shared_piece_blocks_min: 16,
+        is_metered: true,
+    }
+}
+
+/// Starts what reaches the other site, when there is one; and what that wants copies of.
+fn start_mirror(
+    config: &ServingConfig,
+    at: (&Arc<PoolFile>, StoreHandle),
+    volumes: VolumeConfig,
+) -> Result<Option<Hosted>, OpenError> {
+    let mirror = config.mirror.clone();
+    mirror.map(|mirror| MirrorHost::start(mirror, (Arc::clone(at.0), at.1), volumes)).transpose()
+}
+
 /// A pool being served.
 #[derive(Debug)]
 pub struct Serving {
     pool: Arc<PoolFile>,
     catalogue: Arc<Catalogue>,
     scrub: ScrubHandle,
+    mirror: Option<Arc<MirrorHost>>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -73,7 +101,10 @@ impl Serving {
     /// # Errors
     /// [`OpenError`]; what was started is stopped again.
     pub async fn start(pool: OpenPool, config: ServingConfig) -> Result<Self, OpenError> {
-        let OpenPool { file, index } = pool;
+        let OpenPool { file, mut index } = pool;
+        if let Some(mirror) = &config.mirror {
+            index.set_site(mirror.site.0);
+        }
         let known: BTreeMap<_, _> = index.volumes().into_iter().map(|id| (id, index.known(id, 0))).collect();
         let erasing = known.keys().copied().filter(|volume| index.is_being_erased(*volume)).collect();
         let scrub_note = index.scrub_note().map_err(OpenError::Disk)?;
@@ -87,25 +118,27 @@ impl Serving {
         let store = store.map_err(OpenError::system("start the store's thread of", pool.path()))?;
         let times = MeterTimes::default();
         let (registrar, to_keep) = Registrar::new();
-        let mut threads = Threads::start((store, throttle), (&pool, &times, &registrar), config).await?;
+        let volume_config = volume_config(&pool, &config);
+        let mirror = match start_mirror(&config, (&pool, store.handle()), volume_config) {
+            Ok(mirror) => mirror,
+            Err(error) => {
+                let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
+                tracing::debug!(?stopped, "stopped what was started");
+                return Err(error);
+            }
+        };
+        let host = mirror.as_ref().map(|(host, _)| Arc::clone(host));
+        let mut threads = Threads::start((store, throttle), (&pool, &times, &registrar), &config).await?;
         let beginning = Beginning {
             shards: threads.shards.iter().map(ShardThread::handle).collect(),
             store: threads.store.handle(),
-            config: VolumeConfig {
-                pool: pool.superblock().pool,
-                geometry: pool.superblock().geometry,
-                appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
-                map_limit_bytes: config.map_cache_bytes,
-                unfolded_segments_max: unfolded_segments_max(pool.superblock().geometry.slot_count),
-                write_back_pages_max: WRITE_BACK_PAGES_MAX,
-                shared_piece_blocks_min: 16,
-                is_metered: true,
-            },
+            config: volume_config,
             known,
             erasing,
             credits,
             meter: (times, config.meter),
             pool: Arc::clone(&pool),
+            mirror,
         };
         let started = match Catalogue::load(beginning).await {
             Ok(catalogue) => {
@@ -120,7 +153,7 @@ impl Serving {
                 tokio::spawn(keep_reservations(Arc::downgrade(&catalogue), to_keep));
                 let handle = scrub.handle();
                 threads.scrub = Some(scrub);
-                Ok(Self { pool, catalogue, scrub: handle, threads: Mutex::new(Some(threads)) })
+                Ok(Self { pool, catalogue, scrub: handle, mirror: host, threads: Mutex::new(Some(threads)) })
             }
             Err(error) => {
                 if let Err(error) = threads.stop().await {
@@ -170,10 +203,14 @@ impl Serving {
     pub async fn stop(&self) -> io::Result<()> {
         self.catalogue.stop();
         self.catalogue.settle().await;
+        self.catalogue.hand_over().await;
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         match threads {
             Some(threads) => {
                 threads.stop().await?;
+                if let Some(mirror) = &self.mirror {
+                    mirror.close().await;
+                }
                 self.pool.unlock()
             }
             None => Ok(()),
@@ -185,7 +222,7 @@ impl Threads {
     async fn start(
         (store, throttle): (StoreThread, Arc<Throttle>),
         (pool, times, registrar): (&PoolFile, &MeterTimes, &Registrar),
-        config: ServingConfig,
+        config: &ServingConfig,
     ) -> Result<Self, OpenError> {
         let cores = uring::cpu::allowed().unwrap_or_default();
         let origin = Instant::now();
@@ -273,6 +310,7 @@ mod tests {
             scrub_bytes_per_second: 1 << 30,
             limits: Limits::default(),
             meter: MeterConfig::default(),
+            mirror: None,
         };
         Serving::start(OpenPool::open_or_make(&pool).unwrap(), how).await.unwrap()
     }

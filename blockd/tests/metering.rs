@@ -33,6 +33,7 @@ async fn start_with(folder: &Path, period_ms: u64) -> Running {
         scrub_bytes_per_second: 1 << 30,
         limits: Limits::default(),
         meter: MeterConfig { period_ms, ..MeterConfig::default() },
+        mirror: None,
     };
     Running::start(folder, how).await
 }

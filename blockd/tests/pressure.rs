@@ -51,6 +51,7 @@ impl OneVolume {
             scrub_bytes_per_second: 1 << 30,
             limits: LIMITS,
             meter: MeterConfig::default(),
+            mirror: None,
         };
         let service = Running::start(folder.path(), how).await;
         service.catalogue().create("v", 1 << 30).await.unwrap();

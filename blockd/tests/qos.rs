@@ -29,6 +29,7 @@ async fn start(folder: &Path, shard_count: usize, fair_shares: FairShares) -> Ru
         scrub_bytes_per_second: 1 << 30,
         limits: Limits { fair_shares, ..Limits::default() },
         meter: MeterConfig::default(),
+        mirror: None,
     };
     Running::start(folder, how).await
 }

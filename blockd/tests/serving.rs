@@ -45,6 +45,7 @@ async fn try_start(folder: &Path) -> Result<Serving, OpenError> {
         scrub_bytes_per_second: 1 << 30,
         limits: Limits::default(),
         meter: MeterConfig::default(),
+        mirror: None,
     };
     Serving::start(pool, how).await
 }

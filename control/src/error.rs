@@ -49,6 +49,10 @@ pub enum ErrorCode {
     VolumeQuarantined,
     /// What may be needed by something that cannot be read is not deleted.
     MayBeNeeded,
+    /// The volume is not mirrored.
+    VolumeNotMirrored,
+    /// What is asked of a mirror cannot be done now, or with this volume.
+    MirrorRefused,
     /// No tenant of that name.
     TenantNotFound,
     /// A tenant of that name is there already.
@@ -183,6 +187,8 @@ impl ErrorCode {
         Self::VolumeInUse,
         Self::ShrinkRefused,
         Self::VolumeQuarantined,
+        Self::VolumeNotMirrored,
+        Self::MirrorRefused,
         Self::TenantNotFound,
         Self::TenantExists,
         Self::TenantInUse,
@@ -246,6 +252,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::RouteNotFound
             | Self::VolumeNotFound
+            | Self::VolumeNotMirrored
             | Self::SnapshotNotFound
             | Self::HistoryNotFound
             | Self::TenantNotFound
@@ -262,6 +269,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::VolumeExists
             | Self::VolumeInUse
+            | Self::MirrorRefused
             | Self::ImageImporting
             | Self::ImportSuperseded
             | Self::SnapshotExists
@@ -329,6 +337,8 @@ impl ErrorCode {
             Self::VolumeInUse => ("volume_in_use", "The volume is in use"),
             Self::ShrinkRefused => ("shrink_refused", "Data lies beyond the new size"),
             Self::VolumeQuarantined => ("volume_quarantined", "The volume is quarantined"),
+            Self::VolumeNotMirrored => ("volume_not_mirrored", "The volume is not mirrored"),
+            Self::MirrorRefused => ("mirror_refused", "The mirror does not allow it"),
             Self::TenantNotFound => ("tenant_not_found", "There is no such tenant"),
             Self::TenantExists => ("tenant_exists", "The tenant exists"),
             Self::TenantInUse => ("tenant_in_use", "The tenant is not empty"),
@@ -385,6 +395,13 @@ impl ServiceError {
     pub fn no_volume(name: &str) -> Self {
         let detail = format!("there is no volume {name}: list the volumes to see which there are");
         Self::new(ErrorCode::VolumeNotFound, detail)
+    }
+
+    /// The volume of that name is at one site alone.
+    #[must_use]
+    pub fn not_mirrored(name: &str) -> Self {
+        let detail = format!("volume {name} is not mirrored: begin that by aljibe volume mirror");
+        Self::new(ErrorCode::VolumeNotMirrored, detail)
     }
 
     /// No image has that name, or none that who asks may know of.

@@ -17,6 +17,7 @@ mod journals;
 mod kept;
 pub mod listener;
 pub mod metrics;
+mod mirror;
 mod model;
 mod name;
 mod object;
@@ -44,6 +45,7 @@ pub use diff::{DiffExtent, DiffKind, SnapshotDiff};
 pub use error::{ErrorCode, Problem, ServiceError};
 pub use image::{Image, ImageList, ImageSharing, ImageState, ImportImage, MarkImage};
 pub use journals::Journals;
+pub use mirror::{LinkState, Mirror, MirrorEvidence, MirrorList, MirrorRole, ToSite};
 pub use model::{
     ApiVersion, CeilingStatus, CloneMoment, CloneSnapshot, Compaction, CreateSnapshots, CreateVolume, KeepHistory,
     Pool, PoolState, ReclaimSnapshots, Reclaimed, ResizeVolume, RollbackVolume, RolledBack, SetQos, Slots, Snapshot,

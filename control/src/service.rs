@@ -6,6 +6,7 @@ use crate::diff::SnapshotDiff;
 use crate::error::ServiceError;
 use crate::image::{Image, ImageSharing};
 use crate::metrics;
+use crate::mirror::Mirror;
 use crate::model::{KeepHistory, Pool, RolledBack, SetQos, Snapshot, Volume};
 use crate::name::{ExportName, MomentName, Name, SnapshotName, VolumeName};
 use crate::operation::Operation;
@@ -89,6 +90,26 @@ pub trait Service: Send + Sync + 'static {
 
     /// Gives a volume another class, from this moment on. Fails with `class_not_found`.
     fn set_volume_class(&self, name: VolumeName, class: Name) -> Answer<'_, Volume>;
+
+    /// A page of every mirrored volume, or of those of one tenant, by name.
+    fn list_mirrors(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Mirror>>;
+
+    /// How a mirrored volume is at this site. Fails with `volume_not_mirrored`.
+    fn show_mirror(&self, name: VolumeName) -> Answer<'_, Mirror>;
+
+    /// Has a volume mirrored to another site, of which this one is the first primary. Fails with `mirror_refused`, saying why.
+    fn begin_mirror(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror>;
+
+    /// Ends the mirroring of a volume at this site. Fails with `volume_not_mirrored`, `mirror_refused`.
+    fn end_mirror(&self, name: VolumeName) -> Answer<'_, ()>;
+
+    /// Has a site be the primary of a volume from now on, without a write lost or refused. Fails with `volume_not_mirrored`,
+    /// `mirror_refused`.
+    fn move_volume(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror>;
+
+    /// Makes this site the primary of a volume, whatever the other one may hold that this one does not. Fails with
+    /// `volume_not_mirrored`, `mirror_refused`.
+    fn fail_over(&self, name: VolumeName) -> Answer<'_, Mirror>;
 
     /// Every class, in any order.
     fn list_classes(&self) -> Answer<'_, Vec<Class>>;

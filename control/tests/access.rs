@@ -56,6 +56,12 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/volumes/{name}/qos", "yy------"),
     ("POST", "/v1/volumes/{name}/clone", "yy--yy--"),
     ("POST", "/v1/volumes/{name}/rollback", "yy--yy--"),
+    ("GET", "/v1/mirrors", "yyyyyyyy"),
+    ("GET", "/v1/volumes/{name}/mirror", "yyyyyyyy"),
+    ("POST", "/v1/volumes/{name}/mirror", "yy------"),
+    ("DELETE", "/v1/volumes/{name}/mirror", "yy------"),
+    ("POST", "/v1/volumes/{name}/move", "yy------"),
+    ("POST", "/v1/volumes/{name}/failover", "yy------"),
     ("GET", "/v1/snapshots", "yyyyyyyy"),
     ("POST", "/v1/snapshots", "yy--yy--"),
     ("GET", "/v1/snapshots/{name}", "yyyyyyyy"),
@@ -135,7 +141,8 @@ struct Api {
 }
 
 impl Api {
-    /// With tenants `acme` and `beta`, each with a volume, its snapshot, a target that shows it, and an image; and the default one's.
+    /// With tenants `acme` and `beta`, each with a volume that is mirrored, its snapshot, a target that shows it, and an image; and
+    /// the default one's.
     async fn new() -> Self {
         Self::with(Options { requests_per_second: None, ..Options::default() }).await
     }
@@ -152,6 +159,7 @@ impl Api {
             }
             let volume = format!("{tenant}/vm").parse().unwrap();
             service.create_volume(volume, size, KeepHistory::default(), None).await.unwrap();
+            service.begin_mirror(format!("{tenant}/vm").parse().unwrap(), 2).await.unwrap();
             service.create_snapshots(vec![format!("{tenant}/vm@a").parse().unwrap()], None).await.unwrap();
             let source = ("source".to_owned(), String::new());
             service.import_image(format!("{tenant}/os").parse().unwrap(), size, source).await.unwrap();
@@ -229,6 +237,7 @@ fn request(route: &str, method: &str, of: &str) -> (String, Value) {
         ("POST", "/v1/volumes/{name}/qos") => json!({"iops": 1000}),
         ("POST", "/v1/volumes/{name}/clone") => json!({"name": format!("{of}/late"), "at": "2026-01-02T03:04:06Z"}),
         ("POST", "/v1/volumes/{name}/rollback") => json!({"snapshot": "a"}),
+        ("POST", "/v1/volumes/{name}/mirror" | "/v1/volumes/{name}/move") => json!({"to": 2}),
         ("POST", "/v1/snapshots") => json!({"snapshots": [format!("{of}/vm@b")]}),
         ("POST", "/v1/snapshots/{name}/clone") => json!({"name": format!("{of}/clone")}),
         ("POST", "/v1/snapshots/reclaim") => json!({"snapshots": [format!("{of}/vm@a")]}),
@@ -320,13 +329,16 @@ async fn what_is_another_tenants_is_as_if_it_were_not_there() {
 async fn lists_are_of_the_callers_tenant() {
     let api = Api::new().await;
     let names = |answer: &Value, of: &str| -> Vec<String> {
-        answer[of].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+        // A mirror has its volume's name.
+        let name_of = |item: &Value| item.get("name").unwrap_or_else(|| &item["volume"]).as_str().unwrap().to_owned();
+        answer[of].as_array().unwrap().iter().map(name_of).collect()
     };
     let own = bearer(&api.token(Role::TenantUser, Some("acme")).await);
     let all = bearer(ADMIN);
     for (path, of, owned, every) in [
         ("/v1/volumes", "volumes", vec!["acme/vm"], vec!["acme/vm", "beta/vm", "vm"]),
         ("/v1/snapshots", "snapshots", vec!["acme/vm@a"], vec!["acme/vm@a", "beta/vm@a", "vm@a"]),
+        ("/v1/mirrors", "mirrors", vec!["acme/vm"], vec!["acme/vm", "beta/vm", "vm"]),
         ("/v1/images", "images", vec!["acme/os"], vec!["acme/os", "beta/os", "os"]),
         ("/v1/targets", "targets", vec!["acme/db"], vec!["acme/db", "beta/db", "db"]),
     ] {
@@ -460,6 +472,7 @@ async fn a_suspended_tenant_reads_only() {
 async fn a_dry_run_changes_nothing() {
     let lists = [
         "/v1/volumes",
+        "/v1/mirrors",
         "/v1/snapshots",
         "/v1/images",
         "/v1/targets",

@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use control::api::{BODY_BYTES_MAX, Options, router};
 use control::{
-    ErrorCode, Image, ImageState, Journals, KeepHistory, Problem, Scrub, Service, SnapshotList, Volume, VolumeSize,
+    ErrorCode, Image, ImageState, Journals, KeepHistory, Mirror, MirrorList, MirrorRole, Problem, Scrub, Service,
+    SnapshotList, Volume, VolumeSize,
 };
 use http_body_util::BodyExt;
 use memory::{ADMIN, MemoryService};
@@ -341,6 +342,53 @@ async fn a_snapshot_is_cloned_and_gone_back_to() {
 }
 
 #[tokio::test]
+async fn a_volume_is_mirrored_moved_failed_over_and_alone_again() {
+    let api = Api::new();
+    for name in ["vm-1", "vm-2"] {
+        api.post("/v1/volumes", &json!({"name": name, "size": "1G"})).await;
+    }
+    let mirror = "/v1/volumes/vm-1/mirror";
+    let detail = api.call("GET", mirror).await.problem(ErrorCode::VolumeNotMirrored);
+    assert!(detail.contains("aljibe volume mirror"), "{detail}");
+    for (method, path) in [("DELETE", mirror), ("POST", "/v1/volumes/vm-1/failover")] {
+        api.call(method, path).await.problem(ErrorCode::VolumeNotMirrored);
+    }
+    api.post("/v1/volumes/none/mirror", &json!({"to": 2})).await.problem(ErrorCode::VolumeNotFound);
+    for wanted in [json!({}), json!({"to": -1}), json!({"to": 256}), json!({"to": "2"}), json!({"to": 2, "now": true})]
+    {
+        api.post(mirror, &wanted).await.problem(ErrorCode::InvalidRequest);
+    }
+    let tried: Value = api.post(&format!("{mirror}?dry_run=true"), &json!({"to": 2})).await.json();
+    assert_eq!((&tried["status"], &tried["answer"]["peer"]), (&json!(200), &json!(2)));
+    let begun: Value = api.post(mirror, &json!({"to": 2})).await.json();
+    let told = ["volume", "role", "serves", "primary", "in_sync", "link"].map(|member| begun[member].clone());
+    assert_eq!(told, [json!("vm-1"), json!("primary"), json!(true), json!(1), json!(true), json!("up")]);
+    api.post(mirror, &json!({"to": 2})).await.problem(ErrorCode::MirrorRefused);
+
+    let moved: Mirror = api.post("/v1/volumes/vm-1/move", &json!({"to": 2})).await.json();
+    assert_eq!((moved.role, moved.serves, moved.primary, moved.epoch), (MirrorRole::Secondary, false, Some(2), 2));
+    let detail = api.post("/v1/volumes/vm-1/move", &json!({"to": 2})).await.problem(ErrorCode::MirrorRefused);
+    assert!(detail.contains("site 2"), "{detail}");
+    let forced: Value = api.call("POST", "/v1/volumes/vm-1/failover").await.json();
+    assert_eq!((&forced["role"], &forced["in_sync"]), (&json!("primary_alone"), &json!(false)));
+
+    let shown: Value = api.call("GET", mirror).await.json();
+    let texts: Vec<&str> =
+        shown["evidence"].as_array().unwrap().iter().map(|found| found["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["mirrored to site 2", "moved to site 2", "forced"]);
+    assert_eq!(shown["evidence"][0]["at"], "2026-01-02T03:04:05Z");
+    api.post("/v1/volumes/vm-2/mirror", &json!({"to": 3})).await;
+    let list: Value = api.call("GET", "/v1/mirrors?limit=1").await.json();
+    assert_eq!((&list["mirrors"][0]["volume"], list["mirrors"][0].get("evidence")), (&json!("vm-1"), None));
+    let cursor = list["next_cursor"].as_str().unwrap();
+    let rest: MirrorList = api.call("GET", &format!("/v1/mirrors?limit=1&cursor={cursor}")).await.json();
+    assert_eq!((rest.mirrors[0].volume.as_str(), rest.mirrors[0].peer, rest.next_cursor), ("vm-2", 3, None));
+
+    assert_eq!(api.call("DELETE", mirror).await.status, StatusCode::NO_CONTENT);
+    api.call("GET", mirror).await.problem(ErrorCode::VolumeNotMirrored);
+}
+
+#[tokio::test]
 async fn what_differs_is_told_part_by_part() {
     let api = Api::new();
     api.post("/v1/volumes", &json!({"name": "vm-1", "size": "1G"})).await;
@@ -409,10 +457,15 @@ async fn what_may_take_long_is_answered_when_it_is_done() {
         ("/v1/volumes/vm-1/clone", json!({"name": "late", "at": "2026-01-02T03:04:06Z"}), StatusCode::CREATED),
         ("/v1/volumes/vm-1/rollback", json!({"snapshot": "a"}), StatusCode::OK),
         ("/v1/snapshots/reclaim", json!({"snapshots": ["vm-1@a"]}), StatusCode::OK),
+        ("/v1/volumes/vm-2/mirror", json!({"to": 2}), StatusCode::OK),
+        ("/v1/volumes/vm-1/move", json!({"to": 2}), StatusCode::OK),
+        ("/v1/volumes/vm-1/failover", json!({}), StatusCode::OK),
     ] {
         let api = Api::with_options(Options { request_duration_max: Duration::from_millis(1), ..Options::default() });
         api.service.create_volume("vm-1".parse().unwrap(), size, history, None).await.unwrap();
+        api.service.create_volume("vm-2".parse().unwrap(), size, history, None).await.unwrap();
         api.service.keep_history("vm-1".parse().unwrap(), history).await.unwrap();
+        api.service.begin_mirror("vm-1".parse().unwrap(), 2).await.unwrap();
         api.service.create_snapshots(vec!["vm-1@a".parse().unwrap()], None).await.unwrap();
         let release = api.service.hold_changes();
         let much_later = async {
@@ -466,6 +519,10 @@ async fn the_openapi_document_lists_every_route_and_problem() {
         ("/v1/volumes/{name}", 2),
         ("/v1/volumes/{name}/qos", 1),
         ("/v1/volumes/{name}/resize", 1),
+        ("/v1/mirrors", 1),
+        ("/v1/volumes/{name}/mirror", 3),
+        ("/v1/volumes/{name}/move", 1),
+        ("/v1/volumes/{name}/failover", 1),
         ("/v1/images", 2),
         ("/v1/images/{name}", 2),
         ("/v1/images/{name}/mark", 1),

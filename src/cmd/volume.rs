@@ -1,5 +1,6 @@
 //! `aljibe volume`.
 
+use super::mirror;
 use crate::cli::{CloneSource, HistoryOptions, QosOptions, Trial, VolumeCommand, VolumeVerb};
 use crate::client::{Client, decoded};
 use crate::failure::Failure;
@@ -60,6 +61,9 @@ pub(crate) fn run(command: VolumeCommand, output: Output) -> Result<(), Failure>
                 format!("{}{undo}", described(&rolled.volume))
             })
         }
+        VolumeVerb::Mirror { name, to } => mirror::begin(&client, output, &path_of(&name), to),
+        VolumeVerb::Unmirror { name } => mirror::end(&client, output, &path_of(&name), &target.volume(name)),
+        VolumeVerb::Move { name, to } => mirror::switch(&client, output, &path_of(&name), to),
         VolumeVerb::Delete { name, force } => {
             client.delete(&format!("{}?force={force}", path_of(&name)))?;
             let name = target.volume(name);

@@ -3,6 +3,7 @@
 mod class;
 mod diff;
 mod image;
+mod mirror;
 mod operation;
 mod qos;
 mod scrub;
@@ -19,7 +20,7 @@ use blockd::catalogue::{
 use blockd::shard::{ShardStats, VolumeStats};
 use control::{
     Answer, Books, Chap, Class, Compaction, ErrorCode, ExportName, Image, ImageSharing, KeepHistory, KnownToken,
-    MomentName, Name, NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service,
+    Mirror, MomentName, Name, NewToken, Operation, Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service,
     ServiceError, SetAccess, SetClass, SetQos, SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Target,
     TargetLun, Tenant, Token, Trial, Volume, VolumeHistory, VolumeName, VolumeSize, VolumeState,
 };
@@ -274,6 +275,30 @@ impl Service for PoolService {
             let entry = self.catalogue.set_volume_class(name.as_str(), class.as_str()).await;
             self.shown(entry.map_err(service_error)?).await
         })
+    }
+
+    fn list_mirrors(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Mirror>> {
+        Box::pin(self.mirrors(tenant, page))
+    }
+
+    fn show_mirror(&self, name: VolumeName) -> Answer<'_, Mirror> {
+        Box::pin(self.mirror_of(name))
+    }
+
+    fn begin_mirror(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror> {
+        Box::pin(self.mirror_to(name, to))
+    }
+
+    fn end_mirror(&self, name: VolumeName) -> Answer<'_, ()> {
+        Box::pin(self.unmirror(name))
+    }
+
+    fn move_volume(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror> {
+        Box::pin(self.move_to(name, to))
+    }
+
+    fn fail_over(&self, name: VolumeName) -> Answer<'_, Mirror> {
+        Box::pin(self.force(name))
     }
 
     fn list_classes(&self) -> Answer<'_, Vec<Class>> {
@@ -665,6 +690,8 @@ pub(super) fn service_error(error: CatalogueError) -> ServiceError {
         }
         CatalogueError::Unsure => (ErrorCode::MayBeNeeded, "see the log of the start, and check the pool"),
         CatalogueError::Request(_) => (ErrorCode::InvalidRequest, "mend the request"),
+        CatalogueError::NotMirrored { name } => return ServiceError::not_mirrored(name),
+        CatalogueError::Mirror(reason) => return ServiceError::new(ErrorCode::MirrorRefused, reason.as_str()),
         CatalogueError::Stopping => (ErrorCode::ShuttingDown, "try again when it has started anew"),
         CatalogueError::ReadingsGone => {
             (ErrorCode::ReadingsGone, "ask for the invoice that was issued, or for the bundle with books=account")

@@ -39,11 +39,15 @@ mod iscsi_pdus;
 #[cfg(test)]
 mod metering;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod nbd_clients;
 #[cfg(test)]
 mod qos;
 #[cfg(test)]
 mod scrub;
+#[cfg(test)]
+mod sites;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Questions to shards and the store as futures.
 
 use super::CatalogueError;
+use crate::mirror::MirrorView;
 use crate::open::Notes;
 use crate::qos::{Credits, QosLimits};
-use crate::shard::{Callback, Message, ShardHandle, ShardQos, ShardStats, VolumeStats};
+use crate::shard::{
+    Callback, Message, MirrorMessage, Retiring, SeatSettings, ShardHandle, ShardQos, ShardStats, SharedLog, VolumeStats,
+};
 use crate::store::{RocksStore, StoreEnded, StoreHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
@@ -14,6 +17,7 @@ use volume::pool::{
     Boundary, DeletionError, Index, LineageError, Measured, MeterReading, MeterStart, Parent, PoolFigures,
     RequestCounts, ScrubTarget, VolumeSpace,
 };
+use volume::recover::Known;
 use volume::request::{ChangedExtent, Completion, Request};
 
 /// A callback and the future of what it is called with.
@@ -104,6 +108,50 @@ pub(super) async fn close(shard: &ShardHandle, volume: VolumeId) -> Result<Resul
 pub(super) async fn detach(shard: &ShardHandle, volume: VolumeId) -> Result<Result<(), Error>, CatalogueError> {
     let (done, answer) = callback();
     of_shard(shard, Message::DetachClients { volume, done }, answer).await
+}
+
+/// Has an open volume mirrored.
+pub(super) async fn begin_mirror(
+    shard: &ShardHandle,
+    volume: VolumeId,
+    settings: SeatSettings,
+) -> Result<Result<(), Error>, CatalogueError> {
+    let (done, answer) = callback();
+    let message = Box::new(MirrorMessage::Begin { settings: Box::new(settings), done });
+    of_shard(shard, Message::Mirror { volume, message }, answer).await
+}
+
+/// Has the seat of a mirrored volume do nothing any more; tells whether that may be.
+pub(super) async fn retire_seat(
+    shard: &ShardHandle,
+    volume: VolumeId,
+    retiring: Retiring,
+) -> Result<bool, CatalogueError> {
+    let (done, answer) = callback();
+    let message = Box::new(MirrorMessage::Retire(retiring, done));
+    of_shard(shard, Message::Mirror { volume, message }, answer).await
+}
+
+/// How a mirrored volume is; nothing of one that has no seat.
+pub(super) async fn mirror_view(shard: &ShardHandle, volume: VolumeId) -> Result<Option<MirrorView>, CatalogueError> {
+    let (done, answer) = callback();
+    let message = Box::new(MirrorMessage::View(done));
+    // Of a volume that is not open nobody answers.
+    match of_shard(shard, Message::Mirror { volume, message }, answer).await {
+        Ok(view) => Ok(view),
+        Err(_) => Ok(None),
+    }
+}
+
+/// How far the other site surely is with the logs of a shard.
+pub(super) async fn shared(shard: &ShardHandle) -> Result<Vec<SharedLog>, CatalogueError> {
+    let (done, answer) = callback();
+    of_shard(shard, Message::Shared(done), answer).await
+}
+
+/// What the index knows of a volume.
+pub(super) async fn known(store: &StoreHandle, volume: VolumeId) -> Result<Known, CatalogueError> {
+    begin_with_index(store, move |index| index.known(volume, 0))?.end().await
 }
 
 /// A shard's counters.

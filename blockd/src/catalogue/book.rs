@@ -1,14 +1,14 @@
 //! The records in the system volume: read at the start, written durably with each change.
 
-use super::CatalogueError;
 use super::ask::submit;
 use super::record::{CATALOGUE_FORMAT, CATALOGUE_FORMATS, Head, Record, decode, encode};
 use super::trial::refuse_in_trial;
+use super::{CatalogueError, SYSTEM_BYTES};
 use crate::shard::ShardHandle;
 use serde::de::DeserializeOwned;
 use smallvec::smallvec;
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, VolumeId};
 use volume::buffer::Buffer;
 use volume::error::ErrorKind;
@@ -16,6 +16,9 @@ use volume::request::{Completion, Request};
 
 /// Bytes read at a time.
 const READ_BYTES: u64 = 1 << 20;
+
+/// Blocks of the system volume, of which most were never written.
+pub(super) const RECORDS_MAX: u64 = SYSTEM_BYTES / BLOCK_BYTES;
 
 /// Most extents asked for at a time.
 const EXTENTS_MAX: usize = 1024;
@@ -27,6 +30,8 @@ pub(super) struct Book {
     next_id: u64,
     /// What block 0 says: ids below it are given out without a word.
     reserved_to: u64,
+    /// Ids from here on are not this site's.
+    ids_end: u64,
 }
 
 /// So many ids are reserved at a time; those that are left at a stop are never used.
@@ -55,9 +60,9 @@ pub(super) struct Records {
 }
 
 impl Book {
-    /// Reads every record; one that has rotted hides no other.
-    pub(super) async fn load(shard: ShardHandle) -> Result<(Self, Records), CatalogueError> {
-        let mut book = Self { pen: Pen { shard }, next_id: 1, reserved_to: 1 };
+    /// Reads every record; one that has rotted hides no other. New ids are of `ids`, as far as none behind them was given out.
+    pub(super) async fn load(shard: ShardHandle, ids: Range<u64>) -> Result<(Self, Records), CatalogueError> {
+        let mut book = Self { pen: Pen { shard }, next_id: ids.start, reserved_to: ids.start, ids_end: ids.end };
         let blocks = book.read(0, 1).await?;
         match parse::<Head>(0, &blocks)? {
             Some(head) if !CATALOGUE_FORMATS.contains(&head.format) => {
@@ -65,12 +70,15 @@ impl Book {
                 let detail = format!("the catalogue has format {found}, this program reads up to format {known}");
                 return Err(CatalogueError::Damaged(detail));
             }
-            Some(head) => (book.next_id, book.reserved_to) = (head.next_id, head.next_id),
+            Some(head) => {
+                let next_id = head.next_id.max(ids.start);
+                (book.next_id, book.reserved_to) = (next_id, next_id);
+            }
             None => return Ok((book, Records::default())),
         }
         let mut records = Records::default();
         let mut at = 1;
-        while at < book.next_id {
+        while at < RECORDS_MAX {
             at = book.load_from(at, &mut records).await?;
         }
         Ok((book, records))
@@ -78,7 +86,7 @@ impl Book {
 
     /// Reads the records of one answer's extents; returns the block where the next ones begin.
     async fn load_from(&self, first: u64, records: &mut Records) -> Result<u64, CatalogueError> {
-        let range = blocks(first, self.next_id - first)?;
+        let range = blocks(first, RECORDS_MAX - first)?;
         let request = Request::Extents { range, extents_max: EXTENTS_MAX };
         let Completion::Extents(extents) = submit(&self.shard, VolumeId::SYSTEM, request).await? else {
             return Err(CatalogueError::Damaged("the system volume gave no extents".to_owned()));
@@ -142,6 +150,10 @@ impl Book {
         refuse_in_trial()?;
         let first = self.next_id;
         let next_id = first.saturating_add(count);
+        if next_id > self.ids_end {
+            let detail = "all ids that this site may give out are used: no more volumes, snapshots or tokens can be made in this pool";
+            return Err(CatalogueError::Request(detail.to_owned()));
+        }
         if next_id > self.reserved_to {
             let reserved_to = first.saturating_add(count.max(RESERVED_IDS));
             self.write(0, encode(&Head { format: CATALOGUE_FORMAT, next_id: reserved_to }), false).await?;

@@ -73,6 +73,7 @@ impl Catalogue {
             metered: Metered::default(),
             class: class.0,
             meter_changes: Vec::new(),
+            mirror: None,
         };
         if is_trial() {
             return Ok(Entry::of(&record, 0));
@@ -109,6 +110,7 @@ impl Catalogue {
         let _book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(name)?;
+        self.refuse_if_mirrored(entry.volume, "another size of")?;
         let more = Usage::bytes(size_bytes.saturating_sub(entry.size_bytes));
         self.read().refuse_over_quota(tenant_of(name), more)?;
         self.resize_entry(&entry, size_bytes, discard_tail).await
@@ -202,6 +204,7 @@ impl Catalogue {
         let mut views = self.views.lock().await;
         let snapshots = self.read().snapshots_with(entry.volume.0);
         self.close_views(&mut views, &snapshots, is_forced).await?;
+        self.retire_copy(&entry).await?;
         let (_, handle) = self.shard_of(entry.volume);
         if entry.damage.is_none() {
             // What a client asks for behind the end of the meter would be on no bill. Whether it could be checkpointed does not matter
@@ -219,6 +222,7 @@ impl Catalogue {
             let _ = ask::close(handle, entry.volume).await?;
         }
         let line = record.line();
+        self.forget_promise(&record);
         self.take_name(name, record);
         self.forget_in_targets(&mut book, line).await;
         drop((vacant, views, book));
@@ -357,5 +361,6 @@ fn unread(entry: &Entry) -> VolumeRecord {
         metered: Metered::default(),
         class: entry.class.0,
         meter_changes: Vec::new(),
+        mirror: None,
     }
 }

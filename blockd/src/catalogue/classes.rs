@@ -280,7 +280,9 @@ impl Catalogue {
         (before, policy): (ClassPolicy, ClassPolicy),
     ) -> Result<(), CatalogueError> {
         let qos = if record.qos == before.qos { policy.qos } else { record.qos };
-        let history = if record.history == before.history { policy.history } else { record.history };
+        // Those that are mirrored keep no history yet.
+        let follows = record.history == before.history && record.mirror.is_none();
+        let history = if follows { policy.history } else { record.history };
         let is_served = entry.damage.is_none();
         let (has_other_qos, begins) = (qos != record.qos, record.history.is_none() && history.is_some());
         let record = VolumeRecord { qos, history, ..record };

@@ -138,6 +138,7 @@ impl Catalogue {
             metered: self.metered_from_now(),
             class: shelf.volume(kept.record.of).map_or(ClassId::DEFAULT.0, |record| record.class),
             meter_changes: Vec::new(),
+            mirror: None,
         })
     }
 

@@ -233,6 +233,15 @@ pub enum CatalogueError {
     /// It cannot be done as it is asked.
     #[error("{0}")]
     Request(String),
+    /// The volume is not mirrored.
+    #[error("volume {name} is not mirrored")]
+    NotMirrored {
+        /// The name.
+        name: String,
+    },
+    /// What is asked of a mirror cannot be done now, or with this volume.
+    #[error("{0}")]
+    Mirror(String),
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,

@@ -19,8 +19,8 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
             return Families::unknown();
         }
     };
-    let next_id = match read::<_, Head>(&mut system, 0) {
-        Ok(Some(head)) if CATALOGUE_FORMATS.contains(&head.format) => head.next_id,
+    match read::<_, Head>(&mut system, 0) {
+        Ok(Some(head)) if CATALOGUE_FORMATS.contains(&head.format) => {}
         // Nothing was ever made in it.
         Ok(None) => return Families::new(BTreeMap::new(), Vec::new()),
         Ok(Some(Head { format, .. })) => {
@@ -31,9 +31,19 @@ pub(crate) fn families<S: Store>(index: &Index<S>, reader: &dyn PoolReader) -> F
             tracing::error!(reason, "the catalogue cannot be read: every snapshot is kept");
             return Families::unknown();
         }
-    };
+    }
     let (mut parents, mut boundaries, mut rotten) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for id in 1..next_id {
+    let mut from = 1;
+    loop {
+        let id = match system.next_written(BlockIndex(from)) {
+            Ok(Some(block)) => block.0,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "the catalogue cannot be read: every snapshot is kept");
+                return Families::unknown();
+            }
+        };
+        from = id + 1;
         match read::<_, Record>(&mut system, id) {
             Ok(Some(Record::Volume(record))) => {
                 parents.extend(record.parent.map(|parent| (VolumeId(id), parent.into())));

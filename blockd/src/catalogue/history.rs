@@ -162,6 +162,7 @@ async fn keep(catalogue: Weak<Catalogue>, due: Arc<Notify>) {
     loop {
         {
             let Some(catalogue) = catalogue.upgrade().filter(|catalogue| !catalogue.is_stopping()) else { return };
+            catalogue.note_floors().await;
             catalogue.tell_if_changed(&mut told).await;
             catalogue.keep_all(&mut progress).await;
         }
@@ -175,10 +176,14 @@ async fn give_up_for_space(catalogue: Weak<Catalogue>, starving: Arc<Starving>) 
     loop {
         starving.notify.notified().await;
         let Some(catalogue) = catalogue.upgrade().filter(|catalogue| !catalogue.is_stopping()) else { return };
-        if starving.take()
-            && let Err(error) = catalogue.give_up_oldest().await
-        {
+        if !starving.take() {
+            continue;
+        }
+        let given_up = catalogue.give_up_oldest().await;
+        if let Err(error) = &given_up {
             tracing::warn!(%error, "cannot give up history for space");
+        }
+        if !matches!(given_up, Ok(true)) {
             // Who waits for it is told that there is no space, and nobody waits until it is tried again.
             catalogue.stop_history();
             tokio::time::sleep(PERIOD).await;
@@ -221,6 +226,11 @@ impl Catalogue {
         let _ = self.store.on_starving(None);
     }
 
+    /// Space runs short: something of what is kept goes.
+    pub(super) fn want_space(&self) {
+        self.history.starving.want();
+    }
+
     /// Says for how long a volume's history is to be kept; with none, what there is of it is given up.
     ///
     /// # Errors
@@ -229,6 +239,7 @@ impl Catalogue {
         let book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let entry = self.show_served(name)?;
+        self.refuse_if_mirrored(entry.volume, "history of")?;
         let known = self.read().volume(entry.volume.0).cloned().ok_or_else(|| missing(name))?;
         if is_trial() {
             return Ok(Entry { history, ..entry });
@@ -275,8 +286,9 @@ impl Catalogue {
     async fn tell_if_changed(&self, told: &mut BTreeMap<VolumeId, Lsn>) {
         let (histories, begun) = {
             let shelf = self.read();
-            let histories = shelf.histories();
-            if histories == *told {
+            let histories = shelf.kept_logs();
+            // Of a volume that had no segments then, the index knows nothing.
+            if histories == *told && !shelf.floors.holds_back() {
                 return;
             }
             let begun = ask::begin_keep_history(&self.store, histories.clone(), false);
@@ -454,8 +466,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Gives up the oldest base of all. Without any, those who wait for space are told that there is none.
-    async fn give_up_oldest(&self) -> Result<(), CatalogueError> {
+    /// Gives up the oldest base of all; without any, what is kept for the other site. Tells whether there was either.
+    async fn give_up_oldest(&self) -> Result<bool, CatalogueError> {
         let oldest = {
             let shelf = self.read();
             let lines = shelf.names.values().map(|kept| shelf.line_of(kept.entry.volume.0));
@@ -464,9 +476,14 @@ impl Catalogue {
         match oldest {
             Some(base) => {
                 tracing::info!(volume = base.of, at_ms = base.at_ms, "space runs short: history from then on goes");
-                self.give_up_base(base.id).await
+                self.give_up_base(base.id).await?;
+                Ok(true)
             }
-            None => self.tell_histories().await,
+            None => {
+                let is_given_up = self.write().floors.give_up_one();
+                self.tell_histories().await?;
+                Ok(is_given_up)
+            }
         }
     }
 
@@ -499,7 +516,7 @@ impl Catalogue {
     async fn send_histories(&self, ends_beginning: bool) -> Result<(), CatalogueError> {
         let begun = {
             let shelf = self.read();
-            ask::begin_keep_history(&self.store, shelf.histories(), ends_beginning)?
+            ask::begin_keep_history(&self.store, shelf.kept_logs(), ends_beginning)?
         };
         begun.end().await
     }

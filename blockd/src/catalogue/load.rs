@@ -3,6 +3,7 @@
 use super::cleaner::Cleaner;
 use super::history::HistoryKeeper;
 use super::meter::{self, MeterConfig};
+use super::mirrors::{hold_copies, ids_of};
 use super::qos::{Limited, QosKeeper, volume_qos};
 use super::reconcile::{Evidence, reconcile};
 use super::record::{GroupRecord, MeterRecord, ParentRecord, Record, SnapshotRecord, VolumeRecord, VolumeState};
@@ -11,18 +12,20 @@ use super::targets::{TargetKeeper, TargetRecords};
 use super::views::{Views, close_left};
 use super::{Book, Catalogue, CatalogueError, Entry, SYSTEM_BYTES, ask, shard_of};
 use crate::metering::MeterTimes;
+use crate::mirror::{Hosted, KeepError, MirrorHost, Wanted};
 use crate::open::{OpenError, PoolFile, Recovery, recover_all};
 use crate::qos::{Credits, KeptCredits};
-use crate::shard::{Message, ShardHandle, UnitSettings};
+use crate::shard::{Message, SeatSettings, ShardHandle, UnitSettings};
 use crate::store::StoreHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Mutex, watch};
-use units::{ClassId, PoolId, TenantId, VolumeId};
+use units::{ClassId, GroupId, PoolId, SiteId, TenantId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
 use volume::pool::{Boundary, Parent};
-use volume::recover::{Known, Recovered, fresh, fresh_clone};
+use volume::recover::{Known, Recovered, Terms, fresh, fresh_clone};
 
 /// What the catalogue begins with.
 pub(crate) struct Beginning {
@@ -39,17 +42,21 @@ pub(crate) struct Beginning {
     pub(crate) credits: KeptCredits,
     /// The meter's time, which its clock sets; and how readings are taken.
     pub(crate) meter: (MeterTimes, MeterConfig),
+    /// The other site, and what it wants copies of.
+    pub(crate) mirror: Option<Hosted>,
 }
 
 impl Catalogue {
     /// Opens every volume that has a record, the system volume first.
     pub(crate) async fn load(beginning: Beginning) -> Result<Arc<Self>, OpenError> {
-        let Beginning { pool, shards, store, config, mut known, erasing, credits, meter } = beginning;
+        let Beginning { pool, shards, store, config, mut known, erasing, credits, meter, mirror } = beginning;
+        let (host, wanted) = mirror.unzip();
+        let site = host.as_deref().map_or(SiteId(0), MirrorHost::site);
         let system = system_known(&mut known);
         let opening = Opening { pool: Arc::clone(&pool), shards: &shards, store: &store, config };
         opening.serve_system(system).await?;
         let first = shards.first().ok_or_else(|| OpenError::Setting("there is no shard".to_owned()))?.clone();
-        let (mut book, records) = Book::load(first).await.map_err(|error| unreadable(&error))?;
+        let (mut book, records) = Book::load(first, ids_of(site)).await.map_err(|error| unreadable(&error))?;
         let mut shelf = Shelf::default();
         let sorted = Sorted::of(records.read, &mut shelf);
         for (id, reason) in records.rotten {
@@ -60,7 +67,7 @@ impl Catalogue {
         let is_opened =
             |record: &&VolumeRecord| !erasing.contains(&VolumeId(record.id)) && is_to_be_opened(&shelf, record);
         let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(is_opened);
-        let to_recover = open.into_iter().map(|record| known_of(record, &mut known)).collect();
+        let to_recover = open.into_iter().map(|record| (known_of(record, &mut known), terms_of(record))).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
         let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
         let floor = volumes.iter().map(Recovered::metered_to).max().unwrap_or_default();
@@ -76,15 +83,17 @@ impl Catalogue {
         let reason = "the index was made without what it began as: rebuild it";
         damaged.extend(unsound.into_iter().map(|volume| (volume, reason.to_owned())));
         condemn_heirs(&shelf, &evidence, &mut damaged);
+        let (mut seats, mirrored) = opening.take_seats(host.as_ref(), (&shelf, &volumes), &mut damaged);
         let sizes = volumes.iter().map(|found| (found.volume, found.size_bytes)).collect();
         name_volumes(&mut shelf, &Opened { sizes, damaged }, shards.len());
         // Before any volume may tell what it has no more use for.
-        let told = ask::begin_keep_history(&store, shelf.histories(), true).map_err(|error| unreadable(&error))?;
+        let told = ask::begin_keep_history(&store, shelf.kept_logs(), true).map_err(|error| unreadable(&error))?;
         told.end().await.map_err(|error| unreadable(&error))?;
         let meter = resumed.begin((&shards, &store), &shelf).await.map_err(|error| unreadable(&error))?;
         let is_whole = |found: &Recovered| shelf.damage_of(found.volume.0).is_none();
         let of = |volume| service_of(&shelf, &credits, (&config.pool, volume));
-        opening.serve(volumes.into_iter().filter(is_whole).collect(), of)?;
+        opening.serve(volumes.into_iter().filter(is_whole).collect(), of, &mut seats)?;
+        opening.route(host.as_ref(), &mirrored);
         report_unrecorded(&known);
         let (views, left) = Views::new();
         let catalogue = Arc::new(Self {
@@ -103,16 +112,30 @@ impl Catalogue {
             sockets: watch::Sender::default(),
             targets: TargetKeeper::default(),
             erasing: Mutex::new(()),
+            mirror: host,
             is_stopping: AtomicBool::new(false),
         });
-        // First, so that what the cleaner does to former volumes is told from what was there before.
-        catalogue.start_history().await.map_err(|error| unreadable(&error))?;
-        catalogue.cleaner.start(&catalogue);
-        catalogue.hold_tenants().await.map_err(|error| unreadable(&error))?;
-        catalogue.start_qos();
-        catalogue.start_meter();
-        tokio::spawn(close_left(Arc::downgrade(&catalogue), left));
+        catalogue.begin_work(left, wanted).await.map_err(|error| unreadable(&error))?;
         Ok(catalogue)
+    }
+
+    /// Begins what goes on by itself.
+    async fn begin_work(
+        self: &Arc<Self>,
+        left: UnboundedReceiver<u64>,
+        wanted: Option<UnboundedReceiver<Wanted>>,
+    ) -> Result<(), CatalogueError> {
+        // First, so that what the cleaner does to former volumes is told from what was there before.
+        self.start_history().await?;
+        self.cleaner.start(self);
+        self.hold_tenants().await?;
+        self.start_qos();
+        self.start_meter();
+        tokio::spawn(close_left(Arc::downgrade(self), left));
+        if let Some(wanted) = wanted {
+            tokio::spawn(hold_copies(Arc::downgrade(self), wanted));
+        }
+        Ok(())
     }
 }
 
@@ -218,12 +241,12 @@ struct Opened {
 
 impl Opening<'_> {
     async fn serve_system(&self, known: Known) -> Result<(), OpenError> {
-        let recovered = self.recover(vec![known]).await?;
+        let recovered = self.recover(vec![(known, Terms::default())]).await?;
         if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
         }
-        self.serve(recovered.volumes, |_| <_>::default())
+        self.serve(recovered.volumes, |_| <_>::default(), &mut BTreeMap::new())
     }
 
     /// What the logs and the index tell of snapshots.
@@ -247,22 +270,17 @@ impl Opening<'_> {
         let resumed = beginning.resume(book).await.map_err(|error| unreadable(&error))?;
         let (volume, created_bytes) = resumed.volume();
         let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-        let recovered = self.recover(vec![Known { created_bytes, ..known }]).await?;
-        self.serve(recovered.volumes, |_| <_>::default())?;
+        let recovered = self.recover(vec![(Known { created_bytes, ..known }, Terms::default())]).await?;
+        self.serve(recovered.volumes, |_| <_>::default(), &mut BTreeMap::new())?;
         Ok(resumed)
     }
 
     /// Recovers volumes, and tells the index what was found.
-    async fn recover(&self, known: Vec<Known>) -> Result<Recovery, OpenError> {
+    async fn recover(&self, known: Vec<(Known, Terms)>) -> Result<Recovery, OpenError> {
         let (written, unwritten): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|known| known.row.is_some() || !known.segments.is_empty());
-        let pool = Arc::clone(&self.pool);
-        let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, written)).await;
-        let mut recovery = recovery.map_err(|_| ended("recovery"))??;
-        let notes = std::mem::take(&mut recovery.notes);
-        let noted = ask::note_recovered(self.store, notes).await.map_err(|error| unreadable(&error))?;
-        noted.map_err(OpenError::Disk)?;
-        recovery.volumes.extend(unwritten.iter().map(|known| match known.parent {
+            known.into_iter().partition(|(known, _)| known.row.is_some() || !known.segments.is_empty());
+        let mut recovery = recover_noted(self.store, &self.pool, written).await?;
+        recovery.volumes.extend(unwritten.iter().map(|(known, _)| match known.parent {
             Some(_) => fresh_clone(known.volume, known.created_bytes),
             None => fresh(known.volume, known.created_bytes),
         }));
@@ -288,21 +306,86 @@ impl Opening<'_> {
         Ok(unsound)
     }
 
+    fn shard_of(&self, volume: VolumeId) -> Option<&ShardHandle> {
+        self.shards.get(shard_of(volume, self.shards.len()))
+    }
+
+    /// What the seats of mirrored volumes begin with. One whose part in its mirror is not known is not served.
+    fn take_seats(
+        &self,
+        host: Option<&Arc<MirrorHost>>,
+        (shelf, volumes): (&Shelf, &[Recovered]),
+        damaged: &mut BTreeMap<VolumeId, String>,
+    ) -> (BTreeMap<VolumeId, SeatSettings>, Vec<(GroupId, VolumeId)>) {
+        let (mut seats, mut ids) = (BTreeMap::new(), Vec::new());
+        for volume in volumes.iter().map(|found| found.volume) {
+            let Some((record, shard)) = shelf.volume(volume.0).zip(self.shard_of(volume)) else { continue };
+            let Some(mirror) = record.mirror.filter(|_| !damaged.contains_key(&volume)) else { continue };
+            let attached = match host {
+                Some(host) if SiteId(mirror.peer) != host.peer() => {
+                    Err(KeepError::OtherPeer { recorded: mirror.peer, told: host.peer() })
+                }
+                Some(host) => host.attach((GroupId(mirror.group), volume), record.size_bytes, shard.clone()),
+                None => Err(KeepError::NoSite),
+            };
+            match attached {
+                Ok(settings) => {
+                    ids.push((settings.config.group, volume));
+                    seats.insert(volume, settings);
+                }
+                Err(error) => {
+                    tracing::error!(%volume, %error, "a mirrored volume is not served");
+                    damaged.insert(volume, error.to_string());
+                }
+            }
+        }
+        (seats, ids)
+    }
+
+    /// Has frames of the other site go to the seats.
+    fn route(&self, host: Option<&Arc<MirrorHost>>, mirrored: &[(GroupId, VolumeId)]) {
+        for ids in mirrored {
+            if let Some((host, shard)) = host.zip(self.shard_of(ids.1)) {
+                host.route(*ids, shard.clone());
+            }
+        }
+    }
+
     /// Hands volumes to their shards, with their ceilings and what is left of these.
     fn serve(
         &self,
         volumes: Vec<Recovered>,
         of: impl Fn(VolumeId) -> (Limited, Credits, UnitSettings),
+        seats: &mut BTreeMap<VolumeId, SeatSettings>,
     ) -> Result<(), OpenError> {
         for recovered in volumes {
-            let shard = self.shards.get(shard_of(recovered.volume, self.shards.len()));
+            let shard = self.shard_of(recovered.volume);
             let (limits, credits, unit) = of(recovered.volume);
-            let (volume, qos) = (Box::new(Volume::open(self.config, recovered)), volume_qos(limits, credits));
-            let sent = shard.map(|shard| shard.send(Message::OpenVolume { volume, qos, unit: Box::new(unit) }));
+            let mirror = seats.remove(&recovered.volume).map(Box::new);
+            let (mut volume, qos) = (Box::new(Volume::open(self.config, recovered)), volume_qos(limits, credits));
+            if mirror.is_some() {
+                volume.freeze();
+            }
+            let sent = shard.map(|shard| shard.send(Message::OpenVolume { volume, qos, unit: Box::new(unit), mirror }));
             sent.and_then(Result::ok).ok_or_else(|| ended("a shard"))?;
         }
         Ok(())
     }
+}
+
+/// Recovers volumes that were written, each by its terms, and tells the index what was found.
+pub(crate) async fn recover_noted(
+    store: &StoreHandle,
+    pool: &Arc<PoolFile>,
+    known: Vec<(Known, Terms)>,
+) -> Result<Recovery, OpenError> {
+    let pool = Arc::clone(pool);
+    let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, known)).await;
+    let mut recovery = recovery.map_err(|_| ended("recovery"))??;
+    let notes = std::mem::take(&mut recovery.notes);
+    let noted = ask::note_recovered(store, notes).await.map_err(|error| unreadable(&error))?;
+    noted.map_err(OpenError::Disk)?;
+    Ok(recovery)
 }
 
 /// Puts the volumes that have a name on the shelf under it.
@@ -353,6 +436,11 @@ fn set_aside(shelf: &mut Shelf, id: u64, reason: &str, shard_count: usize) {
     shelf.note_rotten(id);
     shelf.names.insert(name.clone(), Kept::new(entry));
     shelf.set_aside(&name, reason);
+}
+
+/// How the end of a volume's log is found.
+fn terms_of(record: &VolumeRecord) -> Terms {
+    Terms { goes_on: record.mirror.is_some(), ..Terms::default() }
 }
 
 /// What the index knows of a volume that has a record.

@@ -16,11 +16,13 @@ mod diff;
 mod erasures;
 mod error;
 mod families;
+mod floors;
 mod group;
 mod history;
 mod images;
 mod load;
 mod meter;
+mod mirrors;
 mod moment;
 mod qos;
 mod reconcile;
@@ -43,7 +45,7 @@ pub use error::CatalogueError;
 pub(crate) use families::families;
 pub use history::{History, HistoryFigures};
 pub use images::{IMAGE_SOURCE_BYTES_MAX, IMAGE_TENANTS_MAX, Image, Sharing};
-pub(crate) use load::Beginning;
+pub(crate) use load::{Beginning, recover_noted};
 pub use meter::{MeterConfig, MeterFigures};
 pub use qos::TenantQos;
 pub use record::MeterChange;
@@ -60,9 +62,10 @@ pub use trial::{is_trial, trial};
 pub use views::ViewLease;
 
 use crate::listener::{Attachment, Client, Exports, Found, Listing, Opening, describe};
+use crate::mirror::MirrorHost;
 use crate::open::PoolFile;
 use crate::qos::{Credits, QosLimits};
-use crate::shard::{Message, ShardHandle, ShardStats, VolumeStats};
+use crate::shard::{Message, SeatSettings, ShardHandle, ShardStats, VolumeStats};
 use crate::store::StoreHandle;
 use book::{Book, Pen};
 use cleaner::Cleaner;
@@ -163,6 +166,8 @@ pub struct Catalogue {
     targets: TargetKeeper,
     /// Held while a volume is erased.
     erasing: Mutex<()>,
+    /// The other site, when there is one.
+    mirror: Option<Arc<MirrorHost>>,
     is_stopping: AtomicBool,
 }
 
@@ -235,11 +240,21 @@ impl Catalogue {
 
     /// Hands a volume that was not open before to its shard; returns which that is.
     fn serve(&self, volume: Recovered, limits: Limited) -> Result<usize, CatalogueError> {
-        let (shard, handle) = self.shard_of(volume.volume);
-        let volume = Box::new(Volume::open(self.config, volume));
+        self.serve_volume(Volume::open(self.config, volume), limits, None)
+    }
+
+    /// The same of one that has been opened, and is frozen when it is mirrored.
+    fn serve_volume(
+        &self,
+        volume: Volume,
+        limits: Limited,
+        mirror: Option<Box<SeatSettings>>,
+    ) -> Result<usize, CatalogueError> {
+        let (shard, handle) = self.shard_of(volume.id());
+        let volume = Box::new(volume);
         let qos = volume_qos(limits, Credits::default());
         let unit = Box::new(self.read().unit_of(&self.config.pool, volume.id()));
-        handle.send(Message::OpenVolume { volume, qos, unit }).map_err(|_| CatalogueError::Ended("a shard"))?;
+        handle.send(Message::OpenVolume { volume, qos, unit, mirror }).map_err(|_| CatalogueError::Ended("a shard"))?;
         Ok(shard)
     }
 

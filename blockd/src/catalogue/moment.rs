@@ -109,6 +109,7 @@ impl Catalogue {
                 qos,
                 class: entry.class.0,
                 meter_changes: Vec::new(),
+                mirror: None,
                 metered: Metered::default(),
             };
             // Nobody deletes it while it is being made.
@@ -280,6 +281,7 @@ mod tests {
             class,
             meter_changes,
             metered,
+            mirror: None,
         }
     }
 

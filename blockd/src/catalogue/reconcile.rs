@@ -78,6 +78,7 @@ mod tests {
             metered: Metered::default(),
             class: 0,
             meter_changes: Vec::new(),
+            mirror: None,
         }
     }
 

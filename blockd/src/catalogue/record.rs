@@ -29,10 +29,11 @@ const HEADER_BYTES: usize = 16;
 /// Most snapshots of one group: so many ids fit in its record.
 pub(super) const GROUP_MEMBERS_MAX: usize = 64;
 
-/// The version of the catalogue that this code writes. A program that knows no targets would take their records for damage.
-pub(super) const CATALOGUE_FORMAT: u32 = 3;
+/// The version of the catalogue that this code writes. A program that knows no mirrors would serve a mirrored volume as if nobody else did.
+pub(super) const CATALOGUE_FORMAT: u32 = 4;
 
-/// The versions that it reads: before the second one there were no tenants, before the third one no targets.
+/// The versions that it reads: before the second one there were no tenants, before the third one no
+/// targets, before the fourth one no mirrors.
 pub(super) const CATALOGUE_FORMATS: RangeInclusive<u32> = 1..=CATALOGUE_FORMAT;
 
 /// Block 0.
@@ -102,6 +103,20 @@ pub(super) struct VolumeRecord {
     /// Changes of its class that no reading tells yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) meter_changes: Vec<MeterChange>,
+    /// What it is in a mirror, when it is mirrored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mirror: Option<MirrorRecord>,
+}
+
+/// What a volume is in a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MirrorRecord {
+    /// Its group: another one each time that a volume begins to be mirrored, so that nothing of before counts.
+    pub(super) group: u64,
+    /// The other site.
+    pub(super) peer: u8,
+    /// Whether it was made at the other site, which meters it.
+    pub(super) is_copy: bool,
 }
 
 /// From when on what a volume uses is of another class.
@@ -485,6 +500,7 @@ mod tests {
             qos,
             class: u64::MAX,
             meter_changes: Vec::new(),
+            mirror: None,
             metered: Metered {
                 from: Some(u64::MAX),
                 end: Some(MeterEnd {

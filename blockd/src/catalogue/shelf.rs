@@ -3,6 +3,7 @@
 //! A volume's line are the volumes that had its name one after the other; rollbacks make it longer. Snapshots belong to the
 //! line, so that they keep their names when the volume is rolled back.
 
+use super::floors::Floors;
 use super::record::{
     ClassRecord, GroupRecord, ParentRecord, SnapshotRecord, SnapshotState, TenantRecord, TokenRecord, VolumeRecord,
     VolumeState,
@@ -61,6 +62,8 @@ pub(super) struct Shelf {
     /// By name.
     pub(super) classes: BTreeMap<String, ClassRecord>,
     pub(super) targets: TargetShelf,
+    /// What is kept of mirrored logs.
+    pub(super) floors: Floors,
     /// Names, and sizes, of volumes that are being made.
     pub(super) coming: BTreeMap<String, u64>,
     /// Bases of history that are being given up: nobody clones them any more.
@@ -288,6 +291,11 @@ impl Shelf {
         self.children.contains_key(&boundary)
     }
 
+    /// Whether a volume is mirrored.
+    pub(super) fn is_mirrored(&self, volume: u64) -> bool {
+        self.volumes.get(&volume).is_some_and(|record| record.mirror.is_some())
+    }
+
     /// Whether a volume began as the end of any of a volume's generations.
     pub(super) fn is_parent(&self, volume: u64) -> bool {
         let all = ParentRecord { volume, generation: 0 }..=ParentRecord { volume, generation: u64::MAX };
@@ -330,6 +338,14 @@ impl Shelf {
     /// The bases of the history of a line, oldest first.
     pub(super) fn bases_of_line(&self, line: u64) -> impl Iterator<Item = &SnapshotRecord> {
         self.volumes_of(line).flat_map(|volume| self.bases_of(volume))
+    }
+
+    /// Behind which operation the log of each volume is kept whole: for history, or for the other site, which may lack it.
+    pub(super) fn kept_logs(&self) -> BTreeMap<VolumeId, Lsn> {
+        let mirrored = self.volumes().filter(|record| record.mirror.is_some() && record.state == VolumeState::Live);
+        let kept = mirrored.filter_map(|record| Some((VolumeId(record.id), self.floors.kept_from(record.id)?)));
+        // What is mirrored has no history.
+        self.histories().into_iter().chain(kept).collect()
     }
 
     /// Behind which operation the log of each volume with history is kept. Without a name, a line has none.

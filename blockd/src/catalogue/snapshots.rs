@@ -63,6 +63,7 @@ impl Catalogue {
         let mut book = self.book.lock().await;
         self.refuse_if_stopping()?;
         let volumes = self.check_new(names)?;
+        volumes.iter().try_for_each(|entry| self.refuse_if_mirrored(entry.volume, "snapshots of"))?;
         if is_trial() {
             return Ok(names.iter().zip(&volumes).map(|(name, of)| would_be(name, of, group)).collect());
         }

@@ -9,10 +9,16 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-use units::GroupId;
+use units::{GroupId, SiteId};
 
 /// Bytes of the line in front of a promise: its name, eight digits, the end of the line.
 const CHECKSUM_LINE_BYTES: usize = "checksum ".len() + 8 + 1;
+
+/// The file that says whose promises these are.
+const SITE_FILE: &str = "site";
+
+/// Longest note of a boot, or of a site, that is looked at.
+const BOOT_BYTES_MAX: usize = 256;
 
 /// The folder of the promises. One process has it.
 #[derive(Debug)]
@@ -47,6 +53,42 @@ pub enum KeepError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A sync of the disk failed in this boot of the machine.
+    #[error(
+        "a sync of this site's disk failed since the machine was started, as {path} says, so that what can be read of the volume may not be \
+         on the disk: see to the disk, and start the machine anew"
+    )]
+    FailedSync {
+        /// The note.
+        path: PathBuf,
+    },
+    /// The site is another one than it was.
+    #[error(
+        "{path} says that this is site {kept}, not site {told}: what a site has promised holds for it alone; start it with the number that it had"
+    )]
+    OtherSite {
+        /// What says so.
+        path: PathBuf,
+        /// The site that it was.
+        kept: String,
+        /// The one that it is to be.
+        told: SiteId,
+    },
+    /// The volume's other site is not the one that the daemon has.
+    #[error(
+        "it is mirrored with site {recorded}, and this daemon was told that the other one is site {told}: start it with the numbers that it had"
+    )]
+    OtherPeer {
+        /// Whom the volume is mirrored with.
+        recorded: u8,
+        /// Whom the daemon knows.
+        told: SiteId,
+    },
+    /// The daemon is no site of a mirror.
+    #[error(
+        "it is mirrored, and this daemon was not told which site it is: start it with --site and what belongs to that"
+    )]
+    NoSite,
     /// A change of before could not be made durable.
     #[error("a promise in {path} could not be made durable: look at its disk, then restart the daemon")]
     Poisoned {
@@ -85,6 +127,65 @@ impl Promises {
         decode(&bytes).map(Some).map_err(|reason| KeepError::Damaged { path, reason })
     }
 
+    /// Keeps the number of the site whose promises these are, or holds it against what was kept.
+    ///
+    /// # Errors
+    /// [`KeepError::OtherSite`]; [`KeepError::System`].
+    pub fn be_of(&self, site: SiteId) -> Result<(), KeepError> {
+        let path = self.path.join(SITE_FILE);
+        match replaced_files::read(&self.folder, SITE_FILE, BOOT_BYTES_MAX) {
+            Ok(kept) if kept == site.to_string().as_bytes() => Ok(()),
+            Ok(kept) => {
+                let kept = String::from_utf8_lossy(&kept).into_owned();
+                Err(KeepError::OtherSite { path, kept, told: site })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let written = replaced_files::replace(&self.folder, SITE_FILE, site.to_string().as_bytes());
+                written.map_err(|error| KeepError::System { what: "write", path, source: io::Error::other(error) })
+            }
+            Err(source) => Err(KeepError::System { what: "read", path, source }),
+        }
+    }
+
+    /// Takes away the promise of a group that has ended.
+    ///
+    /// # Errors
+    /// [`KeepError::System`].
+    pub fn forget(&self, group: GroupId) -> Result<(), KeepError> {
+        let name = name_of(group);
+        match rustix::fs::unlinkat(&self.folder, &name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(KeepError::System { what: "remove", path: self.path.join(&name), source: error.into() }),
+        }
+    }
+
+    /// Notes that a sync of the disk failed in a boot of the machine: what it covered may be gone, and can be read all the same until the
+    /// machine is started anew.
+    ///
+    /// # Errors
+    /// [`KeepError::System`].
+    pub fn note_failed_sync(&self, group: GroupId, boot: &str) -> Result<(), KeepError> {
+        let name = note_of(group);
+        let path = self.path.join(&name);
+        let written = replaced_files::replace(&self.folder, &name, boot.as_bytes());
+        written.map_err(|error| KeepError::System { what: "write", path, source: io::Error::other(error) })
+    }
+
+    /// Refuses a group of which a sync failed in this boot of the machine.
+    ///
+    /// # Errors
+    /// [`KeepError::FailedSync`]; [`KeepError::System`] when that cannot be told.
+    pub fn refuse_after_failed_sync(&self, group: GroupId, boot: &str) -> Result<(), KeepError> {
+        let name = note_of(group);
+        let path = self.path.join(&name);
+        match replaced_files::read(&self.folder, &name, BOOT_BYTES_MAX) {
+            Ok(noted) if noted == boot.as_bytes() => Err(KeepError::FailedSync { path }),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(KeepError::System { what: "read", path, source }),
+        }
+    }
+
     /// Puts a promise in place of the one before, durably.
     ///
     /// # Errors
@@ -119,6 +220,10 @@ pub fn boot_id() -> io::Result<String> {
 
 fn name_of(group: GroupId) -> String {
     format!("promise-{group}")
+}
+
+fn note_of(group: GroupId) -> String {
+    format!("failed-sync-{group}")
 }
 
 fn encode(kept: &KeptPromise) -> String {
@@ -164,6 +269,30 @@ mod tests {
         assert_eq!(again.load(GroupId(8)).unwrap(), Some(kept(5)));
         let mode = std::fs::metadata(path.join("promise-7")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// P4. Promises are of one site.
+    #[test]
+    fn promises_are_of_one_site() {
+        let folder = tempfile::tempdir().unwrap();
+        let promises = Promises::open(folder.path()).unwrap();
+        promises.be_of(SiteId(1)).unwrap();
+        Promises::open(folder.path()).unwrap().be_of(SiteId(1)).unwrap();
+        let error = promises.be_of(SiteId(2)).unwrap_err().to_string();
+        assert!(error.contains("this is site 1, not site 2"), "{error}");
+    }
+
+    /// P1. After a failed sync the group is refused until the machine has been started anew.
+    #[test]
+    fn a_failed_sync_holds_for_the_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let promises = Promises::open(folder.path()).unwrap();
+        promises.refuse_after_failed_sync(GroupId(7), "one").unwrap();
+        promises.note_failed_sync(GroupId(7), "one").unwrap();
+        let error = promises.refuse_after_failed_sync(GroupId(7), "one").unwrap_err().to_string();
+        assert!(error.contains("start the machine anew"), "{error}");
+        promises.refuse_after_failed_sync(GroupId(8), "one").unwrap();
+        promises.refuse_after_failed_sync(GroupId(7), "two").unwrap();
     }
 
     /// P4. A file that is not as it was written is refused, whichever byte of it is wrong, and left as it is.

@@ -8,7 +8,7 @@ use std::thread;
 use units::{Lsn, SegmentId, VolumeId};
 use volume::error::DiskFault;
 use volume::pool::{Boundary, Index, Loan, SegmentRow};
-use volume::recover::{Known, Recovered, recover};
+use volume::recover::{Known, Recovered, Terms, recover_by};
 use volume::store::Store;
 
 /// Most volumes recovered side by side: it is reading from one disk.
@@ -49,16 +49,16 @@ impl Notes {
     }
 }
 
-/// Recovers the volumes in `known`, and makes durable what that needs.
-pub(crate) fn recover_all(pool: &PoolFile, known: Vec<Known>) -> Result<Recovery, OpenError> {
+/// Recovers the volumes in `known`, each by its terms, and makes durable what that needs.
+pub(crate) fn recover_all(pool: &PoolFile, known: Vec<(Known, Terms)>) -> Result<Recovery, OpenError> {
     let threads = known.len().min(THREADS_MAX);
     let left = Mutex::new(known.into_iter());
     let found = Mutex::new(Recovery::default());
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(known) = take(&left) {
-                    let result = recover(pool, pool.superblock(), &known);
+                while let Some((known, terms)) = take(&left) {
+                    let result = recover_by(pool, pool.superblock(), &known, terms);
                     let mut found = found.lock().expect("no thread panics with the lock held");
                     match result {
                         Ok(volume) => found.volumes.push(volume),
@@ -76,7 +76,7 @@ pub(crate) fn recover_all(pool: &PoolFile, known: Vec<Known>) -> Result<Recovery
     Ok(found)
 }
 
-fn take(left: &Mutex<impl Iterator<Item = Known>>) -> Option<Known> {
+fn take<T>(left: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     left.lock().expect("no thread panics with the lock held").next()
 }
 

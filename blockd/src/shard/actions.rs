@@ -4,6 +4,7 @@ use super::disk::{DiskToken, Fetch, note_fault};
 use super::port::StoreAsk;
 use super::{Shard, THROTTLED_MAX, Token};
 use crate::memory::buffer_of;
+use replication::seat::Event as SeatEvent;
 use std::time::Duration;
 use units::{BLOCK_BYTES, Monotonic, VolumeId};
 use uring::{Completion, Outcome, Want};
@@ -52,6 +53,10 @@ impl Shard {
     fn settle_volume(&mut self, place: usize, mut is_its_turn: bool) {
         loop {
             let Some(slot) = self.volumes.get_mut(place) else { return };
+            if slot.is_closed() {
+                slot.is_touched = false;
+                return;
+            }
             let mut context = Context {
                 now: self.now,
                 wall_ms: self.wall_ms,
@@ -75,6 +80,7 @@ impl Shard {
             }
             if slot.actions.is_empty() {
                 slot.is_touched = false;
+                self.look_at_mirrored(place);
                 return;
             }
             self.carry_out_all(place);
@@ -82,7 +88,7 @@ impl Shard {
     }
 
     /// Carries out what a volume wants so far.
-    fn carry_out_all(&mut self, place: usize) {
+    pub(super) fn carry_out_all(&mut self, place: usize) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         let id = slot.volume.id();
         let mut actions = std::mem::take(&mut slot.actions);
@@ -117,17 +123,25 @@ impl Shard {
 
     fn carry_out(&mut self, place: usize, volume: VolumeId, action: Action) {
         match action {
-            Action::Append { id, pool_offset, buffers, to_peer: None } => {
+            Action::Append { id, pool_offset, buffers, to_peer } => {
+                if let Some(batch) = to_peer {
+                    self.ship(place, &buffers, batch);
+                }
+                self.note_under_way(place);
                 self.throttle.charge(self.now, total_len(&buffers));
                 let (disk, mut io) = self.disk_and_io();
                 let event = disk.append(&mut io, DiskToken { volume: place, id }, pool_offset, buffers);
                 self.finished.extend(event.map(|event| (place, event)));
             }
             Action::Fetch { id, buffer, pieces, is_second_try } => {
+                self.note_under_way(place);
                 let token = DiskToken { volume: place, id };
                 self.fetches.push(Fetch { token, buffer, pieces, is_second_try });
             }
-            Action::Sync { id } => self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id }),
+            Action::Sync { id } => {
+                self.note_under_way(place);
+                self.disk.want_sync(&mut self.stats, DiskToken { volume: place, id });
+            }
             Action::Reply(reply) => self.on_reply(reply),
             Action::LoadPage { page } => self.store.ask(StoreAsk::LoadPage { volume, page }),
             Action::LoadChanges { id, since, pages, runs_max } => {
@@ -151,10 +165,12 @@ impl Shard {
             Action::Settle(settled) => self.store.ask(StoreAsk::Settle { volume, settled }),
             Action::Unpinned { segment } => self.store.ask(StoreAsk::Unpinned { volume, segment }),
             Action::Release { segment } => self.store.ask(StoreAsk::Release { volume, segment }),
-            Action::Append { to_peer: Some(_), .. }
-            | Action::SyncPeer { .. }
-            | Action::TellPrimary(_)
-            | Action::FellOut { .. } => unreachable!("only a link to another site gives a volume a role"),
+            Action::SyncPeer { lsn } => self.note_for_seat(place, SeatEvent::SyncPeer(lsn)),
+            Action::TellPrimary(log) => self.note_for_seat(place, SeatEvent::TellPrimary(log)),
+            Action::FellOut { why } => {
+                tracing::warn!(%volume, ?why, "a mirrored volume cannot go on as it was told");
+                self.note_for_seat(place, SeatEvent::FellOut(why));
+            }
         }
     }
 

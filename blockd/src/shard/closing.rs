@@ -136,15 +136,20 @@ impl Shard {
         for place in 0..self.volumes.capacity() {
             self.end_nexuses_if_idle(place);
             let Some(slot) = self.volumes.get_mut(place) else { continue };
-            let has_connections = slot.stats.connections > 0;
+            let (has_connections, is_idle) = (slot.stats.connections > 0, slot.is_idle());
+            let is_led_elsewhere = slot.is_led_elsewhere();
             let Some(closing) = &mut slot.closing else { continue };
             match closing.checkpoint {
+                // Where another site leads, that has all that counts, and this one's map is written back as it says.
+                Checkpoint::Later if !has_connections && is_led_elsewhere => {
+                    closing.checkpoint = Checkpoint::Over(Ok(()));
+                }
                 Checkpoint::Later if !has_connections => {
                     closing.checkpoint = Checkpoint::Asked;
                     self.begin(place, Request::Checkpoint, Origin::Closing);
                 }
                 Checkpoint::Over(_) if closing.stays_open => self.reopen(place),
-                Checkpoint::Over(_) if slot.volume.is_idle() => self.forget_volume(place),
+                Checkpoint::Over(_) if is_idle => self.forget_volume(place),
                 Checkpoint::Later | Checkpoint::Asked | Checkpoint::Over(_) => {}
             }
         }
@@ -172,6 +177,7 @@ impl Shard {
     }
 
     fn forget_volume(&mut self, place: usize) {
+        self.leave_mirror(place);
         let slot = self.volumes.remove(place);
         let id = slot.volume.id();
         if let Some(queue) = slot.unit.held_in {

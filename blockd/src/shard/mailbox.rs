@@ -1,5 +1,6 @@
 //! How other threads talk to a shard.
 
+use super::mirror::{MirrorMessage, SeatSettings, SharedLog};
 use super::stats::{ShardStats, VolumeStats};
 use crate::catalogue::KeptReservations;
 use crate::iscsi;
@@ -36,6 +37,17 @@ pub enum Message {
         qos: VolumeQos,
         /// What it is as a logical unit.
         unit: Box<UnitSettings>,
+        /// What its seat begins with, when it is mirrored: it is frozen then.
+        mirror: Option<Box<SeatSettings>>,
+    },
+    /// Tell of each mirrored volume how far the other site surely is with its log.
+    Shared(Callback<Vec<SharedLog>>),
+    /// Of a mirrored volume, or one that is to be.
+    Mirror {
+        /// Which.
+        volume: VolumeId,
+        /// What.
+        message: Box<MirrorMessage>,
     },
     /// Of iSCSI: a connection, or what sessions and logical units tell each other.
     Iscsi(IscsiMessage),
@@ -263,6 +275,8 @@ impl fmt::Debug for Message {
         match self {
             Self::AddConnection(new) => f.debug_tuple("AddConnection").field(new).finish(),
             Self::OpenVolume { volume, .. } => write!(f, "OpenVolume({})", volume.id()),
+            Self::Shared(_) => f.write_str("Shared"),
+            Self::Mirror { volume, message } => write!(f, "Mirror({volume}, {message:?})"),
             Self::Iscsi(IscsiMessage(news)) => write!(f, "Iscsi({news:?})"),
             Self::CloseVolume { volume, .. } => write!(f, "CloseVolume({volume})"),
             Self::DetachClients { volume, .. } => write!(f, "DetachClients({volume})"),

@@ -11,6 +11,7 @@ mod closing;
 mod disk;
 mod iscsi;
 mod mailbox;
+mod mirror;
 mod pace;
 mod port;
 mod qos;
@@ -22,6 +23,7 @@ mod tasks;
 
 pub(crate) use mailbox::SessionMessage;
 pub use mailbox::{Callback, IscsiMessage, Message, NewConnection, ShardEnded, ShardHandle, ShardQos, UnitSettings};
+pub use mirror::{MirrorMessage, Retiring, SeatSettings, SharedLog};
 pub use port::{StoreAsk, StorePort};
 pub use start::{ShardConfig, ShardThread, StartError};
 pub use stats::{Histogram, ShardStats, Verb, VerbStats, VolumeStats};
@@ -36,6 +38,7 @@ use crate::unit::{LogicalUnit, Registrar, Reserving, SessionKey};
 use closing::Closing;
 use disk::{Disk, DiskToken, Fetch, Io};
 use mailbox::IscsiNews;
+use mirror::Mirrored;
 use pace::Pace;
 use requests::Pending;
 use slab::Slab;
@@ -97,6 +100,10 @@ struct VolumeSlot {
     closing: Option<Closing>,
     /// It, as iSCSI initiators see it.
     unit: Box<LogicalUnit>,
+    /// Operations of the disk under way.
+    under_way: u32,
+    /// Its part in a mirror, when it is mirrored.
+    mirror: Option<Box<Mirrored>>,
 }
 
 /// The state of a shard's thread.
@@ -173,6 +180,9 @@ struct Shard {
     finished: Vec<(usize, Event)>,
     held_bytes: u64,
     next_tick: Monotonic,
+    /// The places of mirrored volumes, and when their seats are to be told the time.
+    mirrored: Vec<usize>,
+    next_mirror_tick: Monotonic,
     /// Whether some volume may have something to do by time alone.
     is_ticking: bool,
     /// Number of volumes that are being closed.
@@ -209,6 +219,7 @@ impl Shard {
         if self.now >= self.next_tick {
             self.tick();
         }
+        self.tick_mirrors();
         self.resume_unfinished();
         self.resume_unfinished_iscsi();
         self.resume_stalled();
@@ -250,7 +261,8 @@ impl Shard {
         }
         self.stats.sleeps += 1;
         let tick = self.needs_ticks().then(|| self.next_tick.since(since));
-        let limit = tick.into_iter().chain(self.throttled_for(since)).chain(self.held_for(since)).min();
+        let held = self.held_for(since).into_iter().chain(self.mirrors_for(since));
+        let limit = tick.into_iter().chain(self.throttled_for(since)).chain(held).min();
         self.ring.enter(Want::Completion(limit))?;
         if is_for_clients {
             self.pace.note_wait(self.clock().since(since));
@@ -274,7 +286,9 @@ impl Shard {
         while let Ok(message) = self.mailbox.try_recv() {
             match message {
                 Message::AddConnection(new) => self.add_connection(*new),
-                Message::OpenVolume { volume, qos, unit } => self.open_volume(volume, qos, &unit),
+                Message::OpenVolume { volume, qos, unit, mirror } => self.open_volume(volume, qos, &unit, mirror),
+                Message::Shared(done) => done(self.shared()),
+                Message::Mirror { volume, message } => self.on_mirror_message(volume, *message),
                 Message::Iscsi(IscsiMessage(news)) => self.on_iscsi_news(news),
                 Message::CloseVolume { volume, done } => self.close_volume(volume, done),
                 Message::DetachClients { volume, done } => self.detach_clients(volume, done),
@@ -307,7 +321,13 @@ impl Shard {
         }
     }
 
-    fn open_volume(&mut self, volume: Box<Volume>, qos: VolumeQos, unit: &UnitSettings) {
+    fn open_volume(
+        &mut self,
+        volume: Box<Volume>,
+        qos: VolumeQos,
+        unit: &UnitSettings,
+        mirror: Option<Box<SeatSettings>>,
+    ) {
         let id = volume.id();
         let unit = Box::new(LogicalUnit::new(unit, volume.size_bytes()));
         let standing = self.gate.open(self.now, qos);
@@ -320,9 +340,14 @@ impl Shard {
             is_touched: false,
             closing: None,
             unit,
+            under_way: 0,
+            mirror: None,
         });
         let earlier = self.by_id.insert(id, place);
         assert!(earlier.is_none(), "volume {id} was opened twice");
+        if let Some(settings) = mirror {
+            self.open_mirrored(place, *settings);
+        }
         self.touch(place);
     }
 
@@ -336,6 +361,7 @@ impl Shard {
 
     /// Hands a volume an event. What it wants is carried out by [`Shard::settle`].
     fn tell(&mut self, place: usize, event: Event) {
+        let Some(event) = self.sift(place, event) else { return };
         let Some(slot) = self.volumes.get_mut(place) else { return };
         let mut context = Context {
             now: self.now,

@@ -38,6 +38,18 @@ pub(super) enum Origin {
     Caller(Callback<Result<Completion, Error>>),
     /// The shard, which is closing the volume.
     Closing,
+    /// Whoever it was has been told that it ended: what the volume still answers is thrown away.
+    Ended,
+}
+
+impl Pending {
+    /// Has it be one that ended, unless it is; returns it as it was.
+    pub(super) fn end(&mut self) -> Option<Self> {
+        let Self { volume, verb, bytes, since, ref mut origin } = *self;
+        let origin = std::mem::replace(origin, Origin::Ended);
+        let is_ended = matches!(origin, Origin::Ended);
+        (!is_ended).then_some(Self { volume, verb, bytes, since, origin })
+    }
 }
 
 impl Shard {
@@ -51,7 +63,13 @@ impl Shard {
             // The volume ends it by itself, when it is told the time.
             self.next_tick = self.next_tick.min(self.now.plus(HOLD_DURATION_MAX));
         }
-        let id = self.requests.insert(Pending { volume: place, verb, bytes, since: self.now, origin });
+        let is_mirrored = slot.mirror.is_some();
+        // What is read there must not be older than the request: whether it is, is asked by this time.
+        let since = if is_mirrored { self.clock() } else { self.now };
+        let id = self.requests.insert(Pending { volume: place, verb, bytes, since, origin });
+        if is_mirrored {
+            return self.begin_mirrored(place, id, request);
+        }
         self.tell(place, Event::Request { id: RequestId(id as u64), request });
     }
 
@@ -69,31 +87,44 @@ impl Shard {
     pub(super) fn on_reply(&mut self, reply: Reply) {
         let id = usize::try_from(reply.id.0).unwrap_or(usize::MAX);
         let pending = self.requests.try_remove(id).expect("a volume answers each request once");
+        if matches!(pending.origin, Origin::Ended) {
+            // Whoever it was has been told, and it is counted.
+            if let Ok(completion) = reply.result {
+                self.throw_away(completion);
+            }
+        } else if let Some((pending, result)) = self.hold_back(pending, reply.result) {
+            self.finish(pending, result);
+        }
+    }
+
+    /// Tells whoever asked.
+    pub(super) fn finish(&mut self, pending: Pending, result: Result<Completion, Error>) {
         if let Some(slot) = self.volumes.get_mut(pending.volume) {
             let took = self.now.since(pending.since);
-            slot.stats.end(pending.verb, pending.bytes, took, reply.result.is_ok());
-            if reply.result.is_ok() && matches!(pending.origin, Origin::Connection { .. } | Origin::Unit { .. }) {
+            slot.stats.end(pending.verb, pending.bytes, took, result.is_ok());
+            if result.is_ok() && matches!(pending.origin, Origin::Connection { .. } | Origin::Unit { .. }) {
                 slot.stats.count_carried_out(pending.verb, pending.bytes);
             }
         }
         match pending.origin {
             Origin::Connection { key, asked, held_bytes, work } => {
                 self.end_work(pending.volume, work);
-                self.answer(key, asked, held_bytes, reply.result);
+                self.answer(key, asked, held_bytes, result);
             }
             // Later: what it asks next must not come while the volume's actions are carried out.
-            Origin::Unit { key } => self.unit_replies.push((key, reply.result)),
-            Origin::Status { key, context_id } => self.take_status(key, context_id, reply.result),
+            Origin::Unit { key } => self.unit_replies.push((key, result)),
+            Origin::Status { key, context_id } => self.take_status(key, context_id, result),
             Origin::Caller(done) => {
                 self.note_size(pending.volume);
-                done(reply.result);
+                done(result);
             }
-            Origin::Closing => self.on_checkpointed(pending.volume, reply.result),
+            Origin::Closing => self.on_checkpointed(pending.volume, result),
+            Origin::Ended => {}
         }
     }
 
     /// Holds the connections of a volume to the size that it has now.
-    fn note_size(&mut self, place: usize) {
+    pub(super) fn note_size(&mut self, place: usize) {
         let Some(slot) = self.volumes.get_mut(place) else { return };
         let size_bytes = slot.volume.size_bytes();
         slot.unit.note_size(size_bytes);

@@ -190,6 +190,8 @@ impl Shard {
             finished: Vec::new(),
             held_bytes: 0,
             next_tick: Monotonic::default(),
+            mirrored: Vec::new(),
+            next_mirror_tick: Monotonic::default(),
             is_ticking: true,
             closing_count: 0,
             begun: 0,

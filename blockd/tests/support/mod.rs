@@ -20,6 +20,7 @@ pub(crate) async fn serve(folder: &Path) -> Serving {
         limits: Limits::default(),
         meter: MeterConfig::default(),
         scrub_bytes_per_second: 1 << 30,
+        mirror: None,
     };
     Serving::start(OpenPool::open_or_make(&config).unwrap(), how).await.unwrap()
 }

@@ -24,9 +24,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LEN_MAX: usize = 64;
 
 /// What takes as long as it takes: to copy what a log says, or to write back what a volume holds in memory alone and look
-/// through what has changed. A limit would leave in doubt what becomes of it.
-const UNLIMITED_ROUTES: [&str; 4] =
-    ["/v1/volumes/{name}/clone", "/v1/volumes/{name}/rollback", "/v1/snapshots/{name}", "/v1/snapshots/reclaim"];
+/// through what has changed; to have two sites agree, which has a limit of its own. A limit would leave in doubt what becomes of it.
+const UNLIMITED_ROUTES: [&str; 7] = [
+    "/v1/volumes/{name}/clone",
+    "/v1/volumes/{name}/rollback",
+    "/v1/volumes/{name}/mirror",
+    "/v1/volumes/{name}/move",
+    "/v1/volumes/{name}/failover",
+    "/v1/snapshots/{name}",
+    "/v1/snapshots/reclaim",
+];
 
 /// Watches over one request.
 pub(super) async fn watch(State(context): State<Context>, request: Request, next: Next) -> Response {

@@ -13,6 +13,7 @@ mod dry_run;
 mod guard;
 mod images;
 mod invoices;
+mod mirrors;
 mod once;
 mod operations;
 mod paging;
@@ -161,6 +162,10 @@ fn documented_routes() -> OpenApiRouter<Context> {
         .routes(routes!(classes::list, classes::create))
         .routes(routes!(classes::show, classes::set, classes::delete))
         .routes(routes!(classes::set_of_volume))
+        .routes(routes!(mirrors::list))
+        .routes(routes!(mirrors::show, mirrors::begin, mirrors::end))
+        .routes(routes!(mirrors::move_primary))
+        .routes(routes!(mirrors::fail_over))
         .routes(routes!(targets::list, targets::create))
         .routes(routes!(targets::show, targets::delete))
         .routes(routes!(targets::map))

@@ -3,6 +3,7 @@
 pub(crate) mod books;
 mod classes;
 mod images;
+mod mirrors;
 mod targets;
 mod tenants;
 
@@ -12,10 +13,10 @@ use images::check_claim;
 use control::metrics::{self, VolumeMetrics};
 use control::{
     Answer, Books, CeilingStatus, Chap, Class, Compaction, DiffExtent, DiffKind, ErrorCode, ExportName, Image,
-    ImageSharing, ImageState, KeepHistory, KnownToken, MomentName, Name, NewToken, Operation, OperationState, Page,
-    Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetClass, SetQos, SetTenantQos,
-    Slots, Snapshot, SnapshotDiff, SnapshotName, Target, TargetLun, Tenant, TenantQos, Token, Trial, Volume,
-    VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
+    ImageSharing, ImageState, KeepHistory, KnownToken, Mirror, MomentName, Name, NewToken, Operation, OperationState,
+    Page, Place, Pool, PoolState, Quota, RolledBack, Scrub, Service, ServiceError, SetAccess, SetClass, SetQos,
+    SetTenantQos, Slots, Snapshot, SnapshotDiff, SnapshotName, Target, TargetLun, Tenant, TenantQos, Token, Trial,
+    Volume, VolumeHistory, VolumeName, VolumeQos, VolumeSize, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,7 @@ struct State {
     tenants: BTreeMap<String, Tenant>,
     tokens: BTreeMap<u64, (Token, [u8; 32])>,
     classes: BTreeMap<String, Class>,
+    mirrors: BTreeMap<String, Mirror>,
     targets: BTreeMap<String, Target>,
     last_id: u64,
     is_stopping: bool,
@@ -156,6 +158,7 @@ impl State {
             return Err(ServiceError::new(ErrorCode::VolumeInUse, format!("{connections} clients are attached")));
         }
         self.volumes.remove(name.as_str());
+        self.mirrors.remove(name.as_str());
         Ok(())
     }
 }
@@ -291,6 +294,39 @@ impl Service for MemoryService {
 
     fn set_volume_class(&self, name: VolumeName, class: Name) -> Answer<'_, Volume> {
         Box::pin(async move { self.reclass(&name, &class) })
+    }
+
+    fn list_mirrors(&self, tenant: Option<Name>, page: Page) -> Answer<'_, Vec<Mirror>> {
+        Box::pin(async move { Ok(self.mirrors_of(tenant.as_ref(), &page)) })
+    }
+
+    fn show_mirror(&self, name: VolumeName) -> Answer<'_, Mirror> {
+        Box::pin(async move { self.change_mirror(&name, |_| ()) })
+    }
+
+    fn begin_mirror(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror> {
+        Box::pin(async move {
+            self.wait_if_held().await;
+            self.make_mirror(&name, to)
+        })
+    }
+
+    fn end_mirror(&self, name: VolumeName) -> Answer<'_, ()> {
+        Box::pin(async move { self.take_mirror(&name) })
+    }
+
+    fn move_volume(&self, name: VolumeName, to: u8) -> Answer<'_, Mirror> {
+        Box::pin(async move {
+            self.wait_if_held().await;
+            self.switch_mirror(&name, to)
+        })
+    }
+
+    fn fail_over(&self, name: VolumeName) -> Answer<'_, Mirror> {
+        Box::pin(async move {
+            self.wait_if_held().await;
+            self.force_mirror(&name)
+        })
     }
 
     fn list_classes(&self) -> Answer<'_, Vec<Class>> {

@@ -126,9 +126,11 @@ pub(super) fn wanted(shelf: &Shelf) -> BTreeSet<VolumeId> {
 }
 
 impl Shelf {
-    /// The volumes that are metered: those that have a name and can be read.
+    /// The volumes that are metered: those that have a name and can be read. A copy is metered where it was made.
     pub(in super::super) fn metered(&self) -> impl Iterator<Item = &VolumeRecord> {
-        self.volumes().filter(|record| self.has_name(record) && self.damage_of(record.id).is_none())
+        let is_copy = |record: &VolumeRecord| record.mirror.is_some_and(|mirror| mirror.is_copy);
+        self.volumes()
+            .filter(move |record| self.has_name(record) && self.damage_of(record.id).is_none() && !is_copy(record))
     }
 
     fn has_name(&self, record: &VolumeRecord) -> bool {
