@@ -15,7 +15,7 @@ use volume::compact::{EraseError, is_short_of_slots};
 use volume::error::{DiskFault, Error, ErrorKind};
 use volume::pool::{
     Boundary, DeletionError, Index, LineageError, Measured, MeterReading, MeterStart, Parent, PoolFigures,
-    RequestCounts, ScrubTarget, VolumeSpace,
+    RequestCounts, ScrubTarget, SegmentRow, VolumeSpace,
 };
 use volume::recover::Known;
 use volume::request::{ChangedExtent, Completion, Request};
@@ -149,9 +149,14 @@ pub(super) async fn shared(shard: &ShardHandle) -> Result<Vec<SharedLog>, Catalo
     of_shard(shard, Message::Shared(done), answer).await
 }
 
-/// What the index knows of a volume.
-pub(super) async fn known(store: &StoreHandle, volume: VolumeId) -> Result<Known, CatalogueError> {
-    begin_with_index(store, move |index| index.known(volume, 0))?.end().await
+/// What the index knows of a volume that was `created_bytes` long when it was made.
+pub(crate) async fn known(store: &StoreHandle, volume: VolumeId, created_bytes: u64) -> Result<Known, CatalogueError> {
+    begin_with_index(store, move |index| index.known(volume, created_bytes))?.end().await
+}
+
+/// The segments of a volume, as the index has them now.
+pub(crate) async fn segments(store: &StoreHandle, volume: VolumeId) -> Result<Vec<SegmentRow>, CatalogueError> {
+    begin_with_index(store, move |index| index.segments(volume))?.end().await
 }
 
 /// A shard's counters.

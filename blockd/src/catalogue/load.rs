@@ -69,7 +69,7 @@ impl Catalogue {
         let (open, gone): (Vec<_>, Vec<_>) = shelf.volumes().partition(is_opened);
         let to_recover = open.into_iter().map(|record| (known_of(record, &mut known), terms_of(record))).collect();
         gone.into_iter().for_each(|record| drop(known.remove(&VolumeId(record.id))));
-        let Recovery { volumes, mut damaged, .. } = opening.recover(to_recover).await?;
+        let Recovery { volumes, mut damaged, .. } = recover_noted(&store, &pool, to_recover).await?;
         let floor = volumes.iter().map(Recovered::metered_to).max().unwrap_or_default();
         if sorted.meter.is_none() && shelf.is_unsure() {
             tracing::error!("the record of the meter may be among those that cannot be read: a new ledger begins");
@@ -241,7 +241,7 @@ struct Opened {
 
 impl Opening<'_> {
     async fn serve_system(&self, known: Known) -> Result<(), OpenError> {
-        let recovered = self.recover(vec![(known, Terms::default())]).await?;
+        let recovered = recover_noted(self.store, &self.pool, vec![(known, Terms::default())]).await?;
         if let Some(reason) = recovered.damaged.get(&VolumeId::SYSTEM) {
             let detail = format!("the system volume, which holds the names of all others, is damaged: {reason}");
             return Err(OpenError::Damaged(detail));
@@ -270,21 +270,10 @@ impl Opening<'_> {
         let resumed = beginning.resume(book).await.map_err(|error| unreadable(&error))?;
         let (volume, created_bytes) = resumed.volume();
         let known = known.remove(&volume).unwrap_or_else(|| unknown(volume));
-        let recovered = self.recover(vec![(Known { created_bytes, ..known }, Terms::default())]).await?;
+        let known = Known { created_bytes, ..known };
+        let recovered = recover_noted(self.store, &self.pool, vec![(known, Terms::default())]).await?;
         self.serve(recovered.volumes, |_| <_>::default(), &mut BTreeMap::new())?;
         Ok(resumed)
-    }
-
-    /// Recovers volumes, and tells the index what was found.
-    async fn recover(&self, known: Vec<(Known, Terms)>) -> Result<Recovery, OpenError> {
-        let (written, unwritten): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|(known, _)| known.row.is_some() || !known.segments.is_empty());
-        let mut recovery = recover_noted(self.store, &self.pool, written).await?;
-        recovery.volumes.extend(unwritten.iter().map(|(known, _)| match known.parent {
-            Some(_) => fresh_clone(known.volume, known.created_bytes),
-            None => fresh(known.volume, known.created_bytes),
-        }));
-        Ok(recovery)
     }
 
     /// Tells the index which volumes began as what. Returns those that it does not have right.
@@ -373,18 +362,24 @@ impl Opening<'_> {
     }
 }
 
-/// Recovers volumes that were written, each by its terms, and tells the index what was found.
+/// Recovers volumes, each by its terms, and tells the index what was found.
 pub(crate) async fn recover_noted(
     store: &StoreHandle,
     pool: &Arc<PoolFile>,
     known: Vec<(Known, Terms)>,
 ) -> Result<Recovery, OpenError> {
+    let (written, unwritten): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|(known, _)| known.row.is_some() || !known.segments.is_empty());
     let pool = Arc::clone(pool);
-    let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, known)).await;
+    let recovery = tokio::task::spawn_blocking(move || recover_all(&pool, written)).await;
     let mut recovery = recovery.map_err(|_| ended("recovery"))??;
     let notes = std::mem::take(&mut recovery.notes);
     let noted = ask::note_recovered(store, notes).await.map_err(|error| unreadable(&error))?;
     noted.map_err(OpenError::Disk)?;
+    recovery.volumes.extend(unwritten.iter().map(|(known, _)| match known.parent {
+        Some(_) => fresh_clone(known.volume, known.created_bytes),
+        None => fresh(known.volume, known.created_bytes),
+    }));
     Ok(recovery)
 }
 

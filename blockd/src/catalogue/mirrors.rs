@@ -138,7 +138,7 @@ impl Catalogue {
                 "volume {name} cannot be mirrored: {detail}; copy it to a new volume, and mirror that"
             )));
         }
-        let known = ask::known(&self.store, VolumeId(record.id)).await?;
+        let known = ask::known(&self.store, VolumeId(record.id), record.size_bytes).await?;
         if !known.loans.is_empty() {
             let detail = "some of it was copied within the pool, and what is shared is not mirrored yet: copy it to a new volume by \
                           reading and writing, and mirror that";

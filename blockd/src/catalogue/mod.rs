@@ -37,6 +37,7 @@ mod trial;
 mod views;
 
 pub use access::{ACCESS_RULES_MAX, Access, Fingerprint, InvalidRule, Network, SocketAccess, TenantSockets};
+pub(crate) use ask::{known, segments};
 pub use changes::NewVolume;
 pub use classes::{Class, ClassPolicy, DEFAULT_CLASS};
 pub use diff::{Diff, DiffExtent, DiffTo};

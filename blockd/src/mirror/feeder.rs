@@ -2,13 +2,14 @@
 //! by itself.
 
 use super::host::SeatHandle;
+use crate::catalogue::segments;
 use crate::open::PoolFile;
 use crate::shard::MirrorMessage;
 use crate::store::StoreHandle;
 use replication::seat::FeedId;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use units::{Lsn, VolumeId};
 use volume::buffer::{Buffer, total_len};
 use volume::feed::{Feed, FeedError};
@@ -54,19 +55,12 @@ impl Feeder {
     }
 
     async fn read(&self, feed: Feed, up_to: Lsn) -> Result<VecDeque<ReadBatch>, FeedError> {
-        let (pool, rows) = (Arc::clone(&self.pool), rows(&self.store, self.volume).await);
+        // Where the index has ended there is no log to be read any more.
+        let rows = segments(&self.store, self.volume).await.unwrap_or_default();
+        let pool = Arc::clone(&self.pool);
         let read = tokio::task::spawn_blocking(move || read_some(&pool, feed, (&rows, up_to)));
         // A panic while reading has read nothing.
         read.await.unwrap_or_else(|_| Err(FeedError::Rotten(feed.next_lsn())))
-    }
-}
-
-/// The segments of a volume, as the index has them now.
-pub(super) async fn rows(store: &StoreHandle, volume: VolumeId) -> Vec<SegmentRow> {
-    let (done, answer) = oneshot::channel();
-    match store.with_index(Box::new(move |index| drop(done.send(index.segments(volume))))) {
-        Ok(()) => answer.await.unwrap_or_default(),
-        Err(_) => Vec::new(),
     }
 }
 

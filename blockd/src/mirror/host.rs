@@ -1,10 +1,10 @@
 //! The host of this site's seats: the link, the witness, promises, and what is read of logs.
 
-use super::feeder::{Asked, Feeder, rows, write_branch};
+use super::feeder::{Asked, Feeder, write_branch};
 use super::port::{MirrorPort, Wish};
 use super::routes::{Errand, Routes};
 use super::{KeepError, MirrorConfig, Promises, boot_id};
-use crate::catalogue::recover_noted;
+use crate::catalogue::{known, recover_noted, segments};
 use crate::open::{OpenError, PoolFile};
 use crate::shard::{Message, MirrorMessage, SeatSettings, ShardHandle};
 use crate::store::StoreHandle;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use units::{GroupId, Lsn, SiteId, VolumeId};
 use volume::engine::{Volume, VolumeConfig};
-use volume::recover::{Known, Recovered, Terms, fresh};
+use volume::recover::{Recovered, Terms};
 use witness::Witness;
 
 /// Connections that carry logs.
@@ -213,13 +213,6 @@ impl MirrorHost {
         }
     }
 
-    async fn known(&self, volume: VolumeId, created_bytes: u64) -> Result<Known, String> {
-        let (done, answer) = oneshot::channel();
-        let asked = self.store.with_index(Box::new(move |index| drop(done.send(index.known(volume, created_bytes)))));
-        asked.map_err(|error| error.to_string())?;
-        answer.await.map_err(|error| error.to_string())
-    }
-
     /// Opens a volume anew, frozen, whose log ends at `limit`, or where it ends.
     async fn open_anew(&self, ids: (VolumeId, u64), limit: Option<Lsn>) -> Result<Volume, String> {
         let terms = Terms { limit: limit.unwrap_or(Lsn(u64::MAX)), goes_on: true };
@@ -229,10 +222,7 @@ impl MirrorHost {
     }
 
     async fn recover(&self, (volume, created_bytes): (VolumeId, u64), terms: Terms) -> Result<Recovered, String> {
-        let known = self.known(volume, created_bytes).await?;
-        if known.row.is_none() && known.segments.is_empty() {
-            return Ok(fresh(volume, created_bytes));
-        }
+        let known = known(&self.store, volume, created_bytes).await.map_err(|error| error.to_string())?;
         let recovery = recover_noted(&self.store, &self.pool, vec![(known, terms)]).await;
         let mut recovery = recovery.map_err(|error| error.to_string())?;
         let damage = recovery.damaged.remove(&volume);
@@ -380,7 +370,7 @@ impl Served {
 
     /// Keeps what lies behind an operation in a file of its own: the batches of the log, one behind the other.
     async fn keep_branch(&self, from: Lsn, to: Position) -> Result<(), String> {
-        let rows = rows(&self.host.store, self.volume).await;
+        let rows = segments(&self.host.store, self.volume).await.map_err(|error| error.to_string())?;
         let (pool, path) = (Arc::clone(&self.host.pool), self.branch_path(to));
         let shown = path.display().to_string();
         let write = move || write_branch(&pool, (&rows, from.next(), to.lsn), &path);

@@ -224,8 +224,8 @@ impl Shard {
         for place in self.mirrored.clone() {
             self.freeze_if_at_rest(place);
             self.tell_seat(place, Event::Tick);
-            self.end_late_requests(place);
         }
+        self.end_late_requests();
     }
 
     /// How long no seat has to be told the time, if there is one.

@@ -6,7 +6,7 @@ use super::super::requests::{Origin, Pending};
 use super::Mirrored;
 use replication::seat::{Admission, Event};
 use replication::times::HOLD;
-use units::Monotonic;
+use std::collections::BTreeMap;
 use volume::error::{Error, ErrorKind};
 use volume::io::{Action, Event as VolumeEvent};
 use volume::request::{Completion, Reply, Request, RequestId};
@@ -138,18 +138,24 @@ impl Shard {
         self.requests.retain(|_, pending| pending.volume != place || !matches!(pending.origin, Origin::Ended));
     }
 
-    /// Ends what has waited for too long, whatever for.
-    pub(super) fn end_late_requests(&mut self, place: usize) {
+    /// Ends what has waited for too long at mirrored volumes, whatever for.
+    pub(super) fn end_late_requests(&mut self) {
         let now = self.now;
-        let is_late = |since: Monotonic| now.since(since) >= HOLD;
-        let is_of = |pending: &Pending| pending.volume == place && !matches!(pending.origin, Origin::Ended);
-        let late = self.requests.iter().filter(|(_, pending)| is_of(pending) && is_late(pending.since));
-        let late: Vec<usize> = late.map(|(id, _)| id).collect();
-        let Some(mirror) = self.mirror_mut(place) else { return };
-        let held: Vec<_> = mirror.held.extract_if(.., |(id, _)| late.contains(id)).collect();
-        let found: Vec<_> = mirror.found.extract_if(.., |found| is_late(found.pending.since)).collect();
-        if !late.is_empty() || !found.is_empty() {
-            self.end_these(place, late, (held, found));
+        let is_late = |pending: &Pending| now.since(pending.since) >= HOLD;
+        let mut late: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (id, pending) in self.requests.iter().filter(|(_, pending)| is_late(pending)) {
+            if !matches!(pending.origin, Origin::Ended) {
+                late.entry(pending.volume).or_default().push(id);
+            }
+        }
+        for place in self.mirrored.clone() {
+            let ids = late.remove(&place).unwrap_or_default();
+            let Some(mirror) = self.mirror_mut(place) else { continue };
+            let held: Vec<_> = mirror.held.extract_if(.., |(id, _)| ids.contains(id)).collect();
+            let found: Vec<_> = mirror.found.extract_if(.., |found| is_late(&found.pending)).collect();
+            if !ids.is_empty() || !found.is_empty() {
+                self.end_these(place, ids, (held, found));
+            }
         }
     }
 
