@@ -34,6 +34,10 @@ pub enum Safeguard {
     EveryUnneeded,
     /// What copies share stays as long as they do.
     Loans,
+    /// Trims stay while a peer lacks them.
+    KeptTrims,
+    /// A log is joined to where nothing is missing of what was sent.
+    LateJoin,
     /// What a stored page has is not counted again when the log is replayed.
     CountedOnce,
 }

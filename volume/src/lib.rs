@@ -18,5 +18,6 @@ pub mod rebuild;
 pub mod recover;
 pub mod request;
 pub mod rest;
+pub mod resync;
 pub mod scrub;
 pub mod store;

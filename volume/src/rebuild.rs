@@ -73,6 +73,9 @@ pub fn rebuild_with<S: Store>(
     }
     let families = families(&index);
     index.note_families(families.parents())?;
+    for (volume, from) in families.resyncs() {
+        families::leave_out_asides(&mut index, superblock, reader, ((*volume, *from), &mut report))?;
+    }
     // Parents come first: their ids are lower.
     for volume in others {
         if index.inheritance(volume) != Inheritance::Ready {

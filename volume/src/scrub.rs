@@ -252,7 +252,7 @@ fn of_damage(target: &ScrubTarget, damage: &Damage) -> Option<BadBlock> {
         DamageKind::OtherHeader { place } | DamageKind::Chain { place, .. } => (place, Part::Header, Badness::Rotten),
         DamageKind::Parcel { place } => (place, Part::Parcel, Badness::Rotten),
         // Of a log as a whole: no reading of one segment says so.
-        DamageKind::Missing { .. } => return None,
+        DamageKind::Missing { .. } | DamageKind::Unfolded { .. } => return None,
     };
     Some(bad(target, (slot, block), part, badness))
 }

@@ -455,6 +455,7 @@ const fn unknown(volume: VolumeId) -> Known {
         survivors: BTreeMap::new(),
         loans: BTreeMap::new(),
         parent: None,
+        joined_to: None,
     }
 }
 

@@ -53,7 +53,7 @@ fn named<S: Store>(index: &Index<S>) -> Named {
         let parcels: Vec<_> = row.home.parcels().into_iter().flat_map(Parcels::each).collect();
         parcels.into_iter().map(move |(part, place)| ((place.pack, row.segment, part), (row, place)))
     };
-    rows.chain(left).flat_map(of_row).collect()
+    rows.chain(left).chain(index.aside_rows()).flat_map(of_row).collect()
 }
 
 fn has_header<S: Store>(

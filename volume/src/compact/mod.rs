@@ -10,7 +10,7 @@
 mod choose;
 mod giving;
 mod holders;
-mod pack;
+pub(crate) mod pack;
 pub(crate) mod parcel;
 mod reading;
 mod round;
@@ -23,7 +23,8 @@ use crate::store::Store;
 use choose::{Need, Sizes};
 use giving::{Giving, Going};
 use holders::Holders;
-use round::{Progress, Round, Trouble};
+pub(crate) use round::Trouble;
+use round::{Progress, Round};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -115,10 +116,10 @@ pub fn is_short_of_slots<S: Store>(index: &Index<S>) -> bool {
 
 /// Names what is under way.
 #[derive(Debug, Default)]
-struct Ids(u64);
+pub(crate) struct Ids(u64);
 
 impl Ids {
-    const fn next(&mut self) -> IoId {
+    pub(crate) const fn next(&mut self) -> IoId {
         self.0 += 1;
         IoId(self.0)
     }
@@ -440,6 +441,14 @@ impl Compactor {
         if self.holders.answered(segment, volume) {
             self.giving.unpin(segment);
         }
+        self.advance(context);
+    }
+
+    /// Makes packs void in which nothing counts, and frees their slots: such of a resync that were given up, or whose segments were
+    /// dropped. They are in [`Index::packs`] until they are.
+    pub fn void_packs<S: Store>(&mut self, context: &mut Context<'_, S>, packs: &[SegmentId]) {
+        let empty = packs.iter().filter(|pack| context.index.is_empty_pack(**pack));
+        empty.for_each(|pack| self.giving.give(Going::Pack(*pack)));
         self.advance(context);
     }
 

@@ -7,7 +7,7 @@ use super::parcel::{Target, parcel_of};
 use super::round::{Moving, Trouble};
 use super::{Context, Ids};
 use crate::buffer::Buffer;
-use crate::format::{SlotHeader, Superblock, block_check, encode_parcel};
+use crate::format::{Parcel, SlotHeader, Superblock, block_check, encode_parcel};
 use crate::io::{Action, FetchPiece, IoId};
 use crate::map::Location;
 use crate::pool::{Index, Lease, ParcelPlace};
@@ -21,16 +21,16 @@ const CHUNK_BLOCKS: usize = 128;
 
 /// A pack in the making.
 #[derive(Debug)]
-pub(super) struct Pack {
-    pub(super) lease: Lease,
-    pub(super) parcels: Vec<Written>,
+pub(crate) struct Pack {
+    pub(crate) lease: Lease,
+    pub(crate) parcels: Vec<Written>,
     /// All headers once more; empty before the last parcel is written. From then on the pack's header may be on the disk.
     directory: Vec<u8>,
 }
 
 /// A parcel of it.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(crate) struct Written {
     segment: SegmentId,
     part: usize,
     place: ParcelPlace,
@@ -67,8 +67,8 @@ enum Step {
 
 /// A pack that is being read back: part after part, and within it the next of its blocks.
 #[derive(Debug)]
-pub(super) struct Verifying {
-    pub(super) pack: Pack,
+pub(crate) struct Verifying {
+    pub(crate) pack: Pack,
     part: Part,
     at: usize,
     count: usize,
@@ -83,8 +83,25 @@ enum Part {
 }
 
 impl Pack {
+    /// One of parcels that are known from the start; its directory follows from them.
+    pub(crate) fn of(superblock: &Superblock, lease: Lease, parcels: Vec<Written>) -> Self {
+        let mut pack = Self { lease, parcels, directory: Vec::new() };
+        pack.fill_directory(superblock);
+        pack
+    }
+
+    /// What is to be written of it beside payload, in this order: where it goes in the slot, and the bytes.
+    pub(crate) fn headers(&self, superblock: &Superblock) -> Vec<(u32, Buffer)> {
+        let mut headers: Vec<(u32, Buffer)> =
+            self.parcels.iter().map(|parcel| (parcel.place.block, Buffer::copy_of(&parcel.header))).collect();
+        let directory = self.extent(superblock, Part::Directory);
+        headers.extend(directory.map(|(block, _)| (block, Buffer::copy_of(&self.directory))));
+        headers.push((0, self.header(superblock)));
+        headers
+    }
+
     /// Its parcels: of which segment and part, where they are, and whether they have trims or zeroes.
-    pub(super) fn places(&self) -> impl Iterator<Item = (SegmentId, usize, ParcelPlace, bool)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (SegmentId, usize, ParcelPlace, bool)> {
         self.parcels.iter().map(|parcel| (parcel.segment, parcel.part, parcel.place, parcel.has_holes))
     }
 
@@ -137,20 +154,29 @@ impl Pack {
 impl Written {
     fn of(superblock: &Superblock, (moving, part): (&Moving, usize), slot: SlotIndex, target: Target) -> Self {
         let log = &moving.log;
-        let parcel = parcel_of(superblock, (log, part), (&moving.survivors, &moving.lent), target);
+        Self::of_parcel(&parcel_of(superblock, (log, part), (&moving.survivors, &moving.lent), target), slot)
+    }
+
+    /// A parcel of a pack in a slot.
+    pub(crate) fn of_parcel(parcel: &Parcel, slot: SlotIndex) -> Self {
         let (header_blocks, header) = (parcel.header_blocks(), &parcel.header);
         let (pack, block, copy) = (header.pack, header.block, header.copy);
         let (moves, clean_lsn) = (header.moves, header.clean_lsn);
         let own =
             parcel.entries.iter().flat_map(|entry| (entry.block..).take(entry.operation.payload_blocks() as usize));
         Self {
-            segment: log.row.segment,
-            part,
+            segment: header.segment,
+            part: usize::from(header.part),
             place: ParcelPlace { pack, slot, block, copy, header_blocks, moves, clean_lsn },
             has_holes: parcel.entries.iter().any(|entry| entry.operation.makes_holes()),
-            header: encode_parcel(&parcel),
+            header: encode_parcel(parcel),
             blocks: own.zip(parcel.checks.iter().copied()).collect(),
         }
+    }
+
+    /// Where it is.
+    pub(crate) const fn place(&self) -> ParcelPlace {
+        self.place
     }
 
     const fn total_blocks(&self) -> usize {
@@ -293,7 +319,7 @@ impl Copying {
 }
 
 impl Verifying {
-    pub(super) fn begin<S: Store>(context: &mut Context<'_, S>, ids: &mut Ids, pack: Pack) -> (Self, IoId) {
+    pub(crate) fn begin<S: Store>(context: &mut Context<'_, S>, ids: &mut Ids, pack: Pack) -> (Self, IoId) {
         let mut verifying = Self { pack, part: Part::Header, at: 0, count: 1 };
         let id = verifying.fetch(context, ids, 0);
         (verifying, id)
@@ -310,7 +336,7 @@ impl Verifying {
     }
 
     /// Blocks have been read back; `None` when they were the last.
-    pub(super) fn on_fetched<S: Store>(
+    pub(crate) fn on_fetched<S: Store>(
         &mut self,
         context: &mut Context<'_, S>,
         ids: &mut Ids,

@@ -25,7 +25,7 @@ const PAGES_PER_TURN: usize = 32;
 
 /// Why a round does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// A segment is not what it ought to be: it stays where it is.
     Suspect(SegmentId),
     /// The disk does not give it.
@@ -414,8 +414,9 @@ impl Round {
             let moving = self.moving.get(&segment);
             let has_lent =
                 |moving: &Moving| moving.lent_of(&context.index.lent_blocks(segment)).is_within(&moving.survivors);
-            if !context.index.may_move(segment) || !moving.is_some_and(has_lent) {
-                // In the second case it has been lent since.
+            let has_trims = |moving: &Moving| !moving.drops_trims || !context.index.keeps_trims(&moving.log.row);
+            if !context.index.may_move(segment) || !moving.is_some_and(|moving| has_lent(moving) && has_trims(moving)) {
+                // In the second case it has been lent since, in the third its trims are to stay since.
                 return Some(Trouble::Changed);
             }
             let has_named = moving.is_some_and(|moving| outcome.survivors.is_within(&moving.survivors));

@@ -11,9 +11,10 @@ impl<S: Store> Index<S> {
     /// Notes, durably, that all of a volume is to go. There is no way back but a rebuild, which shows what is left.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed, or somebody inherits from the volume: nothing may be made void.
+    /// [`DiskFault::Io`] when the store failed, somebody inherits from the volume, or something is kept aside for it, which is to be
+    /// dropped first ([`Index::drop_asides`]): nothing may be made void.
     pub fn note_erasing(&mut self, volume: VolumeId) -> Result<(), DiskFault> {
-        if self.has_heirs(volume) {
+        if self.has_heirs(volume) || self.is_receiving(volume) {
             return Err(DiskFault::Io);
         }
         if !self.erasing.contains(&volume) {

@@ -1,5 +1,6 @@
 //! The index: opening it, what it knows, and the rows of segments and volumes.
 
+use super::aside::Asides;
 use super::leaving::Settled;
 use super::lineage::Lineage;
 use super::load::Rows;
@@ -9,7 +10,8 @@ use super::owed::Owed;
 use super::rows::{self, PoolRow};
 use super::slots::{Slots, WINDOW_SEGMENTS};
 use super::{
-    BoundaryRow, Found, Home, LeaseClass, Live, OpenError, Place, PoolFigures, SegmentRow, Survivors, VolumeRow,
+    BoundaryRow, Found, Home, LeaseClass, Live, OpenError, PeerBehind, Place, PoolFigures, SegmentRow, Survivors,
+    VolumeRow,
 };
 use crate::compact::CompactionFigures;
 use crate::error::DiskFault;
@@ -52,6 +54,10 @@ pub struct Index<S> {
     pub(super) history: BTreeMap<VolumeId, Lsn>,
     /// The same of a volume whose history is being begun.
     pub(super) beginning: Option<(VolumeId, Lsn)>,
+    /// Of each volume whose peer is behind, how far that is.
+    pub(super) peers: BTreeMap<VolumeId, PeerBehind>,
+    /// What is kept aside.
+    pub(super) asides: Asides,
     pub(super) volumes: BTreeMap<VolumeId, VolumeRow>,
     /// The ends of generations that somebody needs.
     pub(super) boundaries: BTreeMap<(VolumeId, u64), BoundaryRow>,
@@ -156,9 +162,11 @@ impl<S: Store> Index<S> {
 
     fn load(store: S, superblock: &Superblock, row: &PoolRow) -> Result<Self, OpenError> {
         let slot_count = superblock.geometry.slot_count;
-        let Rows { used, segments, survivors, packs, left, loans, volumes, boundaries, parents, erasing, meters, kept } =
-            Rows::read(&store, slot_count)?;
-        let newest = segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).max();
+        let rows = Rows::read(&store, slot_count)?;
+        let Rows { used, segments, survivors, packs, left, loans, volumes, boundaries, parents, .. } = rows;
+        let Rows { erasing, meters, asides, kept, .. } = rows;
+        let newest =
+            segments.iter().map(|entry| entry.row.segment).chain(packs.keys().copied()).chain(asides.newest()).max();
         if newest.is_some_and(|newest| newest >= row.next_segment) {
             return Err(OpenError::Corrupt("the next segment id"));
         }
@@ -178,9 +186,11 @@ impl<S: Store> Index<S> {
             settled: BTreeMap::new(),
             history: BTreeMap::new(),
             beginning: None,
+            peers: BTreeMap::new(),
+            parcels: asides.in_packs().collect(),
+            asides,
             survivors,
             packs,
-            parcels: BTreeSet::new(),
             left,
             lending: Lending::new(loans),
             volumes,
@@ -334,7 +344,8 @@ impl<S: Store> Index<S> {
         let (row, parent) = (self.volume_row(volume), self.parent(volume));
         let loans = segments.iter().filter_map(|row| Some((row.segment, self.loans(row.segment)?.as_ref().clone())));
         let loans = loans.collect();
-        Known { volume, created_bytes, row, segments, survivors, loans, parent }
+        let joined_to = self.joined(volume).map(|joined| joined.to);
+        Known { volume, created_bytes, row, segments, survivors, loans, parent, joined_to }
     }
 
     /// Whose some segments are, as far as they are there.
@@ -472,9 +483,9 @@ impl<S: Store> Index<S> {
     /// Forgets a volume, whose segments' places have all been made void durably: its map, its rows; frees its slots.
     ///
     /// # Errors
-    /// [`DiskFault::Io`] when the store failed, or the volume has heirs: nothing is forgotten.
+    /// [`DiskFault::Io`] when the store failed, or the volume has heirs, or something kept aside: nothing is forgotten.
     pub fn forget_volume(&mut self, volume: VolumeId) -> Result<(), DiskFault> {
-        if self.has_heirs(volume) {
+        if self.has_heirs(volume) || self.is_receiving(volume) {
             return Err(DiskFault::Io);
         }
         let rows = self.segments(volume);
@@ -489,6 +500,7 @@ impl<S: Store> Index<S> {
         writes.push(StoreWrite::Delete(rows::erasing_key(volume)));
         writes.push(StoreWrite::Delete(rows::meter_key(volume)));
         writes.push(StoreWrite::Delete(rows::request_key(volume)));
+        writes.push(StoreWrite::Delete(rows::resync_key(volume)));
         writes.extend(rows::generation_keys(volume).map(|(from, end)| StoreWrite::DeleteRange(from, end)));
         // Durable: the record that the volume is being deleted goes next.
         self.commit(writes, Durability::Durable)?;
@@ -499,6 +511,7 @@ impl<S: Store> Index<S> {
         self.history.remove(&volume);
         self.lineage.remove(volume);
         self.erasing.remove(&volume);
+        self.forget_resync(volume);
         self.meters.remove(&volume);
         for row in rows {
             if row.is_moved() {

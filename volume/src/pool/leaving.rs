@@ -6,10 +6,11 @@
 //! what it trimmed may be inherited, unless its trims were dropped as it was moved. The newest one on stable storage tells a rebuild the volume's size and where its log
 //! goes on.
 //!
-//! What is kept for history's sake stays, and is not moved.
+//! What is kept for history's sake stays, and is not moved. While a peer lacks trims, they stay ([`Index::keep_for_peer`]).
 
 use super::index::Entry;
 use super::{Index, Parcels, SegmentRow};
+use crate::controls::{Safeguard, is_missing};
 use crate::error::DiskFault;
 use crate::store::{Durability, Store};
 use units::{Lsn, SegmentId, VolumeId};
@@ -22,6 +23,15 @@ pub struct Settled {
     pub up_to: SegmentId,
     /// The newest segment with an operation on stable storage.
     pub newest_durable: SegmentId,
+}
+
+/// How far a peer is that lacks what is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerBehind {
+    /// It has this for certain, on stable storage.
+    pub durable: Lsn,
+    /// It may have this: the last operation that it was sent of the log as it was written. `durable <= sent`.
+    pub sent: Lsn,
 }
 
 impl<S: Store> Index<S> {
@@ -45,6 +55,7 @@ impl<S: Store> Index<S> {
                 && entry.row.segment <= settled.up_to
                 && entry.row.segment < settled.newest_durable
                 && !self.is_history(&entry.row)
+                && !self.is_wanted_by_peer(&entry.row)
                 && !self.is_lent(entry.row.segment)
         };
         let range = (volume, SegmentId(0))..=(volume, settled.up_to);
@@ -70,6 +81,7 @@ impl<S: Store> Index<S> {
         let Some(entry) = self.entry(segment) else { return false };
         entry.live.is_some()
             && !self.is_history(&entry.row)
+            && !self.is_end_of_peer(&entry.row)
             && self.is_folded(&entry.row)
             && self.settled.get(&entry.row.volume).is_some_and(|settled| segment <= settled.up_to)
             && self.left_of(segment).is_none()
@@ -95,12 +107,41 @@ impl<S: Store> Index<S> {
             home.is_some_and(|home| home.parcels().is_some_and(is_clean)) && self.left_of(older).is_none()
         };
         self.is_first
+            && !self.keeps_trims(row)
             && has_one_map
             && self.parent(row.volume).is_none()
             && self
                 .owned
                 .range((row.volume, SegmentId(0))..(row.volume, row.segment))
                 .all(|(_, older)| is_clean(*older))
+    }
+
+    /// Keeps what a peer needs that is behind, or may come to be: the trims of a volume behind what the peer has for certain, since its
+    /// older segments still hold what these took, and it may be sent no more than what is left of the newer ones
+    /// ([`crate::resync`]); and whole the segments that it may have a part of, and the next one, so that it can be fed to the
+    /// end of them. Not stored: to be told at each start, before anything is compacted. With `None` nothing is kept any more.
+    pub fn keep_for_peer(&mut self, volume: VolumeId, peer: Option<PeerBehind>) {
+        match peer {
+            Some(peer) => self.peers.insert(volume, peer),
+            None => self.peers.remove(&volume),
+        };
+    }
+
+    /// Whether trims of a segment are kept for a peer.
+    pub(crate) fn keeps_trims(&self, row: &SegmentRow) -> bool {
+        let peer = self.peers.get(&row.volume).filter(|_| !is_missing(Safeguard::KeptTrims));
+        row.has_holes && peer.is_some_and(|peer| row.last_lsn.is_none_or(|last| last > peer.durable))
+    }
+
+    /// Whether a peer may have a part of a segment, or it is the next one.
+    fn is_end_of_peer(&self, row: &SegmentRow) -> bool {
+        let lacks = |peer: &PeerBehind| row.last_lsn.is_none_or(|last| last > peer.durable);
+        self.peers.get(&row.volume).is_some_and(|peer| row.first_lsn <= peer.sent.next() && lacks(peer))
+    }
+
+    /// Whether a segment stays though nothing is live in it, since a peer needs it.
+    fn is_wanted_by_peer(&self, row: &SegmentRow) -> bool {
+        self.keeps_trims(row) || self.is_end_of_peer(row)
     }
 
     /// Whether a segment is sealed and its volume open, and it could be moved if only it were folded.

@@ -1,5 +1,6 @@
 //! Reading the rows of the store when an index is opened.
 
+use super::aside::Asides;
 use super::index::Entry;
 use super::meter::Meter;
 use super::{BoundaryRow, Home, Loan, OpenError, Parent, SegmentRow, Survivors, VolumeRow, rows};
@@ -34,6 +35,7 @@ pub(super) struct Rows {
     pub(super) parents: BTreeMap<VolumeId, Parent>,
     pub(super) erasing: BTreeSet<VolumeId>,
     pub(super) meters: BTreeMap<VolumeId, Meter>,
+    pub(super) asides: Asides,
     pub(super) kept: BTreeSet<SlotIndex>,
 }
 
@@ -95,6 +97,12 @@ impl Rows {
             let meter = rows::decode_meter_key(key).zip(Meter::decode(value));
             all.meters.extend([meter.ok_or(OpenError::Corrupt("the row of what a volume has used"))?]);
             Ok(())
+        })?;
+        each(store, rows::RESYNC_KEYS, |key, value| all.asides.add_resync(key, value))?;
+        each(store, rows::ASIDE_KEYS, |key, value| {
+            let parcels = all.asides.add_segment(key, value)?;
+            let is_there = parcels.places().all(|place| all.packs.get(&place.pack) == Some(&place.slot));
+            if is_there { Ok(()) } else { Err(OpenError::Corrupt("the pack of a segment that is kept aside")) }
         })?;
         each(store, rows::KEPT_KEYS, |key, _| {
             all.kept.insert(rows::decode_kept(key)?);

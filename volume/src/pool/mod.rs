@@ -4,6 +4,7 @@
 //! [`crate::rebuild`] makes the index anew from it. Synchronous and without I/O of its own but the store's; slot headers
 //! are read once, when the index is opened.
 
+mod aside;
 mod changes;
 mod credits;
 mod deletion;
@@ -32,11 +33,12 @@ mod waiting;
 mod walk;
 mod write_back;
 
+pub use aside::{Aside, JoinError, Joined, Listing, Resync, Whole};
 pub use changes::{Change, ChangedRun, Changes, ChangesError};
 pub use deletion::{Deletion, DeletionError};
 pub use figures::VolumeSpace;
 pub use index::Index;
-pub use leaving::Settled;
+pub use leaving::{PeerBehind, Settled};
 pub use lineage::{Inheritance, LineageError, Parent};
 pub use live::Live;
 pub(crate) use live::LiveChange;

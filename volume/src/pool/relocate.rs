@@ -198,7 +198,7 @@ impl<S: Store> Index<S> {
         }
     }
 
-    fn note_packs(&mut self, leases: &[Lease]) {
+    pub(super) fn note_packs(&mut self, leases: &[Lease]) {
         for lease in leases {
             self.slots.noted(lease.segment);
             self.put_pack(lease.segment, lease.slot);

@@ -22,6 +22,10 @@
 //! | 17, volume 8 | what the volume has used: see [`super::meter`] |
 //! | 18, volume 8 | what was asked of it: reads, writes, bytes read, bytes written 8 each |
 //! | 16 | nothing: no rebuild made this index, so that it has seen every snapshot that there ever was |
+//! | 19, volume 8 | a resync of the volume: from 8; once its log is joined, and not folded yet: to 8, and of each end of a generation
+//! | | generation, LSN, size, time 8 each |
+//! | 20, segment 8 | a segment that is kept aside: volume, first and last LSN, epoch, size, as of 8 each, chain before and after 4 each,
+//! | | a bit for each of its parts 1, holes 1; where it is as far as it is here; the blocks that are, as of one that was moved |
 //! | 24 | what is left of credits, in the words of whoever counts them |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is theirs; in values little-endian.
@@ -60,6 +64,8 @@ const PARENTS: u8 = 10;
 const ERASING: u8 = 14;
 const METERS: u8 = 17;
 const REQUESTS: u8 = 18;
+const RESYNCS: u8 = 19;
+const ASIDES: u8 = 20;
 
 /// What the store notes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,10 +179,14 @@ pub(super) fn encode_segment(row: &SegmentRow, live: Option<Live>, survivors: Op
     out.extend(live.unwrap_or_default().eighths().into_iter().flat_map(u32::to_le_bytes));
     put_home(&row.home, &mut out);
     if let Some(survivors) = survivors.filter(|_| row.is_moved()) {
-        out.extend_from_slice(&survivors.slot_blocks().to_le_bytes());
-        out.extend(survivors.words().iter().flat_map(|word| word.to_le_bytes()));
+        put_survivors(survivors, &mut out);
     }
     out
+}
+
+pub(super) fn put_survivors(survivors: &Survivors, out: &mut Vec<u8>) {
+    out.extend_from_slice(&survivors.slot_blocks().to_le_bytes());
+    out.extend(survivors.words().iter().flat_map(|word| word.to_le_bytes()));
 }
 
 /// What the row of a segment says: it, its live counts where they are not lost, and which of its blocks are left where it
@@ -208,7 +218,7 @@ pub(super) fn decode_segment(key: &[u8], value: &[u8]) -> Result<Decoded, OpenEr
     parse().ok_or(OpenError::Corrupt("a segment's row"))
 }
 
-fn take_survivors(fields: &mut Fields<'_>) -> Option<Survivors> {
+pub(super) fn take_survivors(fields: &mut Fields<'_>) -> Option<Survivors> {
     let slot_blocks = fields.u32()?;
     let (words, rest) = std::mem::take(&mut fields.0).as_chunks::<8>();
     let is_whole = rest.is_empty() && words.len() as u64 == u64::from(slot_blocks).div_ceil(u64::from(u64::BITS));
@@ -216,7 +226,7 @@ fn take_survivors(fields: &mut Fields<'_>) -> Option<Survivors> {
     is_whole.then(|| Survivors::of_words(slot_blocks, words))
 }
 
-fn put_home(home: &Home, out: &mut Vec<u8>) {
+pub(super) fn put_home(home: &Home, out: &mut Vec<u8>) {
     match home {
         Home::Own(slot) => {
             out.push(0);
@@ -233,7 +243,7 @@ fn put_home(home: &Home, out: &mut Vec<u8>) {
     }
 }
 
-fn take_home(fields: &mut Fields<'_>) -> Option<Home> {
+pub(super) fn take_home(fields: &mut Fields<'_>) -> Option<Home> {
     let [kind] = fields.take()?;
     match kind {
         0 => Some(Home::Own(SlotIndex(fields.u32()?))),
@@ -426,6 +436,22 @@ pub(super) fn decode_request_key(key: &[u8]) -> Option<VolumeId> {
     read_key(key, REQUESTS).map(VolumeId)
 }
 
+pub(super) fn resync_key(volume: VolumeId) -> Vec<u8> {
+    key_of(RESYNCS, volume.0)
+}
+
+pub(super) fn volume_of_resync_key(key: &[u8]) -> Option<VolumeId> {
+    read_key(key, RESYNCS).map(VolumeId)
+}
+
+pub(super) fn aside_key(segment: SegmentId) -> Vec<u8> {
+    key_of(ASIDES, segment.0)
+}
+
+pub(super) fn segment_of_aside_key(key: &[u8]) -> Option<SegmentId> {
+    read_key(key, ASIDES).map(SegmentId)
+}
+
 /// A stored page.
 pub(super) fn encode_page(page: &Page, lsn: Lsn) -> Vec<u8> {
     let mut value = page.encode();
@@ -523,7 +549,8 @@ pub(super) fn version_of_key(key: &[u8]) -> Result<(PageIndex, u64), FormatError
 }
 
 /// The keys of all segments, of all volumes, of all kept slots, of all packs, of all places left, of all boundaries, of all
-/// that is borrowed, of all heirs, of all volumes that are being erased, of all that is used: start and end.
+/// that is borrowed, of all heirs, of all volumes that are being erased, of all that is used, of all resyncs, of all that is kept
+/// aside: start and end.
 pub(super) const SEGMENT_KEYS: (&[u8], &[u8]) = (&[SEGMENTS], &[SEGMENTS + 1]);
 pub(super) const VOLUME_KEYS: (&[u8], &[u8]) = (&[VOLUMES], &[VOLUMES + 1]);
 pub(super) const KEPT_KEYS: (&[u8], &[u8]) = (&[KEPT], &[KEPT + 1]);
@@ -535,6 +562,8 @@ pub(super) const PARENT_KEYS: (&[u8], &[u8]) = (&[PARENTS], &[PARENTS + 1]);
 pub(super) const ERASING_KEYS: (&[u8], &[u8]) = (&[ERASING], &[ERASING + 1]);
 pub(super) const METER_KEYS: (&[u8], &[u8]) = (&[METERS], &[METERS + 1]);
 pub(super) const REQUEST_KEYS: (&[u8], &[u8]) = (&[REQUESTS], &[REQUESTS + 1]);
+pub(super) const RESYNC_KEYS: (&[u8], &[u8]) = (&[RESYNCS], &[RESYNCS + 1]);
+pub(super) const ASIDE_KEYS: (&[u8], &[u8]) = (&[ASIDES], &[ASIDES + 1]);
 
 fn key_of(kind: u8, number: u64) -> Vec<u8> {
     let mut key = vec![kind];

@@ -1,12 +1,13 @@
 //! What no log tells: who inherits from whom, and which ends of generations somebody still needs.
 
+use super::slots::void_segment;
 use super::{PAGES_MAX, RebuildReport};
 use crate::format::Superblock;
-use crate::pool::{Boundary, Index, OpenError, Parent};
-use crate::recover::recover;
+use crate::pool::{Boundary, Index, OpenError, Parent, SegmentRow};
+use crate::recover::{recover, void_parcel, walk_pack};
 use crate::store::{PoolReader, Store};
 use std::collections::{BTreeMap, BTreeSet};
-use units::{Lsn, VolumeId};
+use units::{Lsn, SegmentId, VolumeId};
 
 /// What the catalogue's records say of the volumes of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub struct Families {
     parents: BTreeMap<VolumeId, Parent>,
     boundaries: Option<BTreeMap<(VolumeId, u64), Boundary>>,
     unreadable: BTreeSet<VolumeId>,
+    resyncs: BTreeMap<VolumeId, Lsn>,
 }
 
 impl Families {
@@ -46,6 +48,17 @@ impl Families {
         Self { unreadable: volumes.into_iter().collect(), ..self }
     }
 
+    /// With volumes of which a resync is under way ([`crate::resync`]): each log ends at that operation. What is behind was kept aside,
+    /// or may not be all there: it is left out.
+    #[must_use]
+    pub fn with_resyncs(self, resyncs: BTreeMap<VolumeId, Lsn>) -> Self {
+        Self { resyncs, ..self }
+    }
+
+    pub(super) const fn resyncs(&self) -> &BTreeMap<VolumeId, Lsn> {
+        &self.resyncs
+    }
+
     pub(super) const fn parents(&self) -> &BTreeMap<VolumeId, Parent> {
         &self.parents
     }
@@ -66,6 +79,29 @@ impl Families {
             None => Some(boundary),
         }
     }
+}
+
+/// Leaves out what is behind the operation at which the resync of a volume began.
+pub(super) fn leave_out_asides<S: Store>(
+    index: &mut Index<S>,
+    superblock: &Superblock,
+    reader: &dyn PoolReader,
+    ((volume, from), report): ((VolumeId, Lsn), &mut RebuildReport),
+) -> Result<(), OpenError> {
+    let rows: Vec<SegmentRow> = index.segments(volume).into_iter().filter(|row| row.first_lsn > from).collect();
+    let gone: BTreeSet<SegmentId> = rows.iter().map(|row| row.segment).collect();
+    let packs: BTreeSet<SegmentId> =
+        rows.iter().flat_map(|row| row.home.each_parcel()).map(|place| place.pack).collect();
+    for (pack, slot) in index.packs().filter(|(pack, _)| packs.contains(pack)) {
+        let walked = walk_pack(reader, superblock, (slot, pack));
+        let parcels = walked.parcels.iter().filter(|listed| gone.contains(&listed.start.header.segment));
+        report.mends.extend(parcels.flat_map(|listed| void_parcel(reader, superblock, (slot, listed))));
+    }
+    for row in rows {
+        report.mends.extend(row.own_slot().map(|slot| void_segment(superblock, (slot, &row))));
+        index.release(row.segment)?;
+    }
+    Ok(())
 }
 
 /// Folds what a volume's newest segment has, as recovery would: heirs' pages are laid over its own, and are folded next.

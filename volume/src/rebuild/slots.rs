@@ -342,7 +342,7 @@ fn read_parcel(
 }
 
 /// What makes a segment void in its own slot.
-fn void_segment(superblock: &Superblock, (slot, row): (SlotIndex, &SegmentRow)) -> (u64, Vec<u8>) {
+pub(super) fn void_segment(superblock: &Superblock, (slot, row): (SlotIndex, &SegmentRow)) -> (u64, Vec<u8>) {
     let mut block = vec![0; BLOCK_LEN];
     SlotHeader::void(superblock.pool, row.segment, row.volume, row.first_lsn).encode(&mut block);
     (superblock.geometry.slot_offset(slot), block)

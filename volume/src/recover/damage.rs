@@ -62,6 +62,11 @@ pub enum DamageKind {
         /// The segment's header.
         place: Place,
     },
+    /// Its log was joined to that of another site, and the stored map does not have all of it yet.
+    Unfolded {
+        /// Where it was joined to.
+        to: Lsn,
+    },
     /// What is left of a segment that was moved is not where the index says.
     Parcel {
         /// Where it begins.
@@ -92,6 +97,12 @@ impl fmt::Display for DamageKind {
             ),
             Self::Chain { place, lsn } => {
                 write!(f, "{place}: operation {lsn} does not follow on the log before it: {RESTORE}")
+            }
+            Self::Unfolded { to } => {
+                write!(
+                    f,
+                    "the log was brought up to operation {to} by a resync that has not ended: open the volume again"
+                )
             }
             Self::Parcel { place } => write!(
                 f,

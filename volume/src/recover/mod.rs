@@ -51,6 +51,9 @@ pub struct Known {
     pub loans: BTreeMap<SegmentId, Loans>,
     /// What it inherits.
     pub parent: Option<Parent>,
+    /// Its log was joined up to here, and the stored map does not have all of that: it is to be folded first
+    /// ([`crate::resync::fold`]).
+    pub joined_to: Option<Lsn>,
 }
 
 /// A volume at the end of its log.
@@ -216,6 +219,9 @@ fn find_end(
 ) -> Result<Recovered, Damage> {
     let limit = terms.limit;
     let folded_to = known.row.map_or(Lsn::ZERO, |row| row.folded_to);
+    if let Some(to) = known.joined_to {
+        return Err(Damage { volume: known.volume, kind: DamageKind::Unfolded { to } });
+    }
     if folded_to > limit {
         let kind = DamageKind::Missing { lsn: limit.next(), durable_lsn: folded_to };
         return Err(Damage { volume: known.volume, kind });
