@@ -21,6 +21,7 @@ pub mod pair;
 pub mod pattern;
 pub mod plan;
 pub mod random;
+pub mod resync;
 pub mod seeds;
 pub mod store;
 pub mod trace;
