@@ -65,6 +65,9 @@ impl<S: Store> Index<S> {
     /// [`DiskFault::Io`] when the store failed, or the id is in use here; [`DiskFault::NoSpace`] when it leaves no others. The
     /// lease is given back.
     pub fn rename_lease(&mut self, lease: Lease, segment: SegmentId) -> Result<Lease, DiskFault> {
+        if lease.segment == segment {
+            return Ok(lease);
+        }
         if let Some(before) = self.slots.leased(segment) {
             self.give_back(lease);
             return Ok(before);

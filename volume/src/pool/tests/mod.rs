@@ -117,6 +117,12 @@ fn a_slot_for_another_sites_segment_is_had_again() {
     assert!(lease.segment > theirs);
     assert_eq!(world.index.rename_lease(lease, theirs), Ok(first));
     assert_eq!(world.index.figures().slots_free, 99);
+    // A pool that took the place of another one may be about to give out the very id.
+    let own = world.index.lease(LeaseClass::Data).unwrap();
+    assert_eq!(world.index.rename_lease(own, own.segment), Ok(own));
+    let next = world.index.lease(LeaseClass::Data).unwrap();
+    assert!(next.slot != own.slot && next.segment > own.segment);
+    [own, next].into_iter().for_each(|lease| world.index.give_back(lease));
     let lease = world.index.lease(LeaseClass::Data).unwrap();
     world.index.store.fails = true;
     assert_eq!(world.index.rename_lease(lease, SegmentId(2_000_000)), Err(DiskFault::Io));
