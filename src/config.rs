@@ -114,6 +114,9 @@ pub(crate) struct ServeOptions {
     /// In place of authorities: the other site's certificate itself, PEM.
     #[arg(long, value_name = "FILE")]
     mirror_pin: Option<PathBuf>,
+    /// Pass on what clients ask here while the other site leads; no host may use both sites: docs/mirror.md, "Passing requests on".
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    mirror_pass_on: Option<bool>,
     /// Who decides which site is primary: etcd://HOST:PORT,HOST:PORT,HOST:PORT/PREFIX, etcds://... or register:/PATH/OF/SOCKET.
     #[arg(long, value_name = "URL")]
     witness: Option<String>,
@@ -241,6 +244,7 @@ impl ServeOptions {
             mirror_key: self.mirror_key.or(file.mirror_key),
             mirror_ca: self.mirror_ca.or(file.mirror_ca),
             mirror_pin: self.mirror_pin.or(file.mirror_pin),
+            mirror_pass_on: self.mirror_pass_on.or(file.mirror_pass_on),
             witness: self.witness.or(file.witness),
             log_format: self.log_format.or(file.log_format),
         }

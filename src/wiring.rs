@@ -186,6 +186,7 @@ fn mirror_config(mirror: &MirrorSettings, data: &DataDir) -> MirrorConfig {
         peer_address: mirror.peer_address.as_ref().map(ToString::to_string),
         tls: mirror.tls.clone(),
         witness: mirror.witness.clone(),
+        passes_on: mirror.passes_on,
         promises: data.path().join("promises"),
     }
 }

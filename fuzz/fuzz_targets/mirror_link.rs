@@ -24,7 +24,7 @@ fn frames(bytes: &[u8], piece_bytes: usize) {
         let Ok(frame) = incoming.take(&mut input, CREDIT) else { return };
         kept = input.to_vec();
         if let Some(frame) = frame {
-            assert!(frame.batch_bytes() <= CREDIT);
+            assert!(frame.payload_bytes() <= CREDIT);
             let again: Vec<u8> = Outgoing::new(frame).slices().flatten().copied().collect();
             assert!(bytes[passed..].starts_with(&again), "what was read is written the same");
             passed += again.len();

@@ -90,7 +90,7 @@ struct Answers(OnceLock<LinkHandle>);
 impl Sink for Answers {
     fn take(&self, news: News) {
         if let (News::Frame { life, frame }, Some(handle)) = (news, self.0.get()) {
-            handle.consumed(life, GROUP, frame.batch_bytes());
+            handle.consumed(life, GROUP, frame.payload_bytes());
             // One that is lost with its life is asked for no more.
             let _ = handle.send(life, has());
         }

@@ -161,9 +161,11 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             | Frame::Has { group, .. }
             | Frame::FellOut { group, .. }
             | Frame::Enrol { group, .. }
-            | Frame::Enrolled { group, .. } => {
+            | Frame::Enrolled { group, .. }
+            | Frame::Ask { group, .. }
+            | Frame::Answer { group, .. } => {
                 self.check_place(group)?;
-                outbox.received(frame.batch_bytes());
+                outbox.received(frame.payload_bytes());
                 self.hand_on(frame);
             }
         }

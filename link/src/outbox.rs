@@ -101,7 +101,7 @@ impl Outbox {
 
     /// Takes a frame, or gives it back.
     pub(crate) fn push(&self, frame: Frame) -> Result<(), Refused> {
-        let batch_bytes = frame.batch_bytes();
+        let batch_bytes = frame.payload_bytes();
         let mut state = self.state();
         if state.is_closed {
             return Err(Refused::Closed(frame));
@@ -188,7 +188,7 @@ impl Outbox {
         while taken.bytes < WRITE_BYTES && out.len() < WRITE_FRAMES {
             let Some(frame) = state.frames.pop_front() else { break };
             taken.bytes += frame.len();
-            match frame.batch_bytes() {
+            match frame.payload_bytes() {
                 0 => taken.small_bytes += small_bytes(&frame),
                 bytes => taken.batch_bytes += bytes,
             }

@@ -28,6 +28,8 @@ pub enum Safeguard {
     Comparison,
     /// A primary that restarts writes in an epoch in which nobody wrote.
     FreshEpoch,
+    /// S7. What the other site passes on late is not taken.
+    InTime,
 }
 
 #[cfg(feature = "negative-controls")]

@@ -13,6 +13,7 @@ mod io;
 mod lease;
 mod member;
 mod message;
+pub mod passing;
 mod pause;
 mod position;
 mod promise;

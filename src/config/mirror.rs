@@ -18,6 +18,7 @@ pub(crate) struct MirrorSettings {
     pub(crate) peer_address: Option<Address>,
     pub(crate) tls: TlsFiles,
     pub(crate) witness: WitnessAddress,
+    pub(crate) passes_on: bool,
 }
 
 impl ServeOptions {
@@ -43,6 +44,7 @@ impl ServeOptions {
             peer_address: self.mirror_peer.as_deref().map(peer_address).transpose()?,
             tls: self.mirror_tls()?,
             witness: witness_address(self.witness.as_deref())?,
+            passes_on: self.mirror_pass_on.unwrap_or(false),
         }))
     }
 
@@ -56,6 +58,7 @@ impl ServeOptions {
             ("mirror-key", self.mirror_key.is_some()),
             ("mirror-ca", self.mirror_ca.is_some()),
             ("mirror-pin", self.mirror_pin.is_some()),
+            ("mirror-pass-on", self.mirror_pass_on.is_some()),
             ("witness", self.witness.is_some()),
         ];
         let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) else { return Ok(None) };
@@ -159,6 +162,7 @@ mod tests {
         assert_eq!(mirror(&without("--mirror-peer")).peer_address, None);
         let pinned = mirror(&(without("--mirror-ca") + " --mirror-pin p"));
         assert_eq!(pinned.tls.trust, Trust::Pinned("p".into()));
+        assert!(!site.passes_on && mirror(&(without("nothing") + " --mirror-pass-on")).passes_on);
     }
 
     #[test]

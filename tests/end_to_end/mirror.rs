@@ -28,12 +28,24 @@ fn a_volume_is_at_both_sites_and_moves_between_them() {
     if !are_here("a_volume_is_at_both_sites_and_moves_between_them", &TOOLS) {
         return;
     }
-    let mut sites = Sites::start(&[]);
+    let mut sites = Sites::start(&["--mirror-pass-on"]);
     sites.create_mirrored("vm", "64M");
     assert_eq!(sites.wait_in_sync("vm"), 1);
     qemu_io(sites.site(1), "vm", &["write -P 7 0 1M", "write -P 9 1M 64k", "flush"]);
-    let mut refused = tool::command("qemu-io");
-    fail(refused.args(["-f", "raw", "-c", "read 0 4k", &sites.site(2).uri("vm")]));
+    // The other site passes on what is asked there, of any length.
+    qemu_io(
+        sites.site(2),
+        "vm",
+        &["read -P 7 0 1M", "write -P 5 3M 512", "write -P 6 4M 20M", "write -z 1M 4k", "flush"],
+    );
+    qemu_io(sites.site(1), "vm", &["read -P 5 3M 512", "read -P 0 3146240 512", "read -P 6 4M 20M", "read -P 0 1M 4k"]);
+    qemu_io(sites.site(1), "vm", &["write -P 9 1M 64k"]);
+    let map = |number: usize| {
+        succeed(tool::command("qemu-img").args(["map", "--output=json", &sites.site(number).uri("vm")]))
+    };
+    assert_eq!(map(2), map(1));
+    let mut beyond = tool::command("qemu-io");
+    fail(beyond.args(["-f", "raw", "-c", "write 64M 4k", &sites.site(2).uri("vm")]));
     let state = sites.mirror_of(2, "vm");
     assert_eq!((&state["primary"], &state["role"]), (&1.into(), &"secondary".into()), "{state}");
     succeed(&mut sites.site(2).aljibe(&["site", "status"]));
@@ -64,6 +76,52 @@ fn a_volume_is_at_both_sites_and_moves_between_them() {
     }
 }
 
+/// P1, P6. A client of one site alone is served through everything but the loss of that: its requests are passed on while the other
+/// one leads, and carried out here once this one does. None of them fails, and it reads what it has written.
+#[test]
+fn a_client_of_one_site_is_served_whichever_leads() {
+    if !are_here("a_client_of_one_site_is_served_whichever_leads", &TOOLS) {
+        return;
+    }
+    let mut sites = Sites::start(&["--mirror-pass-on"]);
+    sites.create_mirrored("vm", "64M");
+    let load = Command::new("fio")
+        .args(["--name=w", "--ioengine=nbd", "--rw=randrw", "--bs=4k", "--iodepth=8", "--size=32M", "--fsync=32"])
+        .args(["--time_based", "--runtime=45", "--verify=crc32c", "--verify_backlog=64", "--verify_state_save=0"])
+        .arg(format!("--uri={}", sites.site(2).uri("vm")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    // A switch is called off where the other site is slow just then.
+    let move_to = |sites: &Sites, from: usize, to: usize| {
+        let to_name = to.to_string();
+        tool::wait_until("the volume moves", || {
+            let output = tool::output_of(&mut sites.site(from).aljibe(&["volume", "move", "vm", "--to", &to_name]));
+            output.status.success() || sites.mirror_of(to, "vm")["serves"] == true
+        });
+        assert_eq!(sites.wait_for_leader("vm", &[to]), to);
+    };
+    move_to(&sites, 1, 2);
+    std::thread::sleep(Duration::from_secs(1));
+    move_to(&sites, 2, 1);
+    // The site that leads is lost with what was passed on to it.
+    std::thread::sleep(Duration::from_secs(1));
+    sites.site_mut(1).kill9();
+    assert_eq!(sites.wait_for_leader("vm", &[2]), 2);
+    sites.site_mut(1).restart();
+    assert_eq!(sites.wait_in_sync("vm"), 2);
+    move_to(&sites, 2, 1);
+    // It is frozen, and knows nothing of what came after.
+    freeze_for(sites.site(1).pid(), Duration::from_secs(6));
+    sites.wait_in_sync("vm");
+    let output = load.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {printed}", output.status);
+}
+
 /// P1, P4, P6. Sites are killed, frozen and come back, and members of the witness too, while clients hold each answer against what
 /// they know: nothing that was acknowledged is lost, and no two sites serve.
 #[test]
@@ -71,7 +129,7 @@ fn neither_kills_nor_freezes_lose_what_was_acknowledged() {
     if !are_here("neither_kills_nor_freezes_lose_what_was_acknowledged", &TOOLS) {
         return;
     }
-    let mut sites = Sites::start(&[]);
+    let mut sites = Sites::start(&["--mirror-pass-on"]);
     sites.create_mirrored("vm", "16M");
     let history = sites.start_history("vm", 45);
     std::thread::sleep(Duration::from_secs(3));
@@ -127,6 +185,9 @@ fn what_cannot_be_mirrored_is_refused_in_words() {
         let refused = fail(&mut one.aljibe(arguments));
         assert!(refused.contains("mirror"), "{arguments:?}: {refused}");
     }
+    // Nor is anything passed on that nobody asked to be.
+    let mut elsewhere = tool::command("qemu-io");
+    fail(elsewhere.args(["-f", "raw", "-c", "read 0 4k", &sites.site(2).uri("vm")]));
     succeed(&mut one.aljibe(&["snapshot", "create", "other@a"]));
     assert!(fail(&mut one.aljibe(&["volume", "mirror", "other", "--to", "2"])).contains("snapshots"));
     // The name is taken there.

@@ -3,8 +3,9 @@
 
 usage: history.py SECONDS CLIENTS URI URI
 
-A block has one client, which writes ever greater numbers to it and reads them back, at either site. A request that fails, or whose
-connection ends, is tried again at the other site, as one operation. A read must find no less than what was acknowledged before it was
+A block has one client, which writes ever greater numbers to it and reads them back, at either site. A request that fails is tried again
+at the other site, as one operation. One whose connection ends without an answer is tried again at the same site, and at the other one only
+after five seconds: what the first one has passed on to it is dead by then. A read must find no less than what was acknowledged before it was
 asked, and no more than what was tried. In the end, all blocks are read once more. Prints the number of operations, and the longest time
 without an answer; what breaks a promise ends it with status 1. A file named by the environment's STOP_FILE ends it early.
 """
@@ -21,6 +22,8 @@ BLOCK = 4096
 BLOCKS_EACH = 64
 # A request that is answered nowhere for so long is an error of the mirror.
 PATIENCE_S = 90
+# For so long a host whose connection is lost tries the same site again before it tries another one.
+REPLACEMENT_S = 5
 
 
 class Client(threading.Thread):
@@ -78,16 +81,21 @@ class Client(threading.Thread):
     def ask(self, request):
         """Carries a request out at whichever site does, however often that takes."""
         begin = time.monotonic()
+        stays_until = 0
         while True:
             try:
                 answer = request(self.connected())
                 break
             except nbd.Error:
+                now = time.monotonic()
+                if self.handle is not None and not self.handle.aio_is_ready():
+                    stays_until = max(stays_until, now + REPLACEMENT_S)
                 self.handle = None
-                self.site = (self.site + 1) % len(self.uris)
                 self.retries += 1
-                if time.monotonic() - begin > PATIENCE_S:
+                if now - begin > PATIENCE_S:
                     raise
+                if now >= stays_until:
+                    self.site = (self.site + 1) % len(self.uris)
                 time.sleep(0.02)
         self.operations += 1
         self.longest_s = max(self.longest_s, time.monotonic() - begin)

@@ -21,6 +21,8 @@ pub struct MirrorConfig {
     pub tls: TlsFiles,
     /// Who decides which site is primary.
     pub witness: WitnessAddress,
+    /// Whether what clients ask here is passed on while the other site leads, and what is passed on from there is taken.
+    pub passes_on: bool,
     /// The folder of this site's promises, which it alone uses.
     pub promises: PathBuf,
 }

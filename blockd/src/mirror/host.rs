@@ -148,7 +148,8 @@ impl MirrorHost {
         };
         let is_log_whole = kept.as_ref().is_none_or(|kept| kept.boot == self.boot);
         let promise = kept.map_or_else(Promise::default, |kept| kept.promise);
-        Ok(SeatSettings { config, promise, is_log_whole, port: MirrorPort::new(group, wishes, self.handle.clone()) })
+        let port = MirrorPort::new(group, wishes, (self.handle.clone(), self.config.passes_on));
+        Ok(SeatSettings { config, promise, is_log_whole, port })
     }
 
     /// Has the frames of a group go to its shard from now on.

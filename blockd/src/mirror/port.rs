@@ -33,11 +33,18 @@ pub struct MirrorPort {
     group: GroupId,
     wishes: UnboundedSender<Wish>,
     link: LinkHandle,
+    /// Whether requests are passed on between the sites.
+    passes_on: bool,
 }
 
 impl MirrorPort {
-    pub(super) const fn new(group: GroupId, wishes: UnboundedSender<Wish>, link: LinkHandle) -> Self {
-        Self { group, wishes, link }
+    pub(super) fn new(group: GroupId, wishes: UnboundedSender<Wish>, (link, passes_on): (LinkHandle, bool)) -> Self {
+        Self { group, wishes, link, passes_on }
+    }
+
+    /// Whether requests are passed on between the sites.
+    pub(crate) const fn passes_on(&self) -> bool {
+        self.passes_on
     }
 
     /// Asks the host.
@@ -52,7 +59,7 @@ impl MirrorPort {
         let Some(life) = life else { return Sent::Dropped };
         match self.link.send(life, frame) {
             Ok(()) => Sent::Gone,
-            Err(Rejected::NoRoom(_) | Rejected::NoCredit(_)) => Sent::NoRoom,
+            Err(Rejected::NoRoom(frame) | Rejected::NoCredit(frame)) => Sent::NoRoom(frame),
             Err(Rejected::Down(_) | Rejected::Unsendable(_)) => Sent::Dropped,
         }
     }
@@ -66,12 +73,12 @@ impl MirrorPort {
 }
 
 /// What became of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Sent {
     /// It is on its way.
     Gone,
     /// There is no room for it now.
-    NoRoom,
+    NoRoom(Frame),
     /// There is no link for it.
     Dropped,
 }

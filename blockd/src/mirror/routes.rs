@@ -88,6 +88,8 @@ impl Routes {
             | Frame::MakeDurable { .. }
             | Frame::Has { .. }
             | Frame::FellOut { .. }
+            | Frame::Ask { .. }
+            | Frame::Answer { .. }
             | Frame::Credit { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }
@@ -101,8 +103,8 @@ impl Routes {
         let route = self.table().groups.get(&group).cloned();
         match route {
             Some(route) => route.send(MirrorMessage::Frame { life, frame: Box::new(frame) }),
-            None if frame.batch_bytes() > 0 => {
-                self.begin_errand(Errand::Unwanted { life, group, bytes: frame.batch_bytes() });
+            None if frame.payload_bytes() > 0 => {
+                self.begin_errand(Errand::Unwanted { life, group, bytes: frame.payload_bytes() });
             }
             None => {}
         }

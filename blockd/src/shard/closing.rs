@@ -79,7 +79,7 @@ impl Shard {
         self.close_unit(place);
     }
 
-    fn connections_of(&self, place: usize) -> Vec<usize> {
+    pub(super) fn connections_of(&self, place: usize) -> Vec<usize> {
         self.connections.iter().filter(|(_, connection)| connection.volume == place).map(|(key, _)| key).collect()
     }
 

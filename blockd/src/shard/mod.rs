@@ -183,6 +183,8 @@ struct Shard {
     /// The places of mirrored volumes, and when their seats are to be told the time.
     mirrored: Vec<usize>,
     next_mirror_tick: Monotonic,
+    /// When the last turn began.
+    turned_at: Monotonic,
     /// Whether some volume may have something to do by time alone.
     is_ticking: bool,
     /// Number of volumes that are being closed.
@@ -208,6 +210,7 @@ impl Shard {
     fn turn(&mut self) -> std::io::Result<()> {
         self.stats.turns += 1;
         self.now = self.clock();
+        self.note_pause();
         self.wall_ms = wall_ms();
         self.meter = self.meter_times.now();
         if self.ring.take_woken() {

@@ -4,7 +4,9 @@ use super::Shard;
 use super::mailbox::Callback;
 use super::stats::Verb;
 use crate::nbd::{Asked, Phase};
-use units::{Monotonic, VolumeId};
+use link::LifeNumber;
+use replication::passing::Guest;
+use units::{ByteRange, Monotonic, VolumeId};
 use volume::engine::HOLD_DURATION_MAX;
 use volume::error::{Error, ErrorKind};
 use volume::io::Event;
@@ -16,7 +18,18 @@ pub(super) struct Pending {
     verb: Verb,
     bytes: u64,
     pub(super) since: Monotonic,
+    /// Of a mirrored volume: what asks for the same once more, where that changes nothing.
+    pub(super) again: Option<Again>,
     pub(super) origin: Origin,
+}
+
+/// A request that changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Again {
+    Read(ByteRange),
+    Flush,
+    Cache(ByteRange),
+    Extents(ByteRange, usize),
 }
 
 /// Where a request came from.
@@ -34,6 +47,8 @@ pub(super) enum Origin {
     Status { key: usize, context_id: u32 },
     /// The command of a logical unit that is under way at this place.
     Unit { key: usize },
+    /// A client of the other site, which passed it on in a life of the link.
+    Guest { guest: Guest, life: LifeNumber },
     /// Another thread.
     Caller(Callback<Result<Completion, Error>>),
     /// The shard, which is closing the volume.
@@ -45,10 +60,46 @@ pub(super) enum Origin {
 impl Pending {
     /// Has it be one that ended, unless it is; returns it as it was.
     pub(super) fn end(&mut self) -> Option<Self> {
-        let Self { volume, verb, bytes, since, ref mut origin } = *self;
+        let Self { volume, verb, bytes, since, again, ref mut origin } = *self;
         let origin = std::mem::replace(origin, Origin::Ended);
         let is_ended = matches!(origin, Origin::Ended);
-        (!is_ended).then_some(Self { volume, verb, bytes, since, origin })
+        (!is_ended).then_some(Self { volume, verb, bytes, since, again, origin })
+    }
+}
+
+impl Again {
+    const fn of(request: &Request) -> Option<Self> {
+        match request {
+            Request::Read { range } => Some(Self::Read(*range)),
+            Request::Flush => Some(Self::Flush),
+            Request::Cache { range } => Some(Self::Cache(*range)),
+            Request::Extents { range, extents_max } => Some(Self::Extents(*range, *extents_max)),
+            Request::Write { .. }
+            | Request::CompareAndWrite { .. }
+            | Request::OrWrite { .. }
+            | Request::Copy { .. }
+            | Request::Lend { .. }
+            | Request::Borrow { .. }
+            | Request::Trim { .. }
+            | Request::WriteZeroes { .. }
+            | Request::Changed { .. }
+            | Request::Resize { .. }
+            | Request::Snapshot { .. }
+            | Request::Hold
+            | Request::Release
+            | Request::Checkpoint
+            | Request::Meter
+            | Request::KeepTime { .. } => None,
+        }
+    }
+
+    pub(super) const fn request(self) -> Request {
+        match self {
+            Self::Read(range) => Request::Read { range },
+            Self::Flush => Request::Flush,
+            Self::Cache(range) => Request::Cache { range },
+            Self::Extents(range, extents_max) => Request::Extents { range, extents_max },
+        }
     }
 }
 
@@ -66,7 +117,8 @@ impl Shard {
         let is_mirrored = slot.mirror.is_some();
         // What is read there must not be older than the request: whether it is, is asked by this time.
         let since = if is_mirrored { self.clock() } else { self.now };
-        let id = self.requests.insert(Pending { volume: place, verb, bytes, since, origin });
+        let again = Again::of(&request).filter(|_| is_mirrored);
+        let id = self.requests.insert(Pending { volume: place, verb, bytes, since, again, origin });
         if is_mirrored {
             return self.begin_mirrored(place, id, request);
         }
@@ -99,13 +151,7 @@ impl Shard {
 
     /// Tells whoever asked.
     pub(super) fn finish(&mut self, pending: Pending, result: Result<Completion, Error>) {
-        if let Some(slot) = self.volumes.get_mut(pending.volume) {
-            let took = self.now.since(pending.since);
-            slot.stats.end(pending.verb, pending.bytes, took, result.is_ok());
-            if result.is_ok() && matches!(pending.origin, Origin::Connection { .. } | Origin::Unit { .. }) {
-                slot.stats.count_carried_out(pending.verb, pending.bytes);
-            }
-        }
+        self.note_ended(&pending, result.is_ok());
         match pending.origin {
             Origin::Connection { key, asked, held_bytes, work } => {
                 self.end_work(pending.volume, work);
@@ -118,8 +164,20 @@ impl Shard {
                 self.note_size(pending.volume);
                 done(result);
             }
+            Origin::Guest { guest, life } => self.answer_guest(pending.volume, (guest, life), result),
             Origin::Closing => self.on_checkpointed(pending.volume, result),
             Origin::Ended => {}
+        }
+    }
+
+    /// Counts a request that has ended.
+    pub(super) fn note_ended(&mut self, pending: &Pending, is_ok: bool) {
+        let Some(slot) = self.volumes.get_mut(pending.volume) else { return };
+        slot.stats.end(pending.verb, pending.bytes, self.now.since(pending.since), is_ok);
+        let is_of_client =
+            matches!(pending.origin, Origin::Connection { .. } | Origin::Unit { .. } | Origin::Guest { .. });
+        if is_ok && is_of_client {
+            slot.stats.count_carried_out(pending.verb, pending.bytes);
         }
     }
 

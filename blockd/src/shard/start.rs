@@ -192,6 +192,7 @@ impl Shard {
             next_tick: Monotonic::default(),
             mirrored: Vec::new(),
             next_mirror_tick: Monotonic::default(),
+            turned_at: Monotonic::default(),
             is_ticking: true,
             closing_count: 0,
             begun: 0,

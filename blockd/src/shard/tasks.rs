@@ -42,6 +42,12 @@ pub(super) struct Executing {
     is_answered: bool,
 }
 
+impl Executing {
+    pub(super) const fn is_aborted(&self) -> bool {
+        self.is_aborted
+    }
+}
+
 impl Shard {
     pub(super) fn on_unit_message(&mut self, volume: VolumeId, message: UnitMessage) {
         let place = self.by_id.get(&volume).copied();

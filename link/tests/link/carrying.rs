@@ -42,7 +42,7 @@ pub(crate) fn say(group: u64, number: u64) -> Frame {
 }
 
 fn consume(handle: &LinkHandle, life: LifeNumber, frame: &Frame) {
-    if let (Frame::Batch { group, .. }, bytes) = (frame, frame.batch_bytes()) {
+    if let (Frame::Batch { group, .. }, bytes) = (frame, frame.payload_bytes()) {
         handle.consumed(life, *group, bytes);
     }
 }
@@ -127,9 +127,9 @@ async fn ten_thousand_batches_keep_within_the_window() {
         let frame = two.frame(lives[1]).await;
         let Frame::Batch { epoch, .. } = &frame else { panic!("no batch") };
         assert_eq!(epoch.0, number);
-        held_bytes += frame.batch_bytes();
+        held_bytes += frame.payload_bytes();
         assert!(held_bytes <= WINDOW);
-        held.push_back(frame.batch_bytes());
+        held.push_back(frame.payload_bytes());
         // A receiver that lags behind, and sometimes takes in all of it.
         while held_bytes > WINDOW / 2 || (number % 7 == 0 && !held.is_empty()) {
             let bytes = held.pop_front().unwrap();

@@ -16,6 +16,7 @@ pub use receiving::Apart;
 use crate::io::{DiskState, LogState, Role, Why};
 use crate::member::{Config, Member, Start};
 use crate::promise::Promise;
+use crate::record::Record;
 use crate::wire::Frame;
 use receiving::Receiving;
 use sending::Sending;
@@ -57,6 +58,8 @@ pub enum Admission {
     Serve,
     /// It waits.
     Wait,
+    /// It is passed on to the other site, which leads ([`crate::passing`]).
+    Pass,
     /// It ends with an error.
     Refuse,
 }
@@ -79,6 +82,7 @@ pub struct Seat {
     disk: (DiskState, DiskState),
     sending: Sending,
     receiving: Receiving,
+    is_link_up: bool,
     ticks: u64,
     /// When it fell out last, and how long it was left alone then.
     fallen: Option<(Monotonic, Duration)>,
@@ -118,6 +122,7 @@ impl Seat {
             disk: (DiskState::Good, DiskState::Good),
             sending: Sending::default(),
             receiving: Receiving::default(),
+            is_link_up: false,
             ticks: 0,
             fallen: None,
             reopen_at: None,
@@ -161,11 +166,23 @@ impl Seat {
         let is_taken = self.taken == self.number;
         match self.role {
             Role::Lead { .. } if is_taken && self.shows_all => Admission::Serve,
-            // The other one is primary: who asks is better off there.
-            Role::Freeze { why: Why::Aligning } | Role::SealAndCut { .. } => Admission::Refuse,
             Role::Lead { .. } => Admission::Wait,
+            // The other one is primary.
+            Role::Freeze { why: Why::Aligning } | Role::SealAndCut { .. } | Role::Follow { .. } => self.admits_there(),
             Role::Freeze { why } if !why.ends_requests() => Admission::Wait,
-            Role::Freeze { .. } | Role::Follow { .. } => Admission::Refuse,
+            Role::Freeze { .. } => Admission::Refuse,
+        }
+    }
+
+    /// What becomes of one that is the other site's to serve: without a link it waits where this one may take over.
+    fn admits_there(&self) -> Admission {
+        let may_take_over = |record: Record| record.partner == Some(self.config.me) && !record.is_sole;
+        if self.is_link_up {
+            Admission::Pass
+        } else if self.member.record().is_some_and(may_take_over) {
+            Admission::Wait
+        } else {
+            Admission::Refuse
         }
     }
 
@@ -257,6 +274,7 @@ impl Seat {
     }
 
     fn on_link(&mut self, is_up: bool, actions: &mut Vec<Action>) {
+        self.is_link_up = is_up;
         self.tell(crate::Event::Link { is_up }, actions);
         self.receiving.forget_credit();
         match self.given {
@@ -303,6 +321,8 @@ impl Seat {
             | Frame::Batch { .. }
             | Frame::Enrol { .. }
             | Frame::Enrolled { .. }
+            | Frame::Ask { .. }
+            | Frame::Answer { .. }
             | Frame::Credit { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }

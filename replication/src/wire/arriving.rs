@@ -1,4 +1,4 @@
-//! Frames as they come in: whole ones off the front of what was received, batches straight into buffers of their own.
+//! Frames as they come in: whole ones off the front of what was received, payloads straight into buffers of their own.
 
 use super::bytes::Fields;
 use super::enrolment::Enrolment;
@@ -8,8 +8,10 @@ use super::frame::{
     fell_out_code,
 };
 use super::outgoing::{is_log, is_stretch};
+use super::passing::{ANSWER_BYTES, ASK_BYTES, AnswerHead, PASSED_BUFFERS_MAX, decode_ask};
 use super::say::decode_message;
 use super::text::Text;
+use crate::passing::Ask;
 use units::{BLOCK_LEN, Epoch, GroupId, Lsn};
 use volume::buffer::Buffer;
 use volume::engine::PeerLog;
@@ -42,11 +44,20 @@ impl Header {
     }
 }
 
-/// A batch of which part has come. Its buffers are made one by one, as what came before them is there.
+/// What stands before a frame's buffers.
+#[derive(Debug)]
+enum Head {
+    Batch,
+    Ask(Box<Ask>),
+    Answer(AnswerHead),
+}
+
+/// A frame with buffers of which part has come. These are made one by one, as what came before them is there.
 #[derive(Debug)]
 struct Arriving {
     group: GroupId,
     epoch: Epoch,
+    head: Head,
     /// Bytes of the buffers that are still to be made, the last one first.
     missing: Vec<usize>,
     /// Whole, but for the last one.
@@ -67,7 +78,19 @@ impl Arriving {
     }
 
     fn is_whole(&self) -> bool {
-        self.missing.is_empty() && self.buffers.last().is_some_and(|last| self.filled == last.len())
+        self.missing.is_empty() && self.buffers.last().is_none_or(|last| self.filled == last.len())
+    }
+
+    fn into_frame(self) -> Result<Frame, WireError> {
+        let Self { group, epoch, head, buffers, .. } = self;
+        Ok(match head {
+            Head::Batch => Frame::Batch { group, epoch, buffers },
+            Head::Ask(mut ask) => {
+                ask.payload = buffers;
+                Frame::Ask { group, epoch, ask }
+            }
+            Head::Answer(head) => Frame::Answer { group, epoch, answer: Box::new(head.with(buffers)?) },
+        })
     }
 }
 
@@ -78,13 +101,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Bytes that `input` must be able to hold: the longest frame but a batch, or all of a batch before its buffers.
+    /// Bytes that `input` must be able to hold: the longest frame without buffers, or all of one before its buffers.
     pub const INPUT_BYTES: usize = HEADER_BYTES + SMALL_BYTES_MAX + 4 * BUFFERS_MAX;
 
     /// Takes one frame off the front of `input`. `Ok(None)` means more bytes are needed, behind those that are left of `input`;
-    /// once a batch has begun, they can be put where they belong ([`Incoming::space`]).
+    /// once buffers have begun, they can be put where they belong ([`Incoming::space`]).
     ///
-    /// `credit` is how many bytes a batch may have now.
+    /// `credit` is how many bytes the buffers of a frame may have now.
     ///
     /// # Errors
     /// [`WireError`] ends the connection.
@@ -92,26 +115,23 @@ impl Incoming {
         if self.arriving.is_none() {
             let Some((header, rest)) = input.split_at_checked(HEADER_BYTES) else { return Ok(None) };
             let header = Header::decode(header)?;
-            if header.kind != Kind::Batch {
+            if !header.kind.has_buffers() {
                 let Some((body, rest)) = rest.split_at_checked(header.body_bytes) else { return Ok(None) };
                 *input = rest;
                 return decode_body(header, body).map(Some);
             }
             let mut rest = rest;
-            let Some(missing) = decode_sizes(header, &mut rest, credit)? else { return Ok(None) };
+            let Some((head, missing)) = decode_start(header, &mut rest, credit)? else { return Ok(None) };
             *input = rest;
             let Header { group, epoch, .. } = header;
-            self.arriving = Some(Arriving { group, epoch, missing, buffers: Vec::new(), filled: 0 });
+            self.arriving = Some(Arriving { group, epoch, head, missing, buffers: Vec::new(), filled: 0 });
         }
         self.fill(input);
-        Ok(self.arriving.take_if(|arriving| arriving.is_whole()).map(|arriving| {
-            let Arriving { group, epoch, buffers, .. } = arriving;
-            Frame::Batch { group, epoch, buffers }
-        }))
+        self.arriving.take_if(|arriving| arriving.is_whole()).map(Arriving::into_frame).transpose()
     }
 
-    /// Where the next bytes belong, while a batch is under way; not empty. What is put there is told by [`Incoming::advance`],
-    /// and the batch is taken by [`Incoming::take`] once it is whole.
+    /// Where the next bytes belong, while a frame with buffers is under way; not empty. What is put there is told by [`Incoming::advance`],
+    /// and the frame is taken by [`Incoming::take`] once it is whole.
     pub fn space(&mut self) -> Option<&mut [u8]> {
         self.arriving.as_mut().map(Arriving::space).filter(|space| !space.is_empty())
     }
@@ -122,7 +142,7 @@ impl Incoming {
     /// When there is less space.
     pub fn advance(&mut self, bytes: usize) {
         let Some(arriving) = &mut self.arriving else {
-            assert!(bytes == 0, "no batch is under way");
+            assert!(bytes == 0, "no frame with buffers is under way");
             return;
         };
         arriving.filled += bytes;
@@ -130,7 +150,7 @@ impl Incoming {
         assert!(arriving.filled <= last, "{} bytes in a buffer of {last}", arriving.filled);
     }
 
-    /// Copies what `input` has of the batch under way.
+    /// Copies what `input` has of the frame under way.
     fn fill(&mut self, input: &mut &[u8]) {
         while let Some(space) = self.space() {
             let bytes = space.len().min(input.len());
@@ -142,13 +162,22 @@ impl Incoming {
     }
 }
 
-/// Takes what stands before a batch's buffers off the front of `input`: the bytes of each, the last one first.
-fn decode_sizes(header: Header, input: &mut &[u8], credit: u64) -> Result<Option<Vec<usize>>, WireError> {
-    let mut fields = Fields(input);
+/// Takes what stands before a frame's buffers off the front of `input`, and the bytes of each, the last one first.
+fn decode_start(header: Header, input: &mut &[u8], credit: u64) -> Result<Option<(Head, Vec<usize>)>, WireError> {
+    let (is_ask, is_answer) = (header.kind == Kind::Ask, header.kind == Kind::Answer);
+    let (head_bytes, unit, counts) = if is_ask {
+        (ASK_BYTES, 1, 0..=PASSED_BUFFERS_MAX)
+    } else if is_answer {
+        (ANSWER_BYTES, 1, 0..=1)
+    } else {
+        (0, BLOCK_LEN, 1..=BUFFERS_MAX)
+    };
+    let Some((head, rest)) = input.split_at_checked(head_bytes) else { return Ok(None) };
+    let mut fields = Fields(rest);
     let Ok(count) = fields.u32() else { return Ok(None) };
     let wrong = WireError::Value { field: "buffers" };
-    let count = usize::try_from(count).ok().filter(|count| (1..=BUFFERS_MAX).contains(count)).ok_or(wrong)?;
-    let payload_bytes = header.body_bytes.checked_sub(4 + 4 * count).ok_or(wrong)?;
+    let count = usize::try_from(count).ok().filter(|count| counts.contains(count)).ok_or(wrong)?;
+    let payload_bytes = header.body_bytes.checked_sub(head_bytes + 4 + 4 * count).ok_or(wrong)?;
     if payload_bytes > BATCH_BYTES_MAX {
         return Err(wrong);
     }
@@ -160,16 +189,23 @@ fn decode_sizes(header: Header, input: &mut &[u8], credit: u64) -> Result<Option
     }
     let mut sizes = Vec::with_capacity(count);
     for _ in 0..count {
-        let blocks = usize::try_from(fields.u32()?).map_err(|_| wrong)?;
-        sizes.push(blocks.checked_mul(BLOCK_LEN).filter(|bytes| *bytes > 0).ok_or(wrong)?);
+        let units = usize::try_from(fields.u32()?).map_err(|_| wrong)?;
+        sizes.push(units.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or(wrong)?);
     }
     let sum = sizes.iter().try_fold(0_usize, |sum, bytes| sum.checked_add(*bytes));
     if sum != Some(payload_bytes) {
         return Err(wrong);
     }
+    let head = if is_ask {
+        Head::Ask(Box::new(decode_ask(&mut Fields(head))?))
+    } else if is_answer {
+        Head::Answer(AnswerHead::decode(&mut Fields(head))?)
+    } else {
+        Head::Batch
+    };
     *input = fields.rest();
     sizes.reverse();
-    Ok(Some(sizes))
+    Ok(Some((head, sizes)))
 }
 
 fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
@@ -192,7 +228,7 @@ fn decode_body(header: Header, body: &[u8]) -> Result<Frame, WireError> {
             Frame::Want { group, epoch, number, segment, lsn }
         }
         Kind::Begins => Frame::Begins { group, epoch, number: fields.u64()? },
-        Kind::Batch => return Err(WireError::Cut),
+        Kind::Batch | Kind::Ask | Kind::Answer => return Err(WireError::Cut),
         Kind::Committed => Frame::Committed { group, epoch, log: decode_log(&mut fields)? },
         Kind::MakeDurable => Frame::MakeDurable { group, epoch, lsn: fields.lsn()? },
         Kind::Has => Frame::Has { group, epoch, log: decode_log(&mut fields)? },

@@ -1,9 +1,11 @@
 //! The frames: what they are, and the bounds of their bodies.
 
 use super::enrolment::{ENROLMENT_BYTES_MAX, ENROLMENT_BYTES_MIN, Enrolment};
+use super::passing::{ANSWER_BYTES, ASK_BYTES, PASSED_BUFFERS_MAX, answer_bytes};
 use super::say::{SAY_BYTES_MAX, SAY_BYTES_MIN};
 use super::text::{TEXT_BYTES_MAX, Text};
 use crate::message::Message;
+use crate::passing::{Answer, Ask};
 use std::ops::RangeInclusive;
 use units::{BLOCK_LEN, Epoch, GroupId, Lsn, SegmentId};
 use volume::buffer::{Buffer, total_len};
@@ -14,7 +16,7 @@ use volume::parting::{Parting, Stretch};
 /// Length of a frame's header.
 pub const HEADER_BYTES: usize = 24;
 
-/// Most bytes that the buffers of a batch hold together: the longest request, and the blocks of its header.
+/// Most bytes that the buffers of a frame hold together: the longest request, and the blocks of a batch's header.
 pub const BATCH_BYTES_MAX: usize = 33 << 20;
 
 /// Most buffers of a batch: each holds a block at least.
@@ -26,7 +28,7 @@ pub const STRETCHES_MAX: usize = 1024;
 /// Bytes of what a log has in a segment: the segment, the first and the last operation.
 pub(super) const STRETCH_BYTES: usize = 24;
 
-/// The longest body but that of a batch: all segments that a site tells of.
+/// The longest body of a frame without buffers: all segments that a site tells of.
 pub(super) const SMALL_BYTES_MAX: usize = 8 + STRETCH_BYTES * STRETCHES_MAX;
 
 const _: () = assert!(SMALL_BYTES_MAX >= SAY_BYTES_MAX && SMALL_BYTES_MAX >= 2 + TEXT_BYTES_MAX);
@@ -148,7 +150,25 @@ pub enum Frame {
         /// Why not, when it will not.
         result: Result<(), Text>,
     },
-    /// So many more bytes of batches may be sent on this connection.
+    /// What a client of the sender wants of a volume that the other site leads.
+    Ask {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch in which the other one leads, as the sender knows.
+        epoch: Epoch,
+        /// What.
+        ask: Box<Ask>,
+    },
+    /// What became of that.
+    Answer {
+        /// Of which group.
+        group: GroupId,
+        /// The epoch that the sender has promised.
+        epoch: Epoch,
+        /// What.
+        answer: Box<Answer>,
+    },
+    /// So many more bytes of buffers may be sent on this connection.
     Credit {
         /// Bytes; not zero.
         bytes: u64,
@@ -250,10 +270,16 @@ pub enum Kind {
     Enrol = 15,
     /// [`Frame::Enrolled`].
     Enrolled = 16,
+    /// [`Frame::Ask`].
+    Ask = 17,
+    /// [`Frame::Answer`].
+    Answer = 18,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
+        Self::Ask,
+        Self::Answer,
         Self::Enrol,
         Self::Enrolled,
         Self::Align,
@@ -291,9 +317,16 @@ impl Kind {
             | Self::Has
             | Self::FellOut
             | Self::Enrol
-            | Self::Enrolled => true,
+            | Self::Enrolled
+            | Self::Ask
+            | Self::Answer => true,
             Self::Credit | Self::Ping | Self::Pong | Self::Bye => false,
         }
+    }
+
+    /// Whether buffers follow its body.
+    pub(super) const fn has_buffers(self) -> bool {
+        matches!(self, Self::Batch | Self::Ask | Self::Answer)
     }
 
     /// Whether it is of an epoch.
@@ -308,6 +341,8 @@ impl Kind {
             Self::Align => 8..=SMALL_BYTES_MAX,
             Self::Aligned => 17..=17,
             Self::Batch => 8 + BLOCK_LEN..=4 + 4 * BUFFERS_MAX + BATCH_BYTES_MAX,
+            Self::Ask => ASK_BYTES + 4..=ASK_BYTES + 4 + 4 * PASSED_BUFFERS_MAX + BATCH_BYTES_MAX,
+            Self::Answer => ANSWER_BYTES + 4..=ANSWER_BYTES + 4 + 4 * PASSED_BUFFERS_MAX + BATCH_BYTES_MAX,
             Self::Begins | Self::MakeDurable | Self::Credit | Self::Ping | Self::Pong => 8..=8,
             Self::Want | Self::Committed | Self::Has => 24..=24,
             Self::FellOut => 1..=1,
@@ -335,6 +370,8 @@ impl Frame {
             Self::FellOut { .. } => Kind::FellOut,
             Self::Enrol { .. } => Kind::Enrol,
             Self::Enrolled { .. } => Kind::Enrolled,
+            Self::Ask { .. } => Kind::Ask,
+            Self::Answer { .. } => Kind::Answer,
             Self::Credit { .. } => Kind::Credit,
             Self::Ping { .. } => Kind::Ping,
             Self::Pong { .. } => Kind::Pong,
@@ -357,7 +394,9 @@ impl Frame {
             | Self::Has { group, .. }
             | Self::FellOut { group, .. }
             | Self::Enrol { group, .. }
-            | Self::Enrolled { group, .. } => Some(*group),
+            | Self::Enrolled { group, .. }
+            | Self::Ask { group, .. }
+            | Self::Answer { group, .. } => Some(*group),
             Self::Credit { .. } | Self::Ping { .. } | Self::Pong { .. } | Self::Bye(_) => None,
         }
     }
@@ -373,7 +412,9 @@ impl Frame {
             | Self::Committed { epoch, .. }
             | Self::MakeDurable { epoch, .. }
             | Self::Has { epoch, .. }
-            | Self::FellOut { epoch, .. } => *epoch,
+            | Self::FellOut { epoch, .. }
+            | Self::Ask { epoch, .. }
+            | Self::Answer { epoch, .. } => *epoch,
             Self::Enrol { .. }
             | Self::Enrolled { .. }
             | Self::Credit { .. }
@@ -383,11 +424,13 @@ impl Frame {
         }
     }
 
-    /// Bytes of batches that it carries, which credit is needed for.
+    /// Bytes of buffers that it carries, which credit is needed for.
     #[must_use]
-    pub fn batch_bytes(&self) -> u64 {
+    pub fn payload_bytes(&self) -> u64 {
         match self {
             Self::Batch { buffers, .. } => total_len(buffers),
+            Self::Ask { ask, .. } => total_len(&ask.payload),
+            Self::Answer { answer, .. } => answer_bytes(answer),
             Self::Say { .. }
             | Self::Align { .. }
             | Self::Aligned { .. }

@@ -21,6 +21,7 @@ mod error;
 mod frame;
 mod opening;
 mod outgoing;
+mod passing;
 mod say;
 mod text;
 
@@ -32,6 +33,7 @@ pub use opening::{
     CONNECTIONS_MAX, Hello, LinkId, OPENING_BYTES_MAX, Opening, Refusal, RefusalCode, VERSIONS, Versions,
 };
 pub use outgoing::Outgoing;
+pub use passing::answer_bytes;
 pub use text::{TEXT_BYTES_MAX, Text};
 
 #[cfg(test)]

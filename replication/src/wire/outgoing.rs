@@ -1,14 +1,15 @@
-//! A frame as it goes out: its head in one piece, and the buffers of a batch as they are.
+//! A frame as it goes out: its head in one piece, and its buffers as they are.
 
 use super::bytes::put_segment;
 use super::frame::{BATCH_BYTES_MAX, Frame, HEADER_BYTES, STRETCHES_MAX, fell_out_code};
+use super::passing::{encode_answer, encode_ask, is_answer, is_ask};
 use super::say::encode_message;
 use units::{BLOCK_LEN, GroupId, Lsn, SegmentId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
 use volume::parting::{Parting, Stretch};
 
-/// A frame's bytes, of which a batch's payload was not copied.
+/// A frame's bytes, of which the payload was not copied.
 #[derive(Debug)]
 pub struct Outgoing {
     head: Vec<u8>,
@@ -29,6 +30,8 @@ impl Outgoing {
             }
             Frame::Want { segment, .. } => is_segment(*segment),
             Frame::Enrol { volume, .. } => volume.is_sound(),
+            Frame::Ask { ask, .. } => is_ask(ask) && frame.payload_bytes() <= BATCH_BYTES_MAX as u64,
+            Frame::Answer { answer, .. } => is_answer(answer) && frame.payload_bytes() <= BATCH_BYTES_MAX as u64,
             Frame::Say { .. }
             | Frame::Aligned { .. }
             | Frame::Begins { .. }
@@ -50,7 +53,7 @@ impl Outgoing {
         assert!(Self::is_sound(&frame), "a frame that would be refused: {frame:?}");
         let (kind, epoch) = (frame.kind(), frame.epoch());
         let group = frame.group().unwrap_or(GroupId(0));
-        let payload_bytes = usize::try_from(frame.batch_bytes()).expect("a batch is in memory");
+        let payload_bytes = usize::try_from(frame.payload_bytes()).expect("buffers are in memory");
         let mut head = Vec::with_capacity(HEADER_BYTES + 40);
         head.extend_from_slice(&[0; HEADER_BYTES]);
         let buffers = encode_body(frame, &mut head);
@@ -74,9 +77,9 @@ impl Outgoing {
         self.slices().map(<[u8]>::len).sum()
     }
 
-    /// Bytes of a batch's buffers; none in other frames.
+    /// Bytes of its buffers.
     #[must_use]
-    pub fn batch_bytes(&self) -> u64 {
+    pub fn payload_bytes(&self) -> u64 {
         total_len(&self.buffers)
     }
 
@@ -106,11 +109,21 @@ fn is_segment(segment: Option<SegmentId>) -> bool {
     segment.is_none_or(|segment| segment <= SegmentId::MAX)
 }
 
-/// Appends what stands before a batch's buffers, or all of another body; returns the buffers.
+/// Appends what stands before a frame's buffers, or all of a body without them; returns the buffers.
 fn encode_body(frame: Frame, out: &mut Vec<u8>) -> Vec<Buffer> {
     match frame {
         Frame::Batch { buffers, .. } => {
-            encode_sizes(&buffers, out);
+            encode_sizes((&buffers, BLOCK_LEN), out);
+            return buffers;
+        }
+        Frame::Ask { ask, .. } => {
+            encode_ask(&ask, out);
+            encode_sizes((&ask.payload, 1), out);
+            return ask.payload;
+        }
+        Frame::Answer { answer, .. } => {
+            let buffers = encode_answer(*answer, out);
+            encode_sizes((&buffers, 1), out);
             return buffers;
         }
         Frame::Say { message, .. } => encode_message(&message, out),
@@ -159,12 +172,12 @@ fn encode_body(frame: Frame, out: &mut Vec<u8>) -> Vec<Buffer> {
     Vec::new()
 }
 
-/// How many buffers there are, and of how many blocks each is.
-fn encode_sizes(buffers: &[Buffer], out: &mut Vec<u8>) {
-    let word = |number: usize| u32::try_from(number).expect("a batch is bounded").to_le_bytes();
+/// How many buffers there are, and of how many units of so many bytes each is.
+fn encode_sizes((buffers, unit): (&[Buffer], usize), out: &mut Vec<u8>) {
+    let word = |number: usize| u32::try_from(number).expect("buffers are bounded").to_le_bytes();
     out.reserve(4 + 4 * buffers.len());
     out.extend_from_slice(&word(buffers.len()));
-    buffers.iter().for_each(|buffer| out.extend_from_slice(&word(buffer.len() / BLOCK_LEN)));
+    buffers.iter().for_each(|buffer| out.extend_from_slice(&word(buffer.len() / unit)));
 }
 
 fn encode_log(log: PeerLog, out: &mut Vec<u8>) {

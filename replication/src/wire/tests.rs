@@ -1,15 +1,18 @@
 use super::*;
 use crate::io::{DiskState, Seen};
 use crate::message::{Body, Message};
+use crate::passing::{Answer, Ask, Outcome, What};
 use crate::position::Position;
 use crate::promise::Life;
 use crate::record::{EPOCH_MAX, Fork, Record, Revision};
 use proptest::prelude::*;
-use units::{BLOCK_LEN, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId, VolumeId};
+use units::{BLOCK_LEN, ByteRange, Epoch, GroupId, Lsn, PoolId, SegmentId, SiteId, VolumeId};
 use volume::buffer::{Buffer, total_len};
 use volume::engine::PeerLog;
+use volume::error::{Error, ErrorKind};
 use volume::io::FellOut;
 use volume::parting::{Parting, Stretch};
+use volume::request::Extent;
 
 mod golden;
 
@@ -113,6 +116,67 @@ fn buffers() -> impl Strategy<Value = Vec<Buffer>> {
     })
 }
 
+fn payload() -> impl Strategy<Value = Vec<Buffer>> {
+    let piece = (1_usize..9000, any::<u8>()).prop_map(|(bytes, byte)| Buffer::copy_of(&vec![byte; bytes]));
+    prop::collection::vec(piece, 0..4)
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let what = prop_oneof![
+        Just(What::Read),
+        Just(What::Write),
+        Just(What::CompareAndWrite),
+        Just(What::OrWrite),
+        any::<u64>().prop_map(|source| What::Copy { source }),
+        Just(What::Trim),
+        Just(What::WriteZeroes),
+        Just(What::Flush),
+        Just(What::Cache),
+        any::<u32>().prop_map(|extents_max| What::Extents { extents_max }),
+    ];
+    let range = any::<[u32; 2]>().prop_map(|[offset, len]| ByteRange::new(offset.into(), len.into()).unwrap());
+    (any::<(u64, u64, u16)>(), what, range, any::<bool>(), payload()).prop_map(
+        |((number, tick, waited_ms), what, range, fua, payload)| Ask {
+            number,
+            tick,
+            waited_ms,
+            what,
+            range,
+            fua,
+            payload,
+        },
+    )
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let kind = prop::sample::select(vec![ErrorKind::InvalidRequest, ErrorKind::NoSpace, ErrorKind::Poisoned]);
+    let extent = (0..1_u64 << 63, any::<bool>()).prop_map(|(len, is_data)| Extent { len, is_data });
+    let outcome = prop_oneof![
+        Just(()).prop_map(|()| Outcome::Done),
+        (0_usize..9000, any::<[u32; 2]>()).prop_map(|(bytes, [skip, len])| Outcome::Read {
+            buffer: Buffer::zeroed(bytes),
+            skip,
+            len
+        }),
+        any::<u64>().prop_map(|at| Outcome::Miscompare { at }),
+        prop::collection::vec(extent, 1..20).prop_map(Outcome::Extents),
+        (kind, any::<String>()).prop_map(|(kind, detail)| Outcome::Failed(Error::new(kind, detail))),
+        Just(()).prop_map(|()| Outcome::NotHere),
+        Just(()).prop_map(|()| Outcome::Stale),
+        Just(()).prop_map(|()| Outcome::Lost),
+    ];
+    (any::<u64>(), 1..u64::MAX, outcome).prop_map(|(number, tick, outcome)| Answer { number, tick, outcome })
+}
+
+fn passed() -> impl Strategy<Value = Frame> {
+    let ids = || (any::<u64>(), any::<u64>()).prop_map(|(group, epoch)| (GroupId(group), Epoch(epoch)));
+    prop_oneof![
+        (ids(), ask()).prop_map(|((group, epoch), ask)| Frame::Ask { group, epoch, ask: Box::new(ask) }),
+        (ids(), answer())
+            .prop_map(|((group, epoch), answer)| { Frame::Answer { group, epoch, answer: Box::new(answer) } }),
+    ]
+}
+
 fn of_group() -> impl Strategy<Value = Frame> {
     let ids = || (any::<u64>(), any::<u64>()).prop_map(|(group, epoch)| (GroupId(group), Epoch(epoch)));
     let lives = (0..=Life::MAX.0, 0..=Life::MAX.0);
@@ -154,6 +218,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let text = any::<String>().prop_map(|words| Text::new(&words));
     prop_oneof![
         4 => of_group(),
+        2 => passed(),
         1 => (1..u64::MAX).prop_map(|bytes| Frame::Credit { bytes }),
         1 => any::<u64>().prop_map(|number| Frame::Ping { number }),
         1 => any::<u64>().prop_map(|number| Frame::Pong { number }),
@@ -215,7 +280,7 @@ proptest! {
 
     /// P4. Bytes of any kind do no harm, and what is kept of them is bounded.
     #[test]
-    fn any_bytes_do_no_harm(kind in 0_u8..18, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
+    fn any_bytes_do_no_harm(kind in 0_u8..20, bytes in prop::collection::vec(any::<u8>(), 0..200), body_bytes in any::<u16>()) {
         let mut frame = vec![kind, 0, 0, 0];
         frame.extend(u32::from(body_bytes).to_le_bytes());
         frame.extend([0; 16]);
@@ -289,7 +354,7 @@ fn what_breaks_a_rule_is_refused() {
     let ping = || Frame::Ping { number: 1 };
     let small = || batch(vec![Buffer::zeroed(4096), Buffer::zeroed(4096)]);
     let fell = || Frame::FellOut { group: GroupId(1), epoch: Epoch(1), why: FellOut::Disk };
-    assert_eq!(changed(ping(), 0, 17), WireError::UnknownKind { kind: 17 });
+    assert_eq!(changed(ping(), 0, 19), WireError::UnknownKind { kind: 19 });
     assert_eq!(changed(ping(), 1, 1), WireError::UnknownKind { kind: 265 });
     assert_eq!(changed(ping(), 2, 1), WireError::Reserved);
     assert_eq!(changed(ping(), 4, 9), WireError::Length { kind: Kind::Ping, body_bytes: 9 });
@@ -297,6 +362,36 @@ fn what_breaks_a_rule_is_refused() {
     assert_eq!(changed(ping(), 16, 1), WireError::OfGroup { kind: Kind::Ping });
     assert_eq!(changed(Frame::Credit { bytes: 1 }, 24, 0), value("credit"));
     assert_eq!(changed(fell(), 24, 8), value("reason"));
+    let ask = |what| {
+        let range = ByteRange::new(0, 512).unwrap();
+        let ask = Ask { number: 1, tick: 1, waited_ms: 0, what, range, fua: false, payload: Vec::new() };
+        Frame::Ask { group: GroupId(1), epoch: Epoch(1), ask: Box::new(ask) }
+    };
+    assert_eq!(changed(ask(What::Read), 40, 0), value("request"));
+    assert_eq!(changed(ask(What::Read), 40, 11), value("request"));
+    assert_eq!(changed(ask(What::Read), 41, 2), value("request"), "FUA or not");
+    assert_eq!(changed(ask(What::Read), 44, 1), value("request"), "extents of a read");
+    assert_eq!(changed(ask(What::Read), 64, 1), value("request"), "a source of a read");
+    assert_eq!(changed(ask(What::Read), 55, 0xff), value("range"));
+    assert_eq!(changed(ask(What::Read), 72, 65), value("buffers"), "more than any request has");
+    assert_eq!(changed(ask(What::Read), 72, 1), value("buffers"), "its length has none");
+    let answer = |outcome| {
+        let answer = Answer { number: 1, tick: 1, outcome };
+        Frame::Answer { group: GroupId(1), epoch: Epoch(1), answer: Box::new(answer) }
+    };
+    for (code, outcome) in [(0, Outcome::Done), (9, Outcome::Done), (5, Outcome::Done)] {
+        assert_eq!(changed(answer(outcome), 40, code), value("answer"));
+    }
+    assert_eq!(changed(answer(Outcome::Done), 32, 0), value("answer"), "no tick");
+    for at in [41, 42, 44, 48] {
+        assert_eq!(changed(answer(Outcome::Done), at, 1), value("answer"), "byte {at}");
+    }
+    let one = || vec![Extent { len: 4096, is_data: true }];
+    assert_eq!(changed(answer(Outcome::Extents(one())), 40, 1), value("answer"), "done with a buffer");
+    assert_eq!(changed(answer(Outcome::NotHere), 40, 4), value("answer"), "extents without one");
+    assert_eq!(changed(answer(Outcome::Extents(one())), 56, 2), value("buffers"), "two of them");
+    let odd = Outcome::Read { buffer: Buffer::zeroed(7), skip: 0, len: 0 };
+    assert_eq!(changed(answer(odd), 40, 4), value("answer"), "extents of seven bytes");
     assert_eq!(changed(small(), 24, 3), value("buffers"));
     assert_eq!(changed(small(), 24, 0), value("buffers"));
     assert_eq!(changed(small(), 28, 2), value("buffers"));

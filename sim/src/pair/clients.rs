@@ -90,7 +90,7 @@ impl Pair {
         }
         // The connection of before is closed: what waits on it is dropped, and what has begun is not answered.
         for node in &mut self.nodes {
-            node.held.retain(|request| request.client != client);
+            node.waiting.retain(|waiting| waiting.client() != Some(client));
         }
         let one = &mut self.clients[client];
         one.attempt += 1;
@@ -99,7 +99,8 @@ impl Pair {
         let Some((wish, _)) = one.wish else { return };
         let arrival = self.time + self.random.within(50, 500) * MICROSECOND;
         self.node_at(arrival, site, Next::Request(Request { client, attempt, wish }));
-        let patience = self.random.within(5000, 7000) * MILLISECOND;
+        // Longer than what was passed on may take for being begun (S7).
+        let patience = self.random.within(3700, 7000) * MILLISECOND;
         self.at(self.time + patience, Happening::Client { client, attempt });
     }
 

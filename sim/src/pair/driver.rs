@@ -1,18 +1,17 @@
 //! What a site's driver does: it carries out what the seat and the volume want, keeps requests that wait, and holds back what may not be
 //! shown yet.
 
-use super::clients::{Request, Wish};
+use super::node::Origin;
 use super::{Happening, MICROSECOND, MILLISECOND, Next, Pair};
-use crate::mirror::clients::Answer;
 use crate::mirror::site::PromiseFile;
 use crate::trace::Finding;
-use crate::twins::site::{Wish as SiteWish, block_of};
-use replication::seat::{Action, Admission, Event, Seat};
+use crate::twins::site::Wish as SiteWish;
+use replication::seat::{Action, Event, Seat};
 use replication::{AskId, Record, Revision, SwapAnswer};
-use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Lsn, MeterTime};
-use volume::buffer::{Buffer, BufferPool};
+use units::{Lsn, MeterTime};
+use volume::buffer::BufferPool;
 use volume::engine::{Context, Volume};
-use volume::request::{Completion, Reply, RequestId};
+use volume::request::{Completion, Reply};
 
 /// Ticks of the seat in one of the volume.
 const TICKS_OF_VOLUME: u64 = 4;
@@ -47,10 +46,12 @@ impl Pair {
             Next::Frame(life, frame) => return self.on_frame(node, life, *frame),
             Next::Link(life) => {
                 self.nodes[node].link_life = life;
+                self.forget_passed(node);
                 return self.tell(node, Event::Link { is_up: life.is_some() });
             }
             Next::Room(life) => {
                 if self.nodes[node].link_life == Some(life) {
+                    self.send_answers(node);
                     return self.tell(node, Event::Room);
                 }
             }
@@ -69,6 +70,7 @@ impl Pair {
         if (self.time / (50 * MILLISECOND)).is_multiple_of(TICKS_OF_VOLUME) {
             self.give(node, volume::io::Event::Tick);
         }
+        self.send_answers(node);
         self.tell(node, Event::Tick);
     }
 
@@ -150,9 +152,7 @@ impl Pair {
     fn begin_reopening(&mut self, node: usize, limit: Option<Lsn>) {
         self.say(|| format!("site {} opens its volume anew, up to {limit:?}", node + 1));
         self.outcome.reopened += 1;
-        for request in self.nodes[node].take_requests() {
-            self.reply(request, Answer::Refused);
-        }
+        self.end_begun(node);
         self.nodes[node].site.volume = None;
         let at = self.time + self.random.within(1, 60) * MILLISECOND;
         self.node_at(at, node, Next::Reopened(limit));
@@ -169,7 +169,7 @@ impl Pair {
         }
     }
 
-    fn give(&mut self, node: usize, event: volume::io::Event) {
+    pub(super) fn give(&mut self, node: usize, event: volume::io::Event) {
         self.with_volume(node, |volume, context| volume.handle(context, event));
         let wait = if self.random.chance(500) { 0 } else { self.random.below(200) * MICROSECOND };
         self.node_at(self.time + wait, node, Next::Poll);
@@ -212,97 +212,29 @@ impl Pair {
         }
     }
 
-    fn on_request(&mut self, node: usize, request: Request) {
-        if !self.is_current(&request) {
-            // Its connection is closed, and a newer one has fenced it (S7).
-            return;
-        }
-        match self.admission(node) {
-            Admission::Serve => self.admit(node, request),
-            Admission::Wait => self.nodes[node].held.push(request),
-            Admission::Refuse => self.reply(request, Answer::Refused),
-        }
-    }
-
-    fn admission(&self, node: usize) -> Admission {
-        let one = &self.nodes[node];
-        match (&one.seat, &one.site.volume) {
-            (Some(seat), Some(_)) => seat.admits(),
-            (Some(_), None) => Admission::Wait,
-            (None, _) => Admission::Refuse,
-        }
-    }
-
-    fn admit(&mut self, node: usize, request: Request) {
-        let fua = self.is_durable;
-        let one = &mut self.nodes[node];
-        one.next_request += 1;
-        let id = RequestId(one.next_request);
-        one.asked.insert(id, (request, one.clock(self.time)));
-        let range = |block: u8| ByteRange::new(u64::from(block) * BLOCK_BYTES, BLOCK_BYTES).unwrap();
-        let part = |block: u8, [first, second]: [bool; 2]| {
-            let half = BLOCK_BYTES / 2;
-            let start = u64::from(block) * BLOCK_BYTES + if first { 0 } else { half };
-            ByteRange::new(start, if first && second { BLOCK_BYTES } else { half }).unwrap()
-        };
-        let asked = match request.wish {
-            Wish::Write { block, value, halves } => {
-                let range = part(block, halves);
-                let bytes = block_of(value);
-                let payload = std::iter::once(Buffer::copy_of(&bytes[..range.len() as usize])).collect();
-                volume::request::Request::Write { range, payload, fua }
-            }
-            Wish::Read { block } => volume::request::Request::Read { range: range(block) },
-            Wish::Flush => volume::request::Request::Flush,
-        };
-        self.give(node, volume::io::Event::Request { id, request: asked });
-    }
-
     /// The volume has answered. What was read is shown when it may be.
     fn take_answer(&mut self, node: usize, reply: Reply) {
-        let Some((request, arrived)) = self.nodes[node].asked.remove(&reply.id) else { return };
+        let Some((origin, arrived)) = self.nodes[node].asked.remove(&reply.id) else { return };
         match reply.result {
-            Ok(Completion::Read { buffer, skip, .. }) => {
-                let Wish::Read { block } = request.wish else { return };
-                let bytes = &buffer.as_slice()[skip..skip + BLOCK_LEN];
-                let halves = [0, BLOCK_LEN / 2].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
-                let whole = halves.map(|value| block_of(value)[..BLOCK_LEN / 2].to_vec()).concat();
-                if bytes != whole {
-                    self.find(format!("P3: block {block} is torn"));
-                }
-                let value = self.value_of(block, halves);
-                self.nodes[node].found.push((request, arrived, value));
+            Ok(found @ Completion::Read { .. }) => {
+                self.nodes[node].found.push((origin, arrived, found));
                 self.nodes[node].news.push_back(Event::ReadWaits);
             }
-            Ok(_) => self.reply(request, Answer::Done),
-            Err(_) => self.reply(request, Answer::Refused),
+            result @ (Ok(_) | Err(_)) => self.end(node, origin, result),
         }
     }
 
     /// Begins what waits, or ends it, and shows what may be shown.
     fn answer(&mut self, node: usize) {
-        match self.admission(node) {
-            Admission::Serve => {
-                for request in std::mem::take(&mut self.nodes[node].held) {
-                    self.admit(node, request);
-                }
-            }
-            Admission::Wait => {}
-            Admission::Refuse => {
-                // What has begun and is not answered ends with an error, too: nobody knows what becomes of it.
-                for request in self.nodes[node].take_requests() {
-                    self.reply(request, Answer::Refused);
-                }
-            }
-        }
+        self.go_on(node);
         let one = &mut self.nodes[node];
         let Some(seat) = &one.seat else { return };
         let now = one.clock(self.time);
-        let may_show = |(_, arrived, _): &(Request, _, u64)| seat.may_read(now, *arrived);
+        let may_show = |(_, arrived, _): &(Origin, _, Completion)| seat.may_read(now, *arrived);
         let (shown, waiting): (Vec<_>, Vec<_>) = one.found.drain(..).partition(may_show);
         one.found = waiting;
-        for (request, _, value) in shown {
-            self.reply(request, Answer::Content(value));
+        for (origin, _, found) in shown {
+            self.end(node, origin, Ok(found));
         }
     }
 

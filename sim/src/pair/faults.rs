@@ -1,5 +1,6 @@
 //! What goes wrong, and when.
 
+use super::clients::Request;
 use super::{Happening, MILLISECOND, Next, Pair};
 use crate::mirror::faults::Who;
 use crate::mirror::site::PromiseFile;
@@ -86,6 +87,25 @@ impl Plan {
             }
         }
         plan.end = at + random.within(1000, 6000) * MILLISECOND;
+        plan
+    }
+}
+
+impl Plan {
+    /// Of a world in which the link is lost for about as long as a client waits, and slow once it is back: what is passed on then comes late.
+    pub(super) fn late(random: &mut Random) -> Self {
+        let mut plan = Self { faults: Vec::new(), slots_wanted: 100, small_refused: 0, ..Self::new(random) };
+        let mut at = 5000 * MILLISECOND;
+        for _ in 0..12 {
+            plan.faults.push((at, Fault::Cut { from_primary: true, from_secondary: true }));
+            at += random.within(2200, 3500) * MILLISECOND;
+            plan.faults.push((at, Fault::Mend));
+            plan.faults.push((at, Fault::Delay { us: random.within(300, 1500) * 1000 }));
+            at += random.within(3000, 5000) * MILLISECOND;
+            plan.faults.push((at, Fault::Delay { us: 500 }));
+            at += random.within(4000, 8000) * MILLISECOND;
+        }
+        plan.end = at;
         plan
     }
 }
@@ -222,12 +242,12 @@ impl Pair {
     }
 
     fn lose_disk(&mut self, node: usize, back_ms: u64) {
-        if !self.is_elsewhere(node) || self.nodes[node].seat.is_none() {
+        // Who makes a site anew asks the other one for the ids that are in its log.
+        let rows = self.nodes[1 - node].site.segments();
+        if !self.is_elsewhere(node) || self.nodes[node].seat.is_none() || rows.is_empty() {
             return;
         }
         self.kill(node, true, back_ms);
-        // Who makes a site anew asks the other one for the ids that are in its log.
-        let rows = self.nodes[1 - node].site.segments();
         let one = &mut self.nodes[node];
         one.file = PromiseFile::default();
         if let Err(finding) = one.site.replace(rows.last().copied(), &mut self.random) {
@@ -310,8 +330,14 @@ impl Pair {
             }
         }
         // Whoever waits notices that the connection is gone.
-        for request in self.nodes[node].take_requests() {
+        let (free, tried) = self.nodes[node].lose_requests(self.time);
+        for request in free {
             self.reply(request, super::Answer::Refused);
+        }
+        // A connection is given up for another site after five seconds.
+        for Request { client, attempt, .. } in tried {
+            let at = self.time + self.random.within(5000, 6000) * MILLISECOND;
+            self.at(at, Happening::Client { client, attempt });
         }
         let one = &mut self.nodes[node];
         (one.seat, one.stalled_until, one.link_life) = (None, 0, None);

@@ -47,19 +47,25 @@ impl Link {
 }
 
 impl Pair {
-    /// Sends a frame; `false` when a batch found no room.
+    /// Whether so many bytes of buffers of a site have room now; else it is told when they do.
+    pub(super) fn has_room(&mut self, from: usize, bytes: u64) -> bool {
+        let is_full = bytes > 0 && self.link.bytes[from] > 0 && self.link.bytes[from] + bytes > self.link.window;
+        self.link.wants_room[from] |= is_full;
+        !is_full
+    }
+
+    /// Sends a frame; `false` when a batch, or what is passed on, found no room.
     pub(super) fn send_frame(&mut self, from: usize, frame: Frame) -> bool {
-        let bytes = frame.batch_bytes();
+        let bytes = frame.payload_bytes();
         if !self.is_in_life(from) {
             return true;
         }
-        if bytes > 0 && self.link.bytes[from] > 0 && self.link.bytes[from] + bytes > self.link.window {
-            self.link.wants_room[from] = true;
+        if !self.has_room(from, bytes) {
             return false;
         }
-        let is_small = bytes == 0 && !matches!(frame, Frame::Say { .. });
+        let is_small = bytes == 0 && !matches!(frame, Frame::Say { .. } | Frame::Answer { .. });
         if is_small && self.random.chance(self.link.small_refused) {
-            return true;
+            return !matches!(frame, Frame::Ask { .. });
         }
         self.link.bytes[from] += bytes;
         if self.link.is_cut[from] {
@@ -82,8 +88,18 @@ impl Pair {
 
     /// A frame has arrived at `node`.
     pub(super) fn on_frame(&mut self, node: usize, life: u64, frame: Frame) {
-        if life != self.link.life || !self.is_in_life(node) {
+        // What came before a site notices that the life is over counts for it.
+        if self.nodes[node].link_life != Some(life) {
             return;
+        }
+        let bytes = frame.payload_bytes();
+        if let Frame::Ask { epoch, ask, .. } = frame {
+            self.on_consumed(node, bytes);
+            return self.on_ask(node, epoch, *ask);
+        }
+        if let Frame::Answer { answer, .. } = frame {
+            self.on_consumed(node, bytes);
+            return self.on_answer(node, *answer);
         }
         self.tell(node, seat::Event::Frame(frame));
     }

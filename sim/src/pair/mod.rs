@@ -9,6 +9,7 @@ mod driver;
 mod faults;
 mod link;
 mod node;
+mod passing;
 
 use crate::mirror::clients::Answer;
 use crate::mirror::history::History;
@@ -57,6 +58,8 @@ pub struct Outcome {
     pub excuses: u64,
     /// Times that a site came to lack what the other one has forgotten.
     pub apart: u64,
+    /// Requests that were passed on to the other site.
+    pub passed: u64,
     /// The number of all that happened.
     pub trace: u64,
 }
@@ -117,9 +120,18 @@ pub struct Pair {
 impl Pair {
     /// Runs the world of a seed. Its last lines are told, too, when `is_told`.
     pub fn run(seed: u64, is_told: bool) -> (Result<Outcome, Finding>, Vec<String>) {
+        Self::run_by(Plan::new, seed, is_told)
+    }
+
+    /// Runs a world of a seed in which what is passed on comes late.
+    pub fn run_late(seed: u64) -> Result<Outcome, Finding> {
+        Self::run_by(Plan::late, seed, false).0
+    }
+
+    fn run_by(plan: fn(&mut Random) -> Plan, seed: u64, is_told: bool) -> (Result<Outcome, Finding>, Vec<String>) {
         let mut lines = Vec::new();
         let result = caught(|| {
-            let mut pair = Self::new(seed, is_told)?;
+            let mut pair = Self::new(plan, seed, is_told)?;
             let result = pair.live();
             lines = pair.trace.lines().to_vec();
             result.map(|()| Outcome { trace: pair.trace.hash(), ..pair.outcome })
@@ -127,9 +139,9 @@ impl Pair {
         (result, lines)
     }
 
-    fn new(seed: u64, is_told: bool) -> Result<Self, Finding> {
+    fn new(plan: fn(&mut Random) -> Plan, seed: u64, is_told: bool) -> Result<Self, Finding> {
         let mut random = Random::new(seed);
-        let plan = Plan::new(&mut random);
+        let plan = plan(&mut random);
         let nodes = [Node::new(0, &plan, &mut random)?, Node::new(1, &plan, &mut random)?];
         let mut witness = Witness::default();
         let (primary, epoch) = (SiteId(1), Epoch(1));

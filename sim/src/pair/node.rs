@@ -6,11 +6,35 @@ use crate::mirror::site::PromiseFile;
 use crate::random::Random;
 use crate::trace::Finding;
 use crate::twins::site::Site;
+use replication::passing::{Answer, Answerer, Asker, Guest, Held};
 use replication::seat::{self, Seat};
 use replication::{Config, Policy};
 use std::collections::{BTreeMap, VecDeque};
-use units::{GroupId, Monotonic, SiteId};
-use volume::request::RequestId;
+use units::{Epoch, GroupId, Monotonic, SiteId};
+use volume::request::{Completion, RequestId};
+
+/// Whose a request is that was begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    Client(Request),
+    Guest(Guest),
+}
+
+/// A request that waits for a role, or for being passed on.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Own(Held<Request>),
+    Guest(Guest, volume::request::Request),
+}
+
+impl Waiting {
+    pub(super) const fn client(&self) -> Option<usize> {
+        match self {
+            Self::Own(held) => Some(held.key.client),
+            Self::Guest(..) => None,
+        }
+    }
+}
 
 /// A site.
 #[derive(Debug)]
@@ -31,12 +55,18 @@ pub(super) struct Node {
     /// The life of the link that it was told of.
     pub(super) link_life: Option<u64>,
     /// What the volume was asked, and when that came.
-    pub(super) asked: BTreeMap<RequestId, (Request, Monotonic)>,
+    pub(super) asked: BTreeMap<RequestId, (Origin, Monotonic)>,
     pub(super) next_request: u64,
-    /// Requests that wait for a role.
-    pub(super) held: Vec<Request>,
+    /// Requests that wait, in their order.
+    pub(super) waiting: VecDeque<Waiting>,
     /// What reads have found and may not show yet.
-    pub(super) found: Vec<(Request, Monotonic, u64)>,
+    pub(super) found: Vec<(Origin, Monotonic, Completion)>,
+    /// What was passed on, and when more may be.
+    pub(super) asker: Asker<Request>,
+    pub(super) ask_again_at: u64,
+    /// What the other site has passed on, and answers for which there was no room.
+    pub(super) answerer: Answerer,
+    pub(super) answers: VecDeque<Answer>,
     /// What the seat has still to be told.
     pub(super) news: VecDeque<seat::Event>,
 }
@@ -67,8 +97,12 @@ impl Node {
             link_life: None,
             asked: BTreeMap::new(),
             next_request: 0,
-            held: Vec::new(),
+            waiting: VecDeque::new(),
             found: Vec::new(),
+            asker: Asker::default(),
+            ask_again_at: 0,
+            answerer: Answerer::default(),
+            answers: VecDeque::new(),
             news: VecDeque::new(),
         })
     }
@@ -78,10 +112,33 @@ impl Node {
         Monotonic(self.offset + time / 1000 * self.rate)
     }
 
-    /// Every request that has no answer yet, taken away.
-    pub(super) fn take_requests(&mut self) -> Vec<Request> {
-        let asked = std::mem::take(&mut self.asked).into_values().map(|(request, _)| request);
-        let found = self.found.drain(..).map(|(request, ..)| request);
-        asked.chain(found).chain(self.held.drain(..)).collect()
+    /// The epoch that it has promised.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.seat.as_ref().map_or(Epoch(0), |seat| seat.member().epoch())
+    }
+
+    /// Every request that was begun and has no answer yet, taken away.
+    pub(super) fn take_begun(&mut self) -> Vec<Origin> {
+        let asked = std::mem::take(&mut self.asked).into_values().map(|(origin, _)| origin);
+        asked.chain(self.found.drain(..).map(|(origin, ..)| origin)).collect()
+    }
+
+    /// The process ends: who waits for nothing that the other site may yet begin, and who waits for such.
+    pub(super) fn lose_requests(&mut self, time: u64) -> (Vec<Request>, Vec<Request>) {
+        let now = self.clock(time);
+        let passed = self.asker.take_all();
+        let waiting = self.waiting.drain(..).filter_map(|waiting| match waiting {
+            Waiting::Own(held) => Some(held),
+            Waiting::Guest(..) => None,
+        });
+        let (free, tried): (Vec<_>, Vec<_>) = waiting.chain(passed).partition(|held| held.may_fail(now));
+        let begun = self.take_begun().into_iter().filter_map(|origin| match origin {
+            Origin::Client(request) => Some(request),
+            Origin::Guest(_) => None,
+        });
+        let free = begun.collect::<Vec<_>>().into_iter().chain(free.into_iter().map(|held| held.key)).collect();
+        (self.answerer, self.asker) = (Answerer::default(), Asker::default());
+        self.answers.clear();
+        (free, tried.into_iter().map(|held| held.key).collect())
     }
 }

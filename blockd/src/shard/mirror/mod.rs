@@ -1,9 +1,10 @@
 //! Mirrored volumes: their seats are told what happens, and what they want is carried out.
 //!
-//! docs/mirror.md, "The seat", has the rules that are kept here. Pieces: `requests` what a request meets, `opening` how a volume
-//! becomes one of a mirror and is opened anew.
+//! docs/mirror.md, "The seat", has the rules that are kept here. Pieces: `requests` what a request meets, `passing` what waits and what goes
+//! to or comes from the other site, `opening` how a volume becomes one of a mirror and is opened anew.
 
 mod opening;
+mod passing;
 mod requests;
 
 pub use opening::SeatSettings;
@@ -13,6 +14,7 @@ use super::{Shard, VolumeSlot};
 use crate::mirror::{MirrorPort, MirrorView, ReadBatch, RoleEvidence, Sent, Wish};
 use link::LifeNumber;
 use opening::{Beginning, Closed};
+use passing::Passing;
 use replication::Config;
 use replication::seat::{Action, Admission, Event, FeedId, Seat};
 use replication::wire::Frame;
@@ -25,7 +27,6 @@ use volume::buffer::Buffer;
 use volume::engine::Volume;
 use volume::error::Error;
 use volume::feed::{Feed, FeedError};
-use volume::request::Request;
 
 /// What a mirrored volume's shard can be told of it.
 pub enum MirrorMessage {
@@ -125,8 +126,8 @@ pub(super) struct Mirrored {
     is_told: bool,
     /// The life of the link that it was told of.
     life: Option<LifeNumber>,
-    /// Requests that wait for a role, with their numbers.
-    held: Vec<(usize, Request)>,
+    /// Requests that are not the volume's.
+    passing: Passing,
     /// Answers that may not be shown yet.
     found: Vec<Found>,
     /// What became of requests when they were looked at last.
@@ -164,10 +165,19 @@ impl Shard {
             MirrorMessage::Frame { life, frame } => {
                 // One of another life is of no group any more: the credit for it went with that.
                 let Some(mirror) = self.mirror_mut(place).filter(|mirror| mirror.life == Some(life)) else { return };
-                if mirror.seat.is_none() || mirror.is_retired {
-                    return mirror.port.consumed(mirror.life, frame.batch_bytes());
+                let (bytes, frame) = (frame.payload_bytes(), *frame);
+                if let Frame::Ask { epoch, ask, .. } = frame {
+                    return self.on_ask(place, (life, epoch), *ask);
                 }
-                self.tell_seat(place, Event::Frame(*frame));
+                if let Frame::Answer { answer, .. } = frame {
+                    // Whoever asked has set memory for it aside.
+                    mirror.port.consumed(mirror.life, bytes);
+                    return self.on_answer(place, *answer);
+                }
+                if mirror.seat.is_none() || mirror.is_retired {
+                    return mirror.port.consumed(mirror.life, bytes);
+                }
+                self.tell_seat(place, Event::Frame(frame));
             }
             MirrorMessage::Room(life) => {
                 if self.mirror_mut(place).is_some_and(|mirror| mirror.life == Some(life)) {
@@ -194,6 +204,7 @@ impl Shard {
         let Some(mirror) = self.mirror_mut(place) else { return };
         let before = std::mem::replace(&mut mirror.life, life);
         if before.is_some() {
+            self.forget_passed(place);
             self.tell_seat(place, Event::Link { is_up: false });
         }
         if life.is_some() {
@@ -254,6 +265,7 @@ impl Shard {
 
     /// Before a volume is forgotten: what came for it and is not on the disk gives its credit back.
     pub(super) fn leave_mirror(&mut self, place: usize) {
+        self.end_all_held(place);
         self.mirrored.retain(|mirrored| *mirrored != place);
         if let Some(mirror) = self.mirror_mut(place)
             && let Some(seat) = &mirror.seat
@@ -303,7 +315,7 @@ impl Shard {
             Action::Promise(promise) => mirror.port.ask(Wish::Promise(promise)),
             Action::Send(frame) => {
                 let is_batch = matches!(frame, Frame::Batch { .. });
-                if mirror.port.send(mirror.life, frame) == Sent::NoRoom && is_batch {
+                if matches!(mirror.port.send(mirror.life, frame), Sent::NoRoom(_)) && is_batch {
                     mirror.news.push_front(Event::NoRoom);
                 }
             }

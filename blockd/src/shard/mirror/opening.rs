@@ -2,8 +2,10 @@
 
 use super::super::port::StoreAsk;
 use super::super::{Shard, VolumeSlot};
+use super::passing::Passing;
 use super::{Callback, Mirrored};
 use crate::mirror::{MirrorPort, Wish};
+use replication::passing::Held;
 use replication::seat::{Admission, Event, Seat};
 use replication::{Config, Promise};
 use std::collections::VecDeque;
@@ -60,7 +62,7 @@ impl Mirrored {
             ahead: VecDeque::new(),
             is_told: false,
             life: None,
-            held: Vec::new(),
+            passing: Passing::default(),
             found: Vec::new(),
             admitted: Admission::Wait,
             is_retired: false,
@@ -128,10 +130,10 @@ impl Shard {
             self.start_seat(place, (promise, is_log_whole));
             return done(Ok(()));
         }
-        let held = std::mem::take(&mut mirror.held);
+        let held = mirror.passing.take_if(|_| true);
         slot.mirror = None;
         self.mirrored.retain(|mirrored| *mirrored != place);
-        for (id, request) in held {
+        for Held { key: id, request, .. } in held {
             self.tell(place, VolumeEvent::Request { id: RequestId(id as u64), request });
         }
         let detail = format!("the volume was not at rest within {REST_WITHIN:?}: try again when less is asked of it");
@@ -196,14 +198,14 @@ impl Shard {
         }
     }
 
-    /// Closes a mirrored volume: whatever it was asked ends with an error. It is opened anew once nothing of it is under way.
+    /// Closes a mirrored volume: whatever it has begun ends with an error. It is opened anew once nothing of it is under way.
     pub(super) fn begin_reopening(&mut self, place: usize, limit: Option<Lsn>) {
         self.carry_out_all(place);
         let Some(mirror) = self.mirror_mut(place) else { return };
         mirror.closed = Some(Closed { limit, is_asked: false, failure: None });
         mirror.ahead.clear();
         tracing::info!(group = %mirror.config.group, ?limit, "a mirrored volume is opened anew");
-        self.end_requests(place);
+        self.end_begun(place);
         self.forget_ended_requests(place);
         self.throttled.retain(|throttled| *throttled != place);
         self.open_anew_if_idle(place);

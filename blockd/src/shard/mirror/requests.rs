@@ -23,7 +23,10 @@ impl Mirrored {
             return Admission::Refuse;
         }
         match &self.seat {
-            Some(seat) if self.closed.is_none() => seat.admits(),
+            Some(seat) if self.closed.is_none() => match seat.admits() {
+                Admission::Pass if !self.port.passes_on() => Admission::Refuse,
+                admission @ (Admission::Serve | Admission::Wait | Admission::Pass | Admission::Refuse) => admission,
+            },
             // It is opened anew, or begins to be mirrored.
             Some(_) | None => Admission::Wait,
         }
@@ -33,22 +36,29 @@ impl Mirrored {
 impl Shard {
     /// Begins a request of a mirrored volume as its role has it.
     pub(in super::super) fn begin_mirrored(&mut self, place: usize, id: usize, request: Request) {
+        let now = self.clock();
         let Some(mirror) = self.mirror_mut(place) else { return };
         match mirror.admission() {
             Admission::Serve => self.tell(place, VolumeEvent::Request { id: RequestId(id as u64), request }),
             // What ends the volume's service, or looks at it, does not wait for the other site.
             Admission::Wait if matches!(request, Request::Checkpoint | Request::Meter) => {
-                self.refuse(place, id, request);
+                self.refuse(place, (id, request));
             }
-            Admission::Wait => mirror.held.push((id, request)),
-            Admission::Refuse => self.refuse(place, id, request),
+            Admission::Wait => mirror.passing.wait(now, id, request),
+            Admission::Pass if may_be_passed(&request) => {
+                mirror.passing.wait(now, id, request);
+                self.go_on(place);
+            }
+            Admission::Pass | Admission::Refuse => self.refuse(place, (id, request)),
         }
     }
 
     /// Answers with an error, in turn with the volume's answers.
-    fn refuse(&mut self, place: usize, id: usize, request: Request) {
+    fn refuse(&mut self, place: usize, (id, request): (usize, Request)) {
+        let is_sharing = matches!(request, Request::Lend { .. } | Request::Borrow { .. });
         self.buffers.put_all(request.into_buffers());
-        let reply = Reply { id: RequestId(id as u64), result: Err(not_served()) };
+        let error = if is_sharing { shares_nothing() } else { not_served() };
+        let reply = Reply { id: RequestId(id as u64), result: Err(error) };
         if let Some(slot) = self.volumes.get_mut(place) {
             slot.actions.push(Action::Reply(reply));
         }
@@ -83,17 +93,12 @@ impl Shard {
         let now = self.clock();
         let Some(mirror) = self.mirror_mut(place) else { return };
         let admission = mirror.admission();
+        let is_led_here = |admission| matches!(admission, Admission::Serve | Admission::Wait);
         let before = std::mem::replace(&mut mirror.admitted, admission);
-        match admission {
-            Admission::Serve => {
-                for (id, request) in std::mem::take(&mut mirror.held) {
-                    self.tell(place, VolumeEvent::Request { id: RequestId(id as u64), request });
-                }
-            }
-            Admission::Wait => {}
-            Admission::Refuse if before == Admission::Refuse => {}
-            Admission::Refuse => self.end_requests(place),
+        if is_led_here(before) && !is_led_here(admission) {
+            self.end_begun(place);
         }
+        self.go_on(place);
         let Some(mirror) = self.mirror_mut(place) else { return };
         let Mirrored { seat: Some(seat), found, .. } = mirror else { return };
         let shown: Vec<Found> = found.extract_if(.., |found| seat.may_read(now, found.pending.since)).collect();
@@ -103,23 +108,39 @@ impl Shard {
         }
     }
 
-    /// Ends all requests of a volume with an error. What the volume answers of them later is thrown away.
-    pub(super) fn end_requests(&mut self, place: usize) {
+    /// Ends all that a volume has begun: what changes nothing waits for being begun once more, wherever that is; the rest ends with an error.
+    /// What the volume answers of it later is thrown away.
+    pub(super) fn end_begun(&mut self, place: usize) {
         let Some(mirror) = self.mirror_mut(place) else { return };
-        let (held, found) = (std::mem::take(&mut mirror.held), std::mem::take(&mut mirror.found));
-        let is_of = |pending: &Pending| pending.volume == place;
-        let ids = self.requests.iter().filter(|(_, pending)| is_of(pending)).map(|(id, _)| id).collect();
-        self.end_these(place, ids, (held, found));
-    }
-
-    /// Ends requests; those that waited for a role the volume does not know of.
-    fn end_these(&mut self, place: usize, ids: Vec<usize>, (held, found): (Vec<(usize, Request)>, Vec<Found>)) {
-        for (id, request) in held {
-            self.buffers.put_all(request.into_buffers());
-            if let Some(pending) = self.requests.try_remove(id) {
-                self.finish(pending, Err(not_served()));
+        let found = std::mem::take(&mut mirror.found);
+        let Some(mirror) = self.volumes.get(place).and_then(|slot| slot.mirror.as_deref()) else { return };
+        let is_begun = |id: usize, pending: &Pending| pending.volume == place && !mirror.passing.has(id);
+        let ids: Vec<usize> =
+            self.requests.iter().filter(|(id, pending)| is_begun(*id, pending)).map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(ended) = self.requests.get_mut(id).and_then(Pending::end) {
+                self.begin_once_more(place, ended);
             }
         }
+        for Found { pending, completion } in found {
+            self.throw_away(completion);
+            self.begin_once_more(place, pending);
+        }
+        self.advance_units();
+        self.touch(place);
+    }
+
+    fn begin_once_more(&mut self, place: usize, pending: Pending) {
+        let Some(again) = pending.again else { return self.finish(pending, Err(not_served())) };
+        let since = pending.since;
+        let id = self.requests.insert(pending);
+        if let Some(mirror) = self.mirror_mut(place) {
+            mirror.passing.wait(since, id, again.request());
+        }
+    }
+
+    /// Ends requests that the volume has.
+    fn end_these(&mut self, place: usize, ids: Vec<usize>, found: Vec<Found>) {
         for Found { pending, completion } in found {
             self.throw_away(completion);
             self.finish(pending, Err(not_served()));
@@ -151,10 +172,12 @@ impl Shard {
         for place in self.mirrored.clone() {
             let ids = late.remove(&place).unwrap_or_default();
             let Some(mirror) = self.mirror_mut(place) else { continue };
-            let held: Vec<_> = mirror.held.extract_if(.., |(id, _)| ids.contains(id)).collect();
+            let held = mirror.passing.take_if(|id| ids.contains(&id));
             let found: Vec<_> = mirror.found.extract_if(.., |found| is_late(&found.pending)).collect();
+            held.into_iter().for_each(|held| self.end_held(held, Err(not_served())));
+            // Those that were not the volume's are not there any more.
             if !ids.is_empty() || !found.is_empty() {
-                self.end_these(place, ids, (held, found));
+                self.end_these(place, ids, found);
             }
         }
     }
@@ -166,7 +189,37 @@ impl Shard {
     }
 }
 
-fn not_served() -> Error {
-    let detail = "this site does not serve the volume now: connect to the other one, or wait until the role is decided";
+/// Whether the other site can carry a request out.
+pub(super) const fn may_be_passed(request: &Request) -> bool {
+    match request {
+        Request::Read { .. }
+        | Request::Write { .. }
+        | Request::CompareAndWrite { .. }
+        | Request::OrWrite { .. }
+        | Request::Copy { .. }
+        | Request::Trim { .. }
+        | Request::WriteZeroes { .. }
+        | Request::Flush
+        | Request::Cache { .. }
+        | Request::Extents { .. } => true,
+        Request::Lend { .. }
+        | Request::Borrow { .. }
+        | Request::Changed { .. }
+        | Request::Resize { .. }
+        | Request::Snapshot { .. }
+        | Request::Hold
+        | Request::Release
+        | Request::Checkpoint
+        | Request::Meter
+        | Request::KeepTime { .. } => false,
+    }
+}
+
+fn shares_nothing() -> Error {
+    Error::new(ErrorKind::InvalidRequest, "the volume is mirrored, and shares nothing; read and write the data")
+}
+
+pub(super) fn not_served() -> Error {
+    let detail = "neither this site nor the other one serves the volume now, as far as is known here: wait until the role is decided";
     Error::new(ErrorKind::Fenced, detail)
 }

@@ -68,6 +68,61 @@ fn frames_of_an_enrolment() {
     is_written(Frame::Enrolled { group, number: 9, result: Err(Text::new("no")) }, &refused);
 }
 
+/// P4. What is passed on, and what becomes of it, are these bytes.
+#[test]
+fn frames_of_what_is_passed_on() {
+    let (group, epoch) = IDS;
+    let range = ByteRange::new(0x1000, 0x200).unwrap();
+    let ask = |what, payload| {
+        let ask = Ask { number: 9, tick: 0x21, waited_ms: 0x304, what, range, fua: true, payload };
+        Frame::Ask { group, epoch, ask: Box::new(ask) }
+    };
+    let head = |bytes: &str, code: &str| format!("1100 0000 {bytes} {HEAD} 0900000000000000 2100000000000000 {code}");
+    let place = "0010000000000000 0002000000000000";
+    let write = format!(
+        "{} 00000000 {place} 0000000000000000 02000000 01000000 02000000 aa bbbb",
+        head("3f000000", "02010403")
+    );
+    is_written(ask(What::Write, vec![Buffer::copy_of(&[0xaa]), Buffer::copy_of(&[0xbb; 2])]), &write);
+    let copy = format!("{} 00000000 {place} 0040000000000000 00000000", head("34000000", "05010403"));
+    is_written(ask(What::Copy { source: 0x4000 }, Vec::new()), &copy);
+    let extents = format!("{} 07000000 {place} 0000000000000000 00000000", head("34000000", "0a010403"));
+    is_written(ask(What::Extents { extents_max: 7 }, Vec::new()), &extents);
+    for (code, what) in [(1, What::Read), (3, What::CompareAndWrite), (4, What::OrWrite), (6, What::Trim)] {
+        is_written(ask(what, Vec::new()), &head("34000000", &format!("{code:02x}010403")));
+    }
+    for (code, what) in [(7, What::WriteZeroes), (8, What::Flush), (9, What::Cache)] {
+        is_written(ask(what, Vec::new()), &head("34000000", &format!("{code:02x}010403")));
+    }
+
+    let answer = |outcome| {
+        let answer = Answer { number: 9, tick: 0x21, outcome };
+        Frame::Answer { group, epoch, answer: Box::new(answer) }
+    };
+    let head = |bytes: &str, code: &str| format!("1200 0000 {bytes} {HEAD} 0900000000000000 2100000000000000 {code}");
+    let read = Outcome::Read { buffer: Buffer::copy_of(&[0xcc; 3]), skip: 1, len: 2 };
+    let vector = format!("{} 01000000 0200000000000000 01000000 03000000 cccccc", head("2b000000", "02000000"));
+    is_written(answer(read), &vector);
+    let miscompare = format!("{} 00000000 0500000000000000 00000000", head("24000000", "03000000"));
+    is_written(answer(Outcome::Miscompare { at: 5 }), &miscompare);
+    let extents = vec![Extent { len: 0x1000, is_data: true }, Extent { len: 0x2000, is_data: false }];
+    let words = "0010000000000080 0020000000000000";
+    let vector = format!("{} 00000000 0000000000000000 01000000 10000000 {words}", head("38000000", "04000000"));
+    is_written(answer(Outcome::Extents(extents)), &vector);
+    let kinds =
+        [ErrorKind::InvalidRequest, ErrorKind::NoSpace, ErrorKind::Fenced, ErrorKind::Closing, ErrorKind::Corrupt];
+    for (code, kind) in (1_u8..).zip(kinds.into_iter().chain([ErrorKind::Unavailable, ErrorKind::Poisoned])) {
+        let vector = format!(
+            "{} 00000000 0000000000000000 01000000 02000000 6e6f",
+            head("2a000000", &format!("05{code:02x}0000"))
+        );
+        is_written(answer(Outcome::Failed(Error::new(kind, "no"))), &vector);
+    }
+    for (code, outcome) in [(1, Outcome::Done), (6, Outcome::NotHere), (7, Outcome::Stale), (8, Outcome::Lost)] {
+        is_written(answer(outcome), &head("24000000", &format!("{code:02x}000000")));
+    }
+}
+
 /// P4. The frames of a connection are these bytes.
 #[test]
 fn frames_of_a_connection() {
