@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aljibe/target
 
-.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model bench-qos bench-iscsi bench-mirror soak fmt lint doc
+.PHONY: help build test demo bench bench-peers bench-limits bench-snapshots bench-disk bench-compaction bench-compaction-model bench-qos bench-iscsi bench-mirror vm-mirror faults-mirror soak fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,17 @@ bench-iscsi: ## iSCSI beside Debian's tgt on the same disk: speed, and processor
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	python3 benches/iscsi/run.py $(BENCH_ARGS)
+
+vm-mirror: ## A virtual machine whose disk is mirrored, through planned switches and the loss of a site (software emulation, a minute)
+	@scripts/install-deps.sh vm
+	cargo build --release --locked
+	/usr/bin/python3 tests/mirror/vm.py --aljibe $(CARGO_TARGET_DIR)/release/aljibe --linux "$$(scripts/vm-linux.sh $(CARGO_TARGET_DIR)/vm-linux)"
+
+faults-mirror: ## Two sites under cuts, stalls, a flapping link, stops, kills and a lost witness, and clients that check every answer (15 minutes)
+	@scripts/install-deps.sh test
+	cargo build --release --locked
+	/usr/bin/python3 tests/mirror/faults.py --aljibe $(CARGO_TARGET_DIR)/release/aljibe $(FAULTS_ARGS)
+	/usr/bin/python3 tests/mirror/faults.py --aljibe $(CARGO_TARGET_DIR)/release/aljibe --pass-on $(FAULTS_ARGS)
 
 soak: ## 10,000 seeds of the simulator (ALJIBE_SIM_SEEDS=n for another number)
 	@scripts/install-deps.sh build

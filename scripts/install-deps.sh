@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building and testing need and that this machine lacks, and gives it the id that tests need.
 # Quick and silent when nothing is missing; needs root or sudo only when something is.
-# Usage: scripts/install-deps.sh [build|test|demo]...   (default: test; each includes those before it)
+# Usage: scripts/install-deps.sh [build|test|demo|vm]...   (default: test; each but vm includes those before it, vm includes test)
 set -euo pipefail
 
 # The RocksDB crate is C++ and reads its headers through libclang.
@@ -12,6 +12,8 @@ TEST=(fio libnbd-bin python3 python3-venv python3-libnbd nbdkit nbd-server fuse2
     libiscsi-bin libiscsi-dev tgt etcd-server jq curl procps strace)
 # A boot loader for the disk image that the demo makes.
 DEMO=(grub-common grub-pc-bin)
+# A virtual machine under software emulation.
+VM=(qemu-system-x86 openssl)
 
 wanted=()
 for group in "${@:-test}"; do
@@ -19,7 +21,8 @@ for group in "${@:-test}"; do
         build) wanted+=("${BUILD[@]}") ;;
         test) wanted+=("${BUILD[@]}" "${TEST[@]}") ;;
         demo) wanted+=("${BUILD[@]}" "${TEST[@]}" "${DEMO[@]}") ;;
-        *) echo "install-deps: no group '$group' (build, test or demo)" >&2; exit 2 ;;
+        vm) wanted+=("${BUILD[@]}" "${TEST[@]}" "${VM[@]}") ;;
+        *) echo "install-deps: no group '$group' (build, test, demo or vm)" >&2; exit 2 ;;
     esac
 done
 

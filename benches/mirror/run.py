@@ -67,6 +67,14 @@ class Witness:
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         self.url = "etcd://" + ",".join(f"127.0.0.1:{port}" for port in clients) + "/bench"
 
+    def freeze(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+
     def stop(self):
         for process in self.processes:
             process.kill()
@@ -76,7 +84,7 @@ class Witness:
 class Site:
     """A daemon."""
 
-    def __init__(self, program, work, number, links, witness):
+    def __init__(self, program, work, number, links, witness, more):
         other = 3 - number
         self.program, self.number = program, number
         self.data = os.path.join(work, f"site-{number}")
@@ -85,9 +93,9 @@ class Site:
         self.command = [
             program, "serve", "--data", self.data, "--nbd", f"unix:{self.socket}", "--api", "127.0.0.1:0",
             "--pool-size", "8G", "--site", str(number), "--peer-site", str(other),
-            "--mirror-listen", f"127.0.0.1:{links[number - 1]}", "--mirror-peer", f"127.0.0.1:{links[other - 1]}",
+            "--mirror-listen", f"127.0.0.1:{links[0][number - 1]}", "--mirror-peer", f"127.0.0.1:{links[1][other - 1]}",
             "--mirror-cert", f"{pem}/site-{number}.pem", "--mirror-key", f"{pem}/site-{number}-key.pem",
-            "--mirror-pin", f"{pem}/site-{other}.pem", "--witness", witness.url]
+            "--mirror-pin", f"{pem}/site-{other}.pem", "--witness", witness.url, *more]
         self.log = open(os.path.join(work, f"site-{number}.log"), "ab")
         self.process = None
 
@@ -119,15 +127,19 @@ class Site:
 class Sites:
     """Two sites with a mirrored volume, and one that is not."""
 
-    def __init__(self, program, work):
+    def __init__(self, program, work, more=(), mib=256, reached_at=None, start_relays=None):
+        """The sites reach each other at other ports than those where they listen, where relays are started."""
         make_certificates(os.path.join(work, "pem"))
         self.witness = Witness(work)
         links = free_ports(2)
-        self.sites = [Site(program, work, number, links, self.witness) for number in (1, 2)]
+        if start_relays:
+            start_relays(links, reached_at)
+        links = (links, reached_at or links)
+        self.sites = [Site(program, work, number, links, self.witness, more) for number in (1, 2)]
         for site in self.sites:
             site.start()
         for volume in ("vm", "plain"):
-            done = self.sites[0].run("volume", "create", volume, "--size", "256M")
+            done = self.sites[0].run("volume", "create", volume, "--size", f"{mib}M")
             if done.returncode:
                 sys.exit(done.stderr)
         wait_until("the volume is mirrored",

@@ -7,7 +7,8 @@ A block has one client, which writes ever greater numbers to it and reads them b
 at the other site, as one operation. One whose connection ends without an answer is tried again at the same site, and at the other one only
 after five seconds: what the first one has passed on to it is dead by then. A read must find no less than what was acknowledged before it was
 asked, and no more than what was tried. In the end, all blocks are read once more. Prints the number of operations, and the longest time
-without an answer; what breaks a promise ends it with status 1. A file named by the environment's STOP_FILE ends it early.
+without an answer; what breaks a promise ends it with status 1. A file named by the environment's STOP_FILE ends it early, and
+PAUSE_MS is how long each client waits before each request.
 """
 
 import os
@@ -24,6 +25,7 @@ BLOCKS_EACH = 64
 PATIENCE_S = 90
 # For so long a host whose connection is lost tries the same site again before it tries another one.
 REPLACEMENT_S = 5
+PAUSE_S = float(os.environ.get("PAUSE_MS", "0")) / 1000
 
 
 class Client(threading.Thread):
@@ -48,6 +50,7 @@ class Client(threading.Thread):
             self.problem = f"client {self.index}: {error!r}"
 
     def operate(self, block):
+        time.sleep(PAUSE_S)
         kind = self.random.random()
         if kind < 0.5:
             self.write(block)
