@@ -8,6 +8,7 @@ pub mod controls;
 pub mod engine;
 pub mod error;
 pub mod feed;
+mod folding;
 pub mod format;
 pub mod history;
 pub mod io;

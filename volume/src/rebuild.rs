@@ -12,20 +12,15 @@ mod slots;
 
 pub use families::Families;
 
+use crate::folding::Folding;
 use crate::format::Superblock;
 use crate::map::Map;
-use crate::pool::{Boundary, Folded, Index, Inheritance, Loan, OpenError, SegmentRow};
-use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read_segment, replay, void_of};
+use crate::pool::{Index, Inheritance, Loan, OpenError, SegmentRow};
+use crate::recover::{Damage, SegmentLog, Wanted, cut_at, cuts_of, mends_of, read_segment, void_of};
 use crate::store::{PoolReader, Store};
 use slots::look_into_slots;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use units::{Lsn, MeterTime, SegmentId, SlotIndex, VolumeId};
-
-/// Bytes of changed pages that are gathered before they are written.
-const DIRTY_BYTES_MAX: usize = 64 << 20;
-
-/// Pages of one write-back.
-const PAGES_MAX: usize = 1024;
 
 /// What a rebuild found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,18 +109,14 @@ struct Fold<'a> {
     superblock: &'a Superblock,
     reader: &'a dyn PoolReader,
     families: &'a Families,
-    /// Boundaries that records tell and the replay has not come to, oldest first.
-    ahead: VecDeque<Boundary>,
     volume: VolumeId,
     /// Oldest first, by id.
     rows: Vec<SegmentRow>,
     cuts: BTreeMap<SegmentId, Lsn>,
-    map: Map,
-    applied: Lsn,
+    folding: Folding,
     /// CRC of the header of the last batch.
     chain: Option<u32>,
     has_ended: bool,
-    size_bytes: u64,
     mends: Vec<(u64, Vec<u8>)>,
 }
 
@@ -139,19 +130,17 @@ impl<'a> Fold<'a> {
         let mut rows = index.segments(volume);
         rows.sort_by_key(|row| row.segment);
         let cuts = cuts_of(&rows);
+        let map = Map::new(index.parent(volume).is_none());
         Self {
             superblock,
             reader,
             families,
-            ahead: families.boundaries_of(volume).collect(),
             volume,
             rows,
             cuts,
-            map: Map::new(index.parent(volume).is_none()),
-            applied: Lsn::ZERO,
+            folding: Folding::new(volume, map, families.boundaries_of(volume).collect(), (Lsn::ZERO, 0)),
             chain: None,
             has_ended: false,
-            size_bytes: 0,
             mends: Vec::new(),
         }
     }
@@ -178,23 +167,19 @@ impl<'a> Fold<'a> {
             }
         }
         let newest = self.read(newest, durable_lsn).ok();
-        if self.applied == Lsn::ZERO {
-            self.size_bytes = newest.as_ref().and_then(|log| log.size_at_open).unwrap_or(0);
+        if self.folding.applied == Lsn::ZERO {
+            self.folding.size_bytes = newest.as_ref().and_then(|log| log.size_at_open).unwrap_or(0);
         }
         let newest = newest.filter(|log| !log.is_empty());
         if let Some(log) = newest.filter(|log| self.breaks_off(log, durable_lsn)) {
             self.leave_out(index, &log)?;
-            left = Lsn(left.0.min(self.applied.next().0));
+            left = Lsn(left.0.min(self.folding.applied.next().0));
         }
-        let folded_to = Lsn(left.0.saturating_sub(1)).max(self.applied);
+        let folded_to = Lsn(left.0.saturating_sub(1)).max(self.folding.applied);
         if folded_to > Lsn::ZERO {
-            let passed = self.pass(index, folded_to)?;
-            passed.iter().for_each(|boundary| self.map.begin_generation(boundary.generation + 1));
-            self.write_back(index)?;
-            let generation = self.map.generation();
-            let at = MeterTime(0);
-            let folded = Folded { to: folded_to, generation, size_bytes: self.size_bytes, at };
-            index.write_back(self.volume, generation, &[], folded)?;
+            self.folding.pass_to(index, folded_to)?;
+            self.folding.write_back(index)?;
+            self.folding.end(index, (folded_to, MeterTime(0)))?;
         }
         report.mends.append(&mut self.mends);
         Ok(())
@@ -203,7 +188,7 @@ impl<'a> Fold<'a> {
     /// Whether the log ends before this segment: it goes on at the right operation and not from the right batch, so what it
     /// follows on was lost in a power cut, and what had been given up before is in its place.
     fn breaks_off(&mut self, log: &SegmentLog, durable_lsn: Lsn) -> bool {
-        let is_next = log.row.first_lsn == self.applied.next() && log.row.first_lsn > durable_lsn;
+        let is_next = log.row.first_lsn == self.folding.applied.next() && log.row.first_lsn > durable_lsn;
         self.has_ended |= is_next && self.chain.is_some_and(|chain| chain != log.chain_before);
         self.has_ended
     }
@@ -244,46 +229,19 @@ impl<'a> Fold<'a> {
 
     fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), OpenError> {
         let mut boundaries = Vec::new();
-        log.each_boundary(self.size_bytes, |boundary| boundaries.push(boundary));
+        let size_bytes = self.folding.size_bytes;
+        log.each_boundary(size_bytes, |boundary| boundaries.push(boundary));
         let told = boundaries.into_iter().filter_map(|boundary| self.families.told(self.volume, boundary));
         told.into_iter().try_for_each(|boundary| index.note_boundary(self.volume, boundary))?;
-        let passed = self.pass(index, log.last_lsn)?;
-        replay(&mut self.map, log, self.size_bytes, (Lsn::ZERO, &passed));
-        self.applied = log.last_lsn;
+        self.folding.take(index, log)?;
         self.chain = Some(log.chain_after);
-        self.mends.extend(mends_of(self.superblock, log, (Some(self.size_bytes), self.size_bytes)));
-        self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
-        index.note_segment(SegmentRow { last_lsn: Some(self.applied), has_holes: log.has_holes(), ..log.row })?;
+        self.mends.extend(mends_of(self.superblock, log, (Some(size_bytes), size_bytes)));
+        index.note_segment(SegmentRow { last_lsn: Some(log.last_lsn), has_holes: log.has_holes(), ..log.row })?;
         let loans = log.loans();
         if !loans.is_empty() {
             index.note_loans(log.row.segment, &loans)?;
         }
-        if self.map.dirty_bytes() > DIRTY_BYTES_MAX {
-            self.write_back(index)?;
-        }
-        Ok(())
-    }
-
-    /// Notes the boundaries up to `lsn` that records tell: the operations may be gone.
-    fn pass<S: Store>(&mut self, index: &mut Index<S>, lsn: Lsn) -> Result<Vec<Boundary>, OpenError> {
-        let mut passed = Vec::new();
-        while let Some(boundary) = self.ahead.pop_front_if(|boundary| boundary.lsn <= lsn) {
-            index.note_boundary(self.volume, boundary)?;
-            passed.push(boundary);
-        }
-        Ok(passed)
-    }
-
-    fn write_back<S: Store>(&mut self, index: &mut Index<S>) -> Result<(), OpenError> {
-        while self.map.is_dirty() {
-            let capture = self.map.capture(self.applied, PAGES_MAX);
-            let folded = capture.folded(self.size_bytes);
-            let written = index.write_back(self.volume, capture.generation, &capture.writes, folded);
-            self.map.write_back_ended(written.is_ok());
-            written?;
-        }
-        self.map.shrink_to(0);
-        Ok(())
+        Ok(self.folding.write_back_if_full(index)?)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What no log tells: who inherits from whom, and which ends of generations somebody still needs.
 
+use super::RebuildReport;
 use super::slots::void_segment;
-use super::{PAGES_MAX, RebuildReport};
+use crate::folding::PAGES_MAX;
 use crate::format::Superblock;
 use crate::pool::{Boundary, Index, OpenError, Parent, SegmentRow};
 use crate::recover::{recover, void_parcel, walk_pack};

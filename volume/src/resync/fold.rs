@@ -5,19 +5,13 @@
 //! complete to.
 
 use crate::error::DiskFault;
+use crate::folding::Folding;
 use crate::map::Map;
-use crate::pool::{Boundary, Folded, Index, Joined, SegmentRow};
-use crate::recover::{Damage, DamageKind, SegmentLog, Wanted, cut_at, cuts_of, read_segment, replay};
+use crate::pool::{Index, SegmentRow};
+use crate::recover::{Damage, DamageKind, SegmentLog, Wanted, cut_at, cuts_of, read_segment};
 use crate::store::{PoolReader, Store};
-use std::collections::VecDeque;
 use std::fmt;
 use units::{Lsn, VolumeId};
-
-/// Bytes of changed pages that are gathered before they are written.
-const DIRTY_BYTES_MAX: usize = 64 << 20;
-
-/// Pages of one write-back.
-const PAGES_MAX: usize = 1024;
 
 /// Why the stored map was not brought further.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,23 +51,29 @@ pub fn fold<S: Store>(
 ) -> Result<bool, FoldError> {
     let Some(joined) = index.joined(volume).cloned() else { return Ok(true) };
     index.begin_fold(volume, joined.to);
-    let mut folding = Folding::new(index, volume, &joined);
+    let row = index.volume_row(volume);
+    let folded_to = row.map_or(Lsn::ZERO, |row| row.folded_to);
+    let mut map = Map::new(false);
+    map.begin_metering();
+    map.begin_generation(row.map_or(0, |row| row.generation));
+    let ahead = joined.boundaries.iter().copied().filter(|boundary| boundary.lsn > folded_to).collect();
+    let mut folding = Folding::new(volume, map, ahead, (folded_to, row.map_or(0, |row| row.size_bytes)));
     let mut rows: Vec<SegmentRow> = index.segments(volume);
     rows.sort_by_key(|row| row.segment);
     let cuts = cuts_of(&rows);
-    let folded_to = folding.folded_to;
     rows.retain(|row| row.last_lsn.is_none_or(|last| last > folded_to));
     let is_all = rows.len() <= segments_max.max(1);
     for row in rows.iter().take(segments_max.max(1)) {
         let log = read(index, reader, (row, cut_at(&cuts, row))).map_err(FoldError::Damage)?;
         folding.take(index, &log)?;
+        folding.write_back_if_full(index)?;
     }
     if is_all {
         folding.applied = joined.to;
-        folding.pass(index, joined.to)?.iter().for_each(|passed| folding.map.begin_generation(passed.generation + 1));
+        folding.pass_to(index, joined.to)?;
     }
     folding.write_back(index)?;
-    folding.end(index)?;
+    folding.end(index, (folding.applied, folding.map.meter_time()))?;
     if is_all {
         index.end_resync(volume)?;
     }
@@ -93,69 +93,4 @@ fn read<S: Store>(
     let wanted = Wanted { reader, superblock, row: *row, cut, durable_lsn, known_to, distrusts_footer: false };
     let log = read_segment(&wanted)?;
     if log.is_empty() || log.last_lsn != last { Err(missing(log.end(), last)) } else { Ok(log) }
-}
-
-/// The state of it.
-struct Folding {
-    volume: VolumeId,
-    /// The stored map had all up to here when it began.
-    folded_to: Lsn,
-    map: Map,
-    /// Ends of generations that the replay has not come to.
-    ahead: VecDeque<Boundary>,
-    applied: Lsn,
-    size_bytes: u64,
-}
-
-impl Folding {
-    fn new<S: Store>(index: &Index<S>, volume: VolumeId, joined: &Joined) -> Self {
-        let row = index.volume_row(volume);
-        let folded_to = row.map_or(Lsn::ZERO, |row| row.folded_to);
-        let mut map = Map::new(false);
-        map.begin_metering();
-        map.begin_generation(row.map_or(0, |row| row.generation));
-        let ahead = joined.boundaries.iter().copied().filter(|boundary| boundary.lsn > folded_to).collect();
-        let size_bytes = row.map_or(0, |row| row.size_bytes);
-        Self { volume, folded_to, map, ahead, applied: folded_to, size_bytes }
-    }
-
-    fn take<S: Store>(&mut self, index: &mut Index<S>, log: &SegmentLog) -> Result<(), DiskFault> {
-        let passed = self.pass(index, log.last_lsn)?;
-        replay(&mut self.map, log, self.size_bytes, (self.folded_to, &passed));
-        self.applied = log.last_lsn;
-        self.size_bytes = log.size_after().unwrap_or(self.size_bytes);
-        if self.map.dirty_bytes() > DIRTY_BYTES_MAX {
-            self.write_back(index)?;
-        }
-        Ok(())
-    }
-
-    /// Notes the ends of generations up to `lsn`.
-    fn pass<S: Store>(&mut self, index: &mut Index<S>, lsn: Lsn) -> Result<Vec<Boundary>, DiskFault> {
-        let mut passed = Vec::new();
-        while let Some(boundary) = self.ahead.pop_front_if(|boundary| boundary.lsn <= lsn) {
-            index.note_boundary(self.volume, boundary)?;
-            passed.push(boundary);
-        }
-        Ok(passed)
-    }
-
-    fn write_back<S: Store>(&mut self, index: &mut Index<S>) -> Result<(), DiskFault> {
-        while self.map.is_dirty() {
-            let capture = self.map.capture(self.applied, PAGES_MAX);
-            let folded = capture.folded(self.size_bytes);
-            let written = index.write_back(self.volume, capture.generation, &capture.writes, folded);
-            self.map.write_back_ended(written.is_ok());
-            written?;
-        }
-        self.map.shrink_to(0);
-        Ok(())
-    }
-
-    /// Notes that the stored map is complete to what was replayed, though nothing of that may be left in it.
-    fn end<S: Store>(&self, index: &mut Index<S>) -> Result<(), DiskFault> {
-        let (to, generation, size_bytes) = (self.applied, self.map.generation(), self.size_bytes);
-        let folded = Folded { to, generation, size_bytes, at: self.map.meter_time() };
-        index.write_back(self.volume, generation, &[], folded)
-    }
 }
