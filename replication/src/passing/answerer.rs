@@ -1,7 +1,6 @@
 //! The site that leads: what the other one passes on to it.
 
-use super::asker::weight;
-use super::{Answer, Ask, LATE_AFTER, OPEN_BYTES_MAX, OPEN_MAX, Outcome};
+use super::{Answer, Ask, LATE_AFTER, OPEN_BYTES_MAX, OPEN_MAX, Outcome, weight};
 use crate::controls::{Safeguard, is_missing};
 use units::Monotonic;
 use volume::error::Error;

@@ -1,6 +1,6 @@
 //! The site that does not lead: what it has passed on, and what comes of that.
 
-use super::{Answer, Ask, FAILS_AFTER, LATE_AFTER, OPEN_BYTES_MAX, OPEN_MAX, Outcome};
+use super::{Answer, Ask, FAILS_AFTER, LATE_AFTER, OPEN_BYTES_MAX, OPEN_MAX, Outcome, weight};
 use crate::controls::{Safeguard, is_missing};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl<K> Asker<K> {
 
     /// S7. Whether the other site could take it for in time; else it is not passed on any more.
     #[must_use]
-    pub fn is_in_time(&self, now: Monotonic, held: &Held<K>) -> bool {
+    pub(super) fn is_in_time(&self, now: Monotonic, held: &Held<K>) -> bool {
         self.waited(now, held) <= LATE_AFTER || is_missing(Safeguard::InTime)
     }
 
@@ -170,30 +170,6 @@ impl<K> Asker<K> {
             held
         };
         std::mem::take(&mut self.open).into_values().map(tried).collect()
-    }
-}
-
-/// Bytes that a request brings, or that its answer does.
-pub(super) fn weight(request: &Request) -> u64 {
-    match request {
-        Request::Read { range } | Request::Write { range, .. } | Request::OrWrite { range, .. } => range.len(),
-        Request::CompareAndWrite { range, .. } => 2 * range.len(),
-        Request::Copy { .. }
-        | Request::Lend { .. }
-        | Request::Borrow { .. }
-        | Request::Trim { .. }
-        | Request::WriteZeroes { .. }
-        | Request::Flush
-        | Request::Cache { .. }
-        | Request::Extents { .. }
-        | Request::Changed { .. }
-        | Request::Resize { .. }
-        | Request::Snapshot { .. }
-        | Request::Hold
-        | Request::Release
-        | Request::Checkpoint
-        | Request::Meter
-        | Request::KeepTime { .. } => 0,
     }
 }
 

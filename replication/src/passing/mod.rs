@@ -13,9 +13,11 @@
 
 mod answerer;
 mod asker;
+mod turn;
 
 pub use answerer::{Answerer, Guest};
 pub use asker::{Asker, Came, Held};
+pub use turn::{Turn, Whose};
 
 use std::time::Duration;
 use units::ByteRange;
@@ -126,31 +128,28 @@ pub enum Outcome {
     Stale,
 }
 
-impl Ask {
-    /// The question that asks for a request, with a copy of its bytes; `None` when it is none that is passed on.
-    fn of(request: &Request) -> Option<Self> {
-        let copies = |payload: &Payload| payload.iter().map(|piece| Buffer::copy_of(piece.as_slice())).collect();
-        let ask =
-            |what, range, fua, payload| Some(Self { number: 0, tick: 0, waited_ms: 0, what, range, fua, payload });
-        match request {
-            Request::Read { range } => ask(What::Read, *range, false, Vec::new()),
-            Request::Write { range, payload, fua } => ask(What::Write, *range, *fua, copies(payload)),
-            Request::CompareAndWrite { range, expected, payload, fua } => {
-                let mut bytes: Vec<Buffer> = copies(expected);
-                bytes.extend(copies(payload));
-                ask(What::CompareAndWrite, *range, *fua, bytes)
-            }
-            Request::OrWrite { range, payload, fua } => ask(What::OrWrite, *range, *fua, copies(payload)),
-            Request::Copy { source, target, fua } => {
-                ask(What::Copy { source: source.offset() }, *target, *fua, Vec::new())
-            }
-            Request::Trim { range, fua } => ask(What::Trim, *range, *fua, Vec::new()),
-            Request::WriteZeroes { range, fua } => ask(What::WriteZeroes, *range, *fua, Vec::new()),
-            Request::Flush => ask(What::Flush, ByteRange::new(0, 0).ok()?, false, Vec::new()),
-            Request::Cache { range } => ask(What::Cache, *range, false, Vec::new()),
+/// Whether the site that leads can be asked for a request.
+#[must_use]
+pub fn may_be_passed(request: &Request) -> bool {
+    What::of(request).is_some()
+}
+
+impl What {
+    /// What a request asks for, where, and whether it waits for stable storage; `None` when it is none that is passed on.
+    fn of(request: &Request) -> Option<(Self, ByteRange, bool)> {
+        Some(match request {
+            Request::Read { range } => (Self::Read, *range, false),
+            Request::Write { range, fua, .. } => (Self::Write, *range, *fua),
+            Request::CompareAndWrite { range, fua, .. } => (Self::CompareAndWrite, *range, *fua),
+            Request::OrWrite { range, fua, .. } => (Self::OrWrite, *range, *fua),
+            Request::Copy { source, target, fua } => (Self::Copy { source: source.offset() }, *target, *fua),
+            Request::Trim { range, fua } => (Self::Trim, *range, *fua),
+            Request::WriteZeroes { range, fua } => (Self::WriteZeroes, *range, *fua),
+            Request::Flush => (Self::Flush, ByteRange::new(0, 0).ok()?, false),
+            Request::Cache { range } => (Self::Cache, *range, false),
             Request::Extents { range, extents_max } => {
                 let extents_max = u32::try_from(*extents_max).unwrap_or(u32::MAX).min(EXTENTS_MAX);
-                ask(What::Extents { extents_max }, *range, false, Vec::new())
+                (Self::Extents { extents_max }, *range, false)
             }
             Request::Lend { .. }
             | Request::Borrow { .. }
@@ -161,8 +160,38 @@ impl Ask {
             | Request::Release
             | Request::Checkpoint
             | Request::Meter
-            | Request::KeepTime { .. } => None,
+            | Request::KeepTime { .. } => return None,
+        })
+    }
+
+    /// Bytes that it brings, or that its answer does.
+    const fn weight(self, range: ByteRange) -> u64 {
+        match self {
+            Self::Read | Self::Write | Self::OrWrite => range.len(),
+            Self::CompareAndWrite => 2 * range.len(),
+            Self::Copy { .. } | Self::Trim | Self::WriteZeroes | Self::Flush | Self::Cache | Self::Extents { .. } => 0,
         }
+    }
+}
+
+/// Bytes that a request brings, or that its answer does.
+fn weight(request: &Request) -> u64 {
+    What::of(request).map_or(0, |(what, range, _)| what.weight(range))
+}
+
+impl Ask {
+    /// The question that asks for a request, with a copy of its bytes; `None` when it is none that is passed on.
+    fn of(request: &Request) -> Option<Self> {
+        let (what, range, fua) = What::of(request)?;
+        let mut payload = Vec::new();
+        let mut copy = |bytes: &Payload| payload.extend(bytes.iter().map(|piece| Buffer::copy_of(piece.as_slice())));
+        if let Request::Write { payload, .. } | Request::OrWrite { payload, .. } = request {
+            copy(payload);
+        } else if let Request::CompareAndWrite { expected, payload, .. } = request {
+            copy(expected);
+            copy(payload);
+        }
+        Some(Self { number: 0, tick: 0, waited_ms: 0, what, range, fua, payload })
     }
 
     /// The request; `None` when nobody can ask for that. What the volume looks at itself, such as lengths, is left to it.

@@ -222,3 +222,40 @@ fn an_answer_that_cannot_be_is_an_error() {
     assert!(matches!(refused.outcome, Outcome::Failed(error) if error.kind == ErrorKind::InvalidRequest));
     assert!(Asker::default().ask(NOW, Held::new(NOW, 1, Request::Checkpoint)).is_err());
 }
+
+/// P1, P6. What becomes of a request that waits, by the role of its site.
+#[test]
+fn each_role_has_its_turn() {
+    use crate::seat::Admission::{Pass, Refuse, Serve, Wait};
+    let mut asker = Asker::default();
+    let turn = |asker: &Asker<u8>, now, admission, whose| {
+        let held = Held::new(NOW, 1, write(1));
+        asker.turn(now, admission, &held, whose)
+    };
+    for (admission, own, abandoned, guest) in [
+        (Serve, Turn::Begin, Turn::Fail, Turn::Begin),
+        (Wait, Turn::Wait, Turn::Fail, Turn::Wait),
+        (Pass, Turn::PassOn, Turn::Fail, Turn::GiveBack),
+        (Refuse, Turn::Fail, Turn::Fail, Turn::GiveBack),
+    ] {
+        for (whose, expected) in [(Whose::Own, own), (Whose::Abandoned, abandoned), (Whose::Guest, guest)] {
+            assert_eq!(turn(&asker, NOW, admission, whose), expected, "{admission:?} {whose:?}");
+        }
+    }
+    assert_eq!(turn(&asker, later(3001), Pass, Whose::Own), Turn::Fail, "it would come late");
+    assert_eq!(
+        asker.turn(NOW, Pass, &Held::new(NOW, 1, Request::Meter), Whose::Own),
+        Turn::Fail,
+        "none that is passed"
+    );
+    // What may yet be begun at the other site, or have been, has not failed; and is not done twice where it must not be.
+    for (key, request) in [(1, write(1)), (2, compare())] {
+        asker.ask(NOW, Held::new(NOW, key, request)).unwrap();
+    }
+    let [tried, lost] = <[Held<u8>; 2]>::try_from(asker.take_all()).unwrap();
+    assert_eq!(asker.turn(later(1), Refuse, &tried, Whose::Own), Turn::Wait);
+    assert_eq!(asker.turn(later(1), Serve, &tried, Whose::Own), Turn::Begin);
+    assert_eq!(asker.turn(later(1), Serve, &lost, Whose::Own), Turn::Wait);
+    assert_eq!(asker.turn(later(1), Pass, &lost, Whose::Own), Turn::Wait);
+    assert_eq!(asker.turn(later(3750), Pass, &lost, Whose::Own), Turn::Fail);
+}

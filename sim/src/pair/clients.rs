@@ -90,7 +90,7 @@ impl Pair {
         }
         // The connection of before is closed: what waits on it is dropped, and what has begun is not answered.
         for node in &mut self.nodes {
-            node.waiting.retain(|waiting| waiting.client() != Some(client));
+            node.waiting.retain(|held| held.key.client().is_none_or(|request| request.client != client));
         }
         let one = &mut self.clients[client];
         one.attempt += 1;

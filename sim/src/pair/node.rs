@@ -20,18 +20,11 @@ pub(super) enum Origin {
     Guest(Guest),
 }
 
-/// A request that waits for a role, or for being passed on.
-#[derive(Debug)]
-pub(super) enum Waiting {
-    Own(Held<Request>),
-    Guest(Guest, volume::request::Request),
-}
-
-impl Waiting {
-    pub(super) const fn client(&self) -> Option<usize> {
+impl Origin {
+    pub(super) const fn client(self) -> Option<Request> {
         match self {
-            Self::Own(held) => Some(held.key.client),
-            Self::Guest(..) => None,
+            Self::Client(request) => Some(request),
+            Self::Guest(_) => None,
         }
     }
 }
@@ -58,11 +51,11 @@ pub(super) struct Node {
     pub(super) asked: BTreeMap<RequestId, (Origin, Monotonic)>,
     pub(super) next_request: u64,
     /// Requests that wait, in their order.
-    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) waiting: VecDeque<Held<Origin>>,
     /// What reads have found and may not show yet.
     pub(super) found: Vec<(Origin, Monotonic, Completion)>,
     /// What was passed on, and when more may be.
-    pub(super) asker: Asker<Request>,
+    pub(super) asker: Asker<Origin>,
     pub(super) ask_again_at: u64,
     /// What the other site has passed on, and answers for which there was no room.
     pub(super) answerer: Answerer,
@@ -127,18 +120,11 @@ impl Node {
     pub(super) fn lose_requests(&mut self, time: u64) -> (Vec<Request>, Vec<Request>) {
         let now = self.clock(time);
         let passed = self.asker.take_all();
-        let waiting = self.waiting.drain(..).filter_map(|waiting| match waiting {
-            Waiting::Own(held) => Some(held),
-            Waiting::Guest(..) => None,
-        });
-        let (free, tried): (Vec<_>, Vec<_>) = waiting.chain(passed).partition(|held| held.may_fail(now));
-        let begun = self.take_begun().into_iter().filter_map(|origin| match origin {
-            Origin::Client(request) => Some(request),
-            Origin::Guest(_) => None,
-        });
-        let free = begun.collect::<Vec<_>>().into_iter().chain(free.into_iter().map(|held| held.key)).collect();
+        let (free, tried): (Vec<_>, Vec<_>) = self.waiting.drain(..).chain(passed).partition(|held| held.may_fail(now));
+        let free = self.take_begun().into_iter().chain(free.into_iter().map(|held| held.key));
+        let free = free.filter_map(Origin::client).collect();
         (self.answerer, self.asker) = (Answerer::default(), Asker::default());
         self.answers.clear();
-        (free, tried.into_iter().map(|held| held.key).collect())
+        (free, tried.into_iter().filter_map(|held| held.key.client()).collect())
     }
 }

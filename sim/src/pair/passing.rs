@@ -1,11 +1,11 @@
 //! What clients want of a site: it is begun, waits for a role, is passed on to the other site, or ends.
 
 use super::clients::{Request, Wish};
-use super::node::{Origin, Waiting};
+use super::node::Origin;
 use super::{MILLISECOND, Pair};
 use crate::mirror::clients::Answer as ToClient;
 use crate::twins::site::block_of;
-use replication::passing::{Answer, Answerer, Ask, Came, Held};
+use replication::passing::{Answer, Answerer, Ask, Came, Held, Turn, Whose};
 use replication::seat::Admission;
 use replication::wire::Frame;
 use units::{BLOCK_BYTES, BLOCK_LEN, ByteRange, Epoch};
@@ -22,8 +22,9 @@ impl Pair {
             // Its connection is closed, and a newer one has fenced it (S7).
             return;
         }
-        let held = Held::new(self.nodes[node].clock(self.time), request, self.asked(&request));
-        self.nodes[node].waiting.push_back(Waiting::Own(held));
+        let now = self.nodes[node].clock(self.time);
+        let held = Held::new(now, Origin::Client(request), self.asked(&request));
+        self.nodes[node].waiting.push_back(held);
         self.go_on(node);
     }
 
@@ -66,39 +67,34 @@ impl Pair {
             return;
         }
         let mut is_full = self.time < self.nodes[node].ask_again_at;
-        for waiting in std::mem::take(&mut self.nodes[node].waiting) {
-            match (waiting, admission) {
-                (Waiting::Own(held), _) if !self.is_current(&held.key) => {}
-                (Waiting::Own(held), Admission::Serve) if !held.is_lost() => {
-                    self.admit(node, Origin::Client(held.key), held.request);
-                }
-                (Waiting::Own(held), Admission::Pass) if !held.is_lost() && self.is_in_time(node, &held) => {
-                    is_full = is_full || !self.nodes[node].asker.has_room_for(&held.request);
+        for held in std::mem::take(&mut self.nodes[node].waiting) {
+            let whose = match held.key {
+                Origin::Client(request) if self.is_current(&request) => Whose::Own,
+                Origin::Client(_) => continue,
+                Origin::Guest(_) => Whose::Guest,
+            };
+            let one = &mut self.nodes[node];
+            let now = one.clock(self.time);
+            match one.asker.turn(now, admission, &held, whose) {
+                Turn::Begin => self.admit(node, held.key, held.request),
+                Turn::PassOn => {
+                    is_full = is_full || !one.asker.has_room_for(&held.request);
                     let back = if is_full { Some(held) } else { self.pass_on(node, held) };
                     is_full = back.is_some();
-                    self.nodes[node].waiting.extend(back.map(Waiting::Own));
+                    self.nodes[node].waiting.extend(back);
                 }
-                (Waiting::Own(held), _) => {
-                    if held.may_fail(self.nodes[node].clock(self.time)) {
-                        self.reply(held.key, ToClient::Refused);
-                    } else {
-                        self.nodes[node].waiting.push_back(Waiting::Own(held));
+                Turn::Fail => {
+                    self.end(node, held.key, Err(Error::new(ErrorKind::Fenced, "nobody is known to lead")));
+                }
+                Turn::GiveBack => {
+                    if let Origin::Guest(guest) = held.key {
+                        one.answerer.close(guest);
+                        self.send_answer(node, Answerer::give_back(now, guest));
                     }
                 }
-                (Waiting::Guest(guest, request), Admission::Serve) => {
-                    self.admit(node, Origin::Guest(guest), request);
-                }
-                (Waiting::Guest(guest, _), _) => {
-                    let now = self.nodes[node].clock(self.time);
-                    self.nodes[node].answerer.close(guest);
-                    self.send_answer(node, Answerer::give_back(now, guest));
-                }
+                Turn::Wait => one.waiting.push_back(held),
             }
         }
-    }
-
-    fn is_in_time(&self, node: usize, held: &Held<Request>) -> bool {
-        self.nodes[node].asker.is_in_time(self.nodes[node].clock(self.time), held)
     }
 
     fn admit(&mut self, node: usize, origin: Origin, request: volume::request::Request) {
@@ -148,7 +144,7 @@ impl Pair {
     }
 
     /// Passes a request on; gives it back when there is no room for it.
-    fn pass_on(&mut self, node: usize, held: Held<Request>) -> Option<Held<Request>> {
+    fn pass_on(&mut self, node: usize, held: Held<Origin>) -> Option<Held<Origin>> {
         let now = self.nodes[node].clock(self.time);
         let one = &mut self.nodes[node];
         let (group, epoch) = (one.config.group, one.epoch());
@@ -168,7 +164,8 @@ impl Pair {
         let now = self.nodes[node].clock(self.time);
         match self.nodes[node].answerer.take(now, is_led, ask) {
             Ok((guest, request)) => {
-                self.nodes[node].waiting.push_back(Waiting::Guest(guest, request));
+                let held = Held::new(now, Origin::Guest(guest), request);
+                self.nodes[node].waiting.push_back(held);
                 self.go_on(node);
             }
             Err(answer) => self.send_answer(node, answer),
@@ -179,12 +176,12 @@ impl Pair {
         let now = self.nodes[node].clock(self.time);
         match self.nodes[node].asker.on_answer(now, answer) {
             None => {}
-            Some(Came::Answered(request, result, _)) => self.show(&request, result),
+            Some(Came::Answered(origin, result, _)) => self.end(node, origin, result),
             Some(Came::Again { held, at_once }) => {
                 if !at_once {
                     self.nodes[node].ask_again_at = self.time + ASK_AGAIN;
                 }
-                self.nodes[node].waiting.push_front(Waiting::Own(held));
+                self.nodes[node].waiting.push_front(held);
                 self.go_on(node);
             }
         }
@@ -212,7 +209,7 @@ impl Pair {
         let one = &mut self.nodes[node];
         one.answers.clear();
         let held = one.asker.take_all();
-        one.waiting.extend(held.into_iter().map(Waiting::Own));
+        one.waiting.extend(held);
         self.go_on(node);
     }
 }

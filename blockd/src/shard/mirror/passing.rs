@@ -1,15 +1,15 @@
 //! Requests of mirrored volumes on their way to where they are carried out: those that wait for a role, those that are passed on to the site
 //! that leads, and those of its clients that the other site passes on to this one.
 
-use super::super::requests::{Origin, Pending};
+use super::super::requests::Origin;
 use super::super::{Shard, VolumeSlot};
 use super::Mirrored;
-use super::requests::{may_be_passed, not_served};
+use super::requests::not_served;
 use crate::mirror::Sent;
 use crate::nbd::Phase;
 use link::LifeNumber;
 use proto::scsi::Access;
-use replication::passing::{Answer, Answerer, Ask, Asker, Came, Guest, Held, OPEN_MAX};
+use replication::passing::{Answer, Answerer, Ask, Asker, Came, Guest, Held, OPEN_MAX, Turn, Whose};
 use replication::seat::Admission;
 use replication::wire::Frame;
 use std::collections::VecDeque;
@@ -43,9 +43,9 @@ impl Passing {
         self.waiting.push_back(Held::new(now, id, request));
     }
 
-    /// Whether a request is here, and not the volume's.
-    pub(super) fn has(&self, id: usize) -> bool {
-        self.waiting.iter().any(|held| held.key == id) || self.asker.keys().any(|key| *key == id)
+    /// Requests that are here, and not the volume's.
+    pub(super) fn ids(&self) -> impl Iterator<Item = usize> {
+        self.waiting.iter().map(|held| held.key).chain(self.asker.keys().copied())
     }
 
     /// Those that are to end whatever becomes of them.
@@ -66,39 +66,7 @@ impl VolumeSlot {
     }
 }
 
-/// What is to be done with a request that waits.
-enum Turn {
-    Begin,
-    PassOn,
-    End,
-    GiveBack,
-    Wait,
-}
-
 impl Mirrored {
-    fn turn_of(&self, now: Monotonic, held: &Held<usize>, pending: &Pending, is_wanted: bool) -> Turn {
-        let admission = self.admission();
-        let is_guest = matches!(pending.origin, Origin::Guest { .. });
-        match admission {
-            Admission::Wait if is_wanted => Turn::Wait,
-            Admission::Serve if is_wanted && !held.is_lost() => Turn::Begin,
-            // The other site finds out by itself who leads by now.
-            Admission::Pass | Admission::Refuse if is_guest => Turn::GiveBack,
-            Admission::Pass if is_wanted && self.may_pass_on(now, held) => Turn::PassOn,
-            Admission::Wait | Admission::Serve | Admission::Pass | Admission::Refuse => {
-                if held.may_fail(now) {
-                    Turn::End
-                } else {
-                    Turn::Wait
-                }
-            }
-        }
-    }
-
-    fn may_pass_on(&self, now: Monotonic, held: &Held<usize>) -> bool {
-        may_be_passed(&held.request) && !held.is_lost() && self.passing.asker.is_in_time(now, held)
-    }
-
     /// Passes a request on; gives it back when that may not be now.
     fn pass_on(&mut self, now: Monotonic, held: Held<usize>) -> Option<Held<usize>> {
         let Some(epoch) = self.seat.as_ref().map(|seat| seat.member().epoch()) else { return Some(held) };
@@ -152,10 +120,9 @@ impl Shard {
         // Of those that could be passed on, none overtakes another.
         let mut is_full = false;
         for held in std::mem::take(&mut mirror.passing.waiting) {
-            let is_wanted = self.is_wanted(held.key);
-            let Some(pending) = self.requests.get(held.key) else { continue };
+            let Some(whose) = self.whose(held.key) else { continue };
             let Some(mirror) = self.volumes.get_mut(place).and_then(|slot| slot.mirror.as_deref_mut()) else { return };
-            match mirror.turn_of(now, &held, pending, is_wanted) {
+            match mirror.passing.asker.turn(now, mirror.admission(), &held, whose) {
                 Turn::Begin => {
                     let id = RequestId(held.key as u64);
                     self.tell(place, VolumeEvent::Request { id, request: held.request });
@@ -166,7 +133,7 @@ impl Shard {
                     is_full = back.is_some();
                     left.extend(back);
                 }
-                Turn::End => self.end_held(held, Err(not_served())),
+                Turn::Fail => self.end_held(held, Err(not_served())),
                 Turn::GiveBack => self.give_back(place, held),
                 Turn::Wait => left.push_back(held),
             }
@@ -178,16 +145,18 @@ impl Shard {
         self.advance_units();
     }
 
-    /// Whether anybody waits for a request: its connection is there, and it was not aborted.
-    fn is_wanted(&self, id: usize) -> bool {
-        match self.requests.get(id).map(|pending| &pending.origin) {
-            Some(Origin::Connection { key, .. }) => {
+    /// Whose a request is: nobody waits for one of which the connection is gone, or that was aborted.
+    fn whose(&self, id: usize) -> Option<Whose> {
+        let is_wanted = match &self.requests.get(id)?.origin {
+            Origin::Guest { .. } => return Some(Whose::Guest),
+            Origin::Connection { key, .. } => {
                 self.connections.get(*key).is_some_and(|connection| connection.phase != Phase::Dead)
             }
-            Some(Origin::Unit { key }) => self.executing.get(*key).is_some_and(|task| !task.is_aborted()),
-            Some(Origin::Status { .. } | Origin::Caller(_) | Origin::Closing | Origin::Guest { .. }) => true,
-            Some(Origin::Ended) | None => false,
-        }
+            Origin::Unit { key } => self.executing.get(*key).is_some_and(|task| !task.is_aborted()),
+            Origin::Status { .. } | Origin::Caller(_) | Origin::Closing => true,
+            Origin::Ended => false,
+        };
+        Some(if is_wanted { Whose::Own } else { Whose::Abandoned })
     }
 
     /// Ends a request that no volume has.

@@ -4,9 +4,10 @@
 use super::super::Shard;
 use super::super::requests::{Origin, Pending};
 use super::Mirrored;
+use replication::passing::may_be_passed;
 use replication::seat::{Admission, Event};
 use replication::times::HOLD;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use volume::error::{Error, ErrorKind};
 use volume::io::{Action, Event as VolumeEvent};
 use volume::request::{Completion, Reply, Request, RequestId};
@@ -114,19 +115,11 @@ impl Shard {
         let Some(mirror) = self.mirror_mut(place) else { return };
         let found = std::mem::take(&mut mirror.found);
         let Some(mirror) = self.volumes.get(place).and_then(|slot| slot.mirror.as_deref()) else { return };
-        let is_begun = |id: usize, pending: &Pending| pending.volume == place && !mirror.passing.has(id);
+        let others: BTreeSet<usize> = mirror.passing.ids().collect();
+        let is_begun = |id: usize, pending: &Pending| pending.volume == place && !others.contains(&id);
         let ids: Vec<usize> =
             self.requests.iter().filter(|(id, pending)| is_begun(*id, pending)).map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(ended) = self.requests.get_mut(id).and_then(Pending::end) {
-                self.begin_once_more(place, ended);
-            }
-        }
-        for Found { pending, completion } in found {
-            self.throw_away(completion);
-            self.begin_once_more(place, pending);
-        }
-        self.advance_units();
+        self.end_these((ids, found), |shard, pending| shard.begin_once_more(place, pending));
         self.touch(place);
     }
 
@@ -139,19 +132,18 @@ impl Shard {
         }
     }
 
-    /// Ends requests that the volume has.
-    fn end_these(&mut self, place: usize, ids: Vec<usize>, found: Vec<Found>) {
+    /// Takes requests from a volume that has them, each by `end`.
+    fn end_these(&mut self, (ids, found): (Vec<usize>, Vec<Found>), end: impl Fn(&mut Self, Pending)) {
         for Found { pending, completion } in found {
             self.throw_away(completion);
-            self.finish(pending, Err(not_served()));
+            end(self, pending);
         }
         for id in ids {
             if let Some(ended) = self.requests.get_mut(id).and_then(Pending::end) {
-                self.finish(ended, Err(not_served()));
+                end(self, ended);
             }
         }
         self.advance_units();
-        self.touch(place);
     }
 
     /// Forgets requests that ended, of a volume that does not answer them any more.
@@ -177,7 +169,8 @@ impl Shard {
             held.into_iter().for_each(|held| self.end_held(held, Err(not_served())));
             // Those that were not the volume's are not there any more.
             if !ids.is_empty() || !found.is_empty() {
-                self.end_these(place, ids, found);
+                self.end_these((ids, found), |shard, pending| shard.finish(pending, Err(not_served())));
+                self.touch(place);
             }
         }
     }
@@ -186,32 +179,6 @@ impl Shard {
         if let Completion::Read { buffer, .. } = completion {
             self.buffers.put(buffer);
         }
-    }
-}
-
-/// Whether the other site can carry a request out.
-pub(super) const fn may_be_passed(request: &Request) -> bool {
-    match request {
-        Request::Read { .. }
-        | Request::Write { .. }
-        | Request::CompareAndWrite { .. }
-        | Request::OrWrite { .. }
-        | Request::Copy { .. }
-        | Request::Trim { .. }
-        | Request::WriteZeroes { .. }
-        | Request::Flush
-        | Request::Cache { .. }
-        | Request::Extents { .. } => true,
-        Request::Lend { .. }
-        | Request::Borrow { .. }
-        | Request::Changed { .. }
-        | Request::Resize { .. }
-        | Request::Snapshot { .. }
-        | Request::Hold
-        | Request::Release
-        | Request::Checkpoint
-        | Request::Meter
-        | Request::KeepTime { .. } => false,
     }
 }
 
