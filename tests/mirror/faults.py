@@ -21,9 +21,9 @@ import tempfile
 import threading
 import time
 
+from sites import Sites, free_ports
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "benches/mirror"))
-from run import Sites, free_ports  # noqa: E402  (the path is set above)
 
 
 class Relay(threading.Thread):

@@ -20,8 +20,7 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "benches/mirror"))
-from run import Sites, wait_until  # noqa: E402  (the path is set above)
+from sites import Sites, wait_until
 
 DISK_MIB = 256
 # The modules that a disk on virtio needs, in their order.
