@@ -71,7 +71,7 @@ vm-mirror: ## A virtual machine whose disk is mirrored, through planned switches
 	cargo build --release --locked
 	/usr/bin/python3 tests/mirror/vm.py --aljibe $(CARGO_TARGET_DIR)/release/aljibe --linux "$$(scripts/vm-linux.sh $(CARGO_TARGET_DIR)/vm-linux)"
 
-faults-mirror: ## Two sites under cuts, stalls, a flapping link, stops, kills and a lost witness, and clients that check every answer (15 minutes)
+faults-mirror: ## Two sites under cuts, stalls, a flapping link, stops, kills and a lost witness, and clients that check every answer (20 minutes)
 	@scripts/install-deps.sh test
 	cargo build --release --locked
 	/usr/bin/python3 tests/mirror/faults.py --aljibe $(CARGO_TARGET_DIR)/release/aljibe $(FAULTS_ARGS)
